@@ -1,0 +1,110 @@
+//! Addresses of peers: which ones make sense to dial, and BEP 40's order of preference.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// True for an address that a peer, tracker or node may really have: a port, not unspecified, multicast or broadcast.
+/// Loopback and private addresses are dialable.
+#[must_use]
+pub fn is_dialable(addr: SocketAddr) -> bool {
+    let ip = canonical(addr.ip());
+    addr.port() != 0
+        && !ip.is_unspecified()
+        && !ip.is_multicast()
+        && !matches!(ip, IpAddr::V4(v4) if v4.is_broadcast() || v4.octets()[0] == 0)
+}
+
+/// An IPv4 address that came mapped into IPv6 as what it is; anything else unchanged.
+#[must_use]
+pub fn canonical(ip: IpAddr) -> IpAddr {
+    ip.to_canonical()
+}
+
+/// [`canonical`] with its port.
+#[must_use]
+pub fn canonical_addr(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(canonical(addr.ip()), addr.port())
+}
+
+/// The priority of a connection between two addresses (BEP 40): the same at both ends, higher is better.
+/// Addresses of different families have the priority 0.
+#[must_use]
+pub fn priority(ours: SocketAddr, theirs: SocketAddr) -> u32 {
+    match (canonical(ours.ip()), canonical(theirs.ip())) {
+        (IpAddr::V4(a), IpAddr::V4(b)) if a == b => port_priority(ours.port(), theirs.port()),
+        (IpAddr::V6(a), IpAddr::V6(b)) if a == b => port_priority(ours.port(), theirs.port()),
+        (IpAddr::V4(a), IpAddr::V4(b)) => v4_priority(a, b),
+        (IpAddr::V6(a), IpAddr::V6(b)) => v6_priority(a, b),
+        _ => 0,
+    }
+}
+
+fn port_priority(a: u16, b: u16) -> u32 {
+    ordered_crc(&a.to_be_bytes(), &b.to_be_bytes())
+}
+
+fn v4_priority(a: Ipv4Addr, b: Ipv4Addr) -> u32 {
+    let (a, b) = (a.octets(), b.octets());
+    let mask = if a[..3] == b[..3] {
+        [0xff; 4]
+    } else if a[..2] == b[..2] {
+        [0xff, 0xff, 0xff, 0x55]
+    } else {
+        [0xff, 0xff, 0x55, 0x55]
+    };
+    ordered_crc(&masked(a, mask), &masked(b, mask))
+}
+
+/// The mask starts at FFFF:FFFF:FFFF:5555… and grows by a byte for each byte more that the two share beyond the /48.
+fn v6_priority(a: Ipv6Addr, b: Ipv6Addr) -> u32 {
+    let (a, b) = (a.octets(), b.octets());
+    let shared = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
+    let kept = if shared < 6 { 6 } else { shared + 1 };
+    let mut mask = [0x55; 16];
+    mask[..kept.min(16)].fill(0xff);
+    ordered_crc(&masked(a, mask), &masked(b, mask))
+}
+
+fn masked<const N: usize>(mut bytes: [u8; N], mask: [u8; N]) -> [u8; N] {
+    bytes.iter_mut().zip(mask).for_each(|(byte, mask)| *byte &= mask);
+    bytes
+}
+
+fn ordered_crc(a: &[u8], b: &[u8]) -> u32 {
+    let (low, high) = if a <= b { (a, b) } else { (b, a) };
+    crc32c::crc32c_append(crc32c::crc32c(low), high)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn priorities_are_those_of_bep_40() {
+        assert_eq!(priority(addr("123.213.32.10:0"), addr("98.76.54.32:0")), 0xec2d_7224);
+        assert_eq!(priority(addr("123.213.32.10:0"), addr("123.213.32.234:0")), 0x9956_8189);
+        assert_eq!(priority(addr("98.76.54.32:1"), addr("123.213.32.10:2")), 0xec2d_7224, "the same at both ends");
+    }
+
+    #[test]
+    fn addresses_that_nobody_can_have_are_not_dialled() {
+        for bad in [
+            "1.2.3.4:0",
+            "0.0.0.0:1",
+            "0.1.2.3:1",
+            "224.0.0.1:1",
+            "255.255.255.255:1",
+            "[::]:1",
+            "[ff02::1]:1",
+            "[::ffff:0.0.0.0]:1",
+        ] {
+            assert!(!is_dialable(addr(bad)), "{bad}");
+        }
+        for good in ["1.2.3.4:1", "127.0.0.1:6881", "10.0.0.1:6881", "[::1]:1", "[2001:db8::1]:1"] {
+            assert!(is_dialable(addr(good)), "{good}");
+        }
+    }
+}

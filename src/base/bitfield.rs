@@ -1,0 +1,188 @@
+//! A set of pieces (or blocks) with a fixed size, in the layout of BEP 3's `bitfield`: the high bit of byte 0 is index 0.
+
+/// A fixed number of bits. Spare bits of the last byte are always zero. Keeps its count of ones.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Bitfield {
+    bytes: Box<[u8]>,
+    len: u32,
+    ones: u32,
+}
+
+impl std::fmt::Debug for Bitfield {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Bitfield({} of {})", self.ones, self.len)
+    }
+}
+
+impl Bitfield {
+    /// `len` zeros.
+    #[must_use]
+    pub fn new(len: u32) -> Self {
+        Self { bytes: vec![0; len.div_ceil(8) as usize].into(), len, ones: 0 }
+    }
+
+    /// `len` ones.
+    #[must_use]
+    pub fn full(len: u32) -> Self {
+        let mut field = Self::new(len);
+        field.set_all();
+        field
+    }
+
+    /// What a stranger says it has: None unless `bytes` has just the right length and its spare bits are zero (BEP 3).
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8], len: u32) -> Option<Self> {
+        if bytes.len() != len.div_ceil(8) as usize {
+            return None;
+        }
+        let spare = (8 - len % 8) % 8;
+        if bytes.last().is_some_and(|last| last & ((1u16 << spare) - 1) as u8 != 0) {
+            return None;
+        }
+        let ones = bytes.iter().map(|byte| byte.count_ones()).sum();
+        Some(Self { bytes: bytes.into(), len, ones })
+    }
+
+    /// The bytes as `bitfield` carries them.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// How many bits there are.
+    #[must_use]
+    pub const fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// True if there are no bits at all.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many bits are one.
+    #[must_use]
+    pub const fn count(&self) -> u32 {
+        self.ones
+    }
+
+    /// True if every bit is one.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        self.ones == self.len
+    }
+
+    /// The bit at `index`; false outside.
+    #[must_use]
+    pub fn get(&self, index: u32) -> bool {
+        index < self.len && self.bytes[index as usize / 8] & (0x80 >> (index % 8)) != 0
+    }
+
+    /// Sets the bit at `index` to one; true if it was zero.
+    ///
+    /// # Panics
+    /// If there is no such bit.
+    pub fn set(&mut self, index: u32) -> bool {
+        assert!(index < self.len, "bit {index} of {}", self.len);
+        let (byte, mask) = (&mut self.bytes[index as usize / 8], 0x80 >> (index % 8));
+        let changed = *byte & mask == 0;
+        *byte |= mask;
+        self.ones += u32::from(changed);
+        changed
+    }
+
+    /// Sets the bit at `index` to zero; true if it was one.
+    ///
+    /// # Panics
+    /// If there is no such bit.
+    pub fn clear(&mut self, index: u32) -> bool {
+        assert!(index < self.len, "bit {index} of {}", self.len);
+        let (byte, mask) = (&mut self.bytes[index as usize / 8], 0x80 >> (index % 8));
+        let changed = *byte & mask != 0;
+        *byte &= !mask;
+        self.ones -= u32::from(changed);
+        changed
+    }
+
+    /// Sets every bit to one.
+    pub fn set_all(&mut self) {
+        self.bytes.fill(0xff);
+        let spare = (8 - self.len % 8) % 8;
+        if let Some(last) = self.bytes.last_mut() {
+            *last &= 0xff << spare;
+        }
+        self.ones = self.len;
+    }
+
+    /// Sets every bit to zero.
+    pub fn clear_all(&mut self) {
+        self.bytes.fill(0);
+        self.ones = 0;
+    }
+
+    /// The indexes of the ones, in order.
+    pub fn ones(&self) -> impl Iterator<Item = u32> + '_ {
+        self.bytes.iter().zip((0u32..).step_by(8)).flat_map(|(&byte, base)| {
+            let mut rest = byte;
+            std::iter::from_fn(move || {
+                if rest == 0 {
+                    return None;
+                }
+                let bit = rest.leading_zeros();
+                rest &= !(0x80 >> bit);
+                Some(base + bit)
+            })
+        })
+    }
+
+    /// The indexes of the zeros, in order.
+    pub fn zeros(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..self.len).filter(|&index| !self.get(index))
+    }
+
+    /// True if `self` has a one where `other` has a zero. Both must have the same length.
+    #[must_use]
+    pub fn has_beyond(&self, other: &Self) -> bool {
+        debug_assert_eq!(self.len, other.len, "two fields of one torrent");
+        self.bytes.iter().zip(&other.bytes).any(|(mine, theirs)| mine & !theirs != 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_are_numbered_from_the_high_end_and_counted() {
+        let mut field = Bitfield::new(10);
+        assert!(field.set(0) && field.set(9) && !field.set(9));
+        assert_eq!(field.as_bytes(), [0x80, 0x40]);
+        assert_eq!(field.ones().collect::<Vec<_>>(), [0, 9]);
+        assert_eq!(field.zeros().count(), 8);
+        assert_eq!((field.count(), field.get(10)), (2, false));
+        assert!(field.clear(0) && !field.clear(0));
+        assert_eq!(field.count(), 1);
+        field.set_all();
+        assert!(field.is_full() && field.as_bytes() == [0xff, 0xc0]);
+        assert_eq!(field, Bitfield::full(10));
+    }
+
+    #[test]
+    fn a_strangers_field_must_have_the_right_length_and_no_spare_bits() {
+        assert!(Bitfield::from_bytes(&[0xff, 0xc0], 10).is_some_and(|field| field.is_full()));
+        assert!(Bitfield::from_bytes(&[0xff, 0xe0], 10).is_none());
+        assert!(Bitfield::from_bytes(&[0xff], 10).is_none());
+        assert!(Bitfield::from_bytes(&[0xff], 8).is_some());
+        assert!(Bitfield::from_bytes(&[], 0).is_some());
+    }
+
+    #[test]
+    fn interest_is_a_one_that_the_other_lacks() {
+        let (mut theirs, mut ours) = (Bitfield::new(9), Bitfield::new(9));
+        theirs.set(8);
+        assert!(theirs.has_beyond(&ours));
+        ours.set(8);
+        assert!(!theirs.has_beyond(&ours));
+    }
+}

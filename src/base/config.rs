@@ -1,0 +1,111 @@
+//! The settings of a node, as plain values. `daemon/config` reads them from TOML; its page says what each key means.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Whether MSE encryption of peer connections is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Encryption {
+    /// Neither offered nor taken.
+    Off,
+    /// Taken when a peer asks for it.
+    Allow,
+    /// Tried first, plain connections taken too.
+    #[default]
+    Prefer,
+    /// Nothing else.
+    Require,
+}
+
+/// How many peers of a torrent are unchoked at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UploadSlots {
+    /// As many as the measured upload rate feeds.
+    #[default]
+    Auto,
+    /// Just so many.
+    Fixed(u32),
+}
+
+/// What the engine needs to know. What only the programs need (paths of state, watch directories, the log) is not here.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "one switch a key of the config file")]
+pub struct Config {
+    /// Where content goes unless an `add` says otherwise.
+    pub downloads: PathBuf,
+    /// Addresses to listen at, as bound (so no port is 0 once the driver has bound them).
+    pub listen: Vec<SocketAddr>,
+    /// Connections of all kinds together.
+    pub connections_max: usize,
+    /// Connections of one torrent.
+    pub connections_per_torrent_max: usize,
+    /// Connections that are being made.
+    pub half_open_max: usize,
+    /// Upload slots of a torrent.
+    pub upload_slots: UploadSlots,
+    /// MSE.
+    pub encryption: Encryption,
+    /// uTP on.
+    pub utp: bool,
+    /// PEX on.
+    pub pex: bool,
+    /// LSD on.
+    pub lsd: bool,
+    /// DHT on.
+    pub dht: bool,
+    /// Bytes a second that may come in; 0 is no limit.
+    pub down_rate_bytes: u64,
+    /// Bytes a second that may go out; 0 is no limit.
+    pub up_rate_bytes: u64,
+    /// Torrents that may download at once; 0 is all.
+    pub active_downloads_max: usize,
+    /// Torrents that may seed at once; 0 is all.
+    pub active_seeds_max: usize,
+    /// Stop seeding at this ratio; 0 is never.
+    pub ratio: f64,
+    /// Stop seeding after so long; zero is never.
+    pub seed_time: Duration,
+    /// Hash content that is there when a torrent is added.
+    pub verify_on_add: bool,
+    /// Allocate whole files before the first byte.
+    pub allocate_full: bool,
+    /// Announce to every tracker of every tier, not to the first that answers.
+    pub announce_to_all: bool,
+    /// How long a tracker may take to answer.
+    pub tracker_timeout: Duration,
+    /// DNS servers to ask, in order.
+    pub name_servers: Vec<SocketAddr>,
+    /// Names that need no server, from the hosts file.
+    pub hosts: Vec<(String, std::net::IpAddr)>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            downloads: PathBuf::from("downloads"),
+            listen: Vec::new(),
+            connections_max: 1000,
+            connections_per_torrent_max: 100,
+            half_open_max: 50,
+            upload_slots: UploadSlots::Auto,
+            encryption: Encryption::Prefer,
+            utp: true,
+            pex: true,
+            lsd: true,
+            dht: true,
+            down_rate_bytes: 0,
+            up_rate_bytes: 0,
+            active_downloads_max: 8,
+            active_seeds_max: 0,
+            ratio: 0.0,
+            seed_time: Duration::ZERO,
+            verify_on_add: true,
+            allocate_full: true,
+            announce_to_all: false,
+            tracker_timeout: Duration::from_secs(15),
+            name_servers: Vec::new(),
+            hosts: Vec::new(),
+        }
+    }
+}

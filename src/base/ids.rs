@@ -1,0 +1,39 @@
+//! The names of things that several layers speak of. Each is a key with a generation, or a small number.
+
+use crate::base::arena::Id;
+
+/// Marks the keys of connections.
+#[derive(Debug)]
+pub enum ConnKey {}
+/// Marks the keys of torrents.
+#[derive(Debug)]
+pub enum TorrentKey {}
+/// Marks the keys of opened content.
+#[derive(Debug)]
+pub enum StoreKey {}
+
+/// A stream connection, given by the engine; the driver keeps its socket under the same id.
+pub type ConnId = Id<ConnKey>;
+/// A torrent in the engine.
+pub type TorrentId = Id<TorrentKey>;
+/// Content opened in a `Storage`, given by the storage.
+pub type StoreId = Id<StoreKey>;
+
+/// A job that the driver carries out for the engine. Counted up, never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobId(pub u64);
+
+/// A listening stream socket: the index into the addresses of `[peers] listen`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListenerId(pub u16);
+
+/// A datagram socket of the driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SocketId {
+    /// Bound to the `n`-th address of `[peers] listen`: UDP trackers, DHT, uTP.
+    Peers(u16),
+    /// The DNS resolver's IPv4 socket, on a random port of its own.
+    Resolver4,
+    /// The DNS resolver's IPv6 socket, on a random port of its own.
+    Resolver6,
+}

@@ -1,0 +1,15 @@
+//! What every layer speaks of: time, chance, ids, pieces, hashes, rates, the config and the `Storage` trait.
+
+pub mod addr;
+pub mod arena;
+pub mod bitfield;
+pub mod config;
+pub mod files;
+pub mod geometry;
+pub mod hash;
+pub mod ids;
+pub mod rate;
+pub mod rng;
+pub mod storage;
+pub mod time;
+pub mod timers;

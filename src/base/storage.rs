@@ -1,0 +1,172 @@
+//! Where content lives, as the engine sees it: the one trait of this project.
+//!
+//! Two implementations: files (`storage`) and the simulator's memory (`sim`). What stands here never waits for a disk
+//! longer than a page-cache copy takes; what may wait is a [`Job`], an effect that the driver carries out and answers.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::base::files::FileList;
+use crate::base::geometry::Span;
+use crate::base::ids::StoreId;
+
+/// Content to open.
+#[derive(Debug, Clone)]
+pub struct Content {
+    /// The directory that holds it; all paths of `files` lie below. Made when the first byte is written.
+    pub dir: PathBuf,
+    /// Its files, shared with the torrent.
+    pub files: Arc<FileList>,
+    /// Which files are wanted, by index; the others are written only where a shared piece forces it, and never allocated.
+    pub wanted: Vec<bool>,
+}
+
+/// Why storage could not do what it was asked: the disk's fault, or its owner's. Stops one torrent, shown to the user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// What kind of trouble it is.
+    pub kind: FaultKind,
+    /// One sentence that says what happened to which path, and what to do.
+    pub message: String,
+}
+
+/// Kinds of trouble with storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultKind {
+    /// No room, or the quota or `min_free_space` is reached. Goes on by itself once there is room.
+    Full,
+    /// A file is not there, or shorter than it was.
+    Gone,
+    /// Not permitted, or a path that would leave the download directory.
+    Denied,
+    /// Reading or writing failed.
+    Io,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// A part of one vectored write to a stream.
+#[derive(Debug, Clone, Copy)]
+pub enum Chunk<'a> {
+    /// Encoded bytes.
+    Bytes(&'a [u8]),
+    /// A range of content.
+    Content(StoreId, Span),
+}
+
+/// Why a `send` moved nothing.
+#[derive(Debug)]
+pub enum SendError {
+    /// The stream's fault; `WouldBlock` means that the kernel's buffer is full.
+    Stream(io::Error),
+    /// The content could not be had.
+    Content(StoreId, Fault),
+}
+
+/// What a file looked like at one moment: enough to see that somebody else changed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stamp {
+    /// Length in bytes.
+    pub len: u64,
+    /// Modification time, nanoseconds since the Unix epoch.
+    pub modified_nanos: i64,
+    /// The inode's number.
+    pub inode: u64,
+}
+
+/// Content by spans. Every method returns at once.
+pub trait Storage {
+    /// What content may be lent to: in the programs, kernel sockets and nothing else.
+    type Stream: io::Read + io::Write;
+
+    /// Takes content under its care. Touches no file.
+    fn open(&mut self, content: Content) -> StoreId;
+
+    /// Forgets content and closes its files.
+    fn close(&mut self, store: StoreId);
+
+    /// Says which files are wanted from now on (see [`Content::wanted`]).
+    fn set_wanted(&mut self, store: StoreId, wanted: &[bool]);
+
+    /// Makes room for `span`, so that a full disk is found before any peer is asked for it.
+    ///
+    /// # Errors
+    /// [`FaultKind::Full`] if there is none; whatever else making a directory or a file can meet.
+    fn prepare(&mut self, store: StoreId, span: Span) -> Result<(), Fault>;
+
+    /// Writes `bytes`, one after another, at `offset` of the content. All or a fault.
+    ///
+    /// # Errors
+    /// What the disk says. Some of the bytes may have been written.
+    fn write(&mut self, store: StoreId, offset: u64, bytes: &[IoSlice<'_>]) -> Result<(), Fault>;
+
+    /// Fills `buf` from `offset` of the content.
+    ///
+    /// # Errors
+    /// [`FaultKind::Gone`] if a file is missing or too short; what the disk says.
+    fn read(&mut self, store: StoreId, offset: u64, buf: &mut [u8]) -> Result<(), Fault>;
+
+    /// Says that `span` will be sent or read soon; starts reading it ahead.
+    fn expect(&mut self, store: StoreId, span: Span);
+
+    /// True if sending `span` would not wait for the disk. True, too, where that cannot be known.
+    fn resident(&mut self, store: StoreId, span: Span) -> bool;
+
+    /// Writes as much of `chunks` to `stream` as it takes in one call, in order. Returns the bytes moved, at least one
+    /// unless `chunks` is empty.
+    ///
+    /// # Errors
+    /// See [`SendError`]; nothing was moved then.
+    fn send(&mut self, stream: &mut Self::Stream, chunks: &[Chunk<'_>]) -> Result<usize, SendError>;
+
+    /// True if there may be data in `span`: false only where it is certain that nothing was ever written (a hole).
+    fn has_data(&mut self, store: StoreId, span: Span) -> bool;
+
+    /// What the file at index `file` looks like; none if it is not there. Pad files look like [`Stamp::default`].
+    fn stamp(&mut self, store: StoreId, file: usize) -> Option<Stamp>;
+}
+
+/// What may wait for a disk. The engine hands it out as an effect; the driver answers with `handle_job`.
+#[derive(Debug, Clone)]
+pub enum Job {
+    /// Replaces the file `name` of the state directory atomically and durably.
+    Save {
+        /// Relative path below the state directory.
+        name: PathBuf,
+        /// Its new contents.
+        bytes: Vec<u8>,
+    },
+    /// Removes the file `name` of the state directory; gone already is fine.
+    Erase {
+        /// Relative path below the state directory.
+        name: PathBuf,
+    },
+    /// Makes everything written so far to the content durable.
+    Sync {
+        /// Which content.
+        store: StoreId,
+    },
+    /// Makes room for every wanted file, and makes those of no bytes.
+    Allocate {
+        /// Which content.
+        store: StoreId,
+    },
+    /// Moves the content's files to another directory; on a fault everything is where it was.
+    Move {
+        /// Which content.
+        store: StoreId,
+        /// The new [`Content::dir`].
+        dir: PathBuf,
+    },
+    /// Deletes the content's files, and the directories that this leaves empty.
+    Delete {
+        /// Which content.
+        store: StoreId,
+    },
+}

@@ -1,0 +1,3 @@
+//! The program `swarmtorrent`.
+
+fn main() {}

@@ -1,0 +1,15 @@
+//! Bytes ⇄ values: no state, no time. Each format has `parse` and `write` in one file, tested as inverses.
+
+pub mod bencode;
+pub mod control;
+pub mod dns;
+pub mod extension;
+pub mod http;
+pub mod http_tracker;
+pub mod magnet;
+pub mod metainfo;
+pub mod resume;
+pub mod st;
+pub mod udp_tracker;
+pub mod url;
+pub mod wire;

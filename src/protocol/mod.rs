@@ -1,0 +1,8 @@
+//! The protocol layer.
+
+pub mod dns;
+pub mod http;
+pub mod outbuf;
+pub mod peer;
+pub mod tls;
+pub mod tracker;

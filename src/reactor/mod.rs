@@ -1,0 +1,7 @@
+//! The reactor layer.
+
+pub mod clock;
+pub mod datagrams;
+pub mod listeners;
+pub mod signals;
+pub mod sockets;

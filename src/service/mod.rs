@@ -1,0 +1,3 @@
+//! The service layer.
+
+pub mod control;

@@ -1,0 +1,5 @@
+//! The sim layer.
+
+pub mod network;
+pub mod node;
+pub mod storage;

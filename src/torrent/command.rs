@@ -1,0 +1,291 @@
+//! What a user can ask of the node, and what it answers: plain values. `service/control` is their text form.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::base::hash::InfoHash;
+use crate::torrent::snapshot::{FileRow, PeerRow, PieceState, Priority, State, Summary, TrackerRow};
+
+/// Which torrents a command means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    /// Every one.
+    All,
+    /// The one whose wire hash or `st-id` begins with these hex digits (4 to 64, lower case).
+    Prefix(String),
+}
+
+/// Where a torrent to add comes from. Whatever had to be read from a disk has been.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// The bytes of a `.torrent` or `.st` file.
+    Metainfo(Vec<u8>),
+    /// A magnet link, or a bare hash of 40 or 64 hex digits.
+    Link(String),
+}
+
+/// How a torrent is added.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AddOptions {
+    /// Where its content goes; `[paths] downloads` if none.
+    pub dir: Option<PathBuf>,
+    /// A word of the user's.
+    pub label: String,
+    /// Do not start it.
+    pub paused: bool,
+    /// Only these files, by index and inclusive; all if empty.
+    pub only: Vec<(usize, usize)>,
+    /// In the order of the content.
+    pub sequential: bool,
+    /// Hash what is there; none is `[storage] verify_on_add`.
+    pub verify: Option<bool>,
+}
+
+/// Which files of a torrent a command means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FilePattern {
+    /// Indexes, inclusive.
+    Range(usize, usize),
+    /// A glob (`*`, `?`) over the path.
+    Glob(String),
+}
+
+/// A direction of payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// To us.
+    Down,
+    /// From us.
+    Up,
+}
+
+/// One thing a user asks.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// Figures of the whole node.
+    Status,
+    /// Every counter.
+    Stats,
+    /// All torrents of these states (all if empty) and this label.
+    List {
+        /// Which states.
+        states: Vec<State>,
+        /// Which label.
+        label: Option<String>,
+    },
+    /// Everything of one torrent.
+    Show(Which),
+    /// Its files.
+    Files(Which),
+    /// Its peers.
+    Peers(Which),
+    /// Its trackers.
+    Trackers(Which),
+    /// Its pieces.
+    Pieces(Which),
+    /// Why it does not move.
+    Why(Which),
+    /// Adds a torrent.
+    Add {
+        /// What.
+        source: Source,
+        /// How.
+        options: AddOptions,
+    },
+    /// Takes a torrent out, with its content if `data`.
+    Remove {
+        /// Which.
+        which: Which,
+        /// Delete its files too.
+        data: bool,
+    },
+    /// Stops it.
+    Pause(Which),
+    /// Starts it.
+    Resume(Which),
+    /// Hashes all its content again.
+    Verify(Which),
+    /// Asks its trackers now.
+    Announce(Which),
+    /// Changes a setting of a torrent.
+    Set {
+        /// Which.
+        which: Which,
+        /// Which setting.
+        key: String,
+        /// Its new value.
+        value: String,
+    },
+    /// Reads one setting of a torrent, or all.
+    Get {
+        /// Which.
+        which: Which,
+        /// Which setting; all if none.
+        key: Option<String>,
+    },
+    /// Changes how much files are wanted.
+    Prioritize {
+        /// Which.
+        which: Which,
+        /// Which files.
+        files: FilePattern,
+        /// How much.
+        priority: Priority,
+    },
+    /// Sets a global rate limit; 0 is none.
+    Limit {
+        /// Which way.
+        direction: Direction,
+        /// Bytes a second.
+        rate_bytes: u64,
+    },
+    /// Moves content.
+    Move {
+        /// Which.
+        which: Which,
+        /// Where to.
+        dir: PathBuf,
+    },
+    /// Dials a peer.
+    Connect {
+        /// For which torrent.
+        which: Which,
+        /// Where it is.
+        addr: SocketAddr,
+    },
+    /// The torrent's magnet link.
+    Magnet(Which),
+    /// The bytes of its metainfo file.
+    Export {
+        /// Which.
+        which: Which,
+        /// As a `.torrent`, whatever it came as.
+        as_torrent: bool,
+    },
+    /// Saves, says goodbye to trackers, ends.
+    Shutdown,
+}
+
+/// What kind of refusal it is. The words are those of the control socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// The command line is wrong.
+    Usage,
+    /// There is no such command.
+    UnknownCommand,
+    /// There is no such torrent, file or key.
+    NotFound,
+    /// More than one is meant.
+    Ambiguous,
+    /// It is there already.
+    Exists,
+    /// A bad file, link or value.
+    Invalid,
+    /// Not permitted.
+    Denied,
+    /// The disk said no.
+    Io,
+    /// Not now.
+    Busy,
+    /// Not in this version or configuration.
+    Unsupported,
+}
+
+impl RefusalKind {
+    /// The word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Usage => "usage",
+            Self::UnknownCommand => "unknown-command",
+            Self::NotFound => "not-found",
+            Self::Ambiguous => "ambiguous",
+            Self::Exists => "exists",
+            Self::Invalid => "invalid",
+            Self::Denied => "denied",
+            Self::Io => "io",
+            Self::Busy => "busy",
+            Self::Unsupported => "unsupported",
+        }
+    }
+}
+
+/// A command that was not carried out; nothing has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// What kind.
+    pub kind: RefusalKind,
+    /// One sentence for a person: what happened and what to do.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal of `kind` that says `message`.
+    #[must_use]
+    pub fn new(kind: RefusalKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+/// Figures of the whole node.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Status {
+    /// Seconds since the start.
+    pub uptime: u64,
+    /// Torrents by state, in the order of [`State::ALL`].
+    pub torrents: [usize; State::ALL.len()],
+    /// Connected peers.
+    pub peers: usize,
+    /// Connections of any kind.
+    pub connections: usize,
+    /// Payload coming in, bytes a second.
+    pub down_rate: u64,
+    /// Payload going out, bytes a second.
+    pub up_rate: u64,
+    /// Payload received since the start.
+    pub downloaded: u64,
+    /// Payload sent since the start.
+    pub uploaded: u64,
+    /// The global limits, bytes a second, 0 is none: down and up.
+    pub limits: (u64, u64),
+    /// Addresses listened at, as bound.
+    pub listen: Vec<SocketAddr>,
+}
+
+/// The answer to a command that was carried out.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// It is done.
+    Done,
+    /// It is done to so many torrents.
+    DoneTo(usize),
+    /// The torrent was added.
+    Added(InfoHash),
+    /// To `Status`.
+    Status(Box<Status>),
+    /// To `Stats`: names and values.
+    Stats(Vec<(String, u64)>),
+    /// To `List`.
+    List(Vec<Summary>),
+    /// To `Show`.
+    Show(Box<Summary>),
+    /// To `Files`.
+    Files(Vec<FileRow>),
+    /// To `Peers`.
+    Peers(Vec<PeerRow>),
+    /// To `Trackers`.
+    Trackers(Vec<TrackerRow>),
+    /// To `Pieces`.
+    Pieces(Vec<PieceState>),
+    /// To `Why`: sentences.
+    Why(Vec<String>),
+    /// To `Get`: keys and values.
+    Settings(Vec<(String, String)>),
+    /// To `Magnet`.
+    Link(String),
+    /// To `Export`: the file's bytes.
+    Metainfo(Vec<u8>),
+}
+
+/// What the node says to a command.
+pub type Reply = Result<Answer, Refusal>;
