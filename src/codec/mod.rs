@@ -11,5 +11,6 @@ pub mod metainfo;
 pub mod resume;
 pub mod st;
 pub mod udp_tracker;
+pub mod units;
 pub mod url;
 pub mod wire;

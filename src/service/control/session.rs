@@ -1,0 +1,285 @@
+//! The conversation with one client of the control socket.
+//!
+//! `handle_input` takes what the client sent, `poll_request` gives the next request once the one before it is answered
+//! with `reply`, `output` is what to send. Requests are answered in the order they came, and after the client's end of
+//! file everything asked is still answered. One unanswered request holds up only its own client.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::commands::{Parsed, Spec, parse};
+use super::json;
+use super::request::{Field, Request, Verdict};
+use super::text;
+use crate::base::time::Time;
+use crate::codec::control::{
+    LINE_MAX, parse_line, push_err, push_json, push_json_err, push_json_ok, push_ok, push_payload,
+};
+use crate::torrent::command::{Refusal, RefusalKind};
+
+/// The protocol's number.
+const PROTOCOL: u32 = 1;
+/// Bytes of replies that may wait for a client; when the next reply is due and more wait, the client is disconnected. A
+/// single reply is never cut, however long.
+pub const WAITING_MAX: usize = 8 * 1024 * 1024;
+/// While more than this waits, a client that goes on reading is asked for patience: its next request stays unread.
+const PAUSE_LEN: usize = 256 * 1024;
+/// A client that read nothing for so long while replies waited is a slow one: its requests are carried out regardless,
+/// until [`WAITING_MAX`] ends it.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// Bytes of requests that may wait. The driver reads no more then; the kernel makes the client wait.
+const INPUT_MAX: usize = 2 * LINE_MAX;
+
+/// One client. Invariant: `pending` is the form of the answer to the one request that `poll_request` gave and that
+/// `reply` has not answered.
+#[derive(Debug)]
+pub struct Session {
+    input: Vec<u8>,
+    /// Inside a line that was too long, whose error has been written: skip to its end.
+    is_skipping: bool,
+    has_ended: bool,
+    output: String,
+    /// How much of `output` is sent.
+    sent: usize,
+    /// When the client last took something, or began to owe it.
+    taken_at: Time,
+    pending: Option<Form>,
+    is_overrun: bool,
+}
+
+/// How a reply is to be written.
+#[derive(Debug, Clone, Copy)]
+struct Form {
+    is_json: bool,
+    sort: Option<Field>,
+}
+
+impl Session {
+    /// A client that has just connected.
+    #[must_use]
+    pub const fn new(now: Time) -> Self {
+        Self {
+            input: Vec::new(),
+            is_skipping: false,
+            has_ended: false,
+            output: String::new(),
+            sent: 0,
+            taken_at: now,
+            pending: None,
+            is_overrun: false,
+        }
+    }
+
+    /// Takes what the client sent; ask [`Session::wants_input`] first.
+    pub fn handle_input(&mut self, bytes: &[u8]) {
+        self.input.extend_from_slice(bytes);
+    }
+
+    /// The client will send no more. A last line without its end counts.
+    pub fn handle_end(&mut self) {
+        self.has_ended = true;
+    }
+
+    /// `len` bytes of [`Session::output`] are sent.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub fn handle_sent(&mut self, now: Time, len: usize) {
+        assert!(len <= self.waiting(), "no more is sent than was there");
+        self.sent += len;
+        if len > 0 {
+            self.taken_at = now;
+        }
+        if self.sent == self.output.len() {
+            self.sent = 0;
+            self.output.clear();
+            self.output.shrink_to(PAUSE_LEN);
+        }
+    }
+
+    /// Answers the request that [`Session::poll_request`] gave last.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn reply(&mut self, now: Time, verdict: Verdict) {
+        let form = self.pending.take().expect("a reply follows its request");
+        self.begin_output(now);
+        match verdict {
+            Ok(mut report) => {
+                if let Some(field) = form.sort {
+                    text::sort(&mut report, field);
+                }
+                if form.is_json {
+                    let detail = json::push(&mut self.output, &report);
+                    push_json_ok(&mut self.output, &detail);
+                } else {
+                    let detail = text::push(&mut self.output, &report);
+                    push_ok(&mut self.output, &detail);
+                }
+            }
+            Err(refusal) => self.push_refusal(form.is_json, &refusal),
+        }
+    }
+
+    /// The next request; none while one is unanswered, while the client should read first, or when there is no more.
+    pub fn poll_request(&mut self, now: Time) -> Option<Request> {
+        while self.pending.is_none() && !self.is_overrun && !self.is_paused(now) {
+            let line = self.take_line(now)?;
+            if let Some(request) = self.read_line(now, &line) {
+                return Some(request);
+            }
+        }
+        None
+    }
+
+    /// When [`Session::poll_request`] may give something though nothing else happened.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Time {
+        let may_wait = self.pending.is_none() && !self.input.is_empty() && self.waiting() > PAUSE_LEN;
+        if may_wait && !self.is_overrun { self.taken_at + PATIENCE } else { Time::NEVER }
+    }
+
+    /// What is to be sent.
+    #[must_use]
+    pub fn output(&self) -> &[u8] {
+        &self.output.as_bytes()[self.sent..]
+    }
+
+    /// True if more may be read from the client now.
+    #[must_use]
+    pub fn wants_input(&self) -> bool {
+        !self.has_ended && !self.is_overrun && self.input.len() < INPUT_MAX
+    }
+
+    /// True when the connection should be closed: everything is said, or the client let too much wait.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.is_overrun
+            || (self.has_ended && self.input.is_empty() && self.pending.is_none() && self.output().is_empty())
+    }
+
+    fn waiting(&self) -> usize {
+        self.output.len() - self.sent
+    }
+
+    fn is_paused(&self, now: Time) -> bool {
+        self.waiting() > PAUSE_LEN && now < self.taken_at + PATIENCE
+    }
+
+    /// Before each reply: counts what waits, and notes when waiting began.
+    fn begin_output(&mut self, now: Time) {
+        if self.waiting() == 0 {
+            self.taken_at = now;
+        }
+        if self.waiting() > WAITING_MAX {
+            self.is_overrun = true;
+        }
+    }
+
+    /// The next line, without its end.
+    fn take_line(&mut self, now: Time) -> Option<Vec<u8>> {
+        loop {
+            let end = self.input.iter().position(|&byte| byte == b'\n');
+            if self.is_skipping {
+                self.input.drain(..end.map_or(self.input.len(), |at| at + 1));
+                self.is_skipping = end.is_none() && !self.has_ended;
+                if end.is_none() {
+                    return None;
+                }
+                continue;
+            }
+            let len = end.unwrap_or(self.input.len());
+            let text_len = if len > 0 && self.input[len - 1] == b'\r' { len - 1 } else { len };
+            if text_len > LINE_MAX {
+                self.is_skipping = true;
+                self.begin_output(now);
+                let message = format!(
+                    "a request has at most {LINE_MAX} bytes; give a path instead of metainfo: for a large file"
+                );
+                self.push_refusal(false, &Refusal::new(RefusalKind::Usage, message));
+                continue;
+            }
+            if end.is_none() && (!self.has_ended || self.input.is_empty()) {
+                return None;
+            }
+            let mut line: Vec<u8> = self.input.drain(..(len + 1).min(self.input.len())).collect();
+            line.truncate(text_len);
+            return Some(line);
+        }
+    }
+
+    /// Answers the line if it can be answered here; gives the request if not.
+    fn read_line(&mut self, now: Time, line: &[u8]) -> Option<Request> {
+        let (is_json, parsed) = match parse_line(line) {
+            Ok(None) => return None,
+            Ok(Some(words)) => match words.split_first() {
+                Some((first, rest)) if first.text == "json" => (true, parse(rest)),
+                _ => (false, parse(&words)),
+            },
+            Err(error) => (line.starts_with(b"json "), Err(Refusal::new(RefusalKind::Usage, error.to_string()))),
+        };
+        match parsed {
+            Ok(Parsed::Request(request, sort)) => {
+                self.pending = Some(Form { is_json, sort });
+                return Some(request);
+            }
+            Ok(Parsed::Help(specs)) => {
+                self.begin_output(now);
+                self.push_help(is_json, &specs);
+            }
+            Ok(Parsed::Version) => {
+                self.begin_output(now);
+                self.push_version(is_json);
+            }
+            Err(refusal) => {
+                self.begin_output(now);
+                self.push_refusal(is_json, &refusal);
+            }
+        }
+        None
+    }
+
+    fn push_refusal(&mut self, is_json: bool, refusal: &Refusal) {
+        let push = if is_json { push_json_err } else { push_err };
+        push(&mut self.output, refusal.kind.word(), &refusal.message);
+    }
+
+    fn push_help(&mut self, is_json: bool, specs: &[Spec]) {
+        for spec in specs {
+            if is_json {
+                let line = json!({ "command": spec.word, "arguments": spec.arguments, "about": spec.about });
+                push_json(&mut self.output, &line);
+            } else {
+                let form = format!("{} {}", spec.word, spec.arguments);
+                push_payload(&mut self.output, &format!("{:<36} {}", form.trim_end(), spec.about));
+            }
+        }
+        self.push_done(is_json);
+    }
+
+    fn push_version(&mut self, is_json: bool) {
+        let (version, build) = (env!("CARGO_PKG_VERSION"), if cfg!(debug_assertions) { "debug" } else { "release" });
+        if is_json {
+            let line = json!({ "program": "swarmtorrentd", "version": version, "protocol": PROTOCOL, "build": build });
+            push_json(&mut self.output, &line);
+        } else {
+            for line in [
+                format!("program: swarmtorrentd {version}"),
+                format!("protocol: {PROTOCOL}"),
+                format!("build: {build}"),
+            ] {
+                push_payload(&mut self.output, &line);
+            }
+        }
+        self.push_done(is_json);
+    }
+
+    fn push_done(&mut self, is_json: bool) {
+        if is_json {
+            push_json_ok(&mut self.output, &[]);
+        } else {
+            push_ok(&mut self.output, "");
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! Whole conversations, and the fields that scripts rely on.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::request::{Host, Report, Request};
+use super::session::{Session, WAITING_MAX};
+use crate::base::hash::{Sha1Hash, Sha256Hash};
+use crate::base::time::Time;
+use crate::codec::control::{Closing, LINE_MAX, closing};
+use crate::torrent::command::{Answer, Command, Refusal, RefusalKind, Status, Which};
+use crate::torrent::snapshot::{FileRow, PeerRow, PieceState, Priority, State, Summary, TrackerRow};
+
+const NOW: Time = Time::ZERO;
+
+fn row(name: &str) -> Summary {
+    Summary {
+        info_hash: Sha1Hash::of(name.as_bytes()),
+        st_id: Some(Sha256Hash::of(name.as_bytes())),
+        name: name.to_owned(),
+        state: State::Downloading,
+        error: None,
+        size: 2000,
+        wanted: 1000,
+        have_bytes: 600,
+        have_wanted_bytes: 500,
+        checked: None,
+        down_rate: 2048,
+        up_rate: 10,
+        downloaded: 500,
+        uploaded: 250,
+        wasted: 1,
+        peers: 3,
+        seeds: 1,
+        eta: Some(75),
+        label: "l".to_owned(),
+        added: 1_700_000_000,
+        finished: None,
+        dir: "/srv/d".into(),
+        private: false,
+        pieces: (10, 4),
+        piece_len: 16_384,
+        comment: None,
+        created_by: Some("x".to_owned()),
+    }
+}
+
+/// Asks `line` and answers what is asked with `report`; gives everything that is said.
+fn ask(line: &str, report: Report) -> String {
+    let mut session = Session::new(NOW);
+    session.handle_input(line.as_bytes());
+    session.handle_end();
+    while session.poll_request(NOW).is_some() {
+        session.reply(NOW, Ok(report.clone()));
+    }
+    let said = String::from_utf8(session.output().to_vec()).unwrap();
+    session.handle_sent(NOW, said.len());
+    assert!(session.is_over());
+    said
+}
+
+fn json_lines(command: &str, report: Report) -> Vec<Value> {
+    ask(&format!("json {command}\n"), report).lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+}
+
+fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order_and_after_the_end() {
+    let mut session = Session::new(NOW);
+    session.handle_input(b"# hello\r\n\r\nshow ab12\r\nversion\nfrob\npau");
+    assert_eq!(session.poll_request(NOW), Some(Request::Node(Command::Show(Which::Prefix("ab12".to_owned())))));
+    assert_eq!(session.poll_request(NOW), None, "one at a time");
+    session.reply(NOW, Err(Refusal::new(RefusalKind::NotFound, "no")));
+    assert_eq!(session.poll_request(NOW), None);
+    session.handle_input(b"se all");
+    session.handle_end();
+    assert!(!session.is_over() && !session.wants_input());
+    assert_eq!(session.poll_request(NOW), Some(Request::Node(Command::Pause(Which::All))), "a last line needs no end");
+    session.reply(NOW, Ok(Answer::DoneTo(2).into()));
+    assert_eq!(session.poll_request(NOW), None);
+    let said = String::from_utf8(session.output().to_vec()).unwrap();
+    let closings: Vec<_> = said.lines().filter_map(closing).collect();
+    assert_eq!(closings, [Closing::Err, Closing::Ok, Closing::Err, Closing::Ok], "{said}");
+    assert!(said.contains("ERR unknown-command ") && said.ends_with("OK 2 torrents\n"), "{said}");
+    assert!(!session.is_over());
+    session.handle_sent(NOW, said.len());
+    assert!(session.is_over());
+}
+
+#[test]
+fn every_split_of_the_input_gives_the_same_conversation() {
+    let input = b"json list\r\nadd 'a\nhelp pause\n\"\nstatus x\n";
+    let whole = ask(std::str::from_utf8(input).unwrap(), Report::Node(Answer::List(vec![row("a")])));
+    for at in 0..input.len() {
+        let mut session = Session::new(NOW);
+        for part in [&input[..at], &input[at..]] {
+            session.handle_input(part);
+            while session.poll_request(NOW).is_some() {
+                session.reply(NOW, Ok(Report::Node(Answer::List(vec![row("a")]))));
+            }
+        }
+        assert_eq!(session.output(), whole.as_bytes(), "{at}");
+    }
+}
+
+#[test]
+fn a_line_that_is_too_long_is_one_error_and_the_next_is_read() {
+    let mut session = Session::new(NOW);
+    for _ in 0..40 {
+        session.handle_input(&[b'a'; 4096]);
+        assert_eq!(session.poll_request(NOW), None);
+        assert!(session.wants_input());
+    }
+    session.handle_input(b"\nversion\n");
+    assert_eq!(session.poll_request(NOW), None);
+    let said = String::from_utf8(session.output().to_vec()).unwrap();
+    assert_eq!(said.lines().filter_map(closing).collect::<Vec<_>>(), [Closing::Err, Closing::Ok], "{said}");
+    assert!(said.starts_with("ERR usage "));
+}
+
+#[test]
+fn the_longest_line_is_taken() {
+    let mut line = format!("show {}", "a".repeat(LINE_MAX - 5));
+    let mut session = Session::new(NOW);
+    session.handle_input(line.as_bytes());
+    session.handle_input(b"\r\n");
+    assert_eq!(session.poll_request(NOW), None);
+    assert!(session.output().starts_with(b"ERR invalid "));
+    line.push('a');
+    assert!(ask(&line, Answer::Done.into()).starts_with("ERR usage "), "one more byte");
+}
+
+#[test]
+fn hostile_bytes_are_answered_with_errors() {
+    let mut session = Session::new(NOW);
+    session.handle_input(b"\xff\xfe\n\x1b[2J\nlist \"\n\0\njson \xff\njson\njson json list\n");
+    session.handle_end();
+    assert_eq!(session.poll_request(NOW), None);
+    let said = String::from_utf8(session.output().to_vec()).unwrap();
+    let closings: Vec<_> = said.lines().map(closing).collect();
+    assert_eq!(closings, [Some(Closing::Err); 7], "{said}");
+}
+
+#[test]
+fn a_client_that_reads_is_never_cut_off() {
+    let mut session = Session::new(NOW);
+    let (mut asked, mut answered, mut most) = (0, 0, 0);
+    while answered < 2000 {
+        while asked < 2000 && session.wants_input() {
+            session.handle_input(b"list\n");
+            asked += 1;
+        }
+        while session.poll_request(NOW).is_some() {
+            session.reply(NOW, Ok(Report::Lines(vec!["x".repeat(60_000)])));
+            answered += 1;
+        }
+        assert!(!session.is_over(), "{answered}");
+        most = most.max(session.output().len());
+        let len = session.output().len().min(100_000);
+        session.handle_sent(NOW, len);
+    }
+    assert!(most < 400_000, "{most}: the client is made to wait instead");
+}
+
+#[test]
+fn a_client_that_does_not_read_is_cut_off_at_the_bound() {
+    let mut session = Session::new(NOW);
+    let mut now = NOW;
+    for _ in 0..1000 {
+        if session.is_over() {
+            break;
+        }
+        session.handle_input(b"list\n");
+        while session.poll_request(now).is_some() {
+            session.reply(now, Ok(Report::Lines(vec!["x".repeat(60_000)])));
+        }
+        if !session.poll_timeout().is_never() {
+            now = now.max(session.poll_timeout());
+        }
+    }
+    assert!(session.is_over());
+    assert!(session.output().len() < WAITING_MAX + 100_000, "{}", session.output().len());
+    assert!(now >= NOW + Duration::from_millis(250), "it had time to read");
+}
+
+#[test]
+fn one_long_reply_is_not_cut() {
+    let mut session = Session::new(NOW);
+    session.handle_input(b"list\n");
+    session.poll_request(NOW);
+    session.reply(NOW, Ok(Report::Lines(vec!["x".repeat(WAITING_MAX + 1)])));
+    assert!(!session.is_over());
+    assert!(session.output().ends_with(b"\nOK\n"));
+}
+
+#[test]
+fn the_list_is_a_table_sorted_as_asked() {
+    let mut fast = row("fast\nOK");
+    fast.down_rate = 5 << 20;
+    let said = ask("list sort=down\n", Answer::List(vec![row("slow"), fast]).into());
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines.len(), 4);
+    let heads: Vec<_> = lines[0].split_whitespace().collect();
+    assert_eq!(heads, ["id", "state", "done", "down", "up", "ratio", "peers", "eta", "size", "name"]);
+    assert!(lines[1].contains("downloading  50.0%  5.0M") && lines[1].ends_with("1m15s  2.0K  fast\\nOK"), "{said}");
+    assert!(lines[2].ends_with("slow"));
+    assert_eq!(lines[3], "OK");
+}
+
+#[test]
+fn an_empty_list_is_its_head() {
+    assert_eq!(ask("list", Answer::List(Vec::new()).into()).lines().count(), 2);
+    assert_eq!(ask("json list", Answer::List(Vec::new()).into()), "{\"ok\":true}\n");
+}
+
+#[test]
+fn json_has_the_fields_that_scripts_rely_on() {
+    let lines = json_lines("list", Answer::List(vec![row("a"), row("b")]).into());
+    assert_eq!(lines.len(), 3);
+    for field in [
+        "id",
+        "st_id",
+        "name",
+        "state",
+        "error",
+        "size",
+        "wanted",
+        "have_bytes",
+        "progress",
+        "down_rate",
+        "up_rate",
+        "downloaded",
+        "uploaded",
+        "ratio",
+        "peers",
+        "seeds",
+        "eta",
+        "label",
+        "added",
+        "finished",
+        "dir",
+    ] {
+        assert!(keys(&lines[0]).contains(&field), "{field}");
+    }
+    assert_eq!(lines[0]["id"], Sha1Hash::of(b"a").to_string());
+    assert_eq!(lines[0]["progress"], 0.5);
+    assert_eq!(lines[0]["ratio"], 0.5);
+    assert_eq!(lines[0]["finished"], Value::Null);
+    assert_eq!(lines[2], serde_json::json!({ "ok": true }));
+
+    let peer = PeerRow {
+        addr: "1.2.3.4:5".parse().unwrap(),
+        client: "x\u{1b}".to_owned(),
+        flags: "D".to_owned(),
+        progress: 1.0,
+        down_rate: 1,
+        up_rate: 2,
+        transport: "tcp",
+        encrypted: false,
+        source: "tracker",
+    };
+    let lines = json_lines("peers abcd", Answer::Peers(vec![peer]).into());
+    for field in ["addr", "client", "flags", "progress", "down_rate", "up_rate", "transport", "encrypted", "source"] {
+        assert!(keys(&lines[0]).contains(&field), "{field}");
+    }
+}
+
+#[test]
+fn status_in_json_has_the_keys_of_the_text() {
+    let figures = Status { listen: vec!["[::1]:6881".parse().unwrap()], ..Status::default() };
+    let host = Host { state_dir: "/s".into(), disk_free: Some(1), memory: 4096, threads: 1, ..Host::default() };
+    let report = Report::Status(Box::new(figures), host);
+    let json = json_lines("status", report.clone()).remove(0);
+    let text = ask("status", report);
+    for line in text.lines().filter(|line| closing(line).is_none()) {
+        let key = line.split_once(": ").expect(line).0.replace(' ', "_");
+        assert!(keys(&json).contains(&key.as_str()), "{key}");
+    }
+    assert_eq!(json["listen"], serde_json::json!(["[::1]:6881"]));
+    assert_eq!((&json["threads"], &json["state_dir"], &json["memory"]), (&1.into(), &"/s".into(), &4096.into()));
+}
+
+#[test]
+fn closing_lines_carry_what_was_done() {
+    let id = Sha1Hash::of(b"a");
+    assert_eq!(ask("add metainfo:", Answer::Added(id).into()), format!("OK {id}\n"));
+    assert_eq!(ask("json add metainfo:", Answer::Added(id).into()), format!("{{\"ok\":true,\"id\":\"{id}\"}}\n"));
+    assert_eq!(ask("pause abcd", Answer::DoneTo(1).into()), "OK\n");
+    assert_eq!(ask("magnet abcd", Answer::Link("magnet:?xt=x".to_owned()).into()), "magnet:?xt=x\nOK\n");
+    assert_eq!(ask("json frob", Answer::Done.into()).matches("\"code\":\"unknown-command\"").count(), 1);
+}
+
+#[test]
+fn every_answer_has_both_forms() {
+    let file = FileRow { index: 0, path: "a/b".into(), size: 2, have_bytes: 1, priority: Priority::High };
+    let tracker = TrackerRow {
+        tier: 0,
+        url: "http://t/announce".to_owned(),
+        state: "working",
+        next: Some(90),
+        seeders: Some(1),
+        leechers: None,
+        downloaded: None,
+        peers: 3,
+        message: Some("OK\nERR".to_owned()),
+    };
+    let answers = [
+        ("show abcd", Answer::Show(Box::new(row("a")))),
+        ("files abcd", Answer::Files(vec![file])),
+        ("trackers abcd", Answer::Trackers(vec![tracker])),
+        ("pieces abcd", Answer::Pieces(vec![PieceState::Have, PieceState::Missing(1)])),
+        ("why abcd", Answer::Why(vec!["OK, nobody has it".to_owned()])),
+        ("get abcd", Answer::Settings(vec![("label".to_owned(), "a=b".to_owned())])),
+        ("stats", Answer::Stats(vec![("peers.dialled".to_owned(), 3)])),
+    ];
+    for (line, answer) in answers {
+        let text = ask(line, answer.clone().into());
+        assert_eq!(text.lines().filter_map(closing).count(), 1, "{text}");
+        assert!(text.ends_with("\nOK\n") && text.lines().count() > 1, "{text}");
+        assert!(json_lines(line, answer.into()).len() > 1);
+    }
+}
+
+#[test]
+fn help_lists_every_command_with_its_arguments() {
+    let said = ask("help", Answer::Done.into());
+    assert_eq!(said.lines().count(), super::commands::COMMANDS.len() + 1);
+    assert!(said.contains("\nlist [STATE…] [sort=FIELD] [label=L]"), "{said}");
+    assert_eq!(ask("help pause", Answer::Done.into()).lines().count(), 2);
+    assert_eq!(json_lines("help", Answer::Done.into())[1]["command"], "version");
+    assert!(ask("version", Answer::Done.into()).contains("\nprotocol: 1\n"));
+}

@@ -1,0 +1,301 @@
+//! Reports as a person reads them: aligned tables, `key: value` lines, sentences, the piece map.
+
+use std::cmp::{Ordering, Reverse};
+use std::fmt::Display;
+
+use super::request::{Field, Host, Report};
+use super::table::Table;
+use crate::codec::control::{escape, push_payload};
+use crate::codec::units::{human_duration, human_size};
+use crate::torrent::command::{Answer, Status};
+use crate::torrent::snapshot::{FileRow, PeerRow, PieceState, State, Summary, TrackerRow};
+
+/// Digits of an id in a list: enough to name a torrent by, short enough to read.
+const ID_DIGITS: usize = 12;
+/// Pieces a line of the piece map.
+const MAP_WIDTH: usize = 64;
+
+/// Puts the rows of a list into the order of `field`; anything else stays as it is.
+pub(super) fn sort(report: &mut Report, field: Field) {
+    if let Report::Node(Answer::List(rows)) = report {
+        rows.sort_by(|a, b| order(a, b, field));
+    }
+}
+
+fn order(a: &Summary, b: &Summary, field: Field) -> Ordering {
+    let key = |row: &Summary| row.eta.unwrap_or(u64::MAX);
+    match field {
+        Field::Id => a.info_hash.cmp(&b.info_hash),
+        Field::State => a.state.cmp(&b.state),
+        Field::Done => b.progress().total_cmp(&a.progress()),
+        Field::Down => b.down_rate.cmp(&a.down_rate),
+        Field::Up => b.up_rate.cmp(&a.up_rate),
+        Field::Ratio => b.ratio().total_cmp(&a.ratio()),
+        Field::Peers => b.peers.cmp(&a.peers),
+        Field::Eta => key(a).cmp(&key(b)),
+        Field::Size => b.size.cmp(&a.size),
+        Field::Name => a.name.to_lowercase().cmp(&b.name.to_lowercase()),
+        Field::Added => Reverse(a.added).cmp(&Reverse(b.added)),
+        Field::Label => a.label.cmp(&b.label),
+    }
+}
+
+/// Writes the lines of `report`; returns the closing line's detail.
+pub(super) fn push(out: &mut String, report: &Report) -> String {
+    match report {
+        Report::Status(figures, host) => {
+            push_status(out, figures);
+            push_host(out, host);
+        }
+        Report::Lines(lines) => lines.iter().for_each(|line| push_payload(out, &escape(line))),
+        Report::Node(answer) => return push_answer(out, answer),
+    }
+    String::new()
+}
+
+fn push_answer(out: &mut String, answer: &Answer) -> String {
+    match answer {
+        Answer::Done | Answer::DoneTo(1) => {}
+        Answer::DoneTo(count) => return format!("{count} torrents"),
+        Answer::Added(id) => return id.to_string(),
+        Answer::Status(figures) => push_status(out, figures),
+        Answer::Stats(rows) => {
+            rows.iter().for_each(|(name, value)| push_payload(out, &format!("{} {value}", escape(name))));
+        }
+        Answer::List(rows) => list(rows).write(out),
+        Answer::Show(row) => push_summary(out, row),
+        Answer::Files(rows) => files(rows).write(out),
+        Answer::Peers(rows) => peers(rows).write(out),
+        Answer::Trackers(rows) => trackers(rows).write(out),
+        Answer::Pieces(states) => push_map(out, states),
+        Answer::Why(sentences) => sentences.iter().for_each(|sentence| push_payload(out, &escape(sentence))),
+        Answer::Settings(rows) => rows.iter().for_each(|(key, value)| push_pair(out, key, value)),
+        Answer::Link(link) => push_payload(out, &escape(link)),
+        Answer::Metainfo(bytes) => return format!("{} bytes", bytes.len()),
+    }
+    String::new()
+}
+
+fn push_pair(out: &mut String, key: &str, value: impl Display) {
+    push_payload(out, &format!("{}: {}", escape(key), escape(&value.to_string())));
+}
+
+fn push_status(out: &mut String, figures: &Status) {
+    push_pair(out, "uptime", human_duration(figures.uptime));
+    push_pair(out, "torrents", figures.torrents.iter().sum::<usize>());
+    for (state, count) in State::ALL.iter().zip(figures.torrents) {
+        push_pair(out, state.word(), count);
+    }
+    push_pair(out, "peers", figures.peers);
+    push_pair(out, "connections", figures.connections);
+    push_pair(out, "down rate", rate(figures.down_rate));
+    push_pair(out, "up rate", rate(figures.up_rate));
+    push_pair(out, "downloaded", human_size(figures.downloaded));
+    push_pair(out, "uploaded", human_size(figures.uploaded));
+    push_pair(out, "down limit", limit(figures.limits.0));
+    push_pair(out, "up limit", limit(figures.limits.1));
+    let listen: Vec<_> = figures.listen.iter().map(ToString::to_string).collect();
+    push_pair(out, "listen", if listen.is_empty() { "-".to_owned() } else { listen.join(" ") });
+}
+
+fn push_host(out: &mut String, host: &Host) {
+    push_pair(out, "downloads", host.downloads.display());
+    push_pair(out, "disk free", host.disk_free.map_or_else(|| "-".to_owned(), human_size));
+    push_pair(out, "state dir", host.state_dir.display());
+    push_pair(out, "memory", human_size(host.memory));
+    push_pair(out, "threads", host.threads);
+}
+
+fn push_summary(out: &mut String, row: &Summary) {
+    let dash = || "-".to_owned();
+    push_pair(out, "id", row.info_hash);
+    push_pair(out, "st id", row.st_id.map_or_else(dash, |id| id.to_string()));
+    push_pair(out, "name", &row.name);
+    push_pair(out, "state", row.state.word());
+    push_pair(out, "error", row.error.as_deref().unwrap_or("-"));
+    if let Some(checked) = row.checked {
+        push_pair(out, "checked", percent(checked));
+    }
+    push_pair(out, "done", percent(row.progress()));
+    push_pair(out, "size", exact(row.size));
+    push_pair(out, "wanted", exact(row.wanted));
+    push_pair(out, "have", exact(row.have_bytes));
+    push_pair(
+        out,
+        "pieces",
+        format!("{} of {}, {} each", row.pieces.1, row.pieces.0, human_size(row.piece_len.into())),
+    );
+    push_pair(out, "down rate", rate(row.down_rate));
+    push_pair(out, "up rate", rate(row.up_rate));
+    push_pair(out, "downloaded", exact(row.downloaded));
+    push_pair(out, "uploaded", exact(row.uploaded));
+    push_pair(out, "wasted", exact(row.wasted));
+    push_pair(out, "ratio", format!("{:.2}", row.ratio()));
+    push_pair(out, "peers", row.peers);
+    push_pair(out, "seeds", row.seeds);
+    push_pair(out, "eta", row.eta.map_or_else(dash, human_duration));
+    push_pair(out, "label", if row.label.is_empty() { "-" } else { &row.label });
+    push_pair(out, "dir", row.dir.display());
+    push_pair(out, "private", if row.private { "yes" } else { "no" });
+    push_pair(out, "added", moment(row.added));
+    push_pair(out, "finished", row.finished.map_or_else(dash, moment));
+    push_pair(out, "comment", row.comment.as_deref().unwrap_or("-"));
+    push_pair(out, "created by", row.created_by.as_deref().unwrap_or("-"));
+}
+
+fn list(rows: &[Summary]) -> Table {
+    let mut table = Table::new(&["id", "state", ">done", ">down", ">up", ">ratio", ">peers", ">eta", ">size", "name"]);
+    for row in rows {
+        table.row([
+            row.info_hash.to_string()[..ID_DIGITS].to_owned(),
+            row.state.word().to_owned(),
+            percent(row.checked.unwrap_or_else(|| row.progress())),
+            human_size(row.down_rate),
+            human_size(row.up_rate),
+            format!("{:.2}", row.ratio()),
+            row.peers.to_string(),
+            row.eta.map_or_else(|| "-".to_owned(), human_duration),
+            human_size(row.size),
+            row.name.clone(),
+        ]);
+    }
+    table
+}
+
+fn files(rows: &[FileRow]) -> Table {
+    let mut table = Table::new(&[">file", "priority", ">done", ">size", "path"]);
+    for row in rows {
+        table.row([
+            row.index.to_string(),
+            row.priority.word().to_owned(),
+            percent(share(row.have_bytes, row.size)),
+            human_size(row.size),
+            row.path.to_string_lossy().into_owned(),
+        ]);
+    }
+    table
+}
+
+fn peers(rows: &[PeerRow]) -> Table {
+    let mut table = Table::new(&["address", "flags", ">done", ">down", ">up", "transport", "source", "client"]);
+    for row in rows {
+        table.row([
+            row.addr.to_string(),
+            if row.flags.is_empty() { "-".to_owned() } else { row.flags.clone() },
+            percent(row.progress),
+            human_size(row.down_rate),
+            human_size(row.up_rate),
+            row.transport.to_owned(),
+            row.source.to_owned(),
+            row.client.clone(),
+        ]);
+    }
+    table
+}
+
+fn trackers(rows: &[TrackerRow]) -> Table {
+    let count = |count: Option<u32>| count.map_or_else(|| "-".to_owned(), |count| count.to_string());
+    let mut table = Table::new(&[">tier", "state", ">next", ">seeders", ">leechers", ">peers", "address", "message"]);
+    for row in rows {
+        table.row([
+            row.tier.to_string(),
+            row.state.to_owned(),
+            row.next.map_or_else(|| "-".to_owned(), human_duration),
+            count(row.seeders),
+            count(row.leechers),
+            row.peers.to_string(),
+            row.url.clone(),
+            row.message.clone().unwrap_or_default(),
+        ]);
+    }
+    table
+}
+
+/// A character a piece, then what the characters mean. The index of a line's first piece stands before it.
+fn push_map(out: &mut String, states: &[PieceState]) {
+    let mark = |state: &PieceState| match state {
+        PieceState::Have => '#',
+        PieceState::Partial => '+',
+        PieceState::Unwanted => '-',
+        PieceState::Missing(0) => '!',
+        PieceState::Missing(_) => '.',
+    };
+    for (line, row) in states.chunks(MAP_WIDTH).enumerate() {
+        let marks: String = row.iter().map(mark).collect();
+        push_payload(out, &format!("{:>7}  {marks}", line * MAP_WIDTH));
+    }
+    push_payload(out, "# here  + partly here  . missing  ! missing, and no connected peer has it  - not wanted");
+}
+
+fn rate(bytes: u64) -> String {
+    format!("{}/s", human_size(bytes))
+}
+
+fn limit(bytes: u64) -> String {
+    if bytes == 0 { "none".to_owned() } else { rate(bytes) }
+}
+
+fn exact(bytes: u64) -> String {
+    if bytes < 1024 { bytes.to_string() } else { format!("{bytes} ({})", human_size(bytes)) }
+}
+
+/// Never rounded up to the whole: only what is done shows 100.0%.
+fn percent(share: f64) -> String {
+    format!("{:.1}%", (share * 1000.0).floor() / 10.0)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a share for people")]
+fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 1.0 } else { part as f64 / whole as f64 }
+}
+
+/// Unix seconds as `2026-11-20 22:50:41 UTC`.
+fn moment(unix_secs: u64) -> String {
+    let (days, secs) = (unix_secs / 86_400, unix_secs % 86_400);
+    let (year, month, day) = civil(days);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC", secs / 3600, secs / 60 % 60, secs % 60)
+}
+
+/// The date that is `days` after 1970-01-01, in the proleptic Gregorian calendar. Counts in years that begin in March, so
+/// that the leap day is the last of its year.
+const fn civil(days: u64) -> (u64, u64, u64) {
+    let since_march_0000 = days + 719_468;
+    let (era, of_era) = (since_march_0000 / 146_097, since_march_0000 % 146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    (era * 400 + year_of_era + (month <= 2) as u64, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_dates() {
+        assert_eq!(moment(0), "1970-01-01 00:00:00 UTC");
+        assert_eq!(moment(951_782_399), "2000-02-28 23:59:59 UTC");
+        assert_eq!(moment(951_868_799), "2000-02-29 23:59:59 UTC");
+        assert_eq!(moment(1_795_215_041), "2026-11-20 22:50:41 UTC");
+    }
+
+    #[test]
+    fn nothing_but_the_whole_is_a_hundred_percent() {
+        assert_eq!(percent(0.999_99), "99.9%");
+        assert_eq!(percent(1.0), "100.0%");
+        assert_eq!(percent(0.0), "0.0%");
+    }
+
+    #[test]
+    fn the_piece_map_has_a_mark_a_piece() {
+        let mut states = vec![PieceState::Have; 64];
+        states.extend([PieceState::Partial, PieceState::Missing(3), PieceState::Missing(0), PieceState::Unwanted]);
+        let mut out = String::new();
+        push_map(&mut out, &states);
+        let lines: Vec<_> = out.lines().collect();
+        assert_eq!(lines[0], format!("      0  {}", "#".repeat(64)));
+        assert_eq!(lines[1], "     64  +.!-");
+    }
+}
