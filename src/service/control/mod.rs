@@ -8,6 +8,7 @@
 
 pub mod commands;
 mod json;
+pub mod place;
 pub mod request;
 mod session;
 mod table;

@@ -1,0 +1,238 @@
+//! How single values stand in the file: each reader says what is allowed when it refuses.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use serde::de::{Deserialize, Deserializer, Error as _, Unexpected, Visitor};
+
+/// The largest number of anything that is counted.
+const COUNT_MAX: i64 = 1_000_000;
+
+/// Reads a string by `parse`.
+struct Text<T> {
+    allowed: &'static str,
+    parse: fn(&str) -> Option<T>,
+    of: PhantomData<T>,
+}
+
+impl<T> Visitor<'_> for Text<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.allowed)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        (self.parse)(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+    }
+}
+
+fn text<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+    allowed: &'static str,
+    parse: fn(&str) -> Option<T>,
+) -> Result<T, D::Error> {
+    deserializer.deserialize_str(Text { allowed, parse, of: PhantomData })
+}
+
+pub(super) fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    whole(deserializer, 1)
+}
+
+pub(super) fn count_or_zero<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    whole(deserializer, 0)
+}
+
+fn whole<'de, D: Deserializer<'de>>(deserializer: D, least: i64) -> Result<usize, D::Error> {
+    let number = i64::deserialize(deserializer)?;
+    let refuse = || D::Error::custom(format!("{number} is not a whole number from {least} to {COUNT_MAX}"));
+    if !(least..=COUNT_MAX).contains(&number) {
+        return Err(refuse());
+    }
+    usize::try_from(number).map_err(|_| refuse())
+}
+
+pub(super) fn ratio<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    let ratio = f64::deserialize(deserializer)?;
+    if ratio.is_finite() && ratio >= 0.0 {
+        return Ok(ratio);
+    }
+    Err(D::Error::custom(format!("{ratio} is not a ratio: a number from 0, which means never")))
+}
+
+pub(super) mod size {
+    use super::*;
+    use crate::codec::units::{SIZE_FORM, parse_size, size};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    pub(in super::super) fn serialize<S: serde::Serializer>(bytes: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&size(*bytes))
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        text(deserializer, SIZE_FORM, parse_size)
+    }
+}
+
+pub(super) mod duration {
+    use super::*;
+    use crate::codec::units::{DURATION_FORM, duration, parse_duration};
+
+    pub(in super::super) fn serialize<S: serde::Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&duration(*time))
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        text(deserializer, DURATION_FORM, parse_duration)
+    }
+}
+
+/// A duration that something waits for: from a second to a day.
+pub(super) mod wait {
+    pub(in super::super) use super::duration::serialize;
+    use super::*;
+    use crate::codec::units::parse_duration;
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let day = Duration::from_secs(86_400);
+        let time = text(deserializer, "a duration such as \"15s\" or \"30m\"", parse_duration)?;
+        if (Duration::from_secs(1)..=day).contains(&time) {
+            return Ok(time);
+        }
+        Err(D::Error::custom("a duration from \"1s\" to \"1d\" is allowed here"))
+    }
+}
+
+/// Permissions, in octal.
+pub(super) mod mode {
+    use super::*;
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    pub(in super::super) fn serialize<S: serde::Serializer>(mode: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&format!("{mode:04o}"))
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+        let parse = |text: &str| {
+            let is_octal = matches!(text.len(), 3 | 4) && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+            u32::from_str_radix(text, 8).ok().filter(|mode| is_octal && *mode <= 0o777)
+        };
+        text(deserializer, "permissions in octal from \"0000\" to \"0777\", such as \"0660\"", parse)
+    }
+}
+
+pub(super) mod level {
+    use super::*;
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    pub(in super::super) fn serialize<S: serde::Serializer>(
+        level: &log::LevelFilter,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&level.as_str().to_lowercase())
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<log::LevelFilter, D::Error> {
+        text(deserializer, "one of off, error, warn, info, debug, trace", |text| text.parse().ok())
+    }
+}
+
+/// An absolute path: the daemon's working directory means nothing to anybody.
+pub(super) mod path {
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    pub(in super::super) fn serialize<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&path.to_string_lossy())
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+        text(deserializer, "an absolute path", |text| Some(PathBuf::from(text)).filter(|path| path.is_absolute()))
+    }
+}
+
+pub(super) mod path_option {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[expect(clippy::ref_option, reason = "serde's signature")]
+    pub(in super::super) fn serialize<S: serde::Serializer>(path: &Option<PathBuf>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&path.as_deref().unwrap_or_else(|| std::path::Path::new("")).to_string_lossy())
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+        path::deserialize(from).map(Some)
+    }
+}
+
+pub(super) mod addresses {
+    use std::net::SocketAddr;
+
+    use serde::Serialize as _;
+
+    use super::*;
+
+    pub(in super::super) fn serialize<S: serde::Serializer>(list: &[SocketAddr], to: S) -> Result<S::Ok, S::Error> {
+        list.iter().map(ToString::to_string).collect::<Vec<_>>().serialize(to)
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<SocketAddr>, D::Error> {
+        let list = Vec::<String>::deserialize(from)?;
+        let read = |text: &String| {
+            let refuse = || {
+                D::Error::custom(format!(
+                    "\"{text}\" is not an address with a port, such as \"0.0.0.0:6881\" or \"[::]:6881\""
+                ))
+            };
+            text.parse().map_err(|_| refuse())
+        };
+        list.iter().map(read).collect()
+    }
+}
+
+/// `"auto"` or a number.
+pub(super) mod slots {
+    use super::*;
+    use crate::base::config::UploadSlots;
+
+    struct Slots;
+
+    impl Visitor<'_> for Slots {
+        type Value = UploadSlots;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("\"auto\" or a whole number from 1 to 1000")
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<UploadSlots, E> {
+            match text {
+                "auto" => Ok(UploadSlots::Auto),
+                _ => Err(E::invalid_value(Unexpected::Str(text), &self)),
+            }
+        }
+
+        fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<UploadSlots, E> {
+            match u32::try_from(number) {
+                Ok(slots @ 1..=1000) => Ok(UploadSlots::Fixed(slots)),
+                _ => Err(E::invalid_value(Unexpected::Signed(number), &self)),
+            }
+        }
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    pub(in super::super) fn serialize<S: serde::Serializer>(slots: &UploadSlots, to: S) -> Result<S::Ok, S::Error> {
+        match slots {
+            UploadSlots::Auto => to.serialize_str("auto"),
+            UploadSlots::Fixed(slots) => to.serialize_u32(*slots),
+        }
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<UploadSlots, D::Error> {
+        from.deserialize_any(Slots)
+    }
+}
