@@ -82,6 +82,27 @@ pub fn human_duration(secs: u64) -> String {
     }
 }
 
+/// Unix seconds as `2026-11-20 22:50:41 UTC`.
+#[must_use]
+pub fn moment(unix_secs: u64) -> String {
+    let (days, secs) = (unix_secs / 86_400, unix_secs % 86_400);
+    let (year, month, day) = civil(days);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC", secs / 3600, secs / 60 % 60, secs % 60)
+}
+
+/// The date that is `days` after 1970-01-01, in the proleptic Gregorian calendar. Counts in years that begin in March, so
+/// that the leap day is the last of its year.
+const fn civil(days: u64) -> (u64, u64, u64) {
+    let since_march_0000 = days + 719_468;
+    let (era, of_era) = (since_march_0000 / 146_097, since_march_0000 % 146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    (era * 400 + year_of_era + (month <= 2) as u64, month, day)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -116,6 +137,14 @@ mod tests {
         assert_eq!(human_size(25 << 30), "25.0G");
         assert_eq!(human_duration(185), "3m05s");
         assert_eq!(human_duration(442_000), "5d02h");
+    }
+
+    #[test]
+    fn moments_are_dates() {
+        assert_eq!(moment(0), "1970-01-01 00:00:00 UTC");
+        assert_eq!(moment(951_782_399), "2000-02-28 23:59:59 UTC");
+        assert_eq!(moment(951_868_799), "2000-02-29 23:59:59 UTC");
+        assert_eq!(moment(1_795_215_041), "2026-11-20 22:50:41 UTC");
     }
 
     proptest! {
