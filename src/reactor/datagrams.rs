@@ -34,6 +34,18 @@ struct Port {
     unsent: Option<Unsent>,
 }
 
+impl Port {
+    /// Changes what the kernel tells us of. Room to write is asked about only while something waits for it: the kernel would
+    /// otherwise tell of it after every datagram that left.
+    fn watch(&mut self, registry: &Registry, index: usize, interests: Interest) {
+        let token = Whose::Datagrams(index, self.generation).token();
+        if let Err(error) = registry.reregister(&mut self.socket, token, interests) {
+            log::debug!("{:?}: cannot be watched: {error}", self.id);
+            self.unsent = None;
+        }
+    }
+}
+
 /// What happened to datagrams, for `stats`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
@@ -71,7 +83,7 @@ impl Datagrams {
         let index = self.ports.iter().position(|port| port.id == id).unwrap_or(self.ports.len());
         self.generation = self.generation.wrapping_add(1);
         let token = Whose::Datagrams(index, self.generation).token();
-        registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
+        registry.register(&mut socket, token, Interest::READABLE)?;
         let port = Port { id, socket, generation: self.generation, open: false, unsent: None };
         match self.ports.get_mut(index) {
             Some(old) => *old = port,
@@ -104,11 +116,12 @@ impl Datagrams {
     }
 
     /// The kernel said something about the socket at `index`.
-    pub(crate) fn edge(&mut self, index: usize, generation: u32, readable: bool, writable: bool) {
+    pub(crate) fn edge(&mut self, registry: &Registry, index: usize, generation: u32, readable: bool, writable: bool) {
         let Some(port) = self.ports.get_mut(index).filter(|port| port.generation == generation) else { return };
         port.open |= readable;
         if writable && let Some(unsent) = port.unsent.take() {
-            self.transmit(index, unsent.to, &unsent.bytes);
+            port.watch(registry, index, Interest::READABLE);
+            self.transmit(registry, index, unsent.to, &unsent.bytes);
         }
     }
 
@@ -133,20 +146,21 @@ impl Datagrams {
     }
 
     /// Sends a datagram, or keeps it until there is room, or drops it.
-    pub(crate) fn send(&mut self, transmit: Transmit, bytes: &[u8]) {
+    pub(crate) fn send(&mut self, registry: &Registry, transmit: Transmit, bytes: &[u8]) {
         match self.ports.iter().position(|port| port.id == transmit.socket) {
-            Some(index) if self.ports[index].unsent.is_none() => self.transmit(index, transmit.to, bytes),
+            Some(index) if self.ports[index].unsent.is_none() => self.transmit(registry, index, transmit.to, bytes),
             Some(_) => self.counts.dropped += 1,
             None => self.counts.failed += 1,
         }
     }
 
-    fn transmit(&mut self, index: usize, to: SocketAddr, bytes: &[u8]) {
+    fn transmit(&mut self, registry: &Registry, index: usize, to: SocketAddr, bytes: &[u8]) {
         let port = &mut self.ports[index];
         match port.socket.send_to(bytes, to) {
             Ok(_) => self.counts.sent += 1,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 port.unsent = Some(Unsent { to, bytes: bytes.to_vec() });
+                port.watch(registry, index, Interest::READABLE | Interest::WRITABLE);
             }
             Err(error) => {
                 self.counts.failed += 1;
@@ -188,7 +202,7 @@ mod tests {
             poll.poll(&mut events, Some(Duration::from_millis(100))).unwrap();
             for event in &events {
                 let Some(Whose::Datagrams(index, generation)) = Whose::of(event.token()) else { panic!("{event:?}") };
-                datagrams.edge(index, generation, event.is_readable(), event.is_writable());
+                datagrams.edge(poll.registry(), index, generation, event.is_readable(), event.is_writable());
             }
             if datagrams.is_ready() {
                 return;
@@ -227,7 +241,7 @@ mod tests {
         datagrams.rebind(poll.registry(), SocketId::Resolver4, None).unwrap();
         assert_eq!(datagrams.len(), 1);
         assert_ne!(datagrams.ports[0].socket.local_addr().unwrap(), first);
-        datagrams.edge(0, generation, true, true);
+        datagrams.edge(poll.registry(), 0, generation, true, true);
         assert!(!datagrams.is_ready());
     }
 
@@ -248,10 +262,32 @@ mod tests {
         let mut datagrams = Datagrams::default();
         datagrams.add(poll.registry(), SocketId::Peers(0), localhost()).unwrap();
         let v6 = Transmit { socket: SocketId::Peers(0), to: "[::1]:9".parse().unwrap() };
-        datagrams.send(v6, b"the wrong family");
-        datagrams.send(Transmit { socket: SocketId::Resolver6, ..v6 }, b"no such socket");
+        datagrams.send(poll.registry(), v6, b"the wrong family");
+        datagrams.send(poll.registry(), Transmit { socket: SocketId::Resolver6, ..v6 }, b"no such socket");
         let long = Transmit { to: "127.0.0.1:9".parse().unwrap(), ..v6 };
-        datagrams.send(long, &vec![0; DATAGRAM_MAX_BYTES]);
+        datagrams.send(poll.registry(), long, &vec![0; DATAGRAM_MAX_BYTES]);
         assert_eq!(datagrams.counts(), Counts { failed: 3, ..Counts::default() });
+    }
+
+    #[test]
+    fn a_datagram_that_found_no_room_leaves_later_and_its_successors_meanwhile_are_dropped() {
+        let mut poll = Poll::new().unwrap();
+        let mut datagrams = Datagrams::default();
+        let (ours, theirs) = (localhost(), localhost());
+        let to = theirs.local_addr().unwrap();
+        datagrams.add(poll.registry(), SocketId::Peers(0), ours).unwrap();
+        datagrams.ports[0].unsent = Some(Unsent { to, bytes: b"first".to_vec() });
+        datagrams.send(poll.registry(), Transmit { socket: SocketId::Peers(0), to }, b"second");
+        assert_eq!(datagrams.counts(), Counts { dropped: 1, ..Counts::default() });
+        datagrams.ports[0].watch(poll.registry(), 0, Interest::READABLE | Interest::WRITABLE);
+        let mut events = Events::with_capacity(8);
+        poll.poll(&mut events, Some(Duration::from_secs(10))).unwrap();
+        let event = events.iter().next().expect("there is room");
+        let Some(Whose::Datagrams(0, generation)) = Whose::of(event.token()) else { panic!("{event:?}") };
+        datagrams.edge(poll.registry(), 0, generation, event.is_readable(), event.is_writable());
+        assert_eq!(datagrams.counts(), Counts { sent: 1, dropped: 1, ..Counts::default() });
+        let mut buf = [0; 16];
+        assert_eq!(theirs.recv_from(&mut buf).unwrap().0, 5);
+        assert_eq!(&buf[..5], b"first");
     }
 }

@@ -258,7 +258,7 @@ impl Reactor {
             }
             while let Some(transmit) = engine.poll_transmit(self.now, &mut self.transmit) {
                 idle = false;
-                self.datagrams.send(transmit, &self.transmit);
+                self.datagrams.send(self.poll.registry(), transmit, &self.transmit);
             }
             if idle {
                 return;
@@ -355,7 +355,7 @@ impl Reactor {
                 }
                 Some(Whose::Listener(index)) => self.listeners.edge(index),
                 Some(Whose::Datagrams(index, generation)) => {
-                    self.datagrams.edge(index, generation, readable, writable);
+                    self.datagrams.edge(self.poll.registry(), index, generation, readable, writable);
                 }
                 Some(Whose::Storage) => engine.storage().handle_completions(),
                 Some(Whose::Outside(id)) => outside.extend(self.outsiders.event(id, event)),
@@ -455,3 +455,6 @@ impl Reactor {
         happened
     }
 }
+
+#[cfg(test)]
+mod tests;
