@@ -49,7 +49,7 @@ const DATAGRAMS_MAX: usize = 128;
 const WORK_MAX: Duration = Duration::from_millis(2);
 /// No wait is longer, so that no arithmetic of the kernel's is ever near its end.
 const WAIT_MAX: Duration = Duration::from_secs(3600);
-/// Rounds in a row in which nothing happened but a timer that was due; beyond it each round waits for [`IDLE_WAIT`].
+/// Rounds in a row that neither waited nor did anything but call a timer; beyond it each round waits for [`IDLE_WAIT`].
 const IDLE_ROUNDS_MAX: u32 = 256;
 const IDLE_WAIT: Duration = Duration::from_millis(1);
 
@@ -216,8 +216,12 @@ impl Reactor {
         outside.clear();
         self.know_storage(engine.storage())?;
         let mut turn = Turn::default();
+        // Once for what this round's predecessor and the daemon's commands led to, so that work knows who is ready; and once for
+        // what the work led to.
         self.drain(engine, &mut turn);
-        self.wait(engine, &turn)?;
+        let worked = self.work(engine) | self.tell_jobs(engine);
+        self.drain(engine, &mut turn);
+        let waited = self.wait(engine, &turn)?;
         self.now = self.clock.now();
 
         let mut happened = self.note(engine, outside);
@@ -225,16 +229,16 @@ impl Reactor {
         happened |= self.give_turns(engine);
         happened |= self.accept(engine);
         happened |= self.receive(engine);
+        happened |= self.tell_jobs(engine);
         if engine.poll_timeout() <= self.now {
             engine.handle_timeout(self.now);
         }
-        happened |= self.work(engine);
         if self.deadline <= self.now {
             self.deadline = Time::NEVER;
             turn.deadline = true;
-            happened = true;
         }
-        self.idle_rounds = if happened { 0 } else { self.idle_rounds.saturating_add(1) };
+        let idle = !waited && !worked && !happened && turn == Turn::default();
+        self.idle_rounds = if idle { self.idle_rounds.saturating_add(1) } else { 0 };
         Ok(turn)
     }
 
@@ -276,7 +280,11 @@ impl Reactor {
             }
             Effect::Close(conn) => self.close(conn),
             Effect::Wake(conn) => self.ready.wake(conn),
-            Effect::Job(id, job) => engine.storage().start(id, job),
+            Effect::Job(id, job) => {
+                engine.storage().start(id, job);
+                // It may be one that is done in slices.
+                self.work_waits = true;
+            }
             Effect::Rebind(id) => {
                 if let Err(error) = self.datagrams.rebind(self.poll.registry(), id, self.interface.as_deref()) {
                     log::debug!("{id:?}: cannot bind: {error}");
@@ -295,8 +303,8 @@ impl Reactor {
         self.stillborn.retain(|other| *other != conn);
     }
 
-    /// Waits for the kernel, or for the next moment, or not at all if there is something to do.
-    fn wait(&mut self, engine: &Engine<FileStorage>, turn: &Turn) -> io::Result<()> {
+    /// Waits for the kernel, or for the next moment, or not at all if there is something to do. False if it did not wait.
+    fn wait(&mut self, engine: &Engine<FileStorage>, turn: &Turn) -> io::Result<bool> {
         let busy = turn.ready
             || turn.exit
             || self.work_waits
@@ -320,12 +328,10 @@ impl Reactor {
             timeout = timeout.max(IDLE_WAIT);
         }
         match self.poll.poll(&mut self.events, Some(timeout)) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {
-                self.events.clear();
-                Ok(())
-            }
-            result => result,
+            Err(error) if error.kind() == ErrorKind::Interrupted => self.events.clear(),
+            result => result?,
         }
+        Ok(!until.since(before).is_zero())
     }
 
     /// Notes what the kernel said. True if it said anything.
@@ -435,24 +441,30 @@ impl Reactor {
         happened
     }
 
-    /// Background work: a slice, and more of it while nobody waits; then what jobs have come to.
-    fn work(&mut self, engine: &mut Engine<FileStorage>) -> bool {
-        let until = self.clock.now() + WORK_MAX;
-        let waited = self.work_waits;
-        loop {
-            let hashing = engine.work(self.now);
-            let moving = engine.storage().work();
-            self.work_waits = hashing || moving;
-            if !self.work_waits || !self.ready.is_empty() || self.clock.now() >= until {
-                break;
-            }
-        }
-        let mut happened = waited || self.work_waits;
+    /// Tells the engine what jobs have come to. True if there was any; it may have work then.
+    fn tell_jobs(&mut self, engine: &mut Engine<FileStorage>) -> bool {
+        let mut happened = false;
         while let Some((id, result)) = engine.storage().poll_job() {
             engine.handle_job(self.now, id, result);
             happened = true;
         }
+        self.work_waits |= happened;
         happened
+    }
+
+    /// Background work: a slice, and more of it while nobody is ready. True if there was any.
+    fn work(&mut self, engine: &mut Engine<FileStorage>) -> bool {
+        let begin = self.clock.now();
+        let mut worked = self.work_waits;
+        loop {
+            let hashing = engine.work(self.now);
+            let moving = engine.storage().work();
+            self.work_waits = hashing || moving;
+            worked |= self.work_waits;
+            if !self.work_waits || !self.ready.is_empty() || self.clock.now().since(begin) >= WORK_MAX {
+                return worked;
+            }
+        }
     }
 }
 
