@@ -16,7 +16,7 @@ use crate::engine::Engine;
 use crate::reactor::clock::Clock;
 use crate::reactor::outside::OutsideEvent;
 use crate::reactor::signals::{Signal, Signals};
-use crate::reactor::{Reactor, Turn, entropy, names};
+use crate::reactor::{Reactor, Turn, descriptors, entropy, names};
 use crate::storage::FileStorage;
 use crate::torrent::command::{AddOptions, Answer, Command, Refusal, Source, Which};
 use crate::torrent::snapshot::Summary;
@@ -57,6 +57,7 @@ impl Node {
             listen: reactor.bound().to_vec(),
             name_servers: names::name_servers(),
             hosts: names::hosts(),
+            connections_max: descriptors::make_room(config.connections_max),
             ..config
         };
         let rng = entropy::seeded_rng().map_err(|error| format!("the kernel gives no random numbers: {error}"))?;

@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod datagrams;
+pub mod descriptors;
 pub mod entropy;
 pub(crate) mod lag;
 pub mod listeners;
