@@ -6,5 +6,7 @@ pub mod create;
 pub mod ctl;
 pub mod get;
 pub mod main;
+pub(crate) mod node;
+pub(crate) mod progress;
 pub mod seed;
 pub mod show;

@@ -1,7 +1,473 @@
-//! The reactor layer.
+//! The reactor: drives an [`Engine`] on real sockets, files and time.
+//!
+//! One thread, and nothing in it waits but [`Reactor::turn`]. A turn does what the engine wants done, waits for the kernel, and gives
+//! everybody who is ready a bounded share. The daemon's own descriptors come back as values. It knows no protocol.
 
 pub mod clock;
 pub mod datagrams;
+pub mod descriptors;
+pub mod entropy;
+pub(crate) mod lag;
 pub mod listeners;
+pub mod names;
+pub mod outside;
+pub(crate) mod ready;
 pub mod signals;
 pub mod sockets;
+pub(crate) mod tokens;
+pub mod trust;
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mio::event::Source;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll};
+
+use crate::base::ids::{ConnId, ListenerId, SocketId};
+use crate::base::rate::Budget;
+use crate::base::time::Time;
+use crate::engine::{Effect, Engine};
+use crate::reactor::clock::Clock;
+use crate::reactor::datagrams::{DATAGRAM_MAX_BYTES, Datagrams, Received};
+use crate::reactor::lag::Histogram;
+use crate::reactor::listeners::{Accepted, BindError, Bound, Listeners};
+use crate::reactor::outside::{OutsideEvent, OutsideId, Outsiders};
+use crate::reactor::ready::ReadyQueue;
+use crate::reactor::sockets::{Connecting, Sockets};
+use crate::reactor::tokens::Whose;
+use crate::storage::FileStorage;
+
+/// Events taken from the kernel at once; the rest comes in the next round.
+const EVENTS_MAX: usize = 1024;
+/// Connections accepted at a listener in a round; the rest waits in the kernel.
+const ACCEPTS_MAX: usize = 16;
+/// Datagrams received at a socket in a round; the rest waits in the kernel, which drops what its buffer does not hold.
+const DATAGRAMS_MAX: usize = 128;
+/// How long background work may keep the loop from asking the kernel, while nobody is ready.
+const WORK_MAX: Duration = Duration::from_millis(2);
+/// No wait is longer, so that no arithmetic of the kernel's is ever near its end.
+const WAIT_MAX: Duration = Duration::from_secs(3600);
+/// Rounds in a row that neither waited nor did anything but call a timer; beyond it each round waits for [`IDLE_WAIT`].
+const IDLE_ROUNDS_MAX: u32 = 256;
+const IDLE_WAIT: Duration = Duration::from_millis(1);
+
+/// How a turn ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Turn {
+    /// The engine says that everything that was saved is running. Once.
+    pub ready: bool,
+    /// The engine says that everything is saved: end.
+    pub exit: bool,
+    /// The moment given to [`Reactor::set_deadline`] has come. Once.
+    pub deadline: bool,
+}
+
+/// The driver of an engine. Owns every socket; the engine and its storage are lent to each turn.
+pub struct Reactor {
+    poll: Poll,
+    events: Events,
+    clock: Clock,
+    /// When the present round began.
+    now: Time,
+    sockets: Sockets,
+    ready: ReadyQueue,
+    listeners: Listeners,
+    datagrams: Datagrams,
+    outsiders: Outsiders,
+    bound: Vec<SocketAddr>,
+    interface: Option<String>,
+    /// Could not even begin. Told in the next round, so that the drain ends whatever the engine answers.
+    stillborn: Vec<ConnId>,
+    deadline: Time,
+    /// Whether the storage's completions are watched.
+    storage_known: bool,
+    /// Background work waits.
+    work_waits: bool,
+    /// What a datagram is received into, and what one to send is written into.
+    packet: Vec<u8>,
+    transmit: Vec<u8>,
+    /// From the end of one wait to the begin of the next, the daemon's own doings included.
+    lag: Histogram,
+    has_waited: bool,
+    idle_rounds: u32,
+    accepted: u64,
+}
+
+impl fmt::Debug for Reactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reactor")
+            .field("now", &self.now)
+            .field("bound", &self.bound)
+            .field("sockets", &self.sockets.len())
+            .field("ready", &self.ready.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Reactor {
+    /// A reactor that listens at each of `listen` with TCP and UDP (port 0 is any free one); at none is fine. With an `interface`,
+    /// its sockets speak through that alone.
+    ///
+    /// # Errors
+    /// The first address that cannot be bound.
+    pub fn new(clock: Clock, listen: &[SocketAddr], interface: Option<&str>) -> Result<Self, BindError> {
+        let at = listen.first().copied().unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
+        let unwatched = |error| BindError { addr: at, error };
+        let poll = Poll::new().map_err(unwatched)?;
+        let mut reactor = Self {
+            poll,
+            events: Events::with_capacity(EVENTS_MAX),
+            clock,
+            now: clock.now(),
+            sockets: Sockets::default(),
+            ready: ReadyQueue::default(),
+            listeners: Listeners::default(),
+            datagrams: Datagrams::default(),
+            outsiders: Outsiders::default(),
+            bound: Vec::new(),
+            interface: interface.map(str::to_owned),
+            stillborn: Vec::new(),
+            deadline: Time::NEVER,
+            storage_known: false,
+            work_waits: false,
+            packet: vec![0; DATAGRAM_MAX_BYTES],
+            transmit: Vec::new(),
+            lag: Histogram::default(),
+            has_waited: false,
+            idle_rounds: 0,
+            accepted: 0,
+        };
+        for bound in listeners::bind_all(listen, interface)? {
+            reactor.watch(bound).map_err(unwatched)?;
+        }
+        Ok(reactor)
+    }
+
+    fn watch(&mut self, bound: Bound) -> io::Result<()> {
+        let index = u16::try_from(self.bound.len()).map_err(|_| ErrorKind::InvalidInput)?;
+        self.listeners.add(self.poll.registry(), bound.listener)?;
+        self.datagrams.add(self.poll.registry(), SocketId::Peers(index), bound.datagrams)?;
+        self.bound.push(bound.addr);
+        Ok(())
+    }
+
+    /// The addresses listened at, in the order of [`ListenerId`]: for `Config::listen`.
+    #[must_use]
+    pub fn bound(&self) -> &[SocketAddr] {
+        &self.bound
+    }
+
+    /// When the present round began; what to tell the engine between turns.
+    #[must_use]
+    pub const fn now(&self) -> Time {
+        self.now
+    }
+
+    /// Watches a descriptor of somebody else's. Its readiness comes back from [`Reactor::turn`], as edges.
+    ///
+    /// # Errors
+    /// What the kernel says; the descriptor may be one that cannot be watched.
+    pub fn register(&mut self, source: &mut impl Source, interests: Interest) -> io::Result<OutsideId> {
+        self.outsiders.register(self.poll.registry(), source, interests)
+    }
+
+    /// Stops watching. Events that the kernel has already reported find nobody.
+    ///
+    /// # Errors
+    /// If it was not watched.
+    pub fn deregister(&mut self, id: OutsideId, source: &mut impl Source) -> io::Result<()> {
+        self.outsiders.deregister(self.poll.registry(), id, source)
+    }
+
+    /// Asks for a turn to end at `at`, at the latest. There is one such moment; [`Time::NEVER`] takes it back.
+    pub const fn set_deadline(&mut self, at: Time) {
+        self.deadline = at;
+    }
+
+    /// Figures of the loop, for `stats`: names and values.
+    #[must_use]
+    pub fn stats(&self) -> Vec<(String, u64)> {
+        let micros = |length: Duration| u64::try_from(length.as_micros()).unwrap_or(u64::MAX);
+        let datagrams = self.datagrams.counts();
+        [
+            ("loop_rounds", self.lag.total()),
+            ("loop_round_p50_us", micros(self.lag.percentile(50))),
+            ("loop_round_p99_us", micros(self.lag.percentile(99))),
+            ("loop_round_max_us", micros(self.lag.max())),
+            ("sockets_open", self.sockets.len() as u64),
+            ("sockets_accepted", self.accepted),
+            ("datagrams_received", datagrams.received),
+            ("datagrams_sent", datagrams.sent),
+            ("datagrams_dropped", datagrams.dropped),
+            ("datagrams_failed", datagrams.failed),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .to_vec()
+    }
+
+    /// One round: does what the engine wants, waits until something happens, and gives everybody who is ready a share. What
+    /// happened to descriptors of others replaces what is in `outside`. Call it until the engine wants to exit.
+    ///
+    /// # Errors
+    /// Only if the kernel no longer lets us wait: nothing can go on after that.
+    pub fn turn(&mut self, engine: &mut Engine<FileStorage>, outside: &mut Vec<OutsideEvent>) -> io::Result<Turn> {
+        outside.clear();
+        self.know_storage(engine.storage())?;
+        let mut turn = Turn::default();
+        // Once for what this round's predecessor and the daemon's commands led to, so that work knows who is ready; and once for
+        // what the work led to.
+        self.drain(engine, &mut turn);
+        let worked = self.work(engine) | self.tell_jobs(engine);
+        self.drain(engine, &mut turn);
+        let waited = self.wait(engine, &turn)?;
+        self.now = self.clock.now();
+
+        let mut happened = self.note(engine, outside);
+        happened |= self.tell_stillborn(engine);
+        happened |= self.give_turns(engine);
+        happened |= self.accept(engine);
+        happened |= self.receive(engine);
+        happened |= self.tell_jobs(engine);
+        if engine.poll_timeout() <= self.now {
+            engine.handle_timeout(self.now);
+        }
+        if self.deadline <= self.now {
+            self.deadline = Time::NEVER;
+            turn.deadline = true;
+        }
+        let idle = !waited && !worked && !happened && turn == Turn::default();
+        self.idle_rounds = if idle { self.idle_rounds.saturating_add(1) } else { 0 };
+        Ok(turn)
+    }
+
+    fn know_storage(&mut self, storage: &mut FileStorage) -> io::Result<()> {
+        if !self.storage_known
+            && let Some(fd) = storage.event_fd()
+        {
+            self.poll.registry().register(&mut SourceFd(&fd), Whose::Storage.token(), Interest::READABLE)?;
+        }
+        self.storage_known = true;
+        Ok(())
+    }
+
+    /// Does all that the engine wants. It ends because nothing in it tells the engine anything but of jobs' starts.
+    fn drain(&mut self, engine: &mut Engine<FileStorage>, turn: &mut Turn) {
+        loop {
+            let mut idle = true;
+            while let Some(effect) = engine.poll_effect() {
+                idle = false;
+                self.act(engine, effect, turn);
+            }
+            while let Some(transmit) = engine.poll_transmit(self.now, &mut self.transmit) {
+                idle = false;
+                self.datagrams.send(self.poll.registry(), transmit, &self.transmit);
+            }
+            if idle {
+                return;
+            }
+        }
+    }
+
+    fn act(&mut self, engine: &mut Engine<FileStorage>, effect: Effect, turn: &mut Turn) {
+        match effect {
+            Effect::Connect { conn, to } => {
+                if let Err(error) = self.sockets.connect(self.poll.registry(), conn, to, self.interface.as_deref()) {
+                    log::debug!("{to}: cannot connect: {error}");
+                    self.stillborn.push(conn);
+                }
+            }
+            Effect::Close(conn) => self.close(conn),
+            Effect::Wake(conn) => self.ready.wake(conn),
+            Effect::Job(id, job) => {
+                engine.storage().start(id, job);
+                // It may be one that is done in slices.
+                self.work_waits = true;
+            }
+            Effect::Rebind(id) => {
+                if let Err(error) = self.datagrams.rebind(self.poll.registry(), id, self.interface.as_deref()) {
+                    log::debug!("{id:?}: cannot bind: {error}");
+                }
+            }
+            Effect::Ready => turn.ready = true,
+            Effect::Exit => turn.exit = true,
+        }
+    }
+
+    fn close(&mut self, conn: ConnId) {
+        self.ready.remove(conn);
+        if self.sockets.close(conn) {
+            self.listeners.handle_room();
+        }
+        self.stillborn.retain(|other| *other != conn);
+    }
+
+    /// Waits for the kernel, or for the next moment, or not at all if there is something to do. False if it did not wait.
+    fn wait(&mut self, engine: &Engine<FileStorage>, turn: &Turn) -> io::Result<bool> {
+        let busy = turn.ready
+            || turn.exit
+            || self.work_waits
+            || !self.stillborn.is_empty()
+            || !self.ready.is_empty()
+            || self.datagrams.is_ready();
+        let until =
+            if busy { Time::ZERO } else { engine.poll_timeout().min(self.deadline).min(self.listeners.next_accept()) };
+        let before = self.clock.now();
+        if self.has_waited {
+            self.lag.add(before.since(self.now));
+        }
+        self.has_waited = true;
+        let mut timeout = until.since(before).min(WAIT_MAX);
+        if self.idle_rounds >= IDLE_ROUNDS_MAX {
+            if self.idle_rounds == IDLE_ROUNDS_MAX {
+                log::error!(
+                    "a timer is always due ({until:?}, {self:?}); this is a bug, and the loop slows down for it"
+                );
+            }
+            timeout = timeout.max(IDLE_WAIT);
+        }
+        match self.poll.poll(&mut self.events, Some(timeout)) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => self.events.clear(),
+            result => result?,
+        }
+        Ok(!until.since(before).is_zero())
+    }
+
+    /// Notes what the kernel said. True if it said anything.
+    fn note(&mut self, engine: &mut Engine<FileStorage>, outside: &mut Vec<OutsideEvent>) -> bool {
+        for event in &self.events {
+            // An error or a hang-up is met by the next read or write: a turn is all it needs.
+            let failed = event.is_error() || event.is_write_closed();
+            let readable = event.is_readable() || event.is_read_closed() || failed;
+            let writable = event.is_writable() || failed;
+            match Whose::of(event.token()) {
+                Some(Whose::Conn(conn)) => {
+                    if self.sockets.is_connecting(conn) {
+                        match self.sockets.check_connecting(conn) {
+                            Connecting::Waiting => continue,
+                            Connecting::Stands(local) => {
+                                self.ready.add(conn);
+                                engine.handle_connected(self.now, conn, local);
+                            }
+                            Connecting::Failed(error) => {
+                                log::debug!("{conn:?}: cannot connect: {error}");
+                                self.stillborn.push(conn);
+                                continue;
+                            }
+                        }
+                    }
+                    self.ready.edge(conn, readable, writable);
+                }
+                Some(Whose::Listener(index)) => self.listeners.edge(index),
+                Some(Whose::Datagrams(index, generation)) => {
+                    self.datagrams.edge(self.poll.registry(), index, generation, readable, writable);
+                }
+                Some(Whose::Storage) => engine.storage().handle_completions(),
+                Some(Whose::Outside(id)) => outside.extend(self.outsiders.event(id, event)),
+                None => log::debug!("an event for nobody: {event:?}"),
+            }
+        }
+        !self.events.is_empty()
+    }
+
+    /// Tells the engine of connections that could not be had. The socket goes first: the engine forgets the id.
+    fn tell_stillborn(&mut self, engine: &mut Engine<FileStorage>) -> bool {
+        let stillborn = std::mem::take(&mut self.stillborn);
+        for conn in &stillborn {
+            self.close(*conn);
+            engine.handle_closed(self.now, *conn);
+        }
+        !stillborn.is_empty()
+    }
+
+    /// One turn for each connection that is ready now; who becomes ready meanwhile comes in the next round.
+    fn give_turns(&mut self, engine: &mut Engine<FileStorage>) -> bool {
+        let bytes = self.ready.turn_bytes();
+        let places = self.ready.len();
+        for _ in 0..places {
+            let Some(turn) = self.ready.pop() else { continue };
+            let stream = self.sockets.stream(turn.conn).expect("who is in the queue has a socket");
+            let write =
+                turn.write.then(|| engine.handle_writable(self.now, turn.conn, stream, &mut Budget::new(bytes)));
+            let read = turn.read.then(|| engine.handle_readable(self.now, turn.conn, stream, &mut Budget::new(bytes)));
+            self.ready.finish(turn.conn, write, read);
+        }
+        places > 0
+    }
+
+    fn accept(&mut self, engine: &mut Engine<FileStorage>) -> bool {
+        let mut happened = false;
+        for index in 0..self.listeners.len() {
+            let listener = ListenerId(u16::try_from(index).expect("as many as were bound"));
+            for _ in 0..ACCEPTS_MAX {
+                match self.listeners.accept(self.now, index) {
+                    Accepted::Stream(stream, from) => {
+                        self.accepted += 1;
+                        // A stream that is not wanted is closed by being dropped.
+                        if let Some(conn) = engine.handle_accept(self.now, listener, from) {
+                            match self.sockets.accept(self.poll.registry(), conn, stream) {
+                                Ok(()) => self.ready.add(conn),
+                                Err(error) => {
+                                    log::debug!("{from}: cannot be watched: {error}");
+                                    self.stillborn.push(conn);
+                                }
+                            }
+                        }
+                    }
+                    Accepted::Lost => {}
+                    Accepted::Nothing => break,
+                }
+                happened = true;
+            }
+        }
+        happened
+    }
+
+    fn receive(&mut self, engine: &mut Engine<FileStorage>) -> bool {
+        let mut happened = false;
+        for index in 0..self.datagrams.len() {
+            for _ in 0..DATAGRAMS_MAX {
+                match self.datagrams.receive(index, &mut self.packet) {
+                    (Some(socket), Received::Packet(from, len)) => {
+                        engine.handle_packet(self.now, socket, from, &mut self.packet[..len]);
+                    }
+                    (_, Received::Error) => {}
+                    _ => break,
+                }
+                happened = true;
+            }
+        }
+        happened
+    }
+
+    /// Tells the engine what jobs have come to. True if there was any; it may have work then.
+    fn tell_jobs(&mut self, engine: &mut Engine<FileStorage>) -> bool {
+        let mut happened = false;
+        while let Some((id, result)) = engine.storage().poll_job() {
+            engine.handle_job(self.now, id, result);
+            happened = true;
+        }
+        self.work_waits |= happened;
+        happened
+    }
+
+    /// Background work: a slice, and more of it while nobody is ready. True if there was any.
+    fn work(&mut self, engine: &mut Engine<FileStorage>) -> bool {
+        let begin = self.clock.now();
+        let mut worked = self.work_waits;
+        loop {
+            let hashing = engine.work(self.now);
+            let moving = engine.storage().work();
+            self.work_waits = hashing || moving;
+            worked |= self.work_waits;
+            if !self.work_waits || !self.ready.is_empty() || self.clock.now().since(begin) >= WORK_MAX {
+                return worked;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

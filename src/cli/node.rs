@@ -1,0 +1,173 @@
+//! A whole node inside the tool, for as long as one command: what `get` and `seed` share.
+//!
+//! It keeps no state between runs: what is on disk is hashed again at the start, which is the only record that cannot be wrong. It
+//! ends cleanly, telling trackers, but waits for nobody longer than [`GOODBYE_MAX`].
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use mio::Interest;
+
+use crate::base::config::Config;
+use crate::base::hash::InfoHash;
+use crate::base::time::Time;
+use crate::engine::Engine;
+use crate::reactor::clock::Clock;
+use crate::reactor::outside::OutsideEvent;
+use crate::reactor::signals::{Signal, Signals};
+use crate::reactor::{Reactor, Turn, descriptors, entropy, names};
+use crate::storage::FileStorage;
+use crate::torrent::command::{AddOptions, Answer, Command, Refusal, Source, Which};
+use crate::torrent::snapshot::Summary;
+
+/// How often the screen changes.
+const TICK: Duration = Duration::from_millis(250);
+/// How long trackers may take to hear that we leave.
+const GOODBYE_MAX: Duration = Duration::from_secs(5);
+
+/// Why a node went back to its command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wake {
+    /// Time to look, and to draw.
+    Tick,
+    /// The user wants it to end.
+    Stop,
+}
+
+/// An engine, its driver and the signals of this process.
+#[derive(Debug)]
+pub(crate) struct Node {
+    reactor: Reactor,
+    engine: Engine<FileStorage>,
+    signals: Signals,
+    outside: Vec<OutsideEvent>,
+}
+
+impl Node {
+    /// Starts a node that listens at `port` of every address, 0 being any free one. `config` needs no addresses nor name servers.
+    ///
+    /// # Errors
+    /// A sentence for the user.
+    pub(crate) fn start(config: Config, port: u16) -> Result<Self, String> {
+        let everywhere = [(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()];
+        let clock = Clock::start();
+        let reactor = Reactor::new(clock, &everywhere, None).map_err(|error| error.to_string())?;
+        let config = Config {
+            listen: reactor.bound().to_vec(),
+            name_servers: names::name_servers(),
+            hosts: names::hosts(),
+            connections_max: descriptors::make_room(config.connections_max),
+            ..config
+        };
+        let rng = entropy::seeded_rng().map_err(|error| format!("the kernel gives no random numbers: {error}"))?;
+        let engine = Engine::new(config, clock.unix_nanos(), rng, FileStorage::without_state());
+        let signals = Signals::new().map_err(|error| format!("signals cannot be taken: {error}"))?;
+        let mut node = Self { reactor, engine, signals, outside: Vec::new() };
+        node.reactor.register(&mut node.signals, Interest::READABLE).map_err(|error| broken(&error))?;
+        node.reactor.set_deadline(Time::ZERO);
+        Ok(node)
+    }
+
+    /// Adds a torrent; content that is there already is hashed first.
+    ///
+    /// # Errors
+    /// What the engine says against it.
+    pub(crate) fn add(&mut self, source: Source, options: AddOptions) -> Result<InfoHash, String> {
+        let options = AddOptions { verify: Some(true), ..options };
+        match self.command(Command::Add { source, options })? {
+            Answer::Added(hash) => Ok(hash),
+            other => unreachable!("adding answers with a hash, not {other:?}"),
+        }
+    }
+
+    /// Dials a peer for the one torrent.
+    ///
+    /// # Errors
+    /// What the engine says against it.
+    pub(crate) fn connect(&mut self, addr: SocketAddr) -> Result<(), String> {
+        self.command(Command::Connect { which: Which::All, addr }).map(drop)
+    }
+
+    /// The one torrent at a glance.
+    ///
+    /// # Errors
+    /// What the engine says against it, or that it has gone.
+    pub(crate) fn summary(&mut self) -> Result<Summary, String> {
+        match self.command(Command::List { states: Vec::new(), label: None })? {
+            Answer::List(list) => list.into_iter().next().ok_or_else(|| "the torrent has gone".to_owned()),
+            other => unreachable!("listing answers with a list, not {other:?}"),
+        }
+    }
+
+    /// The one torrent's magnet link.
+    ///
+    /// # Errors
+    /// What the engine says against it.
+    pub(crate) fn magnet(&mut self) -> Result<String, String> {
+        match self.command(Command::Magnet(Which::All))? {
+            Answer::Link(link) => Ok(link),
+            other => unreachable!("a magnet link is answered with one, not {other:?}"),
+        }
+    }
+
+    /// The time, for what is drawn.
+    pub(crate) const fn now(&self) -> Time {
+        self.reactor.now()
+    }
+
+    /// Where peers find us.
+    pub(crate) fn bound(&self) -> &[SocketAddr] {
+        self.reactor.bound()
+    }
+
+    /// Lets the node do its work until there is something for the command to do.
+    ///
+    /// # Errors
+    /// Only if this machine no longer lets us wait.
+    pub(crate) fn run(&mut self) -> Result<Wake, String> {
+        loop {
+            let turn = self.turn()?;
+            if self.asked_to_end() {
+                return Ok(Wake::Stop);
+            }
+            if turn.deadline {
+                self.reactor.set_deadline(self.reactor.now() + TICK);
+                return Ok(Wake::Tick);
+            }
+        }
+    }
+
+    /// Ends: saves, tells trackers, closes. Asked to end while it does, it is gone at once.
+    ///
+    /// # Errors
+    /// Only if this machine no longer lets us wait.
+    pub(crate) fn stop(mut self) -> Result<(), String> {
+        self.command(Command::Shutdown)?;
+        self.reactor.set_deadline(self.reactor.now() + GOODBYE_MAX);
+        loop {
+            let turn = self.turn()?;
+            if turn.exit || turn.deadline || self.asked_to_end() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn turn(&mut self) -> Result<Turn, String> {
+        self.reactor.turn(&mut self.engine, &mut self.outside).map_err(|error| broken(&error))
+    }
+
+    /// A terminal that closes (SIGHUP) ends a tool, too.
+    fn asked_to_end(&mut self) -> bool {
+        // Nothing else is registered, so an event is a signal's.
+        !self.outside.is_empty() && self.signals.pending().any(|signal| signal != Signal::Dump)
+    }
+
+    fn command(&mut self, command: Command) -> Result<Answer, String> {
+        self.engine.handle_command(self.reactor.now(), command).map_err(|Refusal { message, .. }| message)
+    }
+}
+
+fn broken(error: &io::Error) -> String {
+    format!("this machine does not let us wait for events: {error}")
+}

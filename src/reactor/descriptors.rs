@@ -1,0 +1,51 @@
+//! How many descriptors this process may have, and what of them connections may take.
+//!
+//! A node that lets strangers take every descriptor can no longer open its own files; so some are kept back.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Kept for content files, state, listeners, the log and the control socket.
+const RESERVED: u64 = 192;
+/// Far above what the connections of one thread can use.
+const WANTED_MAX: u64 = 65_536;
+
+/// Raises this process's limit of descriptors as far as it may, and says how many connections of the `wanted` it allows: all, as a
+/// rule. Half of a very small limit.
+#[must_use]
+pub fn make_room(wanted: usize) -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let (soft, hard) = (limit.current.unwrap_or(WANTED_MAX), limit.maximum.unwrap_or(WANTED_MAX));
+    let goal = hard.min(WANTED_MAX);
+    let raised = Rlimit { current: Some(goal), maximum: limit.maximum };
+    let allowed = if soft >= goal || setrlimit(Resource::Nofile, raised).is_err() { soft } else { goal };
+    let connections = share(allowed, wanted);
+    if connections < wanted {
+        log::warn!(
+            "at most {connections} connections instead of {wanted}: only {allowed} descriptors are allowed (LimitNOFILE, ulimit -n)"
+        );
+    }
+    connections
+}
+
+/// What connections may have of `allowed` descriptors.
+fn share(allowed: u64, wanted: usize) -> usize {
+    let free = allowed.saturating_sub(RESERVED).max(allowed / 2);
+    usize::try_from(free).unwrap_or(usize::MAX).min(wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_descriptors_for_everything_else() {
+        assert_eq!(share(65_536, 1000), 1000);
+        assert_eq!(share(1024, 1000), 832);
+        assert_eq!(share(128, 1000), 64);
+    }
+
+    #[test]
+    fn an_ordinary_process_may_have_a_few_connections() {
+        assert!((1..=100).contains(&make_room(100)));
+    }
+}

@@ -1,0 +1,119 @@
+//! The loop with an engine that has no torrents: what the reactor owes to everybody, whatever is on the wire.
+
+use std::io::{Read, Write};
+use std::net::{TcpStream, UdpSocket};
+
+use mio::net::UnixStream;
+
+use super::*;
+use crate::base::config::Config;
+use crate::base::rng::Rng;
+
+const LOCALHOST: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
+/// No test waits longer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn pair() -> (Reactor, Engine<FileStorage>) {
+    let clock = Clock::start();
+    let reactor = Reactor::new(clock, &[LOCALHOST.into()], None).unwrap();
+    let config = Config { listen: reactor.bound().to_vec(), dht: false, lsd: false, pex: false, ..Config::default() };
+    let engine = Engine::new(config, clock.unix_nanos(), Rng::from_number(1), FileStorage::without_state());
+    (reactor, engine)
+}
+
+/// Turns until `done` says so; what happened to outsiders goes by it.
+fn turn_until(
+    reactor: &mut Reactor,
+    engine: &mut Engine<FileStorage>,
+    mut done: impl FnMut(&Reactor, Turn, &[OutsideEvent]) -> bool,
+) {
+    let end = reactor.clock.now() + PATIENCE;
+    let mut outside = Vec::new();
+    loop {
+        let turn = reactor.turn(engine, &mut outside).unwrap();
+        if done(reactor, turn, &outside) {
+            return;
+        }
+        assert!(reactor.now() < end, "it did not happen in {PATIENCE:?}");
+    }
+}
+
+#[test]
+fn a_deadline_ends_a_wait_once_and_nothing_spins_before_it() {
+    let (mut reactor, mut engine) = pair();
+    let at = reactor.now() + Duration::from_millis(100);
+    reactor.set_deadline(at);
+    let mut rounds = 0;
+    turn_until(&mut reactor, &mut engine, |reactor, turn, _| {
+        rounds += 1;
+        assert_eq!(turn.deadline, reactor.now() >= at);
+        turn.deadline
+    });
+    assert!(rounds < 50, "{rounds} rounds in a tenth of a second");
+    assert!(reactor.deadline.is_never());
+    let figures = reactor.stats();
+    assert!(figures.contains(&("loop_rounds".to_owned(), rounds - 1)), "the last one has not ended: {figures:?}");
+}
+
+#[test]
+fn outsiders_get_their_events_and_none_after_they_left() {
+    let (mut reactor, mut engine) = pair();
+    let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+    let id = reactor.register(&mut ours, Interest::READABLE).unwrap();
+    theirs.write_all(b"hello").unwrap();
+    reactor.set_deadline(reactor.now() + PATIENCE);
+    turn_until(&mut reactor, &mut engine, |_, _, outside| {
+        outside.contains(&OutsideEvent { id, readable: true, writable: false })
+    });
+    reactor.deregister(id, &mut ours).unwrap();
+    theirs.write_all(b"again").unwrap();
+    reactor.set_deadline(reactor.now() + Duration::from_millis(20));
+    turn_until(&mut reactor, &mut engine, |_, turn, outside| {
+        assert!(outside.is_empty());
+        turn.deadline
+    });
+}
+
+#[test]
+fn a_stranger_at_every_door_neither_stops_nor_spins_the_loop() {
+    let (mut reactor, mut engine) = pair();
+    let addr = reactor.bound()[0];
+    let mut stranger = TcpStream::connect(addr).unwrap();
+    stranger.write_all(&[0xff; 4096]).unwrap();
+    UdpSocket::bind("127.0.0.1:0").unwrap().send_to(&[0xff; 512], addr).unwrap();
+    reactor.set_deadline(reactor.now() + PATIENCE);
+    turn_until(&mut reactor, &mut engine, |reactor, _, _| {
+        reactor.accepted == 1 && reactor.datagrams.counts().received == 1 && reactor.sockets.len() == 0
+    });
+    stranger.set_read_timeout(Some(PATIENCE)).unwrap();
+    let end = stranger.read(&mut [0; 64]);
+    assert!(!matches!(&end, Err(error) if error.kind() == ErrorKind::WouldBlock), "closed: {end:?}");
+}
+
+#[test]
+fn a_connection_that_cannot_be_had_is_told_in_the_next_round() {
+    let (mut reactor, mut engine) = pair();
+    let conn = ConnId::from_bits(5);
+    let mut turn = Turn::default();
+    // No route leads to an unspecified IPv6 address with port 0.
+    let nowhere = SocketAddr::from(([0_u16; 8], 0));
+    reactor.act(&mut engine, Effect::Connect { conn, to: nowhere }, &mut turn);
+    if reactor.stillborn.is_empty() {
+        assert!(reactor.sockets.is_connecting(conn), "it waits for the kernel's word");
+    }
+    reactor.set_deadline(reactor.now() + PATIENCE);
+    turn_until(&mut reactor, &mut engine, |reactor, _, _| reactor.sockets.len() == 0);
+    assert!(reactor.stillborn.is_empty());
+}
+
+#[test]
+fn a_closed_connection_is_gone_from_every_table() {
+    let (mut reactor, mut engine) = pair();
+    let conn = ConnId::from_bits(5);
+    let to = reactor.bound()[0];
+    let mut turn = Turn::default();
+    reactor.act(&mut engine, Effect::Connect { conn, to }, &mut turn);
+    reactor.act(&mut engine, Effect::Wake(conn), &mut turn);
+    reactor.act(&mut engine, Effect::Close(conn), &mut turn);
+    assert_eq!((reactor.sockets.len(), reactor.ready.len()), (0, 0));
+}
