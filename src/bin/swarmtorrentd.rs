@@ -1,3 +1,7 @@
-//! The program `swarmtorrentd`.
+//! The program `swarmtorrentd`: see [`swarmtorrent::daemon`].
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    swarmtorrent::daemon::main::main()
+}

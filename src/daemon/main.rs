@@ -1,1 +1,295 @@
-//! (main)
+//! The daemon: starts everything in order, then turns the loop until it is asked to end.
+//!
+//! What the reactor says about our own descriptors goes to the control socket, the watch directories and the signals;
+//! what those want goes to the engine as commands. Nothing is decided here but the order.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::fd::RawFd;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use mio::Interest;
+use mio::unix::SourceFd;
+
+use crate::base::config::Config;
+use crate::base::time::Time;
+use crate::daemon::args::Args;
+use crate::daemon::clients::{BindError, Clients};
+use crate::daemon::commands;
+use crate::daemon::config::Settings;
+use crate::daemon::notify::Notifier;
+use crate::daemon::watch::Watcher;
+use crate::daemon::{load, log as journal};
+use crate::engine::Engine;
+use crate::reactor::clock::Clock;
+use crate::reactor::outside::{OutsideEvent, OutsideId};
+use crate::reactor::signals::{Signal, Signals};
+use crate::reactor::{Reactor, descriptors, entropy, names};
+use crate::storage::FileStorage;
+use crate::torrent::command::{Command, RefusalKind};
+
+/// How long trackers and the disk may take when we end.
+const GOODBYE_MAX: Duration = Duration::from_secs(5);
+/// How soon a slow reader of the log is tried again.
+const LOG_RETRY: Duration = Duration::from_millis(100);
+/// Files of watch directories taken in a round; the rest waits for the next.
+const FOUND_MAX: usize = 4;
+
+/// Ended as asked.
+const ENDED: u8 = 0;
+/// Failed while running.
+const FAILED: u8 = 1;
+/// Bad arguments or config.
+const USAGE: u8 = 2;
+/// Another daemon holds the state directory or the socket.
+const TAKEN: u8 = 3;
+
+/// Why the daemon ends otherwise than asked: the exit status, and one sentence for the log.
+type Failure = (u8, String);
+
+/// The whole program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    let settings = match load::settings(args.config.as_deref(), |name| std::env::var_os(name)) {
+        Ok(settings) => settings,
+        Err(why) => {
+            eprintln!("swarmtorrentd: {why}");
+            return ExitCode::from(USAGE);
+        }
+    };
+    if args.print_config {
+        print!("{}", settings.print());
+    }
+    if args.check {
+        println!("ok");
+    }
+    if args.check || args.print_config {
+        return ExitCode::from(ENDED);
+    }
+    journal::start(settings.log.level).expect("nobody else has taken the log");
+    let end = Daemon::start(args, settings).and_then(Daemon::run);
+    let status = match end {
+        Ok(()) => ENDED,
+        Err((status, why)) => {
+            log::error!("{why}");
+            status
+        }
+    };
+    journal::pump();
+    ExitCode::from(status)
+}
+
+/// The running daemon.
+#[derive(Debug)]
+pub(super) struct Daemon {
+    pub(super) args: Args,
+    pub(super) settings: Settings,
+    pub(super) reactor: Reactor,
+    pub(super) engine: Engine<FileStorage>,
+    pub(super) notifier: Notifier,
+    clients: Clients,
+    watcher: Watcher,
+    watch_id: OutsideId,
+    signals: Signals,
+    signals_id: OutsideId,
+    /// When to end whoever still waits; [`Time::NEVER`] until the end is asked for.
+    end_at: Time,
+    /// Holds the state directory until we end.
+    _lock: File,
+}
+
+impl Daemon {
+    /// Takes hold of everything, in the order in which another daemon would be noticed.
+    fn start(args: Args, settings: Settings) -> Result<Self, Failure> {
+        let failed = |what: &str, error: io::Error| (FAILED, format!("{what}: {error}"));
+        for key in settings.unsupported() {
+            log::warn!("{key} is set, and not in this version: it does nothing");
+        }
+        let lock = lock_state(&settings)?;
+        let clock = Clock::start();
+        let interface = Some(settings.peers.interface.as_str()).filter(|name| !name.is_empty());
+        let mut reactor =
+            Reactor::new(clock, &settings.peers.listen, interface).map_err(|error| (FAILED, error.to_string()))?;
+        let mut signals = Signals::new().map_err(|error| failed("signals", error))?;
+        let signals_id =
+            reactor.register(&mut signals, Interest::READABLE).map_err(|error| failed("signals", error))?;
+        let clients = Clients::bind(&settings.control, &mut reactor).map_err(|error| match error {
+            BindError::Taken(why) => (TAKEN, why),
+            BindError::Failed(why) => (FAILED, why),
+        })?;
+        let (watcher, watch_id) = watch(&settings, &mut reactor).map_err(|error| failed("watch directories", error))?;
+        let config = Config {
+            listen: reactor.bound().to_vec(),
+            name_servers: names::name_servers(),
+            hosts: names::hosts(),
+            connections_max: descriptors::make_room(settings.peers.max_connections),
+            ..settings.engine()
+        };
+        let rng = entropy::seeded_rng().map_err(|error| failed("the kernel gives no random numbers", error))?;
+        let engine = Engine::new(config, clock.unix_nanos(), rng, FileStorage::without_state());
+        let notifier = Notifier::new(reactor.now());
+        let daemon = Self {
+            args,
+            settings,
+            reactor,
+            engine,
+            notifier,
+            clients,
+            watcher,
+            watch_id,
+            signals,
+            signals_id,
+            end_at: Time::NEVER,
+            _lock: lock,
+        };
+        daemon.greet();
+        Ok(daemon)
+    }
+
+    /// Says where everything is; the first run needs no manual.
+    fn greet(&self) {
+        let settings = &self.settings;
+        let listen: Vec<_> = self.reactor.bound().iter().map(ToString::to_string).collect();
+        log::info!("swarmtorrentd {} listens at {}", env!("CARGO_PKG_VERSION"), listen.join(", "));
+        for watch in &settings.watch {
+            log::info!("drop .torrent or .st files into {}", watch.path.display());
+        }
+        log::info!("downloads go to {}", settings.paths.downloads.display());
+        log::info!("state is kept in {}", settings.paths.state.display());
+        log::info!("to control it: swarmtorrent ctl --socket {} help", settings.control.socket.display());
+    }
+
+    /// Turns the loop until the end.
+    fn run(mut self) -> Result<(), Failure> {
+        let mut outside: Vec<OutsideEvent> = Vec::new();
+        loop {
+            let turn = self.reactor.turn(&mut self.engine, &mut outside);
+            let turn = turn.map_err(|error| (FAILED, format!("the kernel no longer lets us wait: {error}")))?;
+            let now = self.reactor.now();
+            if turn.ready {
+                self.notifier.ready();
+            }
+            if turn.exit {
+                log::info!("everything is saved");
+                return Ok(());
+            }
+            if now >= self.end_at {
+                log::warn!("ended after {GOODBYE_MAX:?} without an answer from every tracker");
+                return Ok(());
+            }
+            for event in &outside {
+                if event.id == self.watch_id {
+                    self.watcher.handle_readable();
+                } else if event.id == self.signals_id {
+                    if self.heed_signals(now) {
+                        return Ok(());
+                    }
+                } else {
+                    self.clients.handle_event(*event);
+                }
+            }
+            let mut has_more = self.take_found(now);
+            has_more |= self.answer(now);
+            if now >= self.notifier.poll_timeout() {
+                let status = commands::status_line(&mut self.engine, now);
+                self.notifier.handle_timeout(now, || status);
+            }
+            let log_at = if journal::pump() { now + LOG_RETRY } else { Time::NEVER };
+            let next = self.notifier.poll_timeout().min(self.clients.poll_timeout()).min(self.end_at).min(log_at);
+            self.reactor.set_deadline(if has_more { Time::ZERO } else { next });
+        }
+    }
+
+    /// True if it should end at once.
+    fn heed_signals(&mut self, now: Time) -> bool {
+        let pending: Vec<Signal> = self.signals.pending().collect();
+        for signal in pending {
+            match signal {
+                Signal::Terminate if !self.end_at.is_never() => {
+                    log::warn!("asked twice: ended at once");
+                    return true;
+                }
+                Signal::Terminate => self.begin_end(now),
+                Signal::Reload => match self.reload(now) {
+                    Ok(changes) => changes.iter().for_each(|change| log::info!("reload: {change}")),
+                    Err(refusal) => log::error!("reload: {}", refusal.message),
+                },
+                Signal::Dump => commands::dump(&mut self.engine, &self.reactor, now),
+            }
+        }
+        false
+    }
+
+    /// Begins the end; the engine says when it is over.
+    pub(super) fn begin_end(&mut self, now: Time) {
+        if self.end_at.is_never() {
+            log::info!("ending: saving, and saying goodbye to trackers");
+            self.notifier.stopping();
+            self.end_at = now + GOODBYE_MAX;
+            if let Err(refusal) = self.engine.handle_command(now, Command::Shutdown) {
+                log::error!("the end is refused: {}", refusal.message);
+            }
+        }
+    }
+
+    /// Adds what was dropped into watch directories. True if more waits.
+    fn take_found(&mut self, now: Time) -> bool {
+        for _ in 0..FOUND_MAX {
+            let Some(found) = self.watcher.poll_found() else { return false };
+            let command = Command::Add { source: found.source, options: found.options };
+            match self.engine.handle_command(now, command) {
+                Ok(_) => {
+                    log::info!("{}: added", found.path.display());
+                    self.watcher.accepted(&found.path);
+                }
+                Err(refusal) if refusal.kind == RefusalKind::Exists => self.watcher.accepted(&found.path),
+                Err(refusal) => self.watcher.refused(&found.path, &refusal.message),
+            }
+        }
+        true
+    }
+
+    /// A round of the control socket. True if more waits.
+    fn answer(&mut self, now: Time) -> bool {
+        self.clients.begin_round(now, &mut self.reactor);
+        while let Some((client, request)) = self.clients.poll_request(now) {
+            let verdict = self.carry_out(now, request);
+            self.clients.reply(now, client, verdict);
+        }
+        self.clients.end_round(now, &mut self.reactor)
+    }
+
+    /// Watches other directories from now on.
+    pub(super) fn watch_anew(&mut self) -> io::Result<()> {
+        let (watcher, id) = watch(&self.settings, &mut self.reactor)?;
+        let fd: RawFd = self.watcher.as_raw_fd();
+        self.reactor.deregister(self.watch_id, &mut SourceFd(&fd))?;
+        (self.watcher, self.watch_id) = (watcher, id);
+        Ok(())
+    }
+}
+
+fn watch(settings: &Settings, reactor: &mut Reactor) -> io::Result<(Watcher, OutsideId)> {
+    let watcher = Watcher::new(&settings.watch)?;
+    let fd: RawFd = watcher.as_raw_fd();
+    let id = reactor.register(&mut SourceFd(&fd), Interest::READABLE)?;
+    Ok((watcher, id))
+}
+
+/// Makes the state directory ours alone.
+fn lock_state(settings: &Settings) -> Result<File, Failure> {
+    let state = &settings.paths.state;
+    let failed = |error: io::Error| (FAILED, format!("state directory {}: {error}", state.display()));
+    fs::create_dir_all(state).map_err(failed)?;
+    let file = File::options().create(true).truncate(false).write(true).open(state.join("lock")).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err((TAKEN, format!("another daemon holds the state directory {}", state.display())))
+        }
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}

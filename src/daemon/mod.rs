@@ -1,6 +1,10 @@
-//! The daemon layer.
+//! The program `swarmtorrentd`: config, control socket, watch directories, signals and the log around a driven engine.
+//!
+//! `main` starts and turns the loop, `commands` carries out what clients ask, everything else is one thing each.
 
 pub mod args;
+pub mod clients;
+mod commands;
 pub mod config;
 pub mod load;
 pub mod log;

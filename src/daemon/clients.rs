@@ -1,0 +1,272 @@
+//! The control socket: its listener and its clients. What is said is `service/control`; here are the bytes of it.
+//!
+//! A round reads, answers and writes a bounded share for each client, so one that pipelines thousands of requests
+//! delays nobody for long; whoever has more to do is served again in the next round.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream as BlockingStream;
+use std::path::{Path, PathBuf};
+
+use mio::Interest;
+use mio::net::{UnixListener, UnixStream};
+use rustix::fs::Mode;
+
+use crate::base::time::Time;
+use crate::daemon::config::Control;
+use crate::reactor::Reactor;
+use crate::reactor::outside::{OutsideEvent, OutsideId};
+use crate::service::control::{Request, Session, Verdict};
+
+/// Clients at once; another is told that it is one too many and closed.
+const CLIENTS_MAX: usize = 64;
+/// Connections accepted in a round; the rest waits in the kernel.
+const ACCEPTS_MAX: usize = 16;
+/// Bytes read from a client in a round; the rest waits in the kernel.
+const READ_MAX: usize = 64 * 1024;
+/// Requests of a client carried out in a round; the rest waits for the next.
+const REQUESTS_MAX: u32 = 16;
+
+/// Why there is no control socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BindError {
+    /// Another daemon answers there.
+    Taken(String),
+    /// What the system says, and what to do.
+    Failed(String),
+}
+
+#[derive(Debug)]
+struct Client {
+    stream: UnixStream,
+    session: Session,
+    /// The kernel may have more to read.
+    readable: bool,
+    /// Requests that it may still ask in this round.
+    requests_left: u32,
+    is_broken: bool,
+}
+
+/// The listener and whoever has connected. Removes its socket when dropped.
+#[derive(Debug)]
+pub struct Clients {
+    path: PathBuf,
+    listener: UnixListener,
+    id: OutsideId,
+    may_accept: bool,
+    clients: BTreeMap<OutsideId, Client>,
+}
+
+impl Clients {
+    /// Listens where the config says. A socket that nobody listens at any more is replaced.
+    ///
+    /// # Errors
+    /// See [`BindError`].
+    pub fn bind(control: &Control, reactor: &mut Reactor) -> Result<Self, BindError> {
+        let path = &control.socket;
+        let failed = |error: io::Error| BindError::Failed(format!("control socket {}: {error}", path.display()));
+        clear(path)?;
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir).map_err(failed)?;
+        }
+        // Nobody may connect before the permissions are right.
+        let mask = rustix::process::umask(Mode::from_raw_mode(0o777));
+        let bound = UnixListener::bind(path);
+        rustix::process::umask(mask);
+        let mut listener = bound.map_err(failed)?;
+        if !control.group.is_empty() {
+            let group = group_id(&control.group).ok_or_else(|| {
+                BindError::Failed(format!("[control] group: there is no group `{}` in /etc/group", control.group))
+            })?;
+            std::os::unix::fs::chown(path, None, Some(group)).map_err(failed)?;
+        }
+        fs::set_permissions(path, fs::Permissions::from_mode(control.mode)).map_err(failed)?;
+        let id = reactor.register(&mut listener, Interest::READABLE).map_err(failed)?;
+        Ok(Self { path: path.clone(), listener, id, may_accept: true, clients: BTreeMap::new() })
+    }
+
+    /// Something happened to a descriptor; anybody else's is none of ours.
+    pub fn handle_event(&mut self, event: OutsideEvent) {
+        if event.id == self.id {
+            self.may_accept = true;
+        } else if let Some(client) = self.clients.get_mut(&event.id) {
+            client.readable |= event.readable;
+        }
+    }
+
+    /// Begins a round: takes new clients, reads from all that have something.
+    pub fn begin_round(&mut self, now: Time, reactor: &mut Reactor) {
+        self.accept(now, reactor);
+        for client in self.clients.values_mut() {
+            client.requests_left = REQUESTS_MAX;
+            client.read();
+        }
+    }
+
+    /// The next request of this round; answer it with [`Clients::reply`] before asking for another.
+    pub fn poll_request(&mut self, now: Time) -> Option<(OutsideId, Request)> {
+        for (id, client) in &mut self.clients {
+            if client.requests_left > 0
+                && !client.is_broken
+                && let Some(request) = client.session.poll_request(now)
+            {
+                client.requests_left -= 1;
+                return Some((*id, request));
+            }
+        }
+        None
+    }
+
+    /// Answers a request.
+    pub fn reply(&mut self, now: Time, id: OutsideId, verdict: Verdict) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.session.reply(now, verdict);
+        }
+    }
+
+    /// Ends a round: writes what is taken, closes who is through. True if somebody has more to do right now.
+    pub fn end_round(&mut self, now: Time, reactor: &mut Reactor) -> bool {
+        let mut closed = Vec::new();
+        for (id, client) in &mut self.clients {
+            client.write(now);
+            if client.is_broken || client.session.is_over() {
+                closed.push(*id);
+            }
+        }
+        for id in closed {
+            let mut client = self.clients.remove(&id).expect("it was just seen");
+            if let Err(error) = reactor.deregister(id, &mut client.stream) {
+                log::debug!("a control client cannot be forgotten: {error}");
+            }
+        }
+        let has_more = |client: &Client| client.requests_left == 0 || (client.readable && client.session.wants_input());
+        self.may_accept || self.clients.values().any(has_more)
+    }
+
+    /// When somebody has more to do though nothing happens.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Time {
+        self.clients.values().map(|client| client.session.poll_timeout()).min().unwrap_or(Time::NEVER)
+    }
+
+    fn accept(&mut self, now: Time, reactor: &mut Reactor) {
+        for _ in 0..ACCEPTS_MAX {
+            if !self.may_accept {
+                return;
+            }
+            let mut stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    self.may_accept = false;
+                    if error.kind() != ErrorKind::WouldBlock {
+                        log::warn!("control socket: {error}");
+                    }
+                    return;
+                }
+            };
+            if self.clients.len() >= CLIENTS_MAX {
+                // It goes into an empty buffer, or nowhere.
+                drop(stream.write(b"ERR busy too many clients are connected; try again later\n"));
+                continue;
+            }
+            match reactor.register(&mut stream, Interest::READABLE | Interest::WRITABLE) {
+                Ok(id) => {
+                    let session = Session::new(now);
+                    let client = Client { stream, session, readable: true, requests_left: 0, is_broken: false };
+                    self.clients.insert(id, client);
+                }
+                Err(error) => log::warn!("control socket: {error}"),
+            }
+        }
+    }
+}
+
+impl Drop for Clients {
+    fn drop(&mut self) {
+        // Gone already is fine; anything else the next start will meet and tell.
+        drop(fs::remove_file(&self.path));
+    }
+}
+
+impl Client {
+    fn read(&mut self) {
+        let mut buf = [0; 16 * 1024];
+        let mut left = READ_MAX;
+        while self.readable && left > 0 && self.session.wants_input() {
+            match self.stream.read(&mut buf) {
+                Ok(0) => {
+                    self.session.handle_end();
+                    self.readable = false;
+                }
+                Ok(len) => {
+                    self.session.handle_input(&buf[..len]);
+                    left = left.saturating_sub(len);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.readable = false;
+                    self.is_broken |= error.kind() != ErrorKind::WouldBlock;
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, now: Time) {
+        while !self.is_broken && !self.session.output().is_empty() {
+            match self.stream.write(self.session.output()) {
+                Ok(len) => self.session.handle_sent(now, len),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(_) => self.is_broken = true,
+            }
+        }
+    }
+}
+
+/// Removes a socket that nobody listens at.
+fn clear(path: &Path) -> Result<(), BindError> {
+    match BlockingStream::connect(path) {
+        Ok(_) => Err(BindError::Taken(format!("another daemon answers at the control socket {}", path.display()))),
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(|error| {
+            BindError::Failed(format!("the old control socket {} cannot be removed: {error}", path.display()))
+        }),
+        Err(_) => Ok(()),
+    }
+}
+
+/// The number of a group, from `/etc/group` or digits.
+fn group_id(name: &str) -> Option<u32> {
+    if let Ok(number) = name.parse() {
+        return Some(number);
+    }
+    let groups = fs::read_to_string("/etc/group").ok()?;
+    let mut fields = groups.lines().map(|line| line.split(':'));
+    fields.find_map(|mut fields| if fields.next()? == name { fields.nth(1)?.parse().ok() } else { None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_found_by_name_and_number() {
+        assert_eq!(group_id("root"), Some(0));
+        assert_eq!(group_id("1234"), Some(1234));
+        assert_eq!(group_id("no such group"), None);
+    }
+
+    #[test]
+    fn a_socket_that_is_answered_is_left_alone_and_a_dead_one_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        assert_eq!(clear(&path), Ok(()));
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert!(matches!(clear(&path), Err(BindError::Taken(_))));
+        drop(listener);
+        assert_eq!(clear(&path), Ok(()));
+        assert!(!path.exists());
+    }
+}
