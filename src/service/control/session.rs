@@ -184,9 +184,7 @@ impl Session {
             if self.is_skipping {
                 self.input.drain(..end.map_or(self.input.len(), |at| at + 1));
                 self.is_skipping = end.is_none() && !self.has_ended;
-                if end.is_none() {
-                    return None;
-                }
+                end?;
                 continue;
             }
             let len = end.unwrap_or(self.input.len());
