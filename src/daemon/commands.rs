@@ -99,7 +99,7 @@ impl Daemon {
         };
         let new = load::settings(Some(file), |_| None).map_err(|why| Refusal::new(RefusalKind::Invalid, why))?;
         self.notifier.reloading();
-        let old = std::mem::replace(&mut self.settings, new.clone());
+        let old = self.settings.clone();
         let mut lines = self.apply(now, &old, &new);
         lines.extend(need_restart(&old, &new).into_iter().map(|key| format!("[{key}] has changed: restart to apply")));
         if lines.is_empty() {
@@ -124,11 +124,15 @@ impl Daemon {
                 Err(refusal) => lines.push(format!("{key}: {}", refusal.message)),
             }
         }
+        // What waits for a restart stays as it was: `status` tells of what is in effect.
+        (self.settings.limits.down, self.settings.limits.up) = (new.limits.down, new.limits.up);
         if old.log != new.log {
+            self.settings.log = new.log.clone();
             journal::set(new.log.level, None);
             lines.push(format!("log.level is {} now", new.log.level.as_str().to_lowercase()));
         }
         if old.watch != new.watch {
+            self.settings.watch.clone_from(&new.watch);
             lines.push(match self.watch_anew() {
                 Ok(()) => "watch directories are those of the config now".to_owned(),
                 Err(error) => format!("watch directories: {error}"),
