@@ -1,3 +1,7 @@
-//! The program `swarmtorrent`.
+//! The program `swarmtorrent`: see [`swarmtorrent::cli`].
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    swarmtorrent::cli::main::main()
+}

@@ -1,1 +1,83 @@
-//! (check)
+//! `swarmtorrent check`: hashes content against a torrent file and says what is bad.
+
+use std::path::PathBuf;
+
+use crate::base::bitfield::Bitfield;
+use crate::base::geometry::Piece;
+use crate::base::storage::{Content, Storage};
+use crate::cli::show;
+use crate::codec::control::escape;
+use crate::storage::FileStorage;
+
+/// Bytes hashed at a time.
+const SLICE_LEN: u64 = 1 << 20;
+/// Bad pieces that are named; of more it is said how many.
+const NAMED_MAX: usize = 20;
+
+/// Hashes the content in a directory against a torrent file; says which files and pieces are bad.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// A .st or .torrent file.
+    file: PathBuf,
+    /// The directory that holds the content, as given to `get -o`.
+    dir: PathBuf,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// One sentence that says what is bad.
+pub fn run(args: &Args) -> Result<(), String> {
+    let meta = show::read(&args.file)?;
+    let mut storage = FileStorage::without_state();
+    let files = std::sync::Arc::clone(&meta.files);
+    let store = storage.open(Content { dir: args.dir.clone(), wanted: vec![true; files.len()], files });
+    let geometry = meta.geometry;
+    let mut good = Bitfield::new(geometry.pieces());
+    let mut buf = vec![0; usize::try_from(SLICE_LEN).expect("a slice")];
+    for index in 0..geometry.pieces() {
+        let piece = Piece(index);
+        let expected = meta.pieces.get(piece.index()).expect("every piece has a hash");
+        let (span, mut hasher, mut done) = (geometry.span_of(piece), expected.hasher(), 0);
+        while done < span.len {
+            let len = SLICE_LEN.min(span.len - done);
+            let slice = &mut buf[..usize::try_from(len).expect("a slice")];
+            if storage.read(store, span.offset + done, slice).is_err() {
+                break; // told below, by file
+            }
+            hasher.update(slice);
+            done += len;
+        }
+        if done == span.len && hasher.finish() == expected {
+            good.set(index);
+        }
+    }
+    let mut bad_files = 0;
+    for (index, entry) in meta.files.entries().iter().enumerate().filter(|(_, entry)| !entry.pad) {
+        let bad = geometry.pieces_of(entry.span).filter(|&piece| !good.get(piece)).count();
+        let stamp = storage.stamp(store, index);
+        let trouble = match stamp {
+            None => Some("missing".to_owned()),
+            Some(stamp) if stamp.len != entry.span.len => {
+                Some(format!("{} bytes long, should be {}", stamp.len, entry.span.len))
+            }
+            Some(_) if bad > 0 => Some(format!("{bad} bad pieces")),
+            Some(_) => None,
+        };
+        if let Some(trouble) = trouble {
+            bad_files += 1;
+            println!("{}: {trouble}", escape(&entry.path.to_string_lossy()));
+        }
+    }
+    let bad: Vec<u32> = good.zeros().collect();
+    if bad.is_empty() && bad_files == 0 {
+        println!("ok: all {} pieces are good", geometry.pieces());
+        return Ok(());
+    }
+    if !bad.is_empty() {
+        let named: Vec<String> = bad.iter().take(NAMED_MAX).map(u32::to_string).collect();
+        let rest = if bad.len() > NAMED_MAX { format!(" and {} more", bad.len() - NAMED_MAX) } else { String::new() };
+        println!("bad pieces: {}{rest}", named.join(" "));
+    }
+    Err(format!("{} of {} pieces and {bad_files} files are bad; `get` fetches them anew", bad.len(), geometry.pieces()))
+}

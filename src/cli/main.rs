@@ -1,1 +1,51 @@
-//! (main)
+//! The tool's commands and its exit status: 0 done, 1 failed (one line says what and what to do), 2 bad usage.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{check, convert, create, ctl, get, seed, show};
+
+/// A BitTorrent tool: makes, shows, checks, gets and seeds torrents, and controls a swarmtorrentd.
+#[derive(Debug, Parser)]
+#[command(name = "swarmtorrent", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Create(create::Args),
+    Show(show::Args),
+    Check(check::Args),
+    Get(get::Args),
+    Seed(seed::Args),
+    Ctl(ctl::Args),
+    Convert(convert::Args),
+}
+
+/// The whole program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Create(args) => create::run(&args),
+        Command::Show(args) => show::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Get(args) => get::run(&args),
+        Command::Seed(args) => seed::run(&args),
+        Command::Convert(args) => convert::run(&args),
+        Command::Ctl(args) => match ctl::run(&args) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::from(1), // the reply said why
+            Err(why) => Err(why),
+        },
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("swarmtorrent: {why}");
+            ExitCode::from(1)
+        }
+    }
+}

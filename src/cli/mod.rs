@@ -1,4 +1,4 @@
-//! The cli layer.
+//! The tool `swarmtorrent`: a file a command.
 
 pub mod check;
 pub mod convert;

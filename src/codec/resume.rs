@@ -1,1 +1,241 @@
-//! (resume)
+//! The resume record of one torrent: what is on the disk for certain, and what the user said about it.
+//!
+//! A bencoded dictionary behind its CRC-32C. A record that is damaged in any way is no record: the content is hashed again, and
+//! nothing else is lost. The metainfo is kept in a file of its own.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use crate::base::bitfield::Bitfield;
+use crate::base::geometry::{BLOCK_LEN, Geometry, Piece};
+use crate::base::hash::InfoHash;
+use crate::base::storage::Stamp;
+use crate::codec::bencode::{self, DictWriter, Value, write_bytes, write_int};
+
+/// What stands before the checksum.
+const MAGIC: &[u8; 8] = b"swarm 1\n";
+
+/// A piece of which some blocks were written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartialPiece {
+    /// Which.
+    pub piece: Piece,
+    /// A bit a block.
+    pub blocks: Bitfield,
+}
+
+/// Everything that the next run must know of a torrent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// Whose record it is.
+    pub info_hash: InfoHash,
+    /// Pieces that were verified and are on the disk.
+    pub have: Bitfield,
+    /// Pieces in progress.
+    pub partials: Vec<PartialPiece>,
+    /// The files as they looked when the record was written.
+    pub stamps: Vec<Stamp>,
+    /// By file, 0 (off) to 3 (high); empty if all are normal.
+    pub priorities: Vec<u8>,
+    /// Where the content is.
+    pub dir: PathBuf,
+    /// `set label`.
+    pub label: String,
+    /// Unix seconds.
+    pub added: u64,
+    /// Unix seconds.
+    pub finished: Option<u64>,
+    /// Payload ever received, bytes.
+    pub downloaded: u64,
+    /// Payload ever sent, bytes.
+    pub uploaded: u64,
+    /// The user stopped it.
+    pub paused: bool,
+    /// `set sequential`.
+    pub sequential: bool,
+    /// `set down-limit`, bytes a second.
+    pub down_limit: u64,
+    /// `set up-limit`, bytes a second.
+    pub up_limit: u64,
+    /// `set max-peers`.
+    pub max_peers: u64,
+    /// `set ratio`, in thousandths.
+    pub ratio_millis: u64,
+    /// `set seed-time`, seconds.
+    pub seed_time: u64,
+    /// The goal of seeding was reached.
+    pub seeded_enough: bool,
+    /// All files have room.
+    pub allocated: bool,
+    /// It was written at a clean end: nothing was written to the content since.
+    pub clean: bool,
+}
+
+impl Record {
+    /// The record's bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut body = Vec::new();
+        let mut dict = DictWriter::begin(&mut body);
+        dict.int("added", int(self.added));
+        dict.int("allocated", i64::from(self.allocated));
+        dict.int("clean", i64::from(self.clean));
+        dict.bytes("dir", self.dir.as_os_str().as_bytes());
+        dict.int("down limit", int(self.down_limit));
+        dict.int("downloaded", int(self.downloaded));
+        if let Some(finished) = self.finished {
+            dict.int("finished", int(finished));
+        }
+        dict.bytes("have", self.have.as_bytes());
+        dict.bytes("info hash", &self.info_hash.0);
+        dict.bytes("label", self.label.as_bytes());
+        dict.int("max peers", int(self.max_peers));
+        let list = dict.key("partial");
+        list.push(b'l');
+        for partial in &self.partials {
+            write_int(list, i64::from(partial.piece.0));
+            write_bytes(list, partial.blocks.as_bytes());
+        }
+        list.push(b'e');
+        dict.int("paused", i64::from(self.paused));
+        dict.bytes("priorities", &self.priorities);
+        dict.int("ratio", int(self.ratio_millis));
+        dict.int("seed time", int(self.seed_time));
+        dict.int("seeded enough", i64::from(self.seeded_enough));
+        dict.int("sequential", i64::from(self.sequential));
+        let list = dict.key("stamps");
+        list.push(b'l');
+        for stamp in &self.stamps {
+            write_int(list, int(stamp.len));
+            write_int(list, stamp.modified_nanos);
+            write_int(list, int(stamp.inode));
+        }
+        list.push(b'e');
+        dict.int("up limit", int(self.up_limit));
+        dict.int("uploaded", int(self.uploaded));
+        dict.end();
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(crc32c::crc32c(&body).to_be_bytes());
+        bytes.extend(body);
+        bytes
+    }
+
+    /// Reads a record of content divided like `geometry`; none if it is damaged or of something else.
+    #[must_use]
+    pub fn parse(bytes: &[u8], geometry: &Geometry) -> Option<Self> {
+        let (crc, body) = bytes.strip_prefix(MAGIC)?.split_first_chunk::<4>()?;
+        if crc32c::crc32c(body) != u32::from_be_bytes(*crc) {
+            return None;
+        }
+        let document = bencode::parse_canonical(body).ok()?;
+        let dict = document.as_dict()?;
+        let number = |key: &[u8]| dict.int(key).and_then(|int| u64::try_from(int).ok());
+        let flag = |key: &[u8]| dict.int(key) == Some(1);
+        let partial = |pair: &[Value<'_>]| {
+            let piece = Piece(u32::try_from(pair.first()?.as_int()?).ok()?);
+            let blocks = geometry.contains(piece).then(|| geometry.len_of(piece).div_ceil(BLOCK_LEN))?;
+            Some(PartialPiece { piece, blocks: Bitfield::from_bytes(pair.get(1)?.as_bytes()?, blocks)? })
+        };
+        let stamp = |three: &[Value<'_>]| {
+            Some(Stamp {
+                len: u64::try_from(three.first()?.as_int()?).ok()?,
+                modified_nanos: three.get(1)?.as_int()?,
+                inode: u64::try_from(three.get(2)?.as_int()?).ok()?,
+            })
+        };
+        Some(Self {
+            info_hash: crate::base::hash::Sha1Hash(dict.bytes(b"info hash")?.try_into().ok()?),
+            have: Bitfield::from_bytes(dict.bytes(b"have")?, geometry.pieces())?,
+            partials: dict.list(b"partial")?.chunks(2).map(partial).collect::<Option<_>>()?,
+            stamps: dict.list(b"stamps")?.chunks(3).map(stamp).collect::<Option<_>>()?,
+            priorities: dict.bytes(b"priorities")?.to_vec(),
+            dir: PathBuf::from(OsStr::from_bytes(dict.bytes(b"dir")?)),
+            label: String::from_utf8(dict.bytes(b"label")?.to_vec()).ok()?,
+            added: number(b"added")?,
+            finished: number(b"finished"),
+            downloaded: number(b"downloaded")?,
+            uploaded: number(b"uploaded")?,
+            paused: flag(b"paused"),
+            sequential: flag(b"sequential"),
+            down_limit: number(b"down limit")?,
+            up_limit: number(b"up limit")?,
+            max_peers: number(b"max peers")?,
+            ratio_millis: number(b"ratio")?,
+            seed_time: number(b"seed time")?,
+            seeded_enough: flag(b"seeded enough"),
+            allocated: flag(b"allocated"),
+            clean: flag(b"clean"),
+        })
+    }
+}
+
+/// Counters stay below 2⁶³; inode numbers above it are cut, which only makes a stamp distrusted.
+fn int(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn geometry() -> Geometry {
+        Geometry::new(10 * 40_000 + 5, 40_000).unwrap()
+    }
+
+    fn record() -> Record {
+        let mut have = Bitfield::new(11);
+        have.set(3);
+        let mut blocks = Bitfield::new(3);
+        blocks.set(1);
+        Record {
+            info_hash: InfoHash::of(b"x"),
+            have,
+            partials: vec![PartialPiece { piece: Piece(5), blocks }],
+            stamps: vec![Stamp { len: 5, modified_nanos: -7, inode: 9 }],
+            priorities: vec![0, 2, 3],
+            dir: "/a/b".into(),
+            label: "l".into(),
+            added: 1,
+            finished: Some(2),
+            downloaded: 3,
+            uploaded: 4,
+            paused: true,
+            sequential: false,
+            down_limit: 5,
+            up_limit: 6,
+            max_peers: 7,
+            ratio_millis: 1500,
+            seed_time: 8,
+            seeded_enough: false,
+            allocated: true,
+            clean: true,
+        }
+    }
+
+    #[test]
+    fn a_record_is_read_back_as_it_was_written() {
+        assert_eq!(Record::parse(&record().to_bytes(), &geometry()), Some(record()));
+        let other = Record { finished: None, partials: vec![], paused: false, ..record() };
+        assert_eq!(Record::parse(&other.to_bytes(), &geometry()), Some(other));
+    }
+
+    #[test]
+    fn a_record_of_other_content_is_no_record() {
+        let bytes = record().to_bytes();
+        assert_eq!(Record::parse(&bytes, &Geometry::new(10 * 40_000, 16_384).unwrap()), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_damage_makes_it_no_record(at: usize, flip in 1..=255_u8, cut: usize) {
+            let bytes = record().to_bytes();
+            let mut damaged = bytes.clone();
+            damaged[at % bytes.len()] ^= flip;
+            prop_assert_eq!(Record::parse(&damaged, &geometry()), None);
+            prop_assert_eq!(Record::parse(&bytes[..cut % bytes.len()], &geometry()), None);
+        }
+    }
+}

@@ -1,1 +1,411 @@
-//! (udp_tracker)
+//! UDP tracker messages (BEP 15, 41): both directions.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use nom::IResult;
+use nom::Parser;
+use nom::bytes::complete::take;
+use nom::number::complete::{be_i32, be_u16, be_u32, be_u64};
+
+use crate::base::hash::{InfoHash, Sha1Hash};
+
+/// The magic number that a connect request begins with.
+const PROTOCOL: u64 = 0x0417_2710_1980;
+const CONNECT: u32 = 0;
+const ANNOUNCE: u32 = 1;
+const SCRAPE: u32 = 2;
+const ERROR: u32 = 3;
+/// Peers of one answer that are read; more do not fit a datagram.
+pub const PEERS_MAX: usize = 4096;
+/// Swarms of one scrape (BEP 15).
+pub const SCRAPES_MAX: usize = 74;
+/// BEP 41: the next bytes are a part of the path and query.
+const OPTION_URL_DATA: u8 = 2;
+
+/// Why an announce is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AnnounceEvent {
+    /// It is time.
+    #[default]
+    Regular,
+    /// The content became complete.
+    Completed,
+    /// The first one.
+    Started,
+    /// The last one.
+    Stopped,
+}
+
+/// What a peer tells a tracker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announce {
+    /// Which swarm.
+    pub info_hash: InfoHash,
+    /// Who.
+    pub peer_id: [u8; 20],
+    /// Payload received since `Started`.
+    pub downloaded: u64,
+    /// Wanted bytes still missing.
+    pub left: u64,
+    /// Payload sent since `Started`.
+    pub uploaded: u64,
+    /// Why.
+    pub event: AnnounceEvent,
+    /// The same in every announce of one peer.
+    pub key: u32,
+    /// How many peers it wants; -1 is the tracker's choice.
+    pub num_want: i32,
+    /// Where it listens.
+    pub port: u16,
+    /// Path and query of the tracker's address (BEP 41); empty for none.
+    pub path: String,
+}
+
+/// What a client sends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Wants a connection id.
+    Connect {
+        /// Echoed.
+        transaction: u32,
+    },
+    /// Announces.
+    Announce {
+        /// From the answer to `Connect`.
+        connection: u64,
+        /// Echoed.
+        transaction: u32,
+        /// What it says.
+        announce: Announce,
+    },
+    /// Asks about swarms.
+    Scrape {
+        /// From the answer to `Connect`.
+        connection: u64,
+        /// Echoed.
+        transaction: u32,
+        /// Which.
+        info_hashes: Vec<InfoHash>,
+    },
+}
+
+/// A swarm in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SwarmCounts {
+    /// Complete peers.
+    pub seeders: u32,
+    /// Downloads ever completed.
+    pub completed: u32,
+    /// Incomplete peers.
+    pub leechers: u32,
+}
+
+/// What a tracker answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Response {
+    /// To `Connect`.
+    Connect {
+        /// As it was asked.
+        transaction: u32,
+        /// Good for a minute.
+        connection: u64,
+    },
+    /// To `Announce`.
+    Announce {
+        /// As it was asked.
+        transaction: u32,
+        /// Seconds until the next one.
+        interval: u32,
+        /// Incomplete peers.
+        leechers: u32,
+        /// Complete peers.
+        seeders: u32,
+        /// Of the family of the address that sent it.
+        peers: Vec<SocketAddr>,
+    },
+    /// To `Scrape`, in the order of the question.
+    Scrape {
+        /// As it was asked.
+        transaction: u32,
+        /// The swarms.
+        swarms: Vec<SwarmCounts>,
+    },
+    /// A refusal.
+    Error {
+        /// As it was asked.
+        transaction: u32,
+        /// For people.
+        message: String,
+    },
+}
+
+impl Request {
+    /// The datagram's bytes replace what is in `out`.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.clear();
+        match self {
+            Self::Connect { transaction } => {
+                put(out, &[&PROTOCOL.to_be_bytes(), &CONNECT.to_be_bytes(), &transaction.to_be_bytes()]);
+            }
+            Self::Announce { connection, transaction, announce } => {
+                let event: u32 = match announce.event {
+                    AnnounceEvent::Regular => 0,
+                    AnnounceEvent::Completed => 1,
+                    AnnounceEvent::Started => 2,
+                    AnnounceEvent::Stopped => 3,
+                };
+                put(out, &[&connection.to_be_bytes(), &ANNOUNCE.to_be_bytes(), &transaction.to_be_bytes()]);
+                put(out, &[&announce.info_hash.0, &announce.peer_id, &announce.downloaded.to_be_bytes()]);
+                put(out, &[&announce.left.to_be_bytes(), &announce.uploaded.to_be_bytes(), &event.to_be_bytes()]);
+                put(out, &[&[0; 4], &announce.key.to_be_bytes(), &announce.num_want.to_be_bytes()]);
+                put(out, &[&announce.port.to_be_bytes()]);
+                for part in announce.path.as_bytes().chunks(255) {
+                    let len = u8::try_from(part.len()).expect("chunks of 255");
+                    put(out, &[&[OPTION_URL_DATA, len], part]);
+                }
+            }
+            Self::Scrape { connection, transaction, info_hashes } => {
+                put(out, &[&connection.to_be_bytes(), &SCRAPE.to_be_bytes(), &transaction.to_be_bytes()]);
+                info_hashes.iter().take(SCRAPES_MAX).for_each(|hash| out.extend_from_slice(&hash.0));
+            }
+        }
+    }
+
+    /// Reads a client's datagram; none if it is not one.
+    #[must_use]
+    pub fn parse(packet: &[u8]) -> Option<Self> {
+        let (rest, (connection, action, transaction)) = head(packet).ok()?;
+        match action {
+            CONNECT if connection == PROTOCOL => Some(Self::Connect { transaction }),
+            ANNOUNCE => {
+                let announce = announce(rest).ok()?.1?;
+                Some(Self::Announce { connection, transaction, announce })
+            }
+            SCRAPE if !rest.is_empty() && rest.len().is_multiple_of(20) && rest.len() / 20 <= SCRAPES_MAX => {
+                let info_hashes = rest.as_chunks::<20>().0.iter().map(|hash| Sha1Hash(*hash)).collect();
+                Some(Self::Scrape { connection, transaction, info_hashes })
+            }
+            _ => None,
+        }
+    }
+}
+
+type Head = (u64, u32, u32);
+
+fn head(input: &[u8]) -> IResult<&[u8], Head> {
+    (be_u64, be_u32, be_u32).parse(input)
+}
+
+fn announce(input: &[u8]) -> IResult<&[u8], Option<Announce>> {
+    let (rest, (info_hash, peer_id)) = (take(20_usize), take(20_usize)).parse(input)?;
+    let numbers = (be_u64, be_u64, be_u64, be_u32, be_u32, be_u32, be_i32, be_u16);
+    let (rest, (downloaded, left, uploaded, event, _ip, key, num_want, port)) = { numbers }.parse(rest)?;
+    let event = match event {
+        0 => AnnounceEvent::Regular,
+        1 => AnnounceEvent::Completed,
+        2 => AnnounceEvent::Started,
+        3 => AnnounceEvent::Stopped,
+        _ => return Ok((rest, None)),
+    };
+    let info_hash = Sha1Hash(info_hash.try_into().expect("twenty were taken"));
+    let peer_id = peer_id.try_into().expect("twenty were taken");
+    let path = options(rest);
+    Ok((rest, Some(Announce { info_hash, peer_id, downloaded, left, uploaded, event, key, num_want, port, path })))
+}
+
+/// BEP 41: the parts of path and query; what is not understood ends it.
+fn options(mut input: &[u8]) -> String {
+    let mut path = Vec::new();
+    while let [kind, rest @ ..] = input {
+        input = match (kind, rest) {
+            (1, rest) => rest,
+            (&OPTION_URL_DATA, [len, rest @ ..]) if rest.len() >= usize::from(*len) => {
+                let (part, rest) = rest.split_at(usize::from(*len));
+                path.extend_from_slice(part);
+                rest
+            }
+            _ => break,
+        };
+    }
+    String::from_utf8(path).unwrap_or_default()
+}
+
+impl Response {
+    /// The datagram's bytes replace what is in `out`.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.clear();
+        match self {
+            Self::Connect { transaction, connection } => {
+                put(out, &[&CONNECT.to_be_bytes(), &transaction.to_be_bytes(), &connection.to_be_bytes()]);
+            }
+            Self::Announce { transaction, interval, leechers, seeders, peers } => {
+                put(out, &[&ANNOUNCE.to_be_bytes(), &transaction.to_be_bytes(), &interval.to_be_bytes()]);
+                put(out, &[&leechers.to_be_bytes(), &seeders.to_be_bytes()]);
+                for peer in peers {
+                    match peer.ip() {
+                        IpAddr::V4(ip) => out.extend(ip.octets()),
+                        IpAddr::V6(ip) => out.extend(ip.octets()),
+                    }
+                    out.extend(peer.port().to_be_bytes());
+                }
+            }
+            Self::Scrape { transaction, swarms } => {
+                put(out, &[&SCRAPE.to_be_bytes(), &transaction.to_be_bytes()]);
+                for swarm in swarms {
+                    for count in [swarm.seeders, swarm.completed, swarm.leechers] {
+                        out.extend(count.to_be_bytes());
+                    }
+                }
+            }
+            Self::Error { transaction, message } => {
+                put(out, &[&ERROR.to_be_bytes(), &transaction.to_be_bytes(), message.as_bytes()]);
+            }
+        }
+    }
+
+    /// Reads a tracker's datagram; none if it is not one. `v6` says of which family its peers are.
+    #[must_use]
+    pub fn parse(packet: &[u8], v6: bool) -> Option<Self> {
+        let (rest, (action, transaction)) = reply_head(packet).ok()?;
+        match action {
+            CONNECT => {
+                let connection = u64::from_be_bytes(*rest.first_chunk()?);
+                Some(Self::Connect { transaction, connection })
+            }
+            ANNOUNCE => {
+                let (rest, (interval, leechers, seeders)) = triple(rest).ok()?;
+                let peers = compact_peers(rest, v6);
+                Some(Self::Announce { transaction, interval, leechers, seeders, peers })
+            }
+            SCRAPE => {
+                let swarm = |chunk: &[u8; 12]| {
+                    let number =
+                        |at: usize| u32::from_be_bytes([chunk[at], chunk[at + 1], chunk[at + 2], chunk[at + 3]]);
+                    SwarmCounts { seeders: number(0), completed: number(4), leechers: number(8) }
+                };
+                let swarms = rest.as_chunks::<12>().0.iter().take(SCRAPES_MAX).map(swarm).collect();
+                Some(Self::Scrape { transaction, swarms })
+            }
+            ERROR => Some(Self::Error { transaction, message: String::from_utf8_lossy(rest).into_owned() }),
+            _ => None,
+        }
+    }
+}
+
+fn reply_head(input: &[u8]) -> IResult<&[u8], (u32, u32)> {
+    (be_u32, be_u32).parse(input)
+}
+
+fn triple(input: &[u8]) -> IResult<&[u8], (u32, u32, u32)> {
+    (be_u32, be_u32, be_u32).parse(input)
+}
+
+/// Addresses of 6 or 18 bytes (BEP 7, 23), as HTTP trackers send them, too. A rest that is none is left out.
+#[must_use]
+pub fn compact_peers(bytes: &[u8], v6: bool) -> Vec<SocketAddr> {
+    if v6 {
+        let peer = |chunk: &[u8; 18]| {
+            let ip: [u8; 16] = chunk[..16].try_into().expect("sixteen");
+            SocketAddr::from((Ipv6Addr::from(ip), u16::from_be_bytes([chunk[16], chunk[17]])))
+        };
+        bytes.as_chunks::<18>().0.iter().take(PEERS_MAX).map(peer).collect()
+    } else {
+        let peer = |chunk: &[u8; 6]| {
+            let ip = Ipv4Addr::new(chunk[0], chunk[1], chunk[2], chunk[3]);
+            SocketAddr::from((ip, u16::from_be_bytes([chunk[4], chunk[5]])))
+        };
+        bytes.as_chunks::<6>().0.iter().take(PEERS_MAX).map(peer).collect()
+    }
+}
+
+fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
+    parts.iter().for_each(|part| out.extend_from_slice(part));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn announce() -> Announce {
+        Announce {
+            info_hash: InfoHash::of(b"x"),
+            peer_id: *b"-SW0100-abcdefghijkl",
+            downloaded: 1,
+            left: 2,
+            uploaded: 3,
+            event: AnnounceEvent::Started,
+            key: 4,
+            num_want: -1,
+            port: 6881,
+            path: "/announce?".to_owned() + &"k".repeat(300),
+        }
+    }
+
+    #[test]
+    fn requests_are_read_back_as_they_were_written() {
+        let mut out = Vec::new();
+        for request in [
+            Request::Connect { transaction: 7 },
+            Request::Announce { connection: 9, transaction: 8, announce: announce() },
+            Request::Scrape {
+                connection: 9,
+                transaction: 8,
+                info_hashes: vec![InfoHash::of(b"a"), InfoHash::of(b"b")],
+            },
+        ] {
+            request.write(&mut out);
+            assert_eq!(Request::parse(&out), Some(request.clone()));
+            for cut in 0..out.len().min(98) {
+                assert_ne!(Request::parse(&out[..cut]), Some(request.clone()));
+            }
+        }
+    }
+
+    #[test]
+    fn responses_are_read_back_as_they_were_written() {
+        let mut out = Vec::new();
+        for (response, v6) in [
+            (Response::Connect { transaction: 1, connection: u64::MAX }, false),
+            (
+                Response::Announce {
+                    transaction: 1,
+                    interval: 2,
+                    leechers: 3,
+                    seeders: 4,
+                    peers: vec!["1.2.3.4:5".parse().unwrap()],
+                },
+                false,
+            ),
+            (
+                Response::Announce {
+                    transaction: 1,
+                    interval: 2,
+                    leechers: 3,
+                    seeders: 4,
+                    peers: vec!["[::5]:6".parse().unwrap()],
+                },
+                true,
+            ),
+            (
+                Response::Scrape {
+                    transaction: 1,
+                    swarms: vec![SwarmCounts { seeders: 1, completed: 2, leechers: 3 }],
+                },
+                false,
+            ),
+            (Response::Error { transaction: 1, message: "no".into() }, false),
+        ] {
+            response.write(&mut out);
+            assert_eq!(Response::parse(&out, v6), Some(response));
+        }
+        assert_eq!(Response::parse(&[0; 7], false), None);
+        assert_eq!(Response::parse(&[9; 20], false), None);
+    }
+
+    #[test]
+    fn a_connect_request_has_the_bytes_of_bep_15() {
+        let mut out = Vec::new();
+        Request::Connect { transaction: 0x0102_0304 }.write(&mut out);
+        assert_eq!(out, [0, 0, 4, 0x17, 0x27, 0x10, 0x19, 0x80, 0, 0, 0, 0, 1, 2, 3, 4]);
+    }
+}

@@ -3,7 +3,6 @@
 //! What the reactor says about our own descriptors goes to the control socket, the watch directories and the signals;
 //! what those want goes to the engine as commands. Nothing is decided here but the order.
 
-use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::fd::RawFd;
 use std::process::ExitCode;
@@ -28,6 +27,7 @@ use crate::reactor::outside::{OutsideEvent, OutsideId};
 use crate::reactor::signals::{Signal, Signals};
 use crate::reactor::{Reactor, descriptors, entropy, names};
 use crate::storage::FileStorage;
+use crate::storage::state::{StateDir, StateError};
 use crate::torrent::command::{Command, RefusalKind};
 
 /// How long trackers and the disk may take when we end.
@@ -97,8 +97,6 @@ pub(super) struct Daemon {
     signals_id: OutsideId,
     /// When to end whoever still waits; [`Time::NEVER`] until the end is asked for.
     end_at: Time,
-    /// Holds the state directory until we end.
-    _lock: File,
 }
 
 impl Daemon {
@@ -108,7 +106,11 @@ impl Daemon {
         for key in settings.unsupported() {
             log::warn!("{key} is set, and not in this version: it does nothing");
         }
-        let lock = lock_state(&settings)?;
+        let state = StateDir::open(&settings.paths.state).map_err(|error| match error {
+            StateError::Held(_) => (TAKEN, error.to_string()),
+            StateError::Io(..) => (FAILED, error.to_string()),
+        })?;
+        let saved = state.torrents().map_err(|error| failed("state directory", error))?;
         let clock = Clock::start();
         let interface = Some(settings.peers.interface.as_str()).filter(|name| !name.is_empty());
         let mut reactor =
@@ -129,7 +131,13 @@ impl Daemon {
             ..settings.engine()
         };
         let rng = entropy::seeded_rng().map_err(|error| failed("the kernel gives no random numbers", error))?;
-        let engine = Engine::new(config, clock.unix_nanos(), rng, FileStorage::without_state());
+        let storage = FileStorage::new(settings.storage(config.connections_max), Some(state));
+        let mut engine = Engine::new(config, clock.unix_nanos(), rng, storage);
+        for torrent in &saved {
+            if let Err(refusal) = engine.restore(reactor.now(), &torrent.metainfo, torrent.record.as_deref()) {
+                log::error!("a saved torrent is left out: {}", refusal.message);
+            }
+        }
         let notifier = Notifier::new(reactor.now());
         let daemon = Self {
             args,
@@ -143,9 +151,9 @@ impl Daemon {
             signals,
             signals_id,
             end_at: Time::NEVER,
-            _lock: lock,
         };
         daemon.greet();
+        daemon.notifier.ready();
         Ok(daemon)
     }
 
@@ -169,9 +177,6 @@ impl Daemon {
             let turn = self.reactor.turn(&mut self.engine, &mut outside);
             let turn = turn.map_err(|error| (FAILED, format!("the kernel no longer lets us wait: {error}")))?;
             let now = self.reactor.now();
-            if turn.ready {
-                self.notifier.ready();
-            }
             if turn.exit {
                 log::info!("everything is saved");
                 return Ok(());
@@ -277,19 +282,4 @@ fn watch(settings: &Settings, reactor: &mut Reactor) -> io::Result<(Watcher, Out
     let fd: RawFd = watcher.as_raw_fd();
     let id = reactor.register(&mut SourceFd(&fd), Interest::READABLE)?;
     Ok((watcher, id))
-}
-
-/// Makes the state directory ours alone.
-fn lock_state(settings: &Settings) -> Result<File, Failure> {
-    let state = &settings.paths.state;
-    let failed = |error: io::Error| (FAILED, format!("state directory {}: {error}", state.display()));
-    fs::create_dir_all(state).map_err(failed)?;
-    let file = File::options().create(true).truncate(false).write(true).open(state.join("lock")).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err((TAKEN, format!("another daemon holds the state directory {}", state.display())))
-        }
-        Err(TryLockError::Error(error)) => Err(failed(error)),
-    }
 }

@@ -1,18 +1,51 @@
 //! A whole BitTorrent node without sockets, files, threads or a clock.
 //!
+//! It composes and routes: `connections` (who is connected), `pump` (bytes between streams, machines and storage),
+//! `exchanges` (trackers and names), `commands` (users), `asks` (what torrents want), `work` (hashing in slices), `limits`.
+//! It holds no protocol and no policy.
+//!
 //! **Drain contract**: after any round of `handle_*`, the driver drains [`Engine::poll_effect`] and
 //! [`Engine::poll_transmit`] before it waits, and waits no longer than [`Engine::poll_timeout`].
 
-use std::marker::PhantomData;
-use std::net::SocketAddr;
+mod asks;
+mod commands;
+mod connections;
+mod exchanges;
+mod limits;
+mod pump;
+mod restore;
+mod stats;
+mod turns;
+mod work;
 
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::base::arena::Arena;
 use crate::base::config::Config;
-use crate::base::ids::{ConnId, JobId, ListenerId, SocketId};
-use crate::base::rate::Budget;
+use crate::base::hash::InfoHash;
+use crate::base::ids::{ConnId, ConnKey, JobId, SocketId, TorrentId, TorrentKey};
+use crate::base::rate::Meter;
 use crate::base::rng::Rng;
-use crate::base::storage::{Fault, Job, Storage};
+use crate::base::storage::{Job, Storage};
 use crate::base::time::Time;
-use crate::torrent::command::{Command, Reply};
+use crate::base::timers::Timers;
+use crate::torrent::torrent::Torrent;
+
+use self::asks::Purpose;
+use self::connections::Connection;
+use self::exchanges::Exchanges;
+use self::limits::Limit;
+use self::stats::Stats;
+
+pub use self::commands::TORRENTS_MAX;
+
+/// How long a shutdown waits for trackers and the disk.
+pub const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
+
+/// The receive buffer of the whole process, bytes.
+const RECEIVE_LEN: usize = 256 * 1024;
 
 /// How a turn of a connection ended, in the direction it was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,8 +76,8 @@ pub enum Effect {
     Job(JobId, Job),
     /// Bind this socket anew, at a random port (the resolver's); open it if it is not.
     Rebind(SocketId),
-    /// Everything that was saved is running: tell whoever started us.
-    Ready,
+    /// Load the certificates that this machine trusts and call `handle_trust`.
+    Trust,
     /// Everything is saved: end.
     Exit,
 }
@@ -58,19 +91,91 @@ pub struct Transmit {
     pub to: SocketAddr,
 }
 
-/// The node.
+/// What a deadline is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Torrent(TorrentId),
+    /// An accepted connection that has not introduced itself.
+    Greeting(ConnId),
+    /// A connection whose content is being read from the disk.
+    Disk(ConnId),
+    Down,
+    Up,
+    Exchanges,
+    Shutdown,
+}
+
+/// The node. Invariants: every connection of a torrent is one of its peers or is being dialled for it; every torrent that
+/// was touched is settled before a `handle_*` returns.
 #[derive(Debug)]
 pub struct Engine<S: Storage> {
     storage: S,
-    of: PhantomData<S>,
+    config: Config,
+    rng: Rng,
+    unix_nanos: u64,
+    peer_id: [u8; 20],
+    connections: Arena<ConnKey, Connection>,
+    half_open: usize,
+    torrents: Arena<TorrentKey, Torrent>,
+    by_hash: BTreeMap<InfoHash, TorrentId>,
+    timers: Timers<Timer>,
+    /// Torrents that were touched and not yet settled.
+    touched: Vec<TorrentId>,
+    /// Torrents that have somebody to dial, each once.
+    dialling: VecDeque<TorrentId>,
+    /// Torrents that have something to hash, each once.
+    hashing: VecDeque<TorrentId>,
+    /// Somebody's turn may have come or gone.
+    turns_changed: bool,
+    jobs: BTreeMap<JobId, Purpose>,
+    next_job: u64,
+    effects: VecDeque<Effect>,
+    exchanges: Exchanges,
+    down: Limit,
+    up: Limit,
+    down_meter: Meter,
+    up_meter: Meter,
+    stats: Stats,
+    /// Lent to one turn at a time.
+    receive: Box<[u8]>,
+    exiting: bool,
+    exited: bool,
 }
 
-#[expect(unused_variables, reason = "the shape, before its contents")]
 impl<S: Storage> Engine<S> {
     /// A node with no torrents. `unix_nanos` is the wall clock's time at [`Time::ZERO`], since the Unix epoch.
     #[must_use]
-    pub fn new(config: Config, unix_nanos: u64, rng: Rng, storage: S) -> Self {
-        Self { storage, of: PhantomData }
+    pub fn new(config: Config, unix_nanos: u64, mut rng: Rng, storage: S) -> Self {
+        let mut peer_id = *b"-SW0100-............";
+        rng.fork("peer id").fill(&mut peer_id[8..]);
+        Self {
+            storage,
+            exchanges: Exchanges::new(&config, rng.fork("exchanges")),
+            down: Limit::new(Time::ZERO, config.down_rate_bytes),
+            up: Limit::new(Time::ZERO, config.up_rate_bytes),
+            config,
+            rng,
+            unix_nanos,
+            peer_id,
+            connections: Arena::default(),
+            half_open: 0,
+            torrents: Arena::default(),
+            by_hash: BTreeMap::new(),
+            timers: Timers::default(),
+            touched: Vec::new(),
+            dialling: VecDeque::new(),
+            hashing: VecDeque::new(),
+            turns_changed: false,
+            jobs: BTreeMap::new(),
+            next_job: 0,
+            effects: VecDeque::new(),
+            down_meter: Meter::default(),
+            up_meter: Meter::default(),
+            stats: Stats::default(),
+            receive: vec![0; RECEIVE_LEN].into(),
+            exiting: false,
+            exited: false,
+        }
     }
 
     /// The storage, for the driver that has jobs to do with it.
@@ -78,71 +183,94 @@ impl<S: Storage> Engine<S> {
         &mut self.storage
     }
 
-    /// Carries out a user's command, or refuses it and changes nothing.
-    pub fn handle_command(&mut self, now: Time, command: Command) -> Reply {
-        unreachable!()
+    /// The settings it runs with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
     }
-
-    /// A stream was accepted; none if it is not wanted and should be closed at once.
-    pub fn handle_accept(&mut self, now: Time, listener: ListenerId, from: SocketAddr) -> Option<ConnId> {
-        None
-    }
-
-    /// The connection that [`Effect::Connect`] began stands; `local` is our end's address.
-    pub fn handle_connected(&mut self, now: Time, conn: ConnId, local: SocketAddr) {}
-
-    /// The connection could not be made, failed, or ended, other than by an error that a turn of it met itself.
-    pub fn handle_closed(&mut self, now: Time, conn: ConnId) {}
-
-    /// A turn to read. Errors and the end of the stream are met inside and answered by [`Effect::Close`].
-    pub fn handle_readable(
-        &mut self,
-        now: Time,
-        conn: ConnId,
-        stream: &mut S::Stream,
-        budget: &mut Budget,
-    ) -> Progress {
-        Progress::Drained
-    }
-
-    /// A turn to write.
-    pub fn handle_writable(
-        &mut self,
-        now: Time,
-        conn: ConnId,
-        stream: &mut S::Stream,
-        budget: &mut Budget,
-    ) -> Progress {
-        Progress::Drained
-    }
-
-    /// A datagram came. It may be changed in place.
-    pub fn handle_packet(&mut self, now: Time, socket: SocketId, from: SocketAddr, packet: &mut [u8]) {}
 
     /// [`Engine::poll_timeout`] has come.
-    pub fn handle_timeout(&mut self, now: Time) {}
-
-    /// A job is done.
-    pub fn handle_job(&mut self, now: Time, job: JobId, result: Result<(), Fault>) {}
-
-    /// One slice of background work (hashing); true while more waits.
-    pub fn work(&mut self, now: Time) -> bool {
-        false
+    pub fn handle_timeout(&mut self, now: Time) {
+        while let Some(timer) = self.timers.pop(now) {
+            match timer {
+                Timer::Torrent(id) => {
+                    if let Some(torrent) = self.torrents.get_mut(id) {
+                        torrent.handle_timeout(now);
+                        self.touched.push(id);
+                    }
+                }
+                Timer::Greeting(conn) => self.close(now, conn),
+                Timer::Disk(conn) => self.effects.push_back(Effect::Wake(conn)),
+                Timer::Down => self.wake_limited(now, Timer::Down),
+                Timer::Up => self.wake_limited(now, Timer::Up),
+                Timer::Exchanges => self.exchanges.handle_timeout(now),
+                Timer::Shutdown => self.exit(),
+            }
+            self.settle(now);
+        }
     }
 
     /// The next thing the driver should do.
     pub fn poll_effect(&mut self) -> Option<Effect> {
-        None
-    }
-
-    /// The next datagram to send; its bytes replace what is in `packet`.
-    pub fn poll_transmit(&mut self, now: Time, packet: &mut Vec<u8>) -> Option<Transmit> {
-        None
+        self.effects.pop_front()
     }
 
     /// When `handle_timeout` wants to be called, at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
-        Time::NEVER
+        self.timers.next()
+    }
+
+    /// Acts on whatever was said since, until nothing more is: the end of every `handle_*`.
+    fn settle(&mut self, now: Time) {
+        loop {
+            while let Some(id) = self.touched.pop() {
+                self.act_on_asks(now, id);
+            }
+            self.act_on_exchanges(now);
+            if std::mem::take(&mut self.turns_changed) {
+                self.give_turns(now);
+            }
+            self.dial(now);
+            if self.touched.is_empty() {
+                break;
+            }
+        }
+        self.timers.set(Timer::Down, self.down.poll_timeout());
+        self.timers.set(Timer::Up, self.up.poll_timeout());
+        self.timers.set(Timer::Exchanges, self.exchanges.poll_timeout());
+        if self.exiting && self.is_quiet() {
+            self.exit();
+        }
+    }
+
+    fn unix_secs(&self, now: Time) -> u64 {
+        (self.unix_nanos + now.as_nanos()) / 1_000_000_000
+    }
+
+    /// Says goodbye to trackers and saves everything; [`Effect::Exit`] follows, in [`SHUTDOWN_MAX`] at the latest.
+    fn shut_down(&mut self, now: Time) {
+        if self.exiting {
+            return;
+        }
+        self.exiting = true;
+        self.timers.set(Timer::Shutdown, now + SHUTDOWN_MAX);
+        let ids: Vec<TorrentId> = self.torrents.ids().collect();
+        for id in ids {
+            let torrent = self.torrents.get_mut(id).expect("it was just listed");
+            torrent.shut_down(now);
+            self.touched.push(id);
+        }
+    }
+
+    /// Nothing that a shutdown waits for is under way.
+    fn is_quiet(&self) -> bool {
+        self.jobs.is_empty() && self.exchanges.is_idle() && self.torrents.values().all(Torrent::is_saved)
+    }
+
+    fn exit(&mut self) {
+        if !std::mem::replace(&mut self.exited, true) {
+            self.effects.push_back(Effect::Exit);
+        }
     }
 }

@@ -1,1 +1,326 @@
-//! (dns)
+//! A stub resolver: names to addresses over UDP, on the loop.
+//!
+//! Servers are asked in turn with a short patience each, for both families at once; ids are random, and an answer must come from
+//! the server that was asked, with that id and that question. The hosts table is asked first, answers are kept as long as they say.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::base::addr::canonical_addr;
+use crate::base::rng::Rng;
+use crate::base::time::Time;
+use crate::codec::dns::{Answer, parse, query};
+
+/// Names that are looked up at once; more fail as busy.
+pub const LOOKUPS_MAX: usize = 256;
+/// Names that are remembered; beyond it the one that expires first goes.
+pub const CACHE_MAX: usize = 1024;
+/// How long a server may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often the list of servers is gone through.
+const ROUNDS: usize = 2;
+/// An answer is kept at least and at most so long.
+const TTL: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(3600));
+/// How long it is remembered that a name could not be found.
+const NEGATIVE_TTL: Duration = Duration::from_secs(30);
+
+/// Why a name has no address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DnsError {
+    /// There is no such name, or it has no address.
+    NoName,
+    /// No server answered.
+    NoAnswer,
+    /// There is no server to ask.
+    NoServers,
+    /// Too many names are being looked up.
+    Busy,
+}
+
+impl std::fmt::Display for DnsError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NoName => "its name has no address",
+            Self::NoAnswer => "no name server answered",
+            Self::NoServers => "no name server is configured; see /etc/resolv.conf",
+            Self::Busy => "too many names are being looked up",
+        })
+    }
+}
+
+/// What a lookup found.
+pub type Found = Result<Vec<IpAddr>, DnsError>;
+
+#[derive(Debug)]
+struct Lookup {
+    /// By family, IPv4 first: the id that was sent, or what came.
+    questions: [Question; 2],
+    tries: usize,
+    deadline: Time,
+}
+
+#[derive(Debug, Clone)]
+enum Question {
+    Asked { id: u16, sent: bool },
+    Answered(Vec<IpAddr>, u32),
+}
+
+/// The resolver.
+#[derive(Debug)]
+pub struct Resolver {
+    servers: Vec<SocketAddr>,
+    hosts: BTreeMap<String, Vec<IpAddr>>,
+    lookups: BTreeMap<String, Lookup>,
+    cache: BTreeMap<String, (Time, Found)>,
+    events: VecDeque<(String, Found)>,
+    rng: Rng,
+}
+
+impl Resolver {
+    /// A resolver that asks `servers`, after `hosts`.
+    #[must_use]
+    pub fn new(servers: &[SocketAddr], hosts: &[(String, IpAddr)], rng: Rng) -> Self {
+        let mut table: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
+        for (name, ip) in hosts {
+            table.entry(name.to_ascii_lowercase()).or_default().push(*ip);
+        }
+        Self {
+            servers: servers.to_vec(),
+            hosts: table,
+            lookups: BTreeMap::new(),
+            cache: BTreeMap::new(),
+            events: VecDeque::new(),
+            rng,
+        }
+    }
+
+    /// Looks a name up; what is found comes from [`Resolver::poll_event`], under this name.
+    pub fn resolve(&mut self, now: Time, name: &str) {
+        let name = name.to_ascii_lowercase();
+        let known = if let Some(ips) = self.hosts.get(&name) {
+            Some(Ok(ips.clone()))
+        } else if let Some((_, found)) = self.cache.get(&name).filter(|(expires, _)| *expires > now) {
+            Some(found.clone())
+        } else if self.servers.is_empty() {
+            Some(Err(DnsError::NoServers))
+        } else if self.lookups.len() >= LOOKUPS_MAX {
+            Some(Err(DnsError::Busy))
+        } else if query(0, &name, false).is_none() {
+            Some(Err(DnsError::NoName))
+        } else {
+            None
+        };
+        match known {
+            Some(found) => self.events.push_back((name, found)),
+            None if self.lookups.contains_key(&name) => {}
+            None => {
+                let questions = self.questions();
+                self.lookups.insert(name, Lookup { questions, tries: 0, deadline: now + PATIENCE });
+            }
+        }
+    }
+
+    fn questions(&mut self) -> [Question; 2] {
+        [(); 2].map(|()| Question::Asked { id: u16::from_be_bytes(self.rng.bytes()), sent: false })
+    }
+
+    /// A datagram came to the resolver's socket.
+    pub fn handle_packet(&mut self, now: Time, from: SocketAddr, packet: &[u8]) {
+        let from = canonical_addr(from);
+        let servers = &self.servers;
+        let answered = self.lookups.iter_mut().find_map(|(name, lookup)| {
+            let server = servers[lookup.tries % servers.len()];
+            let open = lookup.questions.iter_mut().zip([false, true]).filter_map(|(question, v6)| match *question {
+                Question::Asked { id, sent: true } => Some((question, id, v6)),
+                _ => None,
+            });
+            for (question, id, v6) in open {
+                if from == canonical_addr(server)
+                    && let Some(answer) = parse(packet, id, name, v6)
+                {
+                    match answer {
+                        Answer::Addresses(ips, ttl) => *question = Question::Answered(ips, ttl),
+                        Answer::NoName => *question = Question::Answered(Vec::new(), 60),
+                        Answer::Failed | Answer::Truncated => lookup.deadline = now, // the next server, at once
+                    }
+                    return Some(name.clone());
+                }
+            }
+            None
+        });
+        if let Some(name) = answered {
+            self.conclude(now, &name);
+        }
+    }
+
+    /// Ends a lookup whose two questions are answered.
+    fn conclude(&mut self, now: Time, name: &str) {
+        let Some(lookup) = self.lookups.get(name) else { return };
+        let [Question::Answered(v4, ttl4), Question::Answered(v6, ttl6)] = &lookup.questions else { return };
+        let ips: Vec<IpAddr> = v4.iter().chain(v6).copied().collect();
+        let ttl = Duration::from_secs(u64::from(*ttl4.min(ttl6))).clamp(TTL.0, TTL.1);
+        self.lookups.remove(name);
+        if ips.is_empty() {
+            self.end(now, name, NEGATIVE_TTL, Err(DnsError::NoName));
+        } else {
+            self.end(now, name, ttl, Ok(ips));
+        }
+    }
+
+    fn end(&mut self, now: Time, name: &str, ttl: Duration, found: Found) {
+        if self.cache.len() >= CACHE_MAX
+            && let Some(first) =
+                self.cache.iter().min_by_key(|(_, (expires, _))| *expires).map(|(name, _)| name.clone())
+        {
+            self.cache.remove(&first);
+        }
+        self.cache.insert(name.to_owned(), (now + ttl, found.clone()));
+        self.events.push_back((name.to_owned(), found));
+    }
+
+    /// Servers that did not answer in time are passed over.
+    pub fn handle_timeout(&mut self, now: Time) {
+        let late: Vec<String> =
+            self.lookups.iter().filter(|(_, lookup)| lookup.deadline <= now).map(|(name, _)| name.clone()).collect();
+        for name in late {
+            let fresh = self.questions();
+            let lookup = self.lookups.get_mut(&name).expect("it was just listed");
+            lookup.tries += 1;
+            lookup.deadline = now + PATIENCE;
+            if lookup.tries < self.servers.len() * ROUNDS {
+                for (question, fresh) in lookup.questions.iter_mut().zip(fresh) {
+                    if matches!(question, Question::Asked { .. }) {
+                        *question = fresh;
+                    }
+                }
+                continue;
+            }
+            // One family may have been answered: that is enough.
+            let lookup = self.lookups.remove(&name).expect("it was just listed");
+            let answered = lookup.questions.into_iter().filter_map(|question| match question {
+                Question::Answered(ips, _) => Some(ips),
+                Question::Asked { .. } => None,
+            });
+            let ips: Vec<IpAddr> = answered.flatten().collect();
+            let found = if ips.is_empty() { Err(DnsError::NoAnswer) } else { Ok(ips) };
+            self.end(now, &name, TTL.0, found);
+        }
+    }
+
+    /// The next datagram to send: where to; its bytes replace what is in `packet`.
+    pub fn poll_transmit(&mut self, packet: &mut Vec<u8>) -> Option<SocketAddr> {
+        for (name, lookup) in &mut self.lookups {
+            let server = self.servers[lookup.tries % self.servers.len()];
+            for (question, v6) in lookup.questions.iter_mut().zip([false, true]) {
+                if let Question::Asked { id, sent } = question
+                    && !std::mem::replace(sent, true)
+                {
+                    *packet = query(*id, name, v6).expect("it was tried when the name was taken");
+                    return Some(server);
+                }
+            }
+        }
+        None
+    }
+
+    /// The next name that is looked up, and what was found.
+    pub fn poll_event(&mut self) -> Option<(String, Found)> {
+        self.events.pop_front()
+    }
+
+    /// No name is being looked up: a good moment for another port.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.lookups.is_empty()
+    }
+
+    /// When `handle_timeout` wants to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Time {
+        self.lookups.values().map(|lookup| lookup.deadline).min().unwrap_or(Time::NEVER)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::dns::answer;
+
+    fn server(number: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, number], 53))
+    }
+
+    fn resolver() -> Resolver {
+        Resolver::new(&[server(1), server(2)], &[("box".into(), "10.1.1.1".parse().unwrap())], Rng::from_number(1))
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn sent(resolver: &mut Resolver) -> Vec<(SocketAddr, Vec<u8>)> {
+        let mut packet = Vec::new();
+        std::iter::from_fn(|| resolver.poll_transmit(&mut packet).map(|to| (to, packet.clone()))).collect()
+    }
+
+    #[test]
+    fn both_families_are_asked_and_the_answer_is_kept() {
+        let mut resolver = resolver();
+        resolver.resolve(Time::ZERO, "T.example");
+        let packets = sent(&mut resolver);
+        assert_eq!(packets.len(), 2);
+        assert!(packets.iter().all(|(to, _)| *to == server(1)));
+        resolver.handle_packet(Time::ZERO, server(1), &answer(&packets[0].1, &[ip("1.2.3.4")], 100));
+        assert_eq!(resolver.poll_event(), None);
+        resolver.handle_packet(Time::ZERO, server(1), &answer(&packets[1].1, &[ip("::5")], 50));
+        let expected = Some(("t.example".to_owned(), Ok(vec![ip("1.2.3.4"), ip("::5")])));
+        assert_eq!(resolver.poll_event(), expected);
+        resolver.resolve(Time::from_secs(49), "t.example");
+        assert_eq!(resolver.poll_event(), expected);
+        resolver.resolve(Time::from_secs(51), "t.example");
+        assert_eq!((resolver.poll_event(), sent(&mut resolver).len()), (None, 2));
+    }
+
+    #[test]
+    fn an_answer_from_elsewhere_is_nothing() {
+        let mut resolver = resolver();
+        resolver.resolve(Time::ZERO, "t.example");
+        let packets = sent(&mut resolver);
+        for (_, packet) in &packets {
+            resolver.handle_packet(Time::ZERO, server(9), &answer(packet, &[ip("6.6.6.6")], 100));
+            resolver.handle_packet(Time::ZERO, server(1), b"garbage");
+        }
+        assert_eq!(resolver.poll_event(), None);
+    }
+
+    #[test]
+    fn silent_servers_are_passed_over_and_then_given_up() {
+        let mut resolver = resolver();
+        resolver.resolve(Time::ZERO, "t.example");
+        let mut asked = Vec::new();
+        while resolver.poll_event().is_none() {
+            asked.extend(sent(&mut resolver).into_iter().map(|(to, _)| to));
+            let now = resolver.poll_timeout();
+            assert!(now < Time::from_secs(60));
+            resolver.handle_timeout(now);
+        }
+        assert_eq!(asked.len(), 8);
+        assert_eq!(asked.iter().filter(|to| **to == server(2)).count(), 4);
+        resolver.resolve(Time::from_secs(8), "t.example");
+        assert_eq!(
+            resolver.poll_event(),
+            Some(("t.example".into(), Err(DnsError::NoAnswer))),
+            "remembered for a while"
+        );
+    }
+
+    #[test]
+    fn the_hosts_table_needs_no_server() {
+        let mut resolver = Resolver::new(&[], &[("box".into(), ip("10.1.1.1"))], Rng::from_number(1));
+        resolver.resolve(Time::ZERO, "BOX");
+        assert_eq!(resolver.poll_event(), Some(("box".into(), Ok(vec![ip("10.1.1.1")]))));
+        resolver.resolve(Time::ZERO, "other");
+        assert_eq!(resolver.poll_event(), Some(("other".into(), Err(DnsError::NoServers))));
+    }
+}

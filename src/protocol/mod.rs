@@ -1,4 +1,4 @@
-//! The protocol layer.
+//! One protocol each, as a state machine; none knows a torrent.
 
 pub mod dns;
 pub mod http;

@@ -23,13 +23,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use mio::event::Source;
-use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll};
 
 use crate::base::ids::{ConnId, ListenerId, SocketId};
 use crate::base::rate::Budget;
 use crate::base::time::Time;
 use crate::engine::{Effect, Engine};
+use crate::protocol::tls;
 use crate::reactor::clock::Clock;
 use crate::reactor::datagrams::{DATAGRAM_MAX_BYTES, Datagrams, Received};
 use crate::reactor::lag::Histogram;
@@ -57,8 +57,6 @@ const IDLE_WAIT: Duration = Duration::from_millis(1);
 /// How a turn ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Turn {
-    /// The engine says that everything that was saved is running. Once.
-    pub ready: bool,
     /// The engine says that everything is saved: end.
     pub exit: bool,
     /// The moment given to [`Reactor::set_deadline`] has come. Once.
@@ -82,8 +80,6 @@ pub struct Reactor {
     /// Could not even begin. Told in the next round, so that the drain ends whatever the engine answers.
     stillborn: Vec<ConnId>,
     deadline: Time,
-    /// Whether the storage's completions are watched.
-    storage_known: bool,
     /// Background work waits.
     work_waits: bool,
     /// What a datagram is received into, and what one to send is written into.
@@ -131,7 +127,6 @@ impl Reactor {
             interface: interface.map(str::to_owned),
             stillborn: Vec::new(),
             deadline: Time::NEVER,
-            storage_known: false,
             work_waits: false,
             packet: vec![0; DATAGRAM_MAX_BYTES],
             transmit: Vec::new(),
@@ -215,7 +210,6 @@ impl Reactor {
     /// Only if the kernel no longer lets us wait: nothing can go on after that.
     pub fn turn(&mut self, engine: &mut Engine<FileStorage>, outside: &mut Vec<OutsideEvent>) -> io::Result<Turn> {
         outside.clear();
-        self.know_storage(engine.storage())?;
         let mut turn = Turn::default();
         // Once for what this round's predecessor and the daemon's commands led to, so that work knows who is ready; and once for
         // what the work led to.
@@ -241,16 +235,6 @@ impl Reactor {
         let idle = !waited && !worked && !happened && turn == Turn::default();
         self.idle_rounds = if idle { self.idle_rounds.saturating_add(1) } else { 0 };
         Ok(turn)
-    }
-
-    fn know_storage(&mut self, storage: &mut FileStorage) -> io::Result<()> {
-        if !self.storage_known
-            && let Some(fd) = storage.event_fd()
-        {
-            self.poll.registry().register(&mut SourceFd(&fd), Whose::Storage.token(), Interest::READABLE)?;
-        }
-        self.storage_known = true;
-        Ok(())
     }
 
     /// Does all that the engine wants. It ends because nothing in it tells the engine anything but of jobs' starts.
@@ -291,7 +275,7 @@ impl Reactor {
                     log::debug!("{id:?}: cannot bind: {error}");
                 }
             }
-            Effect::Ready => turn.ready = true,
+            Effect::Trust => engine.handle_trust(self.now, tls::config(trust::tls_roots())),
             Effect::Exit => turn.exit = true,
         }
     }
@@ -306,8 +290,7 @@ impl Reactor {
 
     /// Waits for the kernel, or for the next moment, or not at all if there is something to do. False if it did not wait.
     fn wait(&mut self, engine: &Engine<FileStorage>, turn: &Turn) -> io::Result<bool> {
-        let busy = turn.ready
-            || turn.exit
+        let busy = turn.exit
             || self.work_waits
             || !self.stillborn.is_empty()
             || !self.ready.is_empty()
@@ -364,7 +347,6 @@ impl Reactor {
                 Some(Whose::Datagrams(index, generation)) => {
                     self.datagrams.edge(self.poll.registry(), index, generation, readable, writable);
                 }
-                Some(Whose::Storage) => engine.storage().handle_completions(),
                 Some(Whose::Outside(id)) => outside.extend(self.outsiders.event(id, event)),
                 None => log::debug!("an event for nobody: {event:?}"),
             }

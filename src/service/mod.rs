@@ -1,3 +1,3 @@
-//! The service layer.
+//! What we do for others; torrents are seen as plain snapshots.
 
 pub mod control;

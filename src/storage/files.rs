@@ -1,1 +1,130 @@
-//! (files)
+//! Open files: a bounded number, the least recently used goes first.
+
+use std::collections::BTreeMap;
+use std::io::IoSlice;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{Advice, SeekFrom, fadvise, seek};
+use rustix::io::{Errno, ReadWriteFlags, pread, preadv2, pwritev};
+
+use crate::base::ids::StoreId;
+
+/// One open file.
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    pub(super) fd: OwnedFd,
+    writable: bool,
+    /// Bytes written that the kernel was not yet asked to bring to the disk.
+    pub(super) unflushed: u64,
+    used: u64,
+}
+
+/// All open files.
+#[derive(Debug)]
+pub(super) struct Files {
+    open: BTreeMap<(StoreId, usize), OpenFile>,
+    max: usize,
+    clock: u64,
+}
+
+impl Files {
+    pub(super) fn new(max: usize) -> Self {
+        Self { open: BTreeMap::new(), max: max.max(1), clock: 0 }
+    }
+
+    /// The file at `index` of `store`, opened by `open` if it is not (or not for writing).
+    pub(super) fn get(
+        &mut self,
+        store: StoreId,
+        index: usize,
+        write: bool,
+        open: impl FnOnce() -> Result<OwnedFd, Errno>,
+    ) -> Result<&mut OpenFile, Errno> {
+        self.clock += 1;
+        let key = (store, index);
+        if self.open.get(&key).is_none_or(|file| write && !file.writable) {
+            let fd = open()?;
+            if self.open.len() >= self.max && !self.open.contains_key(&key) {
+                let oldest = self.open.iter().min_by_key(|(_, file)| file.used).map(|(&key, _)| key);
+                self.open.remove(&oldest.expect("max is at least one"));
+            }
+            self.open.insert(key, OpenFile { fd, writable: write, unflushed: 0, used: 0 });
+        }
+        let file = self.open.get_mut(&key).expect("it was just opened");
+        file.used = self.clock;
+        Ok(file)
+    }
+
+    /// Closes a file of `store`, or all of them.
+    pub(super) fn forget(&mut self, store: StoreId, index: Option<usize>) {
+        match index {
+            Some(index) => drop(self.open.remove(&(store, index))),
+            None => self.open.retain(|(of, _), _| *of != store),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+}
+
+impl OpenFile {
+    /// Writes some of the first `left` bytes of `slices` at `offset`; how many.
+    pub(super) fn write(&self, slices: &[IoSlice<'_>], left: usize, offset: u64) -> Result<usize, Errno> {
+        let total: usize = slices.iter().map(|slice| slice.len()).sum();
+        let written = if total <= left {
+            pwritev(&self.fd, slices, offset)?
+        } else {
+            let first = &slices[0];
+            pwritev(&self.fd, &[IoSlice::new(&first[..first.len().min(left)])], offset)?
+        };
+        if written == 0 { Err(Errno::IO) } else { Ok(written) }
+    }
+
+    /// Fills `buf` from `offset`; a file that ends before is a bad address, like in a map.
+    pub(super) fn read_exact_at(&self, mut buf: &mut [u8], mut offset: u64) -> Result<(), Errno> {
+        while !buf.is_empty() {
+            match pread(&self.fd, &mut *buf, offset) {
+                Ok(0) => return Err(Errno::FAULT),
+                Ok(read) => {
+                    buf = &mut buf[read..];
+                    offset += read as u64;
+                }
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the kernel to bring to the disk what was written, and does not wait.
+    pub(super) fn begin_writeback(&mut self) {
+        self.unflushed = 0;
+        // `POSIX_FADV_DONTNEED` starts writing dirty pages and would drop clean ones; `sync_file_range` only starts.
+        super::map::begin_writeback(self.fd.as_fd());
+    }
+
+    pub(super) fn read_ahead(&self, offset: u64, len: u64) {
+        // Advice that the file system does not take is no fault.
+        let _ = fadvise(&self.fd, offset, std::num::NonZeroU64::new(len), Advice::WillNeed);
+    }
+
+    /// True if the first and last byte of the range could be read without waiting for the disk, or nobody can tell.
+    pub(super) fn is_resident(&self, offset: u64, len: u64) -> bool {
+        [offset, offset + len.saturating_sub(1)].into_iter().all(|at| {
+            let mut byte = [0];
+            let result = preadv2(&self.fd, &mut [std::io::IoSliceMut::new(&mut byte)], at, ReadWriteFlags::NOWAIT);
+            result != Err(Errno::AGAIN)
+        })
+    }
+
+    /// True if something in the range was ever written, or nobody can tell.
+    pub(super) fn has_data(&self, offset: u64, len: u64) -> bool {
+        match seek(&self.fd, SeekFrom::Data(offset)) {
+            Ok(at) => at < offset + len,
+            Err(Errno::NXIO) => false,
+            Err(_) => true,
+        }
+    }
+}

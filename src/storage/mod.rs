@@ -1,7 +1,461 @@
-//! The storage layer.
+//! Content in files: the `Storage` of the programs.
+//!
+//! Written by `pwritev`, sent by one `writev` straight from read-only maps (or, with the `pread` backend, through a buffer),
+//! read back by `pread`. Open files and mapped windows are bounded, the least recently used go first. Whatever may wait
+//! for a disk is a job (`jobs`). Which measurements decided this: a page fault costs more than a copy, so receiving goes
+//! through a buffer; sending from a map costs no copy and a bad page there is `EFAULT`.
 
-pub mod files;
-pub mod map;
-pub mod place;
-pub mod scan;
+mod files;
+mod jobs;
+mod map;
+mod place;
 pub mod state;
+
+use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+use crate::base::arena::Arena;
+use crate::base::files::FileList;
+use crate::base::geometry::Span;
+use crate::base::ids::{JobId, StoreId, StoreKey};
+use crate::base::storage::{Chunk, Content, Fault, FaultKind, Job, SendError, Stamp, Storage};
+
+use self::files::{Files, OpenFile};
+use self::jobs::Jobs;
+use self::map::{Iovecs, Windows};
+use self::state::StateDir;
+
+/// How content is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Backend {
+    /// Straight from mapped files.
+    #[default]
+    Mmap,
+    /// Through a buffer: for network file systems.
+    Pread,
+}
+
+/// How the storage works.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// How content is sent.
+    pub backend: Backend,
+    /// Space that must stay free on the disk, bytes.
+    pub min_free_bytes: u64,
+    /// Mapped windows together, bytes.
+    pub mapped_max_bytes: u64,
+    /// Files open at once.
+    pub files_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { backend: Backend::Mmap, min_free_bytes: 0, mapped_max_bytes: 1 << 30, files_max: 256 }
+    }
+}
+
+/// After so many bytes written to a file the kernel is asked to begin writing them to the disk, so that a later sync is short.
+const WRITEBACK_BYTES: u64 = 8 << 20;
+/// Free space is looked at again after so many bytes were prepared.
+const SPACE_LOOK_BYTES: u64 = 64 << 20;
+/// Bytes that the `pread` backend sends in one call.
+const SEND_BUF_LEN: usize = 256 * 1024;
+
+/// Content in files.
+#[derive(Debug)]
+pub struct FileStorage {
+    settings: Settings,
+    stores: Arena<StoreKey, Store>,
+    files: Files,
+    windows: Windows,
+    jobs: Jobs,
+    state: Option<StateDir>,
+    /// For the `pread` backend.
+    send_buf: Vec<u8>,
+}
+
+/// One torrent's content.
+#[derive(Debug)]
+struct Store {
+    content: Content,
+    /// Bytes that may be prepared before free space is looked at again.
+    space_known: u64,
+}
+
+impl FileStorage {
+    /// A storage whose `Save` and `Erase` jobs work in `state`; without one they succeed and keep nothing.
+    #[must_use]
+    pub fn new(settings: Settings, state: Option<StateDir>) -> Self {
+        Self {
+            files: Files::new(settings.files_max),
+            windows: Windows::new(settings.mapped_max_bytes),
+            settings,
+            stores: Arena::default(),
+            jobs: Jobs::default(),
+            state,
+            send_buf: Vec::new(),
+        }
+    }
+
+    /// A storage that keeps no state between runs.
+    #[must_use]
+    pub fn without_state() -> Self {
+        Self::new(Settings::default(), None)
+    }
+
+    /// Begins a job; its end comes from [`FileStorage::poll_job`].
+    pub fn start(&mut self, id: JobId, job: Job) {
+        self.jobs.push(id, job);
+    }
+
+    /// Does one slice of a job; true while more waits.
+    pub fn work(&mut self) -> bool {
+        jobs::work(self)
+    }
+
+    /// A job that has ended.
+    pub fn poll_job(&mut self) -> Option<(JobId, Result<(), Fault>)> {
+        self.jobs.poll()
+    }
+
+    fn file_list(&self, store: StoreId) -> Result<&FileList, Fault> {
+        self.stores.get(store).map(|store| &*store.content.files).ok_or_else(closed)
+    }
+
+    /// The open file at `index` of `store`.
+    fn file(&mut self, store: StoreId, index: usize, write: bool) -> Result<&mut OpenFile, Fault> {
+        let content = &self.stores.get(store).ok_or_else(closed)?.content;
+        let entry = &content.files.entries()[index];
+        self.files.get(store, index, write, || place::open(&content.dir, &entry.path, write)).map_err(|errno| {
+            let doing = if write { "written" } else { "read" };
+            fault(errno, &content.dir.join(&entry.path), doing)
+        })
+    }
+
+    fn path(&self, store: StoreId, index: usize) -> PathBuf {
+        self.stores
+            .get(store)
+            .map_or_else(PathBuf::new, |store| store.content.dir.join(&store.content.files.entries()[index].path))
+    }
+
+    /// The parts of `span` in files: index, offset in the file, length, and whether it is padding.
+    fn parts(&self, store: StoreId, span: Span) -> Result<Vec<Part>, Fault> {
+        let list = self.file_list(store)?;
+        let part =
+            |(file, offset, span): (usize, u64, Span)| Part { file, offset, span, pad: list.entries()[file].pad };
+        Ok(list.parts(span).map(part).collect())
+    }
+
+    /// Is there room for `bytes` more at `dir`, with what must stay free?
+    fn look_for_space(&self, dir: &Path, bytes: u64) -> Result<(), Fault> {
+        let free = place::free_bytes(dir).unwrap_or(u64::MAX);
+        if free.saturating_sub(self.settings.min_free_bytes) >= bytes {
+            return Ok(());
+        }
+        let message = format!(
+            "no space for {} MiB in {}: {} MiB are free and {} MiB must stay so; make room or lower `min_free_space`",
+            bytes.div_ceil(1 << 20),
+            dir.display(),
+            free >> 20,
+            self.settings.min_free_bytes >> 20
+        );
+        Err(Fault { kind: FaultKind::Full, message })
+    }
+
+    /// What a window or descriptor says of a file is doubtful: it is opened anew when it is needed.
+    fn forget_file(&mut self, store: StoreId, index: usize) {
+        self.windows.forget(store, Some(index));
+        self.files.forget(store, Some(index));
+    }
+
+    /// Fills `iovecs` with `chunks`, content from mapped windows.
+    fn gather<'b>(&mut self, chunks: &[Chunk<'b>], iovecs: &mut Iovecs<'b>) -> Result<(), (StoreId, Fault)> {
+        for chunk in chunks {
+            match *chunk {
+                Chunk::Bytes(bytes) => iovecs.push_bytes(bytes),
+                Chunk::Content(store, span) => {
+                    let blame = |fault| (store, fault);
+                    let list = self.file_list(store).map_err(blame)?;
+                    let mut parts = list.parts(span);
+                    let whole = parts.next().filter(|(file, _, part)| *part == span && !list.entries()[*file].pad);
+                    if let Some((file, offset, _)) = whole {
+                        drop(parts);
+                        self.gather_part(store, file, offset, span.len, iovecs).map_err(blame)?;
+                        continue;
+                    }
+                    drop(parts);
+                    for part in self.parts(store, span).map_err(blame)? {
+                        if part.pad {
+                            iovecs.push_zeros(part.span.len);
+                        } else {
+                            self.gather_part(store, part.file, part.offset, part.span.len, iovecs).map_err(blame)?;
+                        }
+                    }
+                }
+            }
+            if iovecs.is_full() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn gather_part(
+        &mut self,
+        store: StoreId,
+        file: usize,
+        offset: u64,
+        len: u64,
+        iovecs: &mut Iovecs,
+    ) -> Result<(), Fault> {
+        if !self.windows.covers(store, file, offset, len) {
+            let path = self.path(store, file);
+            let fd = self.file(store, file, false)?.fd.as_fd().try_clone_to_owned();
+            let fd = fd.map_err(|error| fault(errno_of(&error), &path, "read"))?;
+            self.windows.map(store, file, offset, len, fd.as_fd()).map_err(|errno| fault(errno, &path, "read"))?;
+        }
+        self.windows.push(store, file, offset, len, iovecs);
+        Ok(())
+    }
+
+    /// Sends through a buffer.
+    fn send_copied(&mut self, stream: &mut mio::net::TcpStream, chunks: &[Chunk<'_>]) -> Result<usize, SendError> {
+        let mut buf = std::mem::take(&mut self.send_buf);
+        buf.clear();
+        let mut result = Ok(());
+        for chunk in chunks {
+            match *chunk {
+                Chunk::Bytes(bytes) => buf.extend_from_slice(bytes),
+                Chunk::Content(store, span) => {
+                    let start = buf.len();
+                    buf.resize(start + usize::try_from(span.len).expect("a chunk is short"), 0);
+                    if let Err(fault) = self.read(store, span.offset, &mut buf[start..]) {
+                        buf.truncate(start);
+                        if start == 0 {
+                            result = Err(SendError::Content(store, fault));
+                        }
+                        break;
+                    }
+                }
+            }
+            if buf.len() >= SEND_BUF_LEN {
+                break;
+            }
+        }
+        let sent = result.and_then(|()| io::Write::write(stream, &buf).map_err(SendError::Stream));
+        self.send_buf = buf;
+        sent
+    }
+}
+
+/// A part of a span in one file.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    file: usize,
+    offset: u64,
+    span: Span,
+    pad: bool,
+}
+
+fn closed() -> Fault {
+    Fault { kind: FaultKind::Gone, message: "the content is not open any more".into() }
+}
+
+fn errno_of(error: &io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
+/// One sentence about what the system said of a path.
+fn fault(errno: Errno, path: &Path, doing: &str) -> Fault {
+    let path = path.display();
+    let (kind, message) = match errno {
+        Errno::NOSPC | Errno::DQUOT => (FaultKind::Full, format!("no space to write {path}; make room on the disk")),
+        Errno::FBIG => (FaultKind::Full, format!("{path} may not grow that long; raise the limit on file sizes")),
+        Errno::NOENT | Errno::NOTDIR => {
+            (FaultKind::Gone, format!("{path} is missing; put it back, or remove the torrent"))
+        }
+        Errno::FAULT => (FaultKind::Gone, format!("{path} is shorter than it was; put it back, or verify the torrent")),
+        Errno::LOOP | Errno::XDEV => {
+            (FaultKind::Denied, format!("{path} leads through a symbolic link, which is not followed; remove the link"))
+        }
+        Errno::ACCESS | Errno::PERM | Errno::ROFS => {
+            (FaultKind::Denied, format!("{path} may not be {doing} ({errno}); give this user the right to"))
+        }
+        Errno::ISDIR => (FaultKind::Denied, format!("{path} is a directory where a file should be; move it away")),
+        _ => (FaultKind::Io, format!("{path} could not be {doing}: {errno}")),
+    };
+    Fault { kind, message }
+}
+
+impl Storage for FileStorage {
+    type Stream = mio::net::TcpStream;
+
+    fn open(&mut self, content: Content) -> StoreId {
+        self.stores.insert(Store { content, space_known: 0 })
+    }
+
+    fn close(&mut self, store: StoreId) {
+        self.windows.forget(store, None);
+        self.files.forget(store, None);
+        self.stores.remove(store);
+    }
+
+    fn set_wanted(&mut self, store: StoreId, wanted: &[bool]) {
+        if let Some(store) = self.stores.get_mut(store) {
+            store.content.wanted = wanted.to_vec();
+        }
+    }
+
+    fn prepare(&mut self, store: StoreId, span: Span) -> Result<(), Fault> {
+        let known = self.stores.get(store).ok_or_else(closed)?.space_known;
+        if known < span.len {
+            let dir = self.stores.get(store).ok_or_else(closed)?.content.dir.clone();
+            self.look_for_space(&dir, span.len)?;
+        }
+        for part in self.parts(store, span)? {
+            if !part.pad && self.stores.get(store).is_some_and(|store| store.content.wanted[part.file]) {
+                self.file(store, part.file, true)?;
+            }
+        }
+        let store = self.stores.get_mut(store).ok_or_else(closed)?;
+        store.space_known = if known < span.len { SPACE_LOOK_BYTES } else { known - span.len };
+        Ok(())
+    }
+
+    fn write(&mut self, store: StoreId, offset: u64, bytes: &[IoSlice<'_>]) -> Result<(), Fault> {
+        let len: usize = bytes.iter().map(|slice| slice.len()).sum();
+        let parts = self.parts(store, Span { offset, len: len as u64 })?;
+        let mut rest: Vec<IoSlice<'_>> = bytes.iter().map(|slice| IoSlice::new(slice)).collect();
+        let mut rest = rest.as_mut_slice();
+        for part in parts {
+            let path = || {
+                self.stores
+                    .get(store)
+                    .map(|store| store.content.dir.join(&store.content.files.entries()[part.file].path))
+            };
+            let path = path().unwrap_or_default();
+            let mut left = usize::try_from(part.span.len).expect("no longer than the slices");
+            if part.pad {
+                IoSlice::advance_slices(&mut rest, left);
+                continue;
+            }
+            let file = self.file(store, part.file, true)?;
+            let mut at = part.offset;
+            while left > 0 {
+                let written = file.write(&rest, left, at).map_err(|errno| fault(errno, &path, "written"))?;
+                IoSlice::advance_slices(&mut rest, written);
+                at += written as u64;
+                left -= written;
+            }
+            file.unflushed += part.span.len;
+            if file.unflushed >= WRITEBACK_BYTES {
+                file.begin_writeback();
+            }
+            self.jobs.note_written(store, part.file);
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, store: StoreId, offset: u64, buf: &mut [u8]) -> Result<(), Fault> {
+        let mut rest = buf;
+        for part in self.parts(store, Span { offset, len: rest.len() as u64 })? {
+            let (now, after) = rest.split_at_mut(usize::try_from(part.span.len).expect("no longer than the buffer"));
+            rest = after;
+            if part.pad {
+                now.fill(0);
+                continue;
+            }
+            let result = self.file(store, part.file, false)?.read_exact_at(now, part.offset);
+            if let Err(errno) = result {
+                let path = self.path(store, part.file);
+                self.forget_file(store, part.file);
+                return Err(fault(errno, &path, "read"));
+            }
+        }
+        Ok(())
+    }
+
+    fn expect(&mut self, store: StoreId, span: Span) {
+        let Ok(parts) = self.parts(store, span) else { return };
+        for part in parts.iter().filter(|part| !part.pad) {
+            if self.settings.backend == Backend::Mmap
+                && self.windows.is_known_resident(store, part.file, part.offset, part.span.len)
+            {
+                continue;
+            }
+            if let Ok(file) = self.file(store, part.file, false) {
+                file.read_ahead(part.offset, part.span.len);
+            }
+        }
+    }
+
+    fn resident(&mut self, store: StoreId, span: Span) -> bool {
+        let Ok(parts) = self.parts(store, span) else { return true };
+        parts.iter().filter(|part| !part.pad).all(|part| {
+            let (file, offset, len) = (part.file, part.offset, part.span.len);
+            match self.settings.backend {
+                Backend::Mmap => {
+                    // A window that cannot be made will be met, and told, when the content is sent.
+                    let mut scratch = Iovecs::default();
+                    self.gather_part(store, file, offset, len, &mut scratch).is_err()
+                        || self.windows.is_resident(store, file, offset, len)
+                }
+                Backend::Pread => self.file(store, file, false).map_or(true, |file| file.is_resident(offset, len)),
+            }
+        })
+    }
+
+    fn send(&mut self, stream: &mut mio::net::TcpStream, chunks: &[Chunk<'_>]) -> Result<usize, SendError> {
+        if chunks.is_empty() {
+            return Ok(0);
+        }
+        if self.settings.backend == Backend::Pread {
+            return self.send_copied(stream, chunks);
+        }
+        let mut iovecs = Iovecs::default();
+        self.windows.begin();
+        let gathered = self.gather(chunks, &mut iovecs);
+        if let Err((store, fault)) = gathered
+            && iovecs.is_empty()
+        {
+            return Err(SendError::Content(store, fault));
+        }
+        match self.windows.write(stream.as_fd(), &iovecs) {
+            Ok(sent) => Ok(sent),
+            Err(Errno::FAULT) => {
+                let content = chunks.iter().find_map(|chunk| match *chunk {
+                    Chunk::Content(store, span) => Some((store, span)),
+                    Chunk::Bytes(_) => None,
+                });
+                let (store, span) = content.expect("only mapped content can be a bad address");
+                let file = self
+                    .parts(store, span)
+                    .ok()
+                    .and_then(|parts| parts.iter().find(|part| !part.pad).map(|part| part.file));
+                let path = self.path(store, file.unwrap_or(0));
+                self.forget_file(store, file.unwrap_or(0));
+                Err(SendError::Content(store, fault(Errno::FAULT, &path, "read")))
+            }
+            Err(errno) => Err(SendError::Stream(errno.into())),
+        }
+    }
+
+    fn has_data(&mut self, store: StoreId, span: Span) -> bool {
+        let Ok(parts) = self.parts(store, span) else { return false };
+        parts.iter().any(|part| {
+            !part.pad && self.file(store, part.file, false).is_ok_and(|file| file.has_data(part.offset, part.span.len))
+        }) || parts.iter().all(|part| part.pad)
+    }
+
+    fn stamp(&mut self, store: StoreId, file: usize) -> Option<Stamp> {
+        let content = &self.stores.get(store)?.content;
+        let entry = content.files.entries().get(file)?;
+        if entry.pad { Some(Stamp::default()) } else { place::stamp(&content.dir, &entry.path) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

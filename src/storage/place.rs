@@ -1,1 +1,127 @@
-//! (place)
+//! Files in their place: opened, made, measured and deleted so that nothing ever leaves the content's directory.
+//!
+//! The user's directory may lie anywhere, behind symbolic links too; below it every path is resolved by the kernel with
+//! `RESOLVE_BENEATH` and without following any link.
+
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::path::{Component, Path};
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2, statvfs, unlinkat,
+};
+use rustix::io::Errno;
+
+use crate::base::storage::Stamp;
+
+const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
+const DIR_MODE: Mode = Mode::from_raw_mode(0o777);
+
+fn open_dir(dir: &Path) -> Result<OwnedFd, Errno> {
+    openat(CWD, dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Opens `path` below `dir`; for writing it and its directories are made where they are missing.
+pub(super) fn open(dir: &Path, path: &Path, write: bool) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    if !write {
+        return regular(openat2(&open_dir(dir)?, path, flags | OFlags::RDONLY, Mode::empty(), BENEATH)?);
+    }
+    let flags = flags | OFlags::RDWR | OFlags::CREATE;
+    let first_try = open_dir(dir).and_then(|root| openat2(&root, path, flags, FILE_MODE, BENEATH));
+    match first_try {
+        Err(Errno::NOENT) => {
+            std::fs::create_dir_all(dir).map_err(|error| super::errno_of(&error))?;
+            let root = open_dir(dir)?;
+            make_parents(&root, path)?;
+            regular(openat2(&root, path, flags, FILE_MODE, BENEATH)?)
+        }
+        result => regular(result?),
+    }
+}
+
+/// Makes the directories above `path`, each below the one before.
+fn make_parents(root: &OwnedFd, path: &Path) -> Result<(), Errno> {
+    let Some(parents) = path.parent() else { return Ok(()) };
+    let mut whole = std::path::PathBuf::new();
+    for component in parents.components() {
+        let parent = if whole.as_os_str().is_empty() { None } else { Some(beneath(root, &whole)?) };
+        let Component::Normal(name) = component else { return Err(Errno::INVAL) };
+        match mkdirat(parent.as_ref().unwrap_or(root), name, DIR_MODE) {
+            Ok(()) | Err(Errno::EXIST) => whole.push(name),
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// A directory below `root`.
+fn beneath(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
+    openat2(root, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), BENEATH)
+}
+
+/// A pipe or a device in a file's place would block or do something else entirely.
+fn regular(fd: OwnedFd) -> Result<OwnedFd, Errno> {
+    match FileType::from_raw_mode(fstat(&fd)?.st_mode) {
+        FileType::RegularFile => Ok(fd),
+        FileType::Directory => Err(Errno::ISDIR),
+        _ => Err(Errno::PERM),
+    }
+}
+
+/// What a file looks like; none if it is not there or no file.
+pub(super) fn stamp(dir: &Path, path: &Path) -> Option<Stamp> {
+    let fd = openat2(&open_dir(dir).ok()?, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), BENEATH).ok()?;
+    let stat = fstat(&fd).ok()?;
+    (FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile).then(|| Stamp {
+        len: u64::try_from(stat.st_size).unwrap_or(0),
+        modified_nanos: i64::try_from(stat.st_mtime)
+            .unwrap_or(i64::MAX)
+            .saturating_mul(1_000_000_000)
+            .saturating_add(i64::try_from(stat.st_mtime_nsec).unwrap_or(0)),
+        inode: stat.st_ino,
+    })
+}
+
+/// Bytes that may still be written where `dir` is, or will be.
+pub(super) fn free_bytes(dir: &Path) -> Option<u64> {
+    let existing = dir.ancestors().find(|dir| dir.exists())?;
+    let stat = statvfs(if existing.as_os_str().is_empty() { Path::new(".") } else { existing }).ok()?;
+    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// The directory that holds `path`, below `dir`, and the file's name in it.
+pub(super) fn parent<'p>(dir: &Path, path: &'p Path) -> Result<(OwnedFd, &'p OsStr), Errno> {
+    let root = open_dir(dir)?;
+    let name = path.file_name().ok_or(Errno::INVAL)?;
+    match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) => Ok((beneath(&root, parent)?, name)),
+        None => Ok((root, name)),
+    }
+}
+
+/// Makes the directories above `path` below `dir`, and `dir` itself, where they are missing.
+pub(super) fn make_way(dir: &Path, path: &Path) -> Result<(), Errno> {
+    std::fs::create_dir_all(dir).map_err(|error| super::errno_of(&error))?;
+    make_parents(&open_dir(dir)?, path)
+}
+
+/// Deletes a file; gone already is fine.
+pub(super) fn delete(dir: &Path, path: &Path) -> Result<(), Errno> {
+    let result = parent(dir, path).and_then(|(parent, name)| unlinkat(&parent, name, AtFlags::empty()));
+    match result {
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
+        result => result,
+    }
+}
+
+/// Removes the directories above `path` as far as they are empty, never `dir` itself.
+pub(super) fn tidy(dir: &Path, path: &Path) {
+    for parent in path.ancestors().skip(1).take_while(|parent| !parent.as_os_str().is_empty()) {
+        let removed = self::parent(dir, parent).and_then(|(above, name)| unlinkat(&above, name, AtFlags::REMOVEDIR));
+        if removed.is_err() {
+            return; // not empty, or not ours to remove
+        }
+    }
+}

@@ -1,1 +1,156 @@
-//! (state)
+//! The state directory: who holds it, and the files in it, each replaced whole or not at all.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use crate::base::storage::Fault;
+use crate::storage::jobs::replace;
+use crate::storage::{errno_of, fault};
+
+/// Bytes of a saved file; a longer one is not ours and is left alone.
+const SAVED_LEN_MAX: u64 = 80 << 20;
+
+/// A state directory that is ours as long as this value lives.
+#[derive(Debug)]
+pub struct StateDir {
+    dir: PathBuf,
+    /// Locked.
+    _lock: File,
+}
+
+/// Why a state directory cannot be had.
+#[derive(Debug)]
+pub enum StateError {
+    /// Another daemon holds it.
+    Held(PathBuf),
+    /// It cannot be made or opened.
+    Io(PathBuf, io::Error),
+}
+
+impl fmt::Display for StateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Held(dir) => {
+                write!(f, "another daemon holds {}; stop it, or give this one another `[paths] state`", dir.display())
+            }
+            Self::Io(dir, error) => write!(f, "{} cannot be used for state: {error}", dir.display()),
+        }
+    }
+}
+
+impl std::error::Error for StateError {}
+
+/// What was saved of one torrent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Saved {
+    /// The bytes of its metainfo file.
+    pub metainfo: Vec<u8>,
+    /// The bytes of its resume record, where there is one.
+    pub record: Option<Vec<u8>>,
+}
+
+impl StateDir {
+    /// Takes the directory, making it where it is missing.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub fn open(dir: &Path) -> Result<Self, StateError> {
+        let told = |error| StateError::Io(dir.to_owned(), error);
+        std::fs::create_dir_all(dir.join("torrents")).map_err(told)?;
+        let lock = File::options().create(true).truncate(false).write(true).open(dir.join("lock")).map_err(told)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { dir: dir.to_owned(), _lock: lock }),
+            Err(Errno::WOULDBLOCK) => Err(StateError::Held(dir.to_owned())),
+            Err(errno) => Err(told(errno.into())),
+        }
+    }
+
+    /// Everything that was saved of torrents, in the order of their names. What cannot be read is told in the log and left.
+    ///
+    /// # Errors
+    /// The directory itself cannot be read.
+    pub fn torrents(&self) -> io::Result<Vec<Saved>> {
+        let dir = self.dir.join("torrents");
+        let mut names: Vec<PathBuf> = std::fs::read_dir(&dir)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        names.retain(|path| path.extension().is_some_and(|ending| ending == "meta"));
+        names.sort();
+        let mut saved = Vec::with_capacity(names.len());
+        for path in names {
+            match read_bounded(&path) {
+                Ok(metainfo) => {
+                    saved.push(Saved { metainfo, record: read_bounded(&path.with_extension("resume")).ok() })
+                }
+                Err(error) => log::error!("{} cannot be read: {error}", path.display()),
+            }
+        }
+        Ok(saved)
+    }
+
+    /// Replaces the file `name`.
+    ///
+    /// # Errors
+    /// What the disk says; the old file is still there then.
+    pub fn save(&self, name: &Path, bytes: &[u8]) -> Result<(), Fault> {
+        assert!(is_below(name), "{} is not below the state directory", name.display());
+        replace(&self.dir, name, bytes)
+    }
+
+    /// Removes the file `name`; gone already is fine.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn erase(&self, name: &Path) -> Result<(), Fault> {
+        assert!(is_below(name), "{} is not below the state directory", name.display());
+        let path = self.dir.join(name);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(fault(errno_of(&error), &path, "removed")),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn is_below(name: &Path) -> bool {
+    name.components().all(|component| matches!(component, Component::Normal(_)))
+}
+
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let len = std::fs::metadata(path)?.len();
+    if len > SAVED_LEN_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it has {len} bytes, which none of ours has")));
+    }
+    std::fs::read(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_has_one_holder() {
+        let temp = tempfile::tempdir().unwrap();
+        let first = StateDir::open(temp.path()).unwrap();
+        assert!(matches!(StateDir::open(temp.path()), Err(StateError::Held(_))));
+        drop(first);
+        assert!(StateDir::open(temp.path()).is_ok());
+    }
+
+    #[test]
+    fn what_was_saved_is_loaded_and_what_was_erased_is_not() {
+        let temp = tempfile::tempdir().unwrap();
+        let state = StateDir::open(temp.path()).unwrap();
+        for (name, bytes) in
+            [("a.meta", "one"), ("b.meta", "two"), ("b.resume", "r"), ("b.meta", "three"), ("c.resume", "x")]
+        {
+            state.save(&Path::new("torrents").join(name), bytes.as_bytes()).unwrap();
+        }
+        state.erase(Path::new("torrents/a.meta")).unwrap();
+        state.erase(Path::new("torrents/a.meta")).unwrap();
+        let saved = state.torrents().unwrap();
+        assert_eq!(saved, [Saved { metainfo: b"three".to_vec(), record: Some(b"r".to_vec()) }]);
+    }
+}

@@ -1,1 +1,462 @@
-//! (announces)
+//! When a torrent announces to which of its trackers (BEP 3, 12, 31).
+//!
+//! Tiers are shuffled once; within a tier the one that answered moves to the front, and only one of a tier is asked at a time
+//! unless the user wants all. `started` comes first, `completed` once and only for what was downloaded, `stopped` only where
+//! `started` was heard. A failure is followed by longer and longer waits.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::base::rng::Rng;
+use crate::base::time::Time;
+use crate::codec::http_tracker::RetryIn;
+use crate::codec::udp_tracker::AnnounceEvent;
+use crate::protocol::tracker::{Outcome, TrackerError};
+use crate::torrent::snapshot::TrackerRow;
+
+/// Between two announces, whatever a tracker says: at least and at most.
+const INTERVAL: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(24 * 3600));
+/// Where a tracker says nothing.
+const INTERVAL_DEFAULT: Duration = Duration::from_secs(30 * 60);
+/// A user may ask for an announce so often, where the tracker names no least interval.
+const HURRY_MIN: Duration = Duration::from_secs(30);
+/// Wait after the first failure; doubles with each.
+const BACKOFF: Duration = Duration::from_secs(15);
+/// The longest wait after failures.
+const BACKOFF_MAX: Duration = Duration::from_secs(3600);
+/// Peers to ask for.
+const NUM_WANT: i32 = 100;
+
+/// One announce that should be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnnounceAsk {
+    /// Which tracker, as [`Announces::handle_outcome`] is told.
+    pub tracker: usize,
+    /// Its address.
+    pub url: String,
+    /// Why.
+    pub event: AnnounceEvent,
+    /// How many peers are wanted.
+    pub num_want: i32,
+    /// What it gave us to repeat.
+    pub tracker_id: Option<Vec<u8>>,
+}
+
+#[derive(Debug)]
+struct Tracker {
+    tier: usize,
+    url: String,
+    /// It has heard `started` and not `stopped`.
+    started: bool,
+    /// An announce is under way, with this event.
+    busy: Option<AnnounceEvent>,
+    next: Time,
+    /// Not before, not even in a hurry.
+    not_before: Time,
+    failures: u32,
+    /// It wants to be asked no more (BEP 31).
+    never: bool,
+    tracker_id: Option<Vec<u8>>,
+    seeders: Option<u32>,
+    leechers: Option<u32>,
+    downloaded: Option<u32>,
+    peers: u32,
+    message: Option<String>,
+}
+
+/// The announces of one torrent.
+#[derive(Debug)]
+pub struct Announces {
+    trackers: Vec<Tracker>,
+    /// By tier: its trackers in the order they are tried.
+    tiers: Vec<Vec<usize>>,
+    to_all: bool,
+    running: bool,
+    /// `completed` is still to be said, by tracker.
+    completed: Vec<usize>,
+    finished: bool,
+    asks: VecDeque<AnnounceAsk>,
+    rng: Rng,
+}
+
+impl Announces {
+    /// The trackers of `tiers`; `to_all` asks every one of them.
+    #[must_use]
+    pub fn new(tiers: &[Vec<String>], to_all: bool, mut rng: Rng) -> Self {
+        let mut trackers = Vec::new();
+        let mut order = Vec::new();
+        for (tier, urls) in tiers.iter().enumerate() {
+            let mut indexes: Vec<usize> = (trackers.len()..trackers.len() + urls.len()).collect();
+            rng.shuffle(&mut indexes);
+            order.push(indexes);
+            trackers.extend(urls.iter().map(|url| Tracker {
+                tier,
+                url: url.clone(),
+                started: false,
+                busy: None,
+                next: Time::NEVER,
+                not_before: Time::ZERO,
+                failures: 0,
+                never: false,
+                tracker_id: None,
+                seeders: None,
+                leechers: None,
+                downloaded: None,
+                peers: 0,
+                message: None,
+            }));
+        }
+        Self {
+            trackers,
+            tiers: order,
+            to_all,
+            running: false,
+            completed: Vec::new(),
+            finished: false,
+            asks: VecDeque::new(),
+            rng,
+        }
+    }
+
+    /// The torrent runs; `finished` if everything wanted is here already.
+    pub fn start(&mut self, now: Time, finished: bool) {
+        self.running = true;
+        self.finished = finished;
+        for tracker in &mut self.trackers {
+            tracker.next = now.max(tracker.not_before);
+            tracker.failures = 0;
+        }
+        self.ask_due(now);
+    }
+
+    /// The torrent stops: those who heard `started` hear `stopped`.
+    pub fn stop(&mut self, _now: Time) {
+        self.running = false;
+        self.completed.clear();
+        self.asks.clear();
+        for index in 0..self.trackers.len() {
+            self.trackers[index].next = Time::NEVER;
+            if std::mem::take(&mut self.trackers[index].started)
+                && self.trackers[index].busy != Some(AnnounceEvent::Stopped)
+            {
+                self.ask(index, AnnounceEvent::Stopped);
+            }
+        }
+    }
+
+    /// Everything wanted was downloaded: those who heard `started` hear `completed`, once.
+    pub fn completed(&mut self, now: Time) {
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
+        self.completed = (0..self.trackers.len()).filter(|&index| self.trackers[index].started).collect();
+        for &index in &self.completed {
+            self.trackers[index].next = now;
+        }
+        self.ask_due(now);
+    }
+
+    /// The user is in a hurry: all are asked as soon as they allow.
+    pub fn hurry(&mut self, now: Time) {
+        if self.running {
+            for tracker in self.trackers.iter_mut().filter(|tracker| tracker.busy.is_none() && !tracker.never) {
+                tracker.next = tracker.next.min(tracker.not_before.max(now));
+            }
+            self.ask_due(now);
+        }
+    }
+
+    fn ask(&mut self, index: usize, event: AnnounceEvent) {
+        let tracker = &mut self.trackers[index];
+        tracker.busy = Some(event);
+        let num_want = if event == AnnounceEvent::Stopped { 0 } else { NUM_WANT };
+        let (url, tracker_id) = (tracker.url.clone(), tracker.tracker_id.clone());
+        self.asks.push_back(AnnounceAsk { tracker: index, url, event, num_want, tracker_id });
+    }
+
+    /// Asks whoever is due: of each tier the first that does not fail, or everybody.
+    fn ask_due(&mut self, now: Time) {
+        if !self.running {
+            return;
+        }
+        let completed = std::mem::take(&mut self.completed);
+        for index in 0..self.trackers.len() {
+            let tracker = &self.trackers[index];
+            if tracker.busy.is_some() || tracker.next > now || tracker.never {
+                if completed.contains(&index) {
+                    self.completed.push(index);
+                }
+                continue;
+            }
+            if !self.is_turn_of(index) {
+                continue;
+            }
+            let event = match (tracker.started, completed.contains(&index)) {
+                (false, _) => AnnounceEvent::Started,
+                (true, true) => AnnounceEvent::Completed,
+                (true, false) => AnnounceEvent::Regular,
+            };
+            self.ask(index, event);
+        }
+    }
+
+    /// True if nobody before it in its tier, and in the tiers before, answers.
+    fn is_turn_of(&self, index: usize) -> bool {
+        if self.to_all || self.trackers[index].started {
+            return true;
+        }
+        let answers = |&other: &usize| {
+            let tracker = &self.trackers[other];
+            other != index && !tracker.never && (tracker.started || tracker.busy.is_some() || tracker.failures == 0)
+        };
+        let tier = self.trackers[index].tier;
+        let before = self.tiers[tier].iter().take_while(|&&other| other != index);
+        !self.tiers[..tier].iter().flatten().chain(before).any(answers)
+    }
+
+    /// An announce has ended. Returns the peers it brought.
+    pub fn handle_outcome(&mut self, now: Time, index: usize, outcome: Outcome) -> Vec<std::net::SocketAddr> {
+        let jitter = self.rng.below(1000);
+        let Some(tracker) = self.trackers.get_mut(index) else { return Vec::new() };
+        let event = tracker.busy.take().unwrap_or_default();
+        let mut peers = Vec::new();
+        match outcome {
+            Ok(answer) => {
+                let interval = Duration::from_secs(u64::from(answer.interval));
+                let interval = if interval.is_zero() { INTERVAL_DEFAULT } else { interval };
+                let least = answer.min_interval.map(|secs| Duration::from_secs(u64::from(secs)));
+                tracker.not_before = now + least.unwrap_or(HURRY_MIN).min(INTERVAL.1);
+                tracker.next = now + interval.max(least.unwrap_or_default()).clamp(INTERVAL.0, INTERVAL.1);
+                tracker.failures = 0;
+                tracker.started = event != AnnounceEvent::Stopped;
+                tracker.message = answer.warning.map(|text| shown(&text));
+                tracker.tracker_id = answer.tracker_id.or_else(|| tracker.tracker_id.take());
+                tracker.seeders = answer.seeders.or(tracker.seeders);
+                tracker.leechers = answer.leechers.or(tracker.leechers);
+                tracker.downloaded = answer.downloaded.or(tracker.downloaded);
+                tracker.peers = u32::try_from(answer.peers.len()).unwrap_or(u32::MAX);
+                let tier = &mut self.tiers[tracker.tier];
+                let place = tier.iter().position(|&other| other == index).expect("every tracker is in its tier");
+                tier[..=place].rotate_right(1);
+                if self.running {
+                    peers = answer.peers;
+                }
+            }
+            Err(error) => {
+                tracker.failures += 1;
+                let wait = (BACKOFF * 2_u32.saturating_pow(tracker.failures.min(10) - 1)).min(BACKOFF_MAX);
+                let wait = wait + wait * u32::try_from(jitter).expect("below 1000") / 4000;
+                tracker.next = now + wait;
+                if let TrackerError::Failure(failure) = &error {
+                    match failure.retry_in {
+                        Some(RetryIn::Never) => tracker.never = true,
+                        Some(RetryIn::Minutes(minutes)) => {
+                            tracker.next =
+                                now + Duration::from_secs(u64::from(minutes) * 60).clamp(INTERVAL.0, INTERVAL.1);
+                            tracker.not_before = tracker.next;
+                        }
+                        None => {}
+                    }
+                }
+                tracker.message = Some(shown(&error.to_string()));
+                if event == AnnounceEvent::Completed {
+                    self.completed.push(index);
+                }
+            }
+        }
+        if !self.running {
+            let tracker = &mut self.trackers[index];
+            tracker.next = Time::NEVER;
+            // It heard `started` only after the torrent had stopped.
+            if std::mem::take(&mut tracker.started) {
+                self.ask(index, AnnounceEvent::Stopped);
+            }
+        } else if event == AnnounceEvent::Stopped {
+            self.trackers[index].next = now;
+        }
+        self.ask_due(now);
+        peers
+    }
+
+    /// Asks whoever is due.
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.ask_due(now);
+        for index in 0..self.trackers.len() {
+            if self.trackers[index].busy.is_none() && self.trackers[index].next <= now {
+                self.trackers[index].next = now + INTERVAL.0; // not its turn: looked at again later
+            }
+        }
+    }
+
+    /// The next announce to make.
+    pub fn poll_ask(&mut self) -> Option<AnnounceAsk> {
+        self.asks.pop_front()
+    }
+
+    /// When `handle_timeout` wants to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Time {
+        let idle = self.trackers.iter().filter(|tracker| tracker.busy.is_none() && !tracker.never);
+        idle.map(|tracker| tracker.next).min().filter(|_| self.running).unwrap_or(Time::NEVER)
+    }
+
+    /// What the user sees.
+    #[must_use]
+    pub fn rows(&self, now: Time) -> Vec<TrackerRow> {
+        let row = |tracker: &Tracker| TrackerRow {
+            tier: tracker.tier,
+            url: shown(&tracker.url),
+            state: match tracker {
+                _ if tracker.busy.is_some() => "announcing",
+                _ if tracker.failures > 0 || tracker.never => "failed",
+                _ if tracker.started => "working",
+                _ => "idle",
+            },
+            next: (self.running && !tracker.next.is_never() && !tracker.never)
+                .then(|| tracker.next.since(now).as_secs()),
+            seeders: tracker.seeders,
+            leechers: tracker.leechers,
+            downloaded: tracker.downloaded,
+            peers: tracker.peers,
+            message: tracker.message.clone(),
+        };
+        self.trackers.iter().map(row).collect()
+    }
+
+    /// An announce is under way or should be made.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        !self.asks.is_empty() || self.trackers.iter().any(|tracker| tracker.busy.is_some())
+    }
+}
+
+/// A stranger's text, short and without control bytes.
+fn shown(text: &str) -> String {
+    text.chars().take(256).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::http_tracker::{AnnounceAnswer, Failure};
+
+    fn announces(tiers: &[&[&str]], to_all: bool) -> Announces {
+        let tiers: Vec<Vec<String>> =
+            tiers.iter().map(|tier| tier.iter().map(|url| (*url).to_owned()).collect()).collect();
+        Announces::new(&tiers, to_all, Rng::from_number(1))
+    }
+
+    fn asked(announces: &mut Announces) -> Vec<(usize, AnnounceEvent)> {
+        std::iter::from_fn(|| announces.poll_ask()).map(|ask| (ask.tracker, ask.event)).collect()
+    }
+
+    fn good(interval: u32) -> Outcome {
+        Ok(AnnounceAnswer { interval, peers: vec!["1.2.3.4:5".parse().unwrap()], ..AnnounceAnswer::default() })
+    }
+
+    fn bad() -> Outcome {
+        Err(TrackerError::Unreachable)
+    }
+
+    use AnnounceEvent::{Completed, Regular, Started, Stopped};
+
+    #[test]
+    fn a_torrents_life_is_started_regular_completed_stopped() {
+        let mut announces = announces(&[&["a"]], false);
+        announces.start(Time::ZERO, false);
+        assert_eq!(asked(&mut announces), [(0, Started)]);
+        assert_eq!(announces.handle_outcome(Time::ZERO, 0, good(1800)).len(), 1);
+        assert_eq!(announces.poll_timeout(), Time::from_secs(1800));
+        announces.handle_timeout(Time::from_secs(1800));
+        assert_eq!(asked(&mut announces), [(0, Regular)]);
+        announces.completed(Time::from_secs(1801));
+        assert_eq!(asked(&mut announces), [], "one is under way");
+        announces.handle_outcome(Time::from_secs(1802), 0, good(1800));
+        announces.completed(Time::from_secs(1803));
+        announces.handle_timeout(announces.poll_timeout());
+        assert_eq!(asked(&mut announces), [(0, Completed)]);
+        announces.handle_outcome(Time::from_secs(3602), 0, good(1800));
+        announces.stop(Time::from_secs(3603));
+        assert_eq!(asked(&mut announces), [(0, Stopped)]);
+        announces.handle_outcome(Time::from_secs(3604), 0, good(1800));
+        assert!(announces.poll_timeout().is_never() && !announces.is_busy());
+    }
+
+    #[test]
+    fn what_was_complete_at_the_start_is_never_completed() {
+        let mut announces = announces(&[&["a"]], false);
+        announces.start(Time::ZERO, true);
+        asked(&mut announces);
+        announces.handle_outcome(Time::ZERO, 0, good(1800));
+        announces.completed(Time::from_secs(5));
+        assert_eq!(asked(&mut announces), []);
+    }
+
+    #[test]
+    fn stopped_is_said_only_to_those_who_heard_started() {
+        let mut announces = announces(&[&["a"]], false);
+        announces.start(Time::ZERO, false);
+        asked(&mut announces);
+        announces.stop(Time::ZERO);
+        assert_eq!(asked(&mut announces), []);
+        announces.handle_outcome(Time::ZERO, 0, good(5));
+        assert_eq!(asked(&mut announces), [(0, Stopped)], "it heard it after all");
+    }
+
+    #[test]
+    fn the_next_of_a_tier_and_the_next_tier_are_asked_after_failures() {
+        let mut announces = announces(&[&["a", "b"], &["c"]], false);
+        announces.start(Time::ZERO, false);
+        let [(first, Started)] = asked(&mut announces)[..] else { panic!() };
+        announces.handle_outcome(Time::ZERO, first, bad());
+        assert_eq!(asked(&mut announces), [(1 - first, Started)]);
+        announces.handle_outcome(Time::ZERO, 1 - first, bad());
+        assert_eq!(asked(&mut announces), [(2, Started)]);
+        announces.handle_outcome(Time::ZERO, 2, good(1800));
+        let rows = announces.rows(Time::ZERO);
+        assert_eq!(rows.iter().map(|row| row.state).collect::<Vec<_>>(), ["failed", "failed", "working"]);
+        assert_eq!(rows[0].message.as_deref(), Some("it cannot be reached"));
+    }
+
+    #[test]
+    fn all_are_asked_where_the_user_wants_it() {
+        let mut announces = announces(&[&["a", "b"], &["c"]], true);
+        announces.start(Time::ZERO, false);
+        assert_eq!(asked(&mut announces).len(), 3);
+    }
+
+    #[test]
+    fn failures_wait_longer_and_longer_and_a_hurry_obeys_the_least_interval() {
+        let mut announces = announces(&[&["a"]], false);
+        announces.start(Time::ZERO, false);
+        let mut now = Time::ZERO;
+        let mut waits = Vec::new();
+        for _ in 0..12 {
+            assert_eq!(asked(&mut announces), [(0, Started)]);
+            announces.handle_outcome(now, 0, bad());
+            waits.push(announces.poll_timeout().since(now).as_secs());
+            now = announces.poll_timeout();
+            announces.handle_timeout(now);
+        }
+        assert!(waits[0] >= 15 && waits[3] >= 120 && waits[11] <= 4500, "{waits:?}");
+        asked(&mut announces);
+        let answer = AnnounceAnswer { interval: 1800, min_interval: Some(600), ..AnnounceAnswer::default() };
+        announces.handle_outcome(now, 0, Ok(answer));
+        announces.hurry(now + Duration::from_secs(5));
+        assert_eq!(asked(&mut announces), []);
+        assert_eq!(announces.poll_timeout(), now + Duration::from_secs(600));
+    }
+
+    #[test]
+    fn a_tracker_that_says_never_is_left_alone() {
+        let mut announces = announces(&[&["a"]], false);
+        announces.start(Time::ZERO, false);
+        asked(&mut announces);
+        let failure = Failure { reason: "gone\n\u{1b}[31m".into(), retry_in: Some(RetryIn::Never) };
+        announces.handle_outcome(Time::ZERO, 0, Err(TrackerError::Failure(failure)));
+        assert!(announces.poll_timeout().is_never());
+        announces.hurry(Time::from_secs(99_999));
+        assert_eq!(asked(&mut announces), []);
+        assert_eq!(announces.rows(Time::ZERO)[0].message.as_deref(), Some("it refused: gone  [31m"));
+    }
+}

@@ -1,1 +1,344 @@
-//! (candidates)
+//! Addresses that could be dialled: where they came from, how often they failed, when they may be tried again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::base::addr::{canonical_addr, is_dialable, priority};
+use crate::base::rng::Rng;
+use crate::base::time::Time;
+
+/// Addresses of one torrent; a new one takes the place of one that failed, or is dropped.
+pub const CANDIDATES_MAX: usize = 3000;
+/// Banned addresses of one torrent; the oldest is forgotten beyond it.
+pub const BANNED_MAX: usize = 1024;
+/// After so many failures in a row an address is forgotten, unless the user named it.
+const FAILURES_MAX: u8 = 3;
+/// Wait after the first failure; doubles with each.
+const BACKOFF: Duration = Duration::from_secs(30);
+/// Wait after a connection that was made and ended.
+const AGAIN: Duration = Duration::from_secs(60);
+/// Wait between two tries of an address that the user named.
+const USER_AGAIN: Duration = Duration::from_secs(5);
+/// Addresses of one network (IPv4 /24, IPv6 /64) dialled within [`NETWORK_WINDOW`]; more have to wait, so that a liar
+/// cannot point us all at one victim. Loopback and private networks are not counted.
+const DIALS_PER_NETWORK_MAX: u32 = 10;
+/// See [`DIALS_PER_NETWORK_MAX`].
+const NETWORK_WINDOW: Duration = Duration::from_secs(60);
+/// Networks that are counted; beyond it the counts begin anew.
+const NETWORKS_MAX: usize = 1024;
+
+/// How an address became known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// The user said so.
+    User,
+    /// A tracker.
+    Tracker,
+    /// It connected to us.
+    Incoming,
+    /// It was saved by an earlier run.
+    Resume,
+}
+
+impl Origin {
+    /// The word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Tracker => "tracker",
+            Self::Incoming => "incoming",
+            Self::Resume => "resume",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    origin: Origin,
+    failures: u8,
+    /// Not before.
+    next_try: Time,
+    /// It is being dialled or connected.
+    busy: bool,
+    /// Among equals, the order in which they are tried.
+    rank: u32,
+}
+
+/// All addresses of one torrent.
+#[derive(Debug)]
+pub struct Candidates {
+    known: BTreeMap<SocketAddr, Candidate>,
+    banned: BTreeSet<Ban>,
+    bans: u64,
+    ourselves: BTreeSet<SocketAddr>,
+    /// Our end of a connection, once there was one: BEP 40 needs it.
+    local: Option<SocketAddr>,
+    networks: BTreeMap<IpAddr, u32>,
+    networks_since: Time,
+    rng: Rng,
+}
+
+/// A banned address and when it was, for the order of forgetting. Loopback peers share one address and differ by port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Ban {
+    when: u64,
+    who: (IpAddr, Option<u16>),
+}
+
+fn ban_key(addr: SocketAddr) -> (IpAddr, Option<u16>) {
+    let addr = canonical_addr(addr);
+    (addr.ip(), addr.ip().is_loopback().then_some(addr.port()))
+}
+
+impl Candidates {
+    /// None yet.
+    #[must_use]
+    pub fn new(rng: Rng) -> Self {
+        Self {
+            known: BTreeMap::new(),
+            banned: BTreeSet::new(),
+            bans: 0,
+            ourselves: BTreeSet::new(),
+            local: None,
+            networks: BTreeMap::new(),
+            networks_since: Time::ZERO,
+            rng,
+        }
+    }
+
+    /// True if no address is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    /// An address is told; what nobody can have, is banned, or is ourselves is ignored. The user's word counts anew.
+    pub fn add(&mut self, now: Time, addr: SocketAddr, origin: Origin) {
+        let addr = canonical_addr(addr);
+        if !is_dialable(addr) || self.ourselves.contains(&addr) || self.is_banned(addr) {
+            return;
+        }
+        if let Some(known) = self.known.get_mut(&addr) {
+            if origin == Origin::User {
+                known.origin = origin;
+                known.failures = 0;
+                known.next_try = now;
+            }
+            return;
+        }
+        if self.known.len() >= CANDIDATES_MAX {
+            let worst = self.known.iter().filter(|(_, known)| !known.busy && known.failures > 0);
+            let Some(worst) = worst.max_by_key(|(_, known)| known.failures).map(|(&addr, _)| addr) else { return };
+            self.known.remove(&worst);
+        }
+        let rank = match self.local {
+            Some(local) => priority(local, addr),
+            None => self.rng.u32(),
+        };
+        self.known.insert(addr, Candidate { origin, failures: 0, next_try: now, busy: false, rank });
+    }
+
+    /// Our end of a connection.
+    pub fn set_local(&mut self, local: SocketAddr) {
+        self.local = Some(canonical_addr(local));
+    }
+
+    /// The next address to dial: the user's first, then by BEP 40's priority. It is busy from now on.
+    pub fn next(&mut self, now: Time) -> Option<SocketAddr> {
+        if now.since(self.networks_since) >= NETWORK_WINDOW || self.networks.len() > NETWORKS_MAX {
+            self.networks.clear();
+            self.networks_since = now;
+        }
+        let ready = self.known.iter().filter(|(_, known)| !known.busy && known.next_try <= now);
+        let allowed = ready.filter(|(addr, _)| {
+            network(**addr)
+                .is_none_or(|network| self.networks.get(&network).is_none_or(|&dials| dials < DIALS_PER_NETWORK_MAX))
+        });
+        let best =
+            allowed.max_by_key(|(_, known)| (known.origin == Origin::User, u8::MAX - known.failures, known.rank));
+        let addr = *best?.0;
+        if let Some(network) = network(addr) {
+            *self.networks.entry(network).or_default() += 1;
+        }
+        self.known.get_mut(&addr).expect("it was just found").busy = true;
+        Some(addr)
+    }
+
+    /// True if [`Candidates::next`] has something.
+    #[must_use]
+    pub fn is_due(&self, now: Time) -> bool {
+        self.known.values().any(|known| !known.busy && known.next_try <= now)
+    }
+
+    /// When the next address may be dialled; never if there is none.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Time {
+        let waiting = self.known.values().filter(|known| !known.busy);
+        waiting.map(|known| known.next_try).min().unwrap_or(Time::NEVER)
+    }
+
+    /// A dialled address answered; how it was known.
+    pub fn handle_connected(&mut self, addr: SocketAddr) -> Origin {
+        self.known.get(&canonical_addr(addr)).map_or(Origin::User, |known| known.origin)
+    }
+
+    /// A dialled address did not answer.
+    pub fn handle_failed(&mut self, now: Time, addr: SocketAddr) {
+        let addr = canonical_addr(addr);
+        let Some(known) = self.known.get_mut(&addr) else { return };
+        known.busy = false;
+        known.failures = known.failures.saturating_add(1);
+        if known.origin == Origin::User {
+            known.next_try = now + USER_AGAIN * u32::from(known.failures).min(12);
+        } else if known.failures >= FAILURES_MAX {
+            self.known.remove(&addr);
+        } else {
+            known.next_try = now + BACKOFF * (1 << (known.failures - 1));
+        }
+    }
+
+    /// The connection to a dialled address ended; `was_good` if it was a peer of ours meanwhile.
+    pub fn handle_closed(&mut self, now: Time, addr: SocketAddr, was_good: bool) {
+        if !was_good {
+            return self.handle_failed(now, addr);
+        }
+        if let Some(known) = self.known.get_mut(&canonical_addr(addr)) {
+            known.busy = false;
+            known.failures = 0;
+            known.next_try = now + if known.origin == Origin::User { USER_AGAIN } else { AGAIN };
+        }
+    }
+
+    /// Everything may be dialled at once: the torrent starts anew.
+    pub fn reset(&mut self, now: Time) {
+        for known in self.known.values_mut() {
+            known.next_try = now;
+        }
+    }
+
+    /// This address is ourselves: never again.
+    pub fn mark_ourselves(&mut self, addr: SocketAddr) {
+        let addr = canonical_addr(addr);
+        self.known.remove(&addr);
+        if self.ourselves.len() < BANNED_MAX {
+            self.ourselves.insert(addr);
+        }
+    }
+
+    /// It sent corrupt data: it is not dialled, and not taken when it comes.
+    pub fn ban(&mut self, addr: SocketAddr) {
+        let who = ban_key(addr);
+        self.known.retain(|&addr, _| ban_key(addr) != who);
+        self.bans += 1;
+        self.banned.insert(Ban { when: self.bans, who });
+        if self.banned.len() > BANNED_MAX {
+            self.banned.pop_first();
+        }
+    }
+
+    /// True if it was banned.
+    #[must_use]
+    pub fn is_banned(&self, addr: SocketAddr) -> bool {
+        let who = ban_key(addr);
+        self.banned.iter().any(|ban| ban.who == who)
+    }
+}
+
+/// The network an address is counted under; none for loopback and private ones.
+fn network(addr: SocketAddr) -> Option<IpAddr> {
+    match addr.ip() {
+        IpAddr::V4(ip) if ip.is_loopback() || ip.is_private() || ip.is_link_local() => None,
+        IpAddr::V4(ip) => {
+            let [a, b, c, _] = ip.octets();
+            Some(IpAddr::from([a, b, c, 0]))
+        }
+        IpAddr::V6(ip) if ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local() => None,
+        IpAddr::V6(ip) => {
+            let mut octets = ip.octets();
+            octets[8..].fill(0);
+            Some(IpAddr::from(octets))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn candidates() -> Candidates {
+        Candidates::new(Rng::from_number(1))
+    }
+
+    #[test]
+    fn the_users_word_goes_first_and_is_tried_again_soon() {
+        let mut candidates = candidates();
+        candidates.add(Time::ZERO, addr("10.0.0.1:1"), Origin::Tracker);
+        candidates.add(Time::ZERO, addr("10.0.0.2:1"), Origin::User);
+        assert_eq!(candidates.next(Time::ZERO), Some(addr("10.0.0.2:1")));
+        assert_eq!(candidates.next(Time::ZERO), Some(addr("10.0.0.1:1")));
+        assert_eq!(candidates.next(Time::ZERO), None);
+        candidates.handle_failed(Time::ZERO, addr("10.0.0.2:1"));
+        candidates.handle_failed(Time::ZERO, addr("10.0.0.1:1"));
+        assert_eq!(candidates.poll_timeout(), Time::from_secs(5));
+        assert_eq!(candidates.next(Time::from_secs(5)), Some(addr("10.0.0.2:1")));
+        assert_eq!(candidates.next(Time::from_secs(29)), None);
+        assert_eq!(candidates.next(Time::from_secs(30)), Some(addr("10.0.0.1:1")));
+    }
+
+    #[test]
+    fn an_address_that_keeps_failing_is_forgotten() {
+        let mut candidates = candidates();
+        candidates.add(Time::ZERO, addr("10.0.0.1:1"), Origin::Tracker);
+        let mut now = Time::ZERO;
+        for _ in 0..FAILURES_MAX {
+            now = candidates.poll_timeout().max(now);
+            assert!(candidates.next(now).is_some());
+            candidates.handle_failed(now, addr("10.0.0.1:1"));
+        }
+        assert!(candidates.is_empty());
+    }
+
+    #[test]
+    fn nonsense_ourselves_and_the_banned_are_never_dialled() {
+        let mut candidates = candidates();
+        candidates.ban(addr("10.0.0.9:5"));
+        candidates.mark_ourselves(addr("10.0.0.8:1"));
+        candidates.ban(addr("127.0.0.1:7"));
+        for bad in
+            ["0.0.0.0:1", "10.0.0.1:0", "224.0.0.1:1", "10.0.0.9:1", "10.0.0.8:1", "127.0.0.1:7", "[::ffff:10.0.0.9]:3"]
+        {
+            candidates.add(Time::ZERO, addr(bad), Origin::Tracker);
+        }
+        assert!(candidates.is_empty(), "{candidates:?}");
+        assert!(!candidates.is_banned(addr("127.0.0.1:8")), "loopback peers are told apart by their port");
+    }
+
+    #[test]
+    fn one_network_is_not_flooded_and_the_table_is_bounded() {
+        let mut candidates = candidates();
+        for port in 1..=5000 {
+            candidates.add(Time::ZERO, SocketAddr::from(([203, 0, 113, 7], port)), Origin::Tracker);
+        }
+        assert_eq!(candidates.known.len(), CANDIDATES_MAX);
+        let dialled = std::iter::from_fn(|| candidates.next(Time::from_secs(1))).count();
+        assert_eq!(dialled, DIALS_PER_NETWORK_MAX as usize);
+        assert!(candidates.next(Time::from_secs(61)).is_some());
+    }
+
+    #[test]
+    fn a_good_peer_that_left_is_tried_again_after_a_while() {
+        let mut candidates = candidates();
+        candidates.add(Time::ZERO, addr("10.0.0.1:1"), Origin::Tracker);
+        candidates.next(Time::ZERO);
+        assert_eq!(candidates.handle_connected(addr("10.0.0.1:1")), Origin::Tracker);
+        candidates.handle_closed(Time::from_secs(10), addr("10.0.0.1:1"), true);
+        assert_eq!(candidates.next(Time::from_secs(69)), None);
+        assert!(candidates.next(Time::from_secs(70)).is_some());
+    }
+}

@@ -1,16 +1,25 @@
-//! The torrent layer.
+//! One torrent: what it knows and decides. It knows no sockets.
+//!
+//! `torrent` routes between the parts; its rooms are `peers`, `download`, `upload`, `check`, `persist`, `settings` and `report`. The
+//! parts that know nothing of one another: `layout`, `picker`, `partial`, `blame`, `choker`, `candidates`, `announces`.
 
 pub mod announces;
+pub mod blame;
 pub mod candidates;
+mod check;
 pub mod choker;
 pub mod command;
 pub mod create;
+pub mod download;
 pub mod layout;
 pub mod partial;
 pub mod peers;
+mod persist;
 pub mod picker;
-pub mod resume;
+mod report;
+pub mod settings;
+
 pub mod snapshot;
 #[expect(clippy::module_inception, reason = "the torrent itself, among its parts")]
 pub mod torrent;
-pub mod verify;
+mod upload;

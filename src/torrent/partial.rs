@@ -1,1 +1,405 @@
-//! (partial)
+//! Pieces in progress: which block was asked of whom, who is writing it, and the hash as far as it has come.
+//!
+//! **One writer a block**: several peers may be asked for one block in the end game, but only one may be landing it; the
+//! payload of a second one is refused, unless the first has stalled. Payload that continues a piece's prefix is hashed at
+//! once; the rest of a piece is read back when it is full.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::base::bitfield::Bitfield;
+use crate::base::geometry::{Block, Geometry, Piece};
+use crate::base::hash::{PieceHash, PieceHasher};
+use crate::base::ids::ConnId;
+use crate::base::time::Time;
+
+/// Peers that are asked for one block at the same time, in the end game; nobody more is.
+pub const REQUESTERS_MAX: usize = 3;
+/// Blocks of all pieces in progress together; beyond it no piece is started until one is done (one always may be).
+pub const BLOCKS_MAX: usize = 64 * 1024;
+/// A block whose payload has not come on for so long may be landed by another peer.
+pub const LANDING_STALL: Duration = Duration::from_secs(10);
+
+/// Where a stored block came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockSource {
+    /// Who sent it; none if it was on the disk when we started.
+    pub from: Option<SocketAddr>,
+    /// CRC-32C of its bytes, to tell later whether it was the corrupt one; meaningless without a sender.
+    pub crc: u32,
+}
+
+/// Who may be asked for a piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Parole {
+    /// Anybody.
+    Anyone,
+    /// One peer alone, so that it is clear who sent what; the first that asks.
+    First,
+    /// This one.
+    Only(ConnId),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Missing,
+    Landing { by: ConnId, from: SocketAddr, got: u32, since: Time },
+    Stored { from: Option<SocketAddr> },
+}
+
+#[derive(Debug, Clone, Copy)]
+struct BlockState {
+    stage: Stage,
+    asked: [Option<ConnId>; REQUESTERS_MAX],
+    crc: u32,
+}
+
+impl BlockState {
+    const NEW: Self = Self { stage: Stage::Missing, asked: [None; REQUESTERS_MAX], crc: 0 };
+
+    fn is_free(&self) -> bool {
+        self.stage == Stage::Missing && self.asked.iter().all(Option::is_none)
+    }
+
+    fn forget(&mut self, conn: ConnId) {
+        self.asked.iter_mut().filter(|asked| **asked == Some(conn)).for_each(|asked| *asked = None);
+    }
+}
+
+/// A running hash, and as it was where the block that is being hashed begins: a sender that goes away in the middle of
+/// it takes its half back.
+#[derive(Debug, Clone)]
+struct Running {
+    hasher: PieceHasher,
+    /// Bytes of the piece that were hashed.
+    len: u32,
+}
+
+#[derive(Debug)]
+struct Partial {
+    blocks: Box<[BlockState]>,
+    stored: u32,
+    /// Blocks that nobody was asked for.
+    free: u32,
+    running: Running,
+    at_block: Running,
+    parole: Parole,
+}
+
+/// All pieces in progress of one torrent.
+#[derive(Debug)]
+pub struct Partials {
+    geometry: Geometry,
+    pieces: BTreeMap<Piece, Partial>,
+    blocks: usize,
+    /// The piece that each peer was last asked for, so that pieces are finished before others are begun.
+    last: BTreeMap<ConnId, Piece>,
+}
+
+impl Partials {
+    /// None.
+    #[must_use]
+    pub fn new(geometry: Geometry) -> Self {
+        Self { geometry, pieces: BTreeMap::new(), blocks: 0, last: BTreeMap::new() }
+    }
+
+    /// Begins `piece`. On `parole` all of it is asked of one peer, so that a second failure has one name.
+    pub fn start(&mut self, piece: Piece, hash: PieceHash, parole: bool) {
+        let count = self.geometry.blocks_of(piece);
+        let running = Running { hasher: hash.hasher(), len: 0 };
+        let partial = Partial {
+            blocks: vec![BlockState::NEW; count as usize].into_boxed_slice(),
+            stored: 0,
+            free: count,
+            at_block: running.clone(),
+            running,
+            parole: if parole { Parole::First } else { Parole::Anyone },
+        };
+        self.blocks += count as usize;
+        let old = self.pieces.insert(piece, partial);
+        assert!(old.is_none(), "piece {} was in progress already", piece.0);
+    }
+
+    /// Begins `piece` with blocks that are on the disk.
+    pub fn restore(&mut self, piece: Piece, hash: PieceHash, blocks: &Bitfield) {
+        self.start(piece, hash, false);
+        let partial = self.pieces.get_mut(&piece).expect("it was just started");
+        for (state, index) in partial.blocks.iter_mut().zip(0..) {
+            if blocks.get(index) {
+                state.stage = Stage::Stored { from: None };
+                partial.stored += 1;
+                partial.free -= 1;
+            }
+        }
+    }
+
+    /// True if `piece` is in progress.
+    #[must_use]
+    pub fn contains(&self, piece: Piece) -> bool {
+        self.pieces.contains_key(&piece)
+    }
+
+    /// No further piece should be started now.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.blocks >= BLOCKS_MAX
+    }
+
+    /// Chooses up to `count` blocks that nobody was asked for and notes that `conn` is: of the piece it was asked for last,
+    /// then of those that are nearest to being full.
+    pub fn ask(&mut self, conn: ConnId, count: usize, may_ask: impl Fn(Piece) -> bool, chosen: &mut Vec<Block>) {
+        let mut left = count;
+        if let Some(&last) = self.last.get(&conn)
+            && may_ask(last)
+        {
+            left -= self.ask_of(conn, last, left, chosen);
+        }
+        while left > 0 {
+            let open = self.pieces.iter().filter(|(piece, partial)| partial.is_open_to(conn) && may_ask(**piece));
+            let Some(piece) = open.min_by_key(|(piece, partial)| (partial.free, **piece)).map(|(&piece, _)| piece)
+            else {
+                return;
+            };
+            left -= self.ask_of(conn, piece, left, chosen);
+        }
+    }
+
+    fn ask_of(&mut self, conn: ConnId, piece: Piece, count: usize, chosen: &mut Vec<Block>) -> usize {
+        let Some(partial) = self.pieces.get_mut(&piece).filter(|partial| partial.is_open_to(conn)) else { return 0 };
+        if partial.parole == Parole::First {
+            partial.parole = Parole::Only(conn);
+        }
+        let free = partial.blocks.iter_mut().zip(0..).filter(|(state, _)| state.is_free());
+        let mut asked = 0;
+        for (state, index) in free.take(count) {
+            state.asked[0] = Some(conn);
+            chosen.push(self.geometry.block(piece, index));
+            asked += 1;
+        }
+        partial.free -= u32::try_from(asked).expect("no more than there are blocks");
+        self.last.insert(conn, piece);
+        asked
+    }
+
+    /// The end game: chooses up to `count` blocks that others were asked for and have not begun to send, and notes that
+    /// `conn` is asked as well.
+    pub fn ask_again(&mut self, conn: ConnId, count: usize, may_ask: impl Fn(Piece) -> bool, chosen: &mut Vec<Block>) {
+        let mut left = count;
+        for (&piece, partial) in self.pieces.iter_mut().filter(|(piece, _)| may_ask(**piece)) {
+            if partial.parole != Parole::Anyone {
+                continue;
+            }
+            for (state, index) in partial.blocks.iter_mut().zip(0..) {
+                if left == 0 {
+                    return;
+                }
+                let place = state.asked.iter().position(Option::is_none);
+                if let Some(place) = place
+                    && state.stage == Stage::Missing
+                    && !state.is_free()
+                    && !state.asked.contains(&Some(conn))
+                {
+                    state.asked[place] = Some(conn);
+                    chosen.push(self.geometry.block(piece, index));
+                    left -= 1;
+                }
+            }
+        }
+    }
+
+    /// The payload of `block` begins to come from `conn`: true if it may be written.
+    pub fn land(&mut self, now: Time, block: Block, conn: ConnId, from: SocketAddr) -> bool {
+        let geometry = self.geometry;
+        let Some(index) = geometry.index_of(block) else { return false };
+        let Some(partial) = self.pieces.get_mut(&block.piece) else { return false };
+        if partial.blocks[index as usize].is_free() {
+            partial.free -= 1; // asked, given up, and it comes after all
+        }
+        match partial.blocks[index as usize].stage {
+            Stage::Stored { .. } => return false,
+            Stage::Landing { since, .. } if now.since(since) < LANDING_STALL => return false,
+            Stage::Landing { .. } => partial.take_back(&geometry, block),
+            Stage::Missing => {}
+        }
+        let state = &mut partial.blocks[index as usize];
+        state.stage = Stage::Landing { by: conn, from, got: 0, since: now };
+        state.crc = 0;
+        true
+    }
+
+    /// Payload of a block that `conn` is landing, in order; false if it is not (any more).
+    pub fn landed(&mut self, now: Time, block: Block, conn: ConnId, offset: u32, bytes: &[u8]) -> bool {
+        let Some(index) = self.geometry.index_of(block) else { return false };
+        let Some(partial) = self.pieces.get_mut(&block.piece) else { return false };
+        let state = &mut partial.blocks[index as usize];
+        let Stage::Landing { by, got, since, .. } = &mut state.stage else { return false };
+        let len = u32::try_from(bytes.len()).expect("no longer than a block");
+        if *by != conn || *got != offset || offset + len > block.len {
+            return false;
+        }
+        *got += len;
+        *since = now;
+        state.crc = crc32c::crc32c_append(state.crc, bytes);
+        if partial.running.len == block.offset + offset {
+            if offset == 0 {
+                partial.at_block = partial.running.clone();
+            }
+            partial.running.hasher.update(bytes);
+            partial.running.len += len;
+        }
+        true
+    }
+
+    /// `block` is whole and written; others who were asked for it are appended to `others`. False if it was not landing.
+    pub fn stored(&mut self, block: Block, conn: ConnId, others: &mut Vec<ConnId>) -> bool {
+        let Some(index) = self.geometry.index_of(block) else { return false };
+        let Some(partial) = self.pieces.get_mut(&block.piece) else { return false };
+        let state = &mut partial.blocks[index as usize];
+        match state.stage {
+            Stage::Landing { by, from, got, .. } if by == conn && got == block.len => {
+                state.stage = Stage::Stored { from: Some(from) };
+                others.extend(state.asked.iter().flatten().filter(|&&asked| asked != conn));
+                state.asked = [None; REQUESTERS_MAX];
+                partial.stored += 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// `conn` will not send `block`.
+    pub fn rejected(&mut self, block: Block, conn: ConnId) {
+        let Some(index) = self.geometry.index_of(block) else { return };
+        let Some(partial) = self.pieces.get_mut(&block.piece) else { return };
+        partial.release(index as usize, conn);
+        if partial.parole == Parole::Only(conn) {
+            partial.parole = Parole::First;
+        }
+    }
+
+    /// `conn` will send nothing more of what it was asked; what it had half sent counts for nothing.
+    pub fn lost(&mut self, conn: ConnId) {
+        self.last.remove(&conn);
+        let geometry = self.geometry;
+        for (&piece, partial) in &mut self.pieces {
+            for index in 0..partial.blocks.len() {
+                let is_landing = matches!(partial.blocks[index].stage, Stage::Landing { by, .. } if by == conn);
+                if is_landing {
+                    let block = geometry.block(piece, u32::try_from(index).expect("an index of a block"));
+                    partial.take_back(&geometry, block);
+                }
+                partial.release(index, conn);
+            }
+            if partial.parole == Parole::Only(conn) {
+                partial.parole = Parole::First;
+            }
+        }
+    }
+
+    /// True once every block of `piece` is stored.
+    #[must_use]
+    pub fn is_full(&self, piece: Piece) -> bool {
+        self.pieces.get(&piece).is_some_and(Partial::is_full)
+    }
+
+    /// The hash of a full piece, if all of it was hashed on arrival or read back since.
+    #[must_use]
+    pub fn hash(&self, piece: Piece) -> Option<PieceHash> {
+        let partial = self.pieces.get(&piece).filter(|partial| partial.is_full())?;
+        (partial.running.len == self.geometry.len_of(piece)).then(|| partial.running.hasher.clone().finish())
+    }
+
+    /// A full piece that must be read back: the piece, where to go on, and how many bytes (`len_max` at most).
+    #[must_use]
+    pub fn next_unread(&self, len_max: u32) -> Option<(Piece, u32, u32)> {
+        self.pieces.iter().find(|(_, partial)| partial.is_full()).map(|(&piece, partial)| {
+            let from = partial.running.len;
+            (piece, from, len_max.min(self.geometry.len_of(piece) - from))
+        })
+    }
+
+    /// The bytes that `next_unread` named.
+    pub fn handle_read(&mut self, piece: Piece, bytes: &[u8]) {
+        if let Some(partial) = self.pieces.get_mut(&piece) {
+            partial.running.hasher.update(bytes);
+            partial.running.len += u32::try_from(bytes.len()).expect("a slice");
+        }
+    }
+
+    /// Takes a piece out; where each of its blocks came from.
+    pub fn take(&mut self, piece: Piece) -> Option<Vec<BlockSource>> {
+        let partial = self.pieces.remove(&piece)?;
+        self.blocks -= partial.blocks.len();
+        let source = |state: &BlockState| BlockSource {
+            from: if let Stage::Stored { from } = state.stage { from } else { None },
+            crc: state.crc,
+        };
+        Some(partial.blocks.iter().map(source).collect())
+    }
+
+    /// Pieces with stored blocks, and which those are: what the resume record keeps.
+    #[must_use]
+    pub fn stored_blocks(&self) -> Vec<(Piece, Bitfield)> {
+        let begun = self.pieces.iter().filter(|(_, partial)| partial.stored > 0);
+        begun.map(|(&piece, partial)| (piece, partial.stored_field())).collect()
+    }
+
+    /// What must hold at any time.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn check(&self) {
+        let mut blocks = 0;
+        for (piece, partial) in &self.pieces {
+            let stored = partial.blocks.iter().filter(|state| matches!(state.stage, Stage::Stored { .. })).count();
+            let free = partial.blocks.iter().filter(|state| state.is_free()).count();
+            assert_eq!(stored, partial.stored as usize, "stored blocks of piece {}", piece.0);
+            assert_eq!(free, partial.free as usize, "free blocks of piece {}", piece.0);
+            assert!(partial.running.len <= self.geometry.len_of(*piece));
+            blocks += partial.blocks.len();
+        }
+        assert_eq!(blocks, self.blocks);
+    }
+}
+
+impl Partial {
+    fn is_full(&self) -> bool {
+        self.stored as usize == self.blocks.len()
+    }
+
+    fn is_open_to(&self, conn: ConnId) -> bool {
+        self.free > 0 && (matches!(self.parole, Parole::Anyone | Parole::First) || self.parole == Parole::Only(conn))
+    }
+
+    /// Gives up a request of `conn`.
+    fn release(&mut self, index: usize, conn: ConnId) {
+        let state = &mut self.blocks[index];
+        let was_free = state.is_free();
+        state.forget(conn);
+        self.free += u32::from(state.is_free() && !was_free);
+    }
+
+    /// A landing block counts for nothing any more.
+    fn take_back(&mut self, geometry: &Geometry, block: Block) {
+        let index = geometry.index_of(block).expect("it is one of ours") as usize;
+        self.blocks[index].stage = Stage::Missing;
+        self.free += u32::from(self.blocks[index].is_free());
+        if self.running.len > block.offset {
+            self.running = self.at_block.clone();
+        }
+    }
+
+    fn stored_field(&self) -> Bitfield {
+        let mut field = Bitfield::new(u32::try_from(self.blocks.len()).expect("blocks of a piece"));
+        for (state, index) in self.blocks.iter().zip(0..) {
+            if matches!(state.stage, Stage::Stored { .. }) {
+                field.set(index);
+            }
+        }
+        field
+    }
+}
+
+#[cfg(test)]
+mod tests;

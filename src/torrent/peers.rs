@@ -1,1 +1,435 @@
-//! (peers)
+//! The peers of a torrent: coming, introducing themselves, going; and what each of them has.
+
+use std::net::SocketAddr;
+
+use crate::base::bitfield::Bitfield;
+use crate::base::geometry::Piece;
+use crate::base::ids::ConnId;
+use crate::base::time::Time;
+use crate::codec::extension::{ExtensionHandshake, ExtensionIds, ExtensionKind};
+use crate::codec::wire::Handshake;
+use crate::protocol::peer::{Event, Hello, Peer, UPLOADS_MAX};
+use crate::torrent::candidates::Origin;
+use crate::torrent::command::{Refusal, RefusalKind};
+use crate::torrent::download::Landing;
+use crate::torrent::torrent::{Ask, TICK, Torrent};
+
+/// What a torrent knows of one connection.
+#[derive(Debug)]
+pub(crate) struct TorrentPeer {
+    pub(crate) machine: Peer,
+    pub(crate) addr: SocketAddr,
+    pub(crate) origin: Origin,
+    pub(crate) incoming: bool,
+    /// Handshakes were exchanged.
+    pub(crate) established: bool,
+    /// What it has. No allocation until it says so.
+    pub(crate) field: Bitfield,
+    pub(crate) connected_at: Time,
+    /// It let us wait when it was last looked at.
+    pub(crate) snubbed: bool,
+    /// Its id, to find it twice.
+    pub(crate) peer_id: [u8; 20],
+}
+
+impl TorrentPeer {
+    pub(crate) fn is_seed(&self) -> bool {
+        !self.field.is_empty() && self.field.is_full()
+    }
+}
+
+/// Why the torrent will not have a peer. The connection is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unwelcome {
+    /// It is ourselves.
+    Ourselves,
+    /// It is connected already.
+    Twice,
+    /// There are enough.
+    Full,
+    /// It has sent corrupt pieces.
+    Banned,
+    /// The torrent is not running.
+    Stopped,
+    /// Its `info` is another one than ours: another wire hash, or another `st-id`.
+    OtherTorrent,
+}
+
+impl Torrent {
+    /// How many peers are connected.
+    #[must_use]
+    pub fn peer_count(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// The protocol machine of a peer, for the pump.
+    pub fn machine(&mut self, conn: ConnId) -> Option<&mut Peer> {
+        self.peers.get_mut(&conn).map(|peer| &mut peer.machine)
+    }
+
+    /// How we introduce ourselves.
+    #[must_use]
+    pub fn hello(&self) -> Hello {
+        Hello { info_hash: self.info_hash(), peer_id: self.peer_id }
+    }
+
+    /// The next address to dial; the caller makes the connection and calls `handle_dialled` or `handle_dial_failed`.
+    pub fn next_candidate(&mut self, now: Time) -> Option<SocketAddr> {
+        if !self.running || self.peers.len() + self.dialling >= self.connections_max {
+            return None;
+        }
+        let addr = self.candidates.next(now)?;
+        self.dialling += 1;
+        Some(addr)
+    }
+
+    /// The connection to `addr` stands.
+    ///
+    /// # Errors
+    /// It is not wanted any more.
+    pub fn handle_dialled(&mut self, now: Time, conn: ConnId, addr: SocketAddr) -> Result<(), Unwelcome> {
+        self.dialling -= 1;
+        let origin = self.candidates.handle_connected(addr);
+        self.may_join(addr)?;
+        let machine = Peer::dialled(now, self.hello());
+        self.join(now, conn, machine, addr, origin, false);
+        Ok(())
+    }
+
+    /// The connection to `addr` could not be made.
+    pub fn handle_dial_failed(&mut self, now: Time, addr: SocketAddr) {
+        self.dialling -= 1;
+        self.candidates.handle_failed(now, addr);
+    }
+
+    /// A peer that connected to us asks for this torrent; `machine` has read its handshake and not answered it.
+    ///
+    /// # Errors
+    /// It is not wanted.
+    pub fn handle_incoming(
+        &mut self,
+        now: Time,
+        conn: ConnId,
+        machine: Box<Peer>,
+        addr: SocketAddr,
+        handshake: &Handshake,
+    ) -> Result<(), Unwelcome> {
+        if !self.running {
+            return Err(Unwelcome::Stopped);
+        }
+        self.may_join(addr)?;
+        let mut machine = *machine;
+        machine.greet(now, self.hello());
+        self.join(now, conn, machine, addr, Origin::Incoming, true);
+        self.establish(now, conn, handshake)
+    }
+
+    fn may_join(&self, addr: SocketAddr) -> Result<(), Unwelcome> {
+        if !self.running {
+            return Err(Unwelcome::Stopped);
+        }
+        if self.candidates.is_banned(addr) {
+            return Err(Unwelcome::Banned);
+        }
+        if self.peers.len() >= self.connections_max {
+            return Err(Unwelcome::Full);
+        }
+        Ok(())
+    }
+
+    fn join(&mut self, now: Time, conn: ConnId, machine: Peer, addr: SocketAddr, origin: Origin, incoming: bool) {
+        let mut machine = machine;
+        machine.set_pieces(self.geometry().pieces());
+        let peer = TorrentPeer {
+            machine,
+            snubbed: false,
+            addr,
+            origin,
+            incoming,
+            established: false,
+            field: Bitfield::default(),
+            connected_at: now,
+            peer_id: [0; 20],
+        };
+        self.peers.insert(conn, peer);
+        self.asks.push_back(Ask::Wake(conn));
+        self.tick_at = self.tick_at.min(now + TICK);
+    }
+
+    /// The other end's handshake is here: finds ourselves and peers that come twice, then says what we have.
+    fn establish(&mut self, now: Time, conn: ConnId, handshake: &Handshake) -> Result<(), Unwelcome> {
+        let result = self.examine(conn, handshake);
+        if let Err(unwelcome) = result {
+            if unwelcome == Unwelcome::Ourselves
+                && let Some(peer) = self.peers.get(&conn)
+                && !peer.incoming
+            {
+                self.candidates.mark_ourselves(peer.addr);
+            }
+            self.forget_peer(now, conn);
+            return Err(unwelcome);
+        }
+        let peer = self.peers.get_mut(&conn).expect("it was just examined");
+        peer.established = true;
+        peer.peer_id = handshake.peer_id;
+        if peer.machine.is_extended() {
+            let port = self.listen.first().map(SocketAddr::port).filter(|_| !peer.incoming);
+            peer.machine.send_extension_handshake(&ExtensionHandshake {
+                ids: ExtensionIds::of(&[ExtensionKind::DontHave]),
+                client: Some(concat!("SwarmTorrent ", env!("CARGO_PKG_VERSION")).as_bytes()),
+                port,
+                your_ip: Some(peer.addr.ip()),
+                reqq: u32::try_from(UPLOADS_MAX).ok(),
+                upload_only: Some(self.layout.is_finished(&self.have)),
+                st_id: self.meta.st_id,
+                ..ExtensionHandshake::default()
+            });
+        }
+        peer.machine.send_field(&self.have);
+        self.asks.push_back(Ask::Wake(conn));
+        Ok(())
+    }
+
+    fn examine(&self, conn: ConnId, handshake: &Handshake) -> Result<(), Unwelcome> {
+        if handshake.info_hash != self.info_hash() {
+            return Err(Unwelcome::OtherTorrent);
+        }
+        if handshake.peer_id == self.peer_id {
+            return Err(Unwelcome::Ourselves);
+        }
+        let twice =
+            |(&id, peer): (&ConnId, &TorrentPeer)| id != conn && peer.established && peer.peer_id == handshake.peer_id;
+        if self.peers.iter().any(twice) { Err(Unwelcome::Twice) } else { Ok(()) }
+    }
+
+    /// Something came from a peer. What it returns is payload that must be written before anything else is told.
+    ///
+    /// # Errors
+    /// The peer is not wanted any more and was forgotten.
+    pub fn handle_peer_event<'b>(
+        &mut self,
+        now: Time,
+        conn: ConnId,
+        event: Event<'b>,
+    ) -> Result<Option<Landing<'b>>, Unwelcome> {
+        match event {
+            Event::Handshake(handshake) => self.establish(now, conn, &handshake)?,
+            Event::BlockHead(block) => self.handle_head(now, conn, block),
+            Event::BlockBytes { block, offset, bytes, last } => {
+                return Ok(self.handle_bytes(now, conn, block, offset, bytes, last));
+            }
+            Event::Waste(len) => {
+                self.down.add(now, u64::from(len));
+                self.wasted += u64::from(len);
+            }
+            Event::Bitfield(bytes) => {
+                if let Some(field) = Bitfield::from_bytes(bytes, self.geometry().pieces()) {
+                    self.replace_field(now, conn, field);
+                }
+            }
+            Event::HaveAll => self.replace_field(now, conn, Bitfield::full(self.geometry().pieces())),
+            Event::HaveNone => self.replace_field(now, conn, Bitfield::new(self.geometry().pieces())),
+            Event::Have(piece) => self.handle_have(now, conn, piece),
+            Event::DontHave(piece) => self.handle_dont_have(conn, piece),
+            Event::Unchoke => self.fill_requests(now, conn),
+            Event::Choke => self.handle_choked(now, conn),
+            Event::Reject(block) => self.handle_rejected(now, conn, block),
+            Event::AllowedFast(_) => self.fill_requests(now, conn),
+            Event::Interested | Event::NotInterested => self.handle_interest(now, conn),
+            Event::Request(block) => self.handle_request(conn, block),
+            Event::ExtensionHandshake(theirs) => return self.handle_extension_handshake(now, conn, &theirs),
+            Event::Cancel(_) | Event::Suggest(_) | Event::Port(_) | Event::Extended { .. } => {}
+        }
+        Ok(None)
+    }
+
+    fn handle_extension_handshake<'b>(
+        &mut self,
+        now: Time,
+        conn: ConnId,
+        theirs: &ExtensionHandshake<'_>,
+    ) -> Result<Option<Landing<'b>>, Unwelcome> {
+        let differs = |theirs| self.meta.st_id.is_some_and(|ours| ours != theirs);
+        if theirs.st_id.is_some_and(differs) {
+            self.forget_peer(now, conn);
+            return Err(Unwelcome::OtherTorrent);
+        }
+        let Some(peer) = self.peers.get_mut(&conn) else { return Ok(None) };
+        if let Some(port) = theirs.port
+            && peer.incoming
+        {
+            self.candidates.add(now, SocketAddr::new(peer.addr.ip(), port), Origin::Incoming);
+        }
+        Ok(None)
+    }
+
+    /// The connection of a peer ended.
+    pub fn handle_peer_closed(&mut self, now: Time, conn: ConnId) {
+        self.forget_peer(now, conn);
+    }
+
+    /// Drops a peer from our side.
+    pub(crate) fn drop_peer(&mut self, now: Time, conn: ConnId) {
+        if self.forget_peer(now, conn) {
+            self.asks.push_back(Ask::Drop(conn));
+        }
+    }
+
+    pub(crate) fn drop_all_peers(&mut self, now: Time) {
+        let conns: Vec<ConnId> = self.peers.keys().copied().collect();
+        for conn in conns {
+            self.drop_peer(now, conn);
+        }
+    }
+
+    /// Drops the peer at `addr` and takes it never again.
+    pub(crate) fn ban(&mut self, now: Time, addr: SocketAddr) {
+        log::info!("{}: {addr} sent corrupt data and is banned", self.display_name());
+        self.candidates.ban(addr);
+        let banned = |peer: &TorrentPeer| self.candidates.is_banned(peer.addr);
+        let conns: Vec<ConnId> = self.peers.iter().filter(|(_, peer)| banned(peer)).map(|(&conn, _)| conn).collect();
+        for conn in conns {
+            self.drop_peer(now, conn);
+        }
+    }
+
+    /// The user wants this peer dialled now.
+    ///
+    /// # Errors
+    /// The torrent is not running.
+    pub fn connect(&mut self, now: Time, addr: SocketAddr) -> Result<(), Refusal> {
+        if !crate::base::addr::is_dialable(addr) {
+            return Err(Refusal::new(RefusalKind::Invalid, format!("{addr} is no address that a peer can have")));
+        }
+        self.candidates.add(now, addr, Origin::User);
+        if self.running {
+            self.look_for_peers(now);
+            self.tick_at = self.tick_at.min(now + TICK);
+        }
+        Ok(())
+    }
+
+    /// Our end of a connection.
+    pub fn handle_local_addr(&mut self, local: SocketAddr) {
+        self.candidates.set_local(local);
+    }
+
+    fn forget_peer(&mut self, now: Time, conn: ConnId) -> bool {
+        let Some(peer) = self.peers.remove(&conn) else { return false };
+        if let Some(download) = &mut self.download {
+            download.handle_peer_gone(conn, &peer.field);
+        }
+        self.downloaded_from(&peer);
+        self.choker.handle_gone(now, conn);
+        self.candidates.handle_closed(now, peer.addr, peer.established);
+        self.tick_at = self.tick_at.min(now + TICK);
+        true
+    }
+
+    fn downloaded_from(&mut self, peer: &TorrentPeer) {
+        log::debug!(
+            "{}: {} left after {} bytes in, {} out",
+            self.display_name(),
+            peer.addr,
+            peer.machine.down().total_bytes(),
+            peer.machine.up().total_bytes()
+        );
+    }
+
+    fn replace_field(&mut self, now: Time, conn: ConnId, field: Bitfield) {
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        let old = std::mem::replace(&mut peer.field, field);
+        if let Some(download) = &mut self.download {
+            download.picker.remove_field(&old);
+            download.picker.add_field(&peer.field);
+        }
+        self.consider_interest(now, conn);
+    }
+
+    fn handle_have(&mut self, now: Time, conn: ConnId, piece: Piece) {
+        let geometry = self.geometry();
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        if !geometry.contains(piece) {
+            return;
+        }
+        if peer.field.is_empty() {
+            peer.field = Bitfield::new(geometry.pieces());
+        }
+        if peer.field.set(piece.0) {
+            if let Some(download) = &mut self.download {
+                download.picker.add_piece(piece);
+            }
+            if !self.have.get(piece.0) {
+                self.consider_interest(now, conn);
+            }
+        }
+    }
+
+    fn handle_dont_have(&mut self, conn: ConnId, piece: Piece) {
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        if peer.field.get(piece.0) {
+            peer.field.clear(piece.0);
+            if let Some(download) = &mut self.download {
+                download.picker.remove_piece(piece);
+            }
+        }
+    }
+
+    /// Says whether we want anything of a peer, and asks for it; parts with peers that can give nothing and want nothing.
+    pub(crate) fn consider_interest(&mut self, now: Time, conn: ConnId) {
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        let wants = self.download.is_some() && !peer.field.is_empty() && self.layout.wants_of(&peer.field, &self.have);
+        if wants != peer.machine.am_interested() {
+            if wants {
+                peer.machine.interest();
+            } else {
+                peer.machine.uninterest();
+            }
+            self.asks.push_back(Ask::Wake(conn));
+        }
+        if wants {
+            self.fill_requests(now, conn);
+        } else if peer.is_seed() && self.download.is_none() && self.running {
+            self.drop_peer(now, conn); // two seeders have nothing to say to one another
+        }
+    }
+
+    /// Deadlines of all peers; interest where pieces came; requests where there is room.
+    pub(crate) fn tick_peers(&mut self, now: Time) {
+        let conns: Vec<ConnId> = self.peers.keys().copied().collect();
+        for conn in conns {
+            let peer = self.peers.get_mut(&conn).expect("ticks drop only the peer they look at");
+            if let Err(error) = peer.machine.handle_timeout(now) {
+                log::debug!("{}: {} dropped: {error:?}", self.meta.info_hash, peer.addr);
+                self.drop_peer(now, conn);
+                continue;
+            }
+            if !peer.machine.outbuf().is_empty() {
+                self.asks.push_back(Ask::Wake(conn));
+            }
+            let snubbed = peer.machine.is_snubbed(now);
+            if std::mem::replace(&mut peer.snubbed, snubbed) != snubbed && snubbed {
+                self.handle_snubbed(now, conn);
+            }
+            self.consider_interest(now, conn);
+        }
+    }
+
+    /// Asks for connections while there are too few and somebody to dial.
+    pub(crate) fn look_for_peers(&mut self, now: Time) {
+        if self.running && self.peers.len() + self.dialling < self.connections_max && self.candidates.is_due(now) {
+            self.asks.push_back(Ask::Dial);
+        }
+    }
+
+    /// Addresses that somebody told us.
+    pub fn add_candidates(&mut self, now: Time, addrs: &[SocketAddr], origin: Origin) {
+        for &addr in addrs {
+            self.candidates.add(now, addr, origin);
+        }
+        if self.running {
+            self.look_for_peers(now);
+            self.tick_at = self.tick_at.min(now + TICK);
+        }
+    }
+}

@@ -1,1 +1,549 @@
-//! (torrent)
+//! One torrent: its parts, the state it is in, and the routes between the parts.
+//!
+//! It decides and reports. What it wants from outside comes out of [`Torrent::poll_ask`]; what happens outside is told to
+//! it by the methods in its rooms: `joining` (peers come and go), `download`, `upload`, `check`, `persist`, `settings`,
+//! `report`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::base::bitfield::Bitfield;
+use crate::base::config::Config;
+use crate::base::geometry::{Geometry, Piece, Span};
+use crate::base::hash::{InfoHash, StId};
+use crate::base::ids::{ConnId, StoreId};
+use crate::base::rate::{Bucket, Meter};
+use crate::base::rng::Rng;
+use crate::base::storage::{Content, Fault, FaultKind};
+use crate::base::time::Time;
+use crate::codec::metainfo::Metainfo;
+use crate::codec::udp_tracker::Announce;
+use crate::protocol::tracker::Outcome;
+use crate::torrent::announces::Announces;
+use crate::torrent::candidates::{Candidates, Origin};
+use crate::torrent::check::Check;
+use crate::torrent::choker::Choker;
+use crate::torrent::command::{AddOptions, Refusal, RefusalKind};
+use crate::torrent::download::Download;
+use crate::torrent::layout::Layout;
+use crate::torrent::peers::TorrentPeer;
+use crate::torrent::persist::Persistence;
+use crate::torrent::settings::Settings;
+use crate::torrent::snapshot::{Priority, State};
+
+/// How often a torrent with peers looks at all of them.
+pub(crate) const TICK: Duration = Duration::from_secs(1);
+/// How long after trouble with the disk it is tried again.
+pub const FAULT_RETRY: Duration = Duration::from_secs(10);
+
+/// What a torrent wants from outside.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ask {
+    /// Give this connection a turn: it may have something to send.
+    Wake(ConnId),
+    /// Close this connection; the torrent has forgotten it.
+    Drop(ConnId),
+    /// There are addresses to dial: call [`Torrent::next_candidate`] when a connection may be made.
+    Dial,
+    /// Make room for this piece, then call [`Torrent::handle_prepared`].
+    Prepare(Piece, ConnId),
+    /// This will be sent soon.
+    Expect(Span),
+    /// There is content to hash: call the methods of `check` in slices.
+    Work,
+    /// Make room for all that is wanted, then call [`Torrent::handle_allocated`].
+    Allocate,
+    /// Look whether the files are as they should be, then call [`Torrent::handle_probed`].
+    Probe,
+    /// Tell the storage which files are wanted.
+    Want,
+    /// Make durable what was written, then call `handle_synced`.
+    Sync,
+    /// Save [`Torrent::record`], then call `handle_saved`.
+    Save,
+}
+
+/// An announce to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnnounceRequest {
+    /// Which of the torrent's trackers, for `handle_announced`.
+    pub tracker: usize,
+    /// Its address.
+    pub url: String,
+    /// What it is told.
+    pub announce: Announce,
+    /// What it gave us to repeat.
+    pub tracker_id: Option<Vec<u8>>,
+}
+
+/// How a torrent begins.
+#[derive(Debug, Clone)]
+pub struct Begin {
+    /// The directory that holds its content.
+    pub dir: PathBuf,
+    /// Hash what is there first.
+    pub verify: bool,
+    /// When it was added, Unix seconds.
+    pub added: u64,
+    /// What the user asked for.
+    pub options: AddOptions,
+}
+
+/// What a torrent is busy with before peers matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Hashing what is on disk.
+    Checking,
+    /// Making room.
+    Allocating,
+    /// Everything else.
+    Ready,
+}
+
+/// One torrent. Invariants: a piece in `have` was hashed and matched; `download` is there exactly while a wanted piece is
+/// missing; a peer is in `peers` from its handshake (dialled: from its connection) until [`Ask::Drop`] or
+/// `handle_peer_closed`.
+#[derive(Debug)]
+pub struct Torrent {
+    pub(crate) meta: std::sync::Arc<Metainfo>,
+    pub(crate) dir: PathBuf,
+    pub(crate) added: u64,
+    pub(crate) finished: Option<u64>,
+    pub(crate) settings: Settings,
+    pub(crate) layout: Layout,
+    pub(crate) have: Bitfield,
+    pub(crate) peers: BTreeMap<ConnId, TorrentPeer>,
+    pub(crate) candidates: Candidates,
+    pub(crate) announces: Announces,
+    pub(crate) choker: Choker,
+    pub(crate) download: Option<Box<Download>>,
+    pub(crate) check: Option<Box<Check>>,
+    pub(crate) persistence: Persistence,
+    pub(crate) store: Option<StoreId>,
+    pub(crate) phase: Phase,
+    pub(crate) fault: Option<Fault>,
+    /// The user stopped it.
+    pub(crate) paused: bool,
+    /// It is not its turn.
+    pub(crate) queued: bool,
+    /// It talks to peers and trackers.
+    pub(crate) running: bool,
+    pub(crate) allocate_full: bool,
+    pub(crate) connections_max: usize,
+    /// Dialled, not yet connected.
+    pub(crate) dialling: usize,
+    pub(crate) peer_id: [u8; 20],
+    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) down: Meter,
+    pub(crate) up: Meter,
+    /// Totals of earlier runs.
+    pub(crate) downloaded_before: u64,
+    pub(crate) uploaded_before: u64,
+    pub(crate) wasted: u64,
+    /// Seconds between the Unix epoch and [`Time::ZERO`].
+    pub(crate) epoch_secs: u64,
+    pub(crate) down_bucket: Bucket,
+    pub(crate) up_bucket: Bucket,
+    pub(crate) rng: Rng,
+    /// Pieces in progress as the last run left them, until a download takes them over.
+    pub(crate) restored: Vec<(Piece, Bitfield)>,
+    pub(crate) key: u32,
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    /// Whether it may run, or counts as a download or a seed, is not what it was.
+    pub(crate) turn_changed: bool,
+    pub(crate) tick_at: Time,
+    pub(crate) retry_at: Time,
+    pub(crate) seeding_since: Time,
+    pub(crate) asks: VecDeque<Ask>,
+}
+
+impl Torrent {
+    /// A torrent that has nothing yet.
+    ///
+    /// # Errors
+    /// Refuses what `begin.options` cannot mean for these files.
+    pub fn new(
+        now: Time,
+        meta: std::sync::Arc<Metainfo>,
+        begin: Begin,
+        config: &Config,
+        mut rng: Rng,
+        peer_id: [u8; 20],
+    ) -> Result<Self, Refusal> {
+        let mut layout = Layout::new(std::sync::Arc::clone(&meta.files), meta.geometry);
+        if !begin.options.only.is_empty() {
+            select_only(&mut layout, &begin.options.only)?;
+        }
+        let announces = Announces::new(&meta.trackers, config.announce_to_all, rng.fork("announces"));
+        let settings = Settings {
+            label: begin.options.label.clone(),
+            sequential: begin.options.sequential,
+            ratio: config.ratio,
+            seed_time: config.seed_time,
+            ..Settings::default()
+        };
+        let mut torrent = Self {
+            dir: begin.dir,
+            added: begin.added,
+            finished: None,
+            settings,
+            have: Bitfield::new(meta.geometry.pieces()),
+            layout,
+            peers: BTreeMap::new(),
+            candidates: Candidates::new(rng.fork("candidates")),
+            announces,
+            choker: Choker::new(config.upload_slots, rng.fork("choker")),
+            download: None,
+            check: None,
+            persistence: Persistence::default(),
+            store: None,
+            phase: Phase::Ready,
+            fault: None,
+            paused: begin.options.paused,
+            queued: true,
+            running: false,
+            allocate_full: config.allocate_full,
+            connections_max: config.connections_per_torrent_max,
+            dialling: 0,
+            peer_id,
+            listen: config.listen.clone(),
+            down: Meter::default(),
+            up: Meter::default(),
+            downloaded_before: 0,
+            uploaded_before: 0,
+            wasted: 0,
+            epoch_secs: begin.added.saturating_sub(now.as_secs()),
+            down_bucket: Bucket::new(now, 0),
+            up_bucket: Bucket::new(now, 0),
+            key: rng.u32(),
+            rng,
+            restored: Vec::new(),
+            passed: 0,
+            failed: 0,
+            turn_changed: true,
+            tick_at: Time::NEVER,
+            retry_at: Time::NEVER,
+            seeding_since: Time::NEVER,
+            asks: VecDeque::new(),
+            meta,
+        };
+        if begin.verify {
+            torrent.begin_check();
+        }
+        Ok(torrent)
+    }
+
+    /// What the storage needs to know of it.
+    #[must_use]
+    pub fn content(&self) -> Content {
+        Content {
+            dir: self.dir.clone(),
+            files: std::sync::Arc::clone(&self.meta.files),
+            wanted: self.layout.wanted_files(),
+        }
+    }
+
+    /// The storage has its content under `store`.
+    pub fn handle_opened(&mut self, now: Time, store: StoreId) {
+        self.store = Some(store);
+        if self.check.is_some() {
+            self.asks.push_back(Ask::Work);
+        }
+        self.reconsider(now);
+    }
+
+    /// The wire hash.
+    #[must_use]
+    pub fn info_hash(&self) -> InfoHash {
+        self.meta.info_hash
+    }
+
+    /// The `st-id`, of a `.st`.
+    #[must_use]
+    pub fn st_id(&self) -> Option<StId> {
+        self.meta.st_id
+    }
+
+    /// The user's label, or empty.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        &self.settings.label
+    }
+
+    /// Its content in the storage.
+    #[must_use]
+    pub fn store(&self) -> Option<StoreId> {
+        self.store
+    }
+
+    pub(crate) fn geometry(&self) -> Geometry {
+        self.meta.geometry
+    }
+
+    pub(crate) fn all_pieces(&self) -> std::ops::Range<u32> {
+        0..self.geometry().pieces()
+    }
+
+    /// True when everything wanted is here.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.layout.is_finished(&self.have)
+    }
+
+    /// What it is doing, in the user's words.
+    #[must_use]
+    pub fn state(&self) -> State {
+        match &self.fault {
+            Some(Fault { kind: FaultKind::Full, .. }) => State::NoSpace,
+            Some(_) => State::Error,
+            None if self.check.is_some() && self.phase == Phase::Checking => State::Checking,
+            None if self.paused => State::Paused,
+            None if self.queued => State::Queued,
+            None if self.is_finished() => State::Seeding,
+            None => State::Downloading,
+        }
+    }
+
+    /// True if it would run were it its turn.
+    #[must_use]
+    pub fn wants_to_run(&self) -> bool {
+        !self.paused && self.fault.is_none() && self.phase != Phase::Checking && !self.has_seeded_enough()
+    }
+
+    /// It is its turn, or no longer.
+    pub fn set_queued(&mut self, now: Time, queued: bool) {
+        if self.queued != queued {
+            self.queued = queued;
+            self.reconsider(now);
+        }
+    }
+
+    /// True while it is not its turn.
+    #[must_use]
+    pub fn is_queued(&self) -> bool {
+        self.queued
+    }
+
+    /// When it was added, Unix seconds.
+    #[must_use]
+    pub fn added(&self) -> u64 {
+        self.added
+    }
+
+    /// True once after its claim to a turn may have changed.
+    pub fn turn_changed(&mut self) -> bool {
+        std::mem::take(&mut self.turn_changed)
+    }
+
+    /// The user stops it.
+    pub fn pause(&mut self, now: Time) {
+        self.paused = true;
+        self.turn_changed = true;
+        self.persistence.touch(now);
+        self.reconsider(now);
+    }
+
+    /// The user starts it; trouble with the disk is looked at anew.
+    pub fn resume(&mut self, now: Time) {
+        self.paused = false;
+        self.turn_changed = true;
+        self.settings.seeded_enough = false;
+        self.persistence.touch(now);
+        if self.fault.is_some() {
+            self.retry_at = now;
+        }
+        self.reconsider(now);
+    }
+
+    /// The user wants its trackers asked now; they are, as soon as their least intervals allow.
+    pub fn announce(&mut self, now: Time) {
+        self.announces.hurry(now);
+    }
+
+    /// Starts or stops talking, as the state of things demands.
+    pub(crate) fn reconsider(&mut self, now: Time) {
+        let should = self.wants_to_run() && !self.queued && self.store.is_some();
+        if should && self.phase == Phase::Ready && !self.running {
+            self.start(now);
+        } else if !should && self.running {
+            self.stop(now);
+        }
+    }
+
+    fn start(&mut self, now: Time) {
+        if !self.is_finished() {
+            if self.allocate_full && !self.persistence.allocated {
+                self.phase = Phase::Allocating;
+                self.asks.push_back(Ask::Allocate);
+                return;
+            }
+            self.begin_download();
+        }
+        self.running = true;
+        self.tick_at = now;
+        if self.is_finished() {
+            self.seeding_since = now;
+        }
+        self.candidates.reset(now);
+        self.announces.start(now, self.is_finished());
+    }
+
+    /// Everything wanted has room, or it has not.
+    pub fn handle_allocated(&mut self, now: Time, result: Result<(), Fault>) {
+        if self.phase == Phase::Allocating {
+            self.phase = Phase::Ready;
+        }
+        match result {
+            Ok(()) => {
+                self.persistence.allocated = true;
+                self.reconsider(now);
+            }
+            Err(fault) => self.fail(now, fault),
+        }
+    }
+
+    fn stop(&mut self, now: Time) {
+        self.running = false;
+        self.tick_at = Time::NEVER;
+        self.seeding_since = Time::NEVER;
+        self.drop_all_peers(now);
+        self.suspend_download();
+        self.announces.stop(now);
+        self.persistence.touch(now);
+    }
+
+    /// The disk's fault: this torrent stops, and looks again every while.
+    pub fn fail(&mut self, now: Time, fault: Fault) {
+        log::warn!("{}: {fault}", self.display_name());
+        self.fault = Some(fault);
+        self.retry_at = now + FAULT_RETRY;
+        self.check = None;
+        self.turn_changed = true;
+        self.reconsider(now);
+    }
+
+    /// The files are as they should be, or still are not.
+    pub fn handle_probed(&mut self, now: Time, result: Result<(), Fault>) {
+        let Some(old) = self.fault.take() else { return };
+        match result {
+            Err(fault) => {
+                self.fault = Some(fault);
+                self.retry_at = now + FAULT_RETRY;
+            }
+            Ok(()) => {
+                log::info!("{}: goes on", self.display_name());
+                self.retry_at = Time::NEVER;
+                self.turn_changed = true;
+                if old.kind == FaultKind::Full {
+                    self.reconsider(now);
+                } else {
+                    self.verify(now);
+                }
+            }
+        }
+    }
+
+    /// A timer of one of its parts has come.
+    pub fn handle_timeout(&mut self, now: Time) {
+        if self.retry_at <= now {
+            self.retry_at = now + FAULT_RETRY;
+            self.asks.push_back(Ask::Probe);
+        }
+        if self.persistence.poll_timeout() <= now {
+            self.persist(now);
+        }
+        self.announces.handle_timeout(now);
+        if self.tick_at <= now {
+            self.tick(now);
+            let idle = self.peers.is_empty() && self.candidates.poll_timeout().is_never();
+            self.tick_at = if !self.running || idle { Time::NEVER } else { now + TICK };
+        }
+    }
+
+    /// Once a second while there are peers: deadlines, interest, requests, the choker, new connections.
+    fn tick(&mut self, now: Time) {
+        self.tick_peers(now);
+        self.tick_choker(now);
+        self.look_for_peers(now);
+        self.consider_goals(now);
+    }
+
+    /// Stops seeding once the user's ratio or time is reached.
+    fn consider_goals(&mut self, now: Time) {
+        if !self.running || !self.is_finished() || self.settings.seeded_enough {
+            return;
+        }
+        let by_ratio = self.settings.ratio > 0.0 && self.ratio() >= self.settings.ratio;
+        let by_time = !self.settings.seed_time.is_zero() && now.since(self.seeding_since) >= self.settings.seed_time;
+        if by_ratio || by_time {
+            log::info!("{}: seeded enough", self.display_name());
+            self.settings.seeded_enough = true;
+            self.paused = true;
+            self.turn_changed = true;
+            self.reconsider(now);
+        }
+    }
+
+    pub(crate) fn has_seeded_enough(&self) -> bool {
+        self.settings.seeded_enough && self.is_finished()
+    }
+
+    /// When `handle_timeout` wants to be called, at the latest.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Time {
+        self.retry_at.min(self.persistence.poll_timeout()).min(self.announces.poll_timeout()).min(self.tick_at)
+    }
+
+    /// The next announce to make.
+    pub fn poll_announce(&mut self) -> Option<AnnounceRequest> {
+        let ask = self.announces.poll_ask()?;
+        let announce = Announce {
+            info_hash: self.info_hash(),
+            peer_id: self.peer_id,
+            downloaded: self.down.total_bytes(),
+            left: self.left_bytes(),
+            uploaded: self.up.total_bytes(),
+            event: ask.event,
+            key: self.key,
+            num_want: ask.num_want,
+            port: self.listen.first().map_or(0, SocketAddr::port),
+            path: String::new(),
+        };
+        Some(AnnounceRequest { tracker: ask.tracker, url: ask.url, announce, tracker_id: ask.tracker_id })
+    }
+
+    /// An announce has ended.
+    pub fn handle_announced(&mut self, now: Time, tracker: usize, outcome: Outcome) {
+        let peers = self.announces.handle_outcome(now, tracker, outcome);
+        self.add_candidates(now, &peers, Origin::Tracker);
+    }
+
+    /// The next thing it wants.
+    pub fn poll_ask(&mut self) -> Option<Ask> {
+        self.asks.pop_front()
+    }
+
+    /// Wanted bytes that are still missing, as trackers are told.
+    pub(crate) fn left_bytes(&self) -> u64 {
+        self.layout.wanted_bytes().saturating_sub(self.layout.have_wanted_bytes(&self.have))
+    }
+
+    /// Its name for the log: short, and safe to print.
+    pub(crate) fn display_name(&self) -> String {
+        crate::codec::control::escape(&self.meta.name).into_owned()
+    }
+}
+
+fn select_only(layout: &mut Layout, only: &[(usize, usize)]) -> Result<(), Refusal> {
+    let files = layout.files().len();
+    if let Some(&(_, last)) = only.iter().find(|&&(first, last)| first > last || last >= files) {
+        let message = format!("there is no file {last}; this torrent has files 0 to {}", files.saturating_sub(1));
+        return Err(Refusal::new(RefusalKind::Invalid, message));
+    }
+    let is_meant = |file: &usize| only.iter().any(|(first, last)| (first..=last).contains(&file));
+    layout.set_priorities((0..files).filter(|file| !is_meant(file)).map(|file| (file, Priority::Off)));
+    Ok(())
+}

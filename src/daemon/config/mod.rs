@@ -499,6 +499,20 @@ impl Settings {
         toml::to_string(self).expect("each setting has a TOML form")
     }
 
+    /// How content is kept. Descriptors that connections do not need may hold files.
+    #[must_use]
+    pub fn storage(&self, connections_max: usize) -> crate::storage::Settings {
+        crate::storage::Settings {
+            backend: match self.storage.backend {
+                Backend::Mmap => crate::storage::Backend::Mmap,
+                Backend::Pread => crate::storage::Backend::Pread,
+            },
+            min_free_bytes: self.limits.min_free_space,
+            mapped_max_bytes: self.limits.memory,
+            files_max: (connections_max / 4).clamp(32, 1024),
+        }
+    }
+
     /// What the engine is to know; the driver adds addresses as bound, name servers and hosts.
     #[must_use]
     pub fn engine(&self) -> Config {

@@ -1,0 +1,130 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::base::geometry::Span;
+
+/// A torrent of these files; `outer` is put before `info`, `inner` after `name`.
+fn torrent(files: &[(&str, u64)], inner: &str) -> Vec<u8> {
+    let total: u64 = files.iter().map(|(_, len)| len).sum();
+    let entries: String = files
+        .iter()
+        .map(|(path, len)| {
+            let parts: String = path.split('|').map(|part| format!("{}:{part}", part.len())).collect();
+            format!("d6:lengthi{len}e4:pathl{parts}ee")
+        })
+        .collect();
+    let pieces = "x".repeat(20 * total.div_ceil(16384) as usize);
+    format!("d4:infod5:filesl{entries}e4:name4:root{inner}12:piece lengthi16384e6:pieces{}:{pieces}ee", pieces.len())
+        .into_bytes()
+}
+
+fn problem(files: &[(&str, u64)]) -> String {
+    Metainfo::parse(&torrent(files, "")).unwrap_err().to_string()
+}
+
+#[test]
+fn the_worked_example_of_the_st_format_is_read_and_written_byte_for_byte() {
+    let mut bytes = b"d8:announce20:udp://127.0.0.1:69694:infod15:fragment lengthi16384e9:fragments32:".to_vec();
+    bytes.extend(
+        crate::base::hash::unhex::<32>("5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03").unwrap(),
+    );
+    bytes.extend(b"6:lengthi6e4:name9:hello.txt10:st versioni1ee8:trackers11:");
+    bytes.extend(crate::base::hash::unhex::<11>("000004 1b39047f00000100".replace(' ', "").as_str()).unwrap());
+    bytes.extend(b"e");
+    let meta = Metainfo::parse(&bytes).unwrap();
+    assert_eq!(meta.st_id.unwrap().to_string(), "d1ffad513fd9bb94abd949898d78ff902750460916bb7b43a1c290753c72861d");
+    assert_eq!(meta.info_hash.to_string(), "d1ffad513fd9bb94abd949898d78ff9027504609");
+    assert!(meta.is_pure && meta.is_single);
+    assert_eq!(meta.trackers, [["udp://127.0.0.1:6969"]]);
+    assert_eq!(meta.to_bytes(false), bytes);
+}
+
+#[test]
+fn files_are_laid_one_after_another_below_the_name() {
+    let meta = Metainfo::parse(&torrent(&[("a|b.txt", 20_000), ("empty", 0), ("c", 1)], "7:privatei1e")).unwrap();
+    let entries = meta.files.entries();
+    assert_eq!(entries[0].path, PathBuf::from("root/a/b.txt"));
+    assert_eq!(entries[2].span, Span { offset: 20_000, len: 1 });
+    assert_eq!((meta.geometry.pieces(), meta.pieces.len(), meta.name.as_str()), (2, 2, "root"));
+    assert!(meta.private);
+}
+
+#[test]
+fn paths_that_could_leave_their_directory_are_refused() {
+    for bad in ["..", ".", "a|..|b", "a/b", "/etc|passwd", "a\0b", "", "|"] {
+        let message = problem(&[(bad, 1)]);
+        assert!(message.contains("path of file 0"), "{bad:?}: {message}");
+    }
+    let long = "x".repeat(256);
+    assert!(problem(&[(&long, 1)]).contains("255"));
+    let deep = ["d"; 65].join("|");
+    assert!(problem(&[(&deep, 1)]).contains("64"));
+    let ok = ["d"; 64].join("|");
+    assert!(Metainfo::parse(&torrent(&[(&ok, 1)], "")).is_ok());
+}
+
+#[test]
+fn two_files_of_one_path_are_refused_and_so_is_a_file_in_a_files_place() {
+    assert!(problem(&[("a", 1), ("b", 1), ("a", 2)]).contains("taken"));
+    assert!(problem(&[("a|b", 1), ("a!", 1), ("a", 2)]).contains("taken"));
+    assert!(Metainfo::parse(&torrent(&[("a", 1), ("ab", 1), ("b|a", 1)], "")).is_ok());
+}
+
+#[test]
+fn lengths_beyond_sense_are_refused() {
+    for bad in [
+        "d4:infod6:lengthi-1e4:name1:x12:piece lengthi16384e6:pieces0:ee",
+        "d4:infod6:lengthi9007199254740992e4:name1:x12:piece lengthi16384e6:pieces0:ee",
+        "d4:infod6:lengthi1e4:name1:x12:piece lengthi0e6:pieces20:aaaaaaaaaaaaaaaaaaaaee",
+        "d4:infod6:lengthi1e4:name1:x12:piece lengthi4294967297e6:pieces20:aaaaaaaaaaaaaaaaaaaaee",
+        "d4:infod6:lengthi1e4:name1:x12:piece lengthi16384e6:pieces19:aaaaaaaaaaaaaaaaaaaee",
+        "d4:infod6:lengthi20000e4:name1:x12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaaee",
+        "d4:infod5:filesle6:lengthi1e4:name1:x12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaaee",
+        "de",
+        "i1e",
+        "d4:infoi1ee",
+    ] {
+        assert!(Metainfo::parse(bad.as_bytes()).is_err(), "{bad}");
+    }
+    let v2 = b"d4:infod9:file treede12:meta versioni2e4:name1:x12:piece lengthi16384eee";
+    assert_eq!(Metainfo::parse(v2), Err(MetainfoError::OnlyV2));
+    assert!(Metainfo::parse(&torrent(&[("a", 1 << 62), ("b", 1 << 62)][..0], "")).is_err(), "no files at all");
+}
+
+#[test]
+fn pad_files_and_symbolic_links_are_never_stored() {
+    let bytes = b"d4:infod5:filesld6:lengthi5e4:pathl1:aeed4:attr1:p6:lengthi16379e4:pathl4:.pad5:16379eed4:attr1:l6:lengthi0e4:pathl4:linke12:symlink pathl1:aeee4:name1:r12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaaee";
+    let meta = Metainfo::parse(bytes).unwrap();
+    let pads: Vec<_> = meta.files.entries().iter().map(|entry| entry.pad).collect();
+    assert_eq!(pads, [false, true, true]);
+    assert_eq!(meta.extras[2].attr, "l");
+}
+
+#[test]
+fn every_key_that_people_write_is_read_and_written_again() {
+    let mut bytes = b"d8:announce8:udp://a/13:announce-listll8:udp://a/e1:xe7:comment2:hi10:created by2:me13:creation datei5e8:encoding5:UTF-89:httpseedsl9:http://h/e4:info".to_vec();
+    let info = b"d6:lengthi1e6:md5sum32:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa4:name1:n12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaae";
+    bytes.extend_from_slice(info);
+    bytes.extend_from_slice(b"5:nodesll1:hi6881eee8:url-listl9:http://w/ee");
+    let meta = Metainfo::parse(&bytes).unwrap();
+    assert_eq!(meta.trackers, [["udp://a/"]]);
+    assert_eq!(
+        (meta.comment.as_deref(), meta.created_by.as_deref(), meta.creation_date),
+        (Some("hi"), Some("me"), Some(5))
+    );
+    assert_eq!((meta.web_seeds.len(), meta.http_seeds.len(), meta.nodes[0].1), (1, 1, 6881));
+    assert!(meta.extras[0].md5sum.is_some());
+    assert_eq!(Metainfo::parse(&meta.to_bytes(false)).unwrap(), meta);
+    assert_eq!(&*meta.info, info);
+}
+
+proptest! {
+    #[test]
+    fn flipped_and_cut_files_never_panic(at in 0..400_usize, byte: u8, cut in 0..500_usize) {
+        let mut bytes = torrent(&[("a|b", 20_000), ("c", 5)], "7:privatei1e");
+        let len = bytes.len();
+        bytes[at % len] = byte;
+        bytes.truncate(cut.max(1));
+        let _ = Metainfo::parse(&bytes);
+    }
+}

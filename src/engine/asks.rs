@@ -1,0 +1,203 @@
+//! What torrents want from outside, done: room, durability, connections, saved state; and the answers to jobs.
+
+use std::path::PathBuf;
+
+use crate::base::hash::InfoHash;
+use crate::base::ids::{JobId, StoreId, TorrentId};
+use crate::base::storage::{Fault, FaultKind, Job, Storage};
+use crate::base::time::Time;
+use crate::engine::{Effect, Engine, Timer};
+use crate::torrent::command::{Answer, Refusal, RefusalKind, Reply};
+use crate::torrent::torrent::{Ask, Torrent};
+
+/// What a job was for.
+#[derive(Debug, Clone)]
+pub(super) enum Purpose {
+    Allocate(TorrentId),
+    Sync(TorrentId),
+    Record(TorrentId),
+    Move(TorrentId, PathBuf),
+    /// The torrent is gone; its content follows.
+    Delete(StoreId),
+    /// Nobody waits for it.
+    Other(&'static str),
+}
+
+/// Where the metainfo of a torrent is kept, below the state directory.
+#[must_use]
+pub(super) fn metainfo_name(info_hash: InfoHash) -> PathBuf {
+    PathBuf::from(format!("torrents/{info_hash}.meta"))
+}
+
+/// Where the resume record of a torrent is kept, below the state directory.
+#[must_use]
+pub(super) fn record_name(info_hash: InfoHash) -> PathBuf {
+    PathBuf::from(format!("torrents/{info_hash}.resume"))
+}
+
+impl<S: Storage> Engine<S> {
+    /// Takes a torrent in; saves its metainfo if it is new.
+    pub(super) fn insert_torrent(&mut self, now: Time, torrent: Torrent, metainfo: Option<Vec<u8>>) -> TorrentId {
+        let info_hash = torrent.info_hash();
+        if let Some(bytes) = metainfo {
+            self.start_job(Job::Save { name: metainfo_name(info_hash), bytes }, Purpose::Other("save"));
+        }
+        let content = torrent.content();
+        let id = self.torrents.insert(torrent);
+        self.by_hash.insert(info_hash, id);
+        let store = self.storage.open(content);
+        self.torrents.get_mut(id).expect("it was just inserted").handle_opened(now, store);
+        self.touched.push(id);
+        id
+    }
+
+    /// Takes a torrent out, and its content with it if `data`.
+    pub(super) fn remove_torrent(&mut self, now: Time, id: TorrentId, data: bool) {
+        let Some(torrent) = self.torrents.get_mut(id) else { return };
+        let info_hash = torrent.info_hash();
+        torrent.shut_down(now);
+        self.act_on_asks(now, id);
+        let torrent = self.torrents.remove(id).expect("it was just there");
+        self.by_hash.remove(&info_hash);
+        self.timers.remove(Timer::Torrent(id));
+        self.turns_changed = true;
+        for purpose in self.jobs.values_mut() {
+            let is_of = matches!(purpose, Purpose::Allocate(of) | Purpose::Sync(of) | Purpose::Record(of) if *of == id);
+            if is_of {
+                *purpose = Purpose::Other("of a removed torrent");
+            }
+        }
+        self.start_job(Job::Erase { name: record_name(info_hash) }, Purpose::Other("erase"));
+        self.start_job(Job::Erase { name: metainfo_name(info_hash) }, Purpose::Other("erase"));
+        if let Some(store) = torrent.store() {
+            if data {
+                self.start_job(Job::Delete { store }, Purpose::Delete(store));
+            } else {
+                self.storage.close(store);
+            }
+        }
+    }
+
+    /// Begins to move a torrent's content.
+    pub(super) fn move_content(&mut self, id: TorrentId, dir: PathBuf) -> Reply {
+        if self.jobs.values().any(|purpose| matches!(purpose, Purpose::Move(of, _) if *of == id)) {
+            return Err(Refusal::new(
+                RefusalKind::Busy,
+                "its content is being moved; wait until `show` says where it is",
+            ));
+        }
+        let store = self.torrents.get(id).and_then(Torrent::store).expect("a torrent in the table is opened");
+        self.start_job(Job::Move { store, dir: dir.clone() }, Purpose::Move(id, dir));
+        Ok(Answer::Done)
+    }
+
+    fn start_job(&mut self, job: Job, purpose: Purpose) {
+        let id = JobId(self.next_job);
+        self.next_job += 1;
+        self.stats.jobs_started += 1;
+        self.jobs.insert(id, purpose);
+        self.effects.push_back(Effect::Job(id, job));
+    }
+
+    /// A job is done.
+    pub fn handle_job(&mut self, now: Time, job: JobId, result: Result<(), Fault>) {
+        let Some(purpose) = self.jobs.remove(&job) else { return };
+        if let Err(fault) = &result {
+            self.stats.jobs_failed += 1;
+            log::warn!("{fault}");
+        }
+        match purpose {
+            Purpose::Allocate(id) => self.tell(id, |torrent| torrent.handle_allocated(now, result)),
+            Purpose::Sync(id) => self.tell(id, |torrent| torrent.handle_synced(now, result)),
+            Purpose::Record(id) => self.tell(id, |torrent| torrent.handle_saved(now, result.is_ok())),
+            Purpose::Move(id, dir) => self.tell(id, |torrent| torrent.handle_moved(now, dir, result)),
+            Purpose::Delete(store) => self.storage.close(store),
+            Purpose::Other(_) => {}
+        }
+        self.settle(now);
+    }
+
+    fn tell(&mut self, id: TorrentId, what: impl FnOnce(&mut Torrent)) {
+        if let Some(torrent) = self.torrents.get_mut(id) {
+            what(torrent);
+            self.touched.push(id);
+        }
+    }
+
+    /// Does what a torrent asks, until it asks no more.
+    pub(super) fn act_on_asks(&mut self, now: Time, id: TorrentId) {
+        while let Some(torrent) = self.torrents.get_mut(id) {
+            if let Some(ask) = torrent.poll_ask() {
+                self.act(now, id, ask);
+            } else if let Some(ask) = torrent.poll_announce() {
+                self.stats.announces_started += 1;
+                self.exchanges.start(now, id, ask);
+            } else {
+                self.turns_changed |= torrent.turn_changed();
+                self.timers.set(Timer::Torrent(id), torrent.poll_timeout());
+                return;
+            }
+        }
+    }
+
+    fn act(&mut self, now: Time, id: TorrentId, ask: Ask) {
+        let torrent = self.torrents.get_mut(id).expect("the asker is there");
+        let store = torrent.store().expect("a torrent in the table is opened");
+        match ask {
+            Ask::Wake(conn) => self.effects.push_back(Effect::Wake(conn)),
+            Ask::Drop(conn) => {
+                self.forget(conn);
+                self.effects.push_back(Effect::Close(conn));
+            }
+            Ask::Dial => {
+                if !self.dialling.contains(&id) {
+                    self.dialling.push_back(id);
+                }
+            }
+            Ask::Prepare(piece, conn) => {
+                let result = self.storage.prepare(store, torrent.piece_span(piece));
+                torrent.handle_prepared(now, piece, conn, result);
+            }
+            Ask::Expect(span) => self.storage.expect(store, span),
+            Ask::Work => {
+                if !self.hashing.contains(&id) {
+                    self.hashing.push_back(id);
+                }
+            }
+            Ask::Allocate => self.start_job(Job::Allocate { store }, Purpose::Allocate(id)),
+            Ask::Probe => {
+                let result = probe(&mut self.storage, torrent, store);
+                torrent.handle_probed(now, result);
+            }
+            Ask::Want => {
+                let wanted = torrent.content().wanted;
+                self.storage.set_wanted(store, &wanted);
+            }
+            Ask::Sync => self.start_job(Job::Sync { store }, Purpose::Sync(id)),
+            Ask::Save => {
+                let stamps = (0..torrent.content().files.len()).map(|file| self.storage.stamp(store, file)).collect();
+                let name = record_name(torrent.info_hash());
+                let bytes = torrent.record(now, stamps);
+                self.start_job(Job::Save { name, bytes }, Purpose::Record(id));
+            }
+        }
+    }
+}
+
+/// Looks whether a torrent that stopped can go on: there is room for a piece, and every file that held something is there.
+fn probe<S: Storage>(storage: &mut S, torrent: &Torrent, store: StoreId) -> Result<(), Fault> {
+    if let Some(piece) = torrent.first_missing() {
+        storage.prepare(store, torrent.piece_span(piece))?;
+    }
+    for (file, entry) in torrent.content().files.entries().iter().enumerate() {
+        let needed = torrent.held_until(file);
+        let is_there = storage.stamp(store, file).is_some_and(|stamp| stamp.len >= needed);
+        if needed > 0 && !entry.pad && !is_there {
+            let path = torrent.content().dir.join(&entry.path);
+            let message =
+                format!("{} is missing or shorter than it was; put it back, or remove the torrent", path.display());
+            return Err(Fault { kind: FaultKind::Gone, message });
+        }
+    }
+    Ok(())
+}

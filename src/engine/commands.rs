@@ -1,0 +1,202 @@
+//! What users ask, carried out: finds the torrents that are meant, and either does all of it or refuses.
+
+use std::sync::Arc;
+
+use crate::base::ids::TorrentId;
+use crate::base::storage::Storage;
+use crate::base::time::Time;
+use crate::codec::magnet::Magnet;
+use crate::codec::metainfo::Metainfo;
+use crate::engine::Engine;
+use crate::torrent::command::{
+    AddOptions, Answer, Command, Direction, Refusal, RefusalKind, Reply, Source, Status, Which,
+};
+use crate::torrent::snapshot::State;
+use crate::torrent::torrent::{Begin, Torrent};
+
+/// Torrents in one node; another `add` is refused.
+pub const TORRENTS_MAX: usize = 100_000;
+
+impl<S: Storage> Engine<S> {
+    /// Carries out a user's command, or refuses it and changes nothing.
+    ///
+    /// # Errors
+    /// A [`Refusal`] says what kind it is and what to do.
+    pub fn handle_command(&mut self, now: Time, command: Command) -> Reply {
+        let reply = self.carry_out(now, command);
+        self.settle(now);
+        reply
+    }
+
+    fn carry_out(&mut self, now: Time, command: Command) -> Reply {
+        match command {
+            Command::Status => Ok(Answer::Status(Box::new(self.status(now)))),
+            Command::Stats => Ok(Answer::Stats(self.stats.rows())),
+            Command::List { states, label } => {
+                let wanted = |torrent: &Torrent| {
+                    (states.is_empty() || states.contains(&torrent.state()))
+                        && label.as_ref().is_none_or(|label| torrent.label() == label)
+                };
+                let rows = self.torrents.values().filter(|torrent| wanted(torrent));
+                Ok(Answer::List(rows.map(|torrent| torrent.summary(now)).collect()))
+            }
+            Command::Show(which) => Ok(Answer::Show(Box::new(self.one(&which)?.summary(now)))),
+            Command::Files(which) => Ok(Answer::Files(self.one(&which)?.file_rows())),
+            Command::Peers(which) => Ok(Answer::Peers(self.one(&which)?.peer_rows(now))),
+            Command::Trackers(which) => Ok(Answer::Trackers(self.one(&which)?.tracker_rows(now))),
+            Command::Pieces(which) => Ok(Answer::Pieces(self.one(&which)?.piece_states())),
+            Command::Why(which) => Ok(Answer::Why(self.one(&which)?.why(now))),
+            Command::Add { source, options } => self.add(now, source, options),
+            Command::Remove { which, data } => {
+                let ids = self.meant(&which)?;
+                for &id in &ids {
+                    self.remove_torrent(now, id, data);
+                }
+                Ok(Answer::DoneTo(ids.len()))
+            }
+            Command::Pause(which) => self.each(&which, |torrent| torrent.pause(now)),
+            Command::Resume(which) => self.each(&which, |torrent| torrent.resume(now)),
+            Command::Verify(which) => self.each(&which, |torrent| torrent.verify(now)),
+            Command::Announce(which) => self.each(&which, |torrent| torrent.announce(now)),
+            Command::Set { which, key, value } => {
+                let ids = self.meant(&which)?;
+                let change = crate::torrent::settings::Change::parse(&key, &value)?;
+                for id in &ids {
+                    self.torrents.get_mut(*id).expect("it was just found").set(now, &change);
+                }
+                Ok(Answer::DoneTo(ids.len()))
+            }
+            Command::Get { which, key } => self.one(&which)?.settings(key.as_deref()).map(Answer::Settings),
+            Command::Prioritize { which, files, priority } => {
+                let id = self.one_id(&which)?;
+                self.torrents.get_mut(id).expect("it was just found").prioritize(now, &files, priority)?;
+                Ok(Answer::Done)
+            }
+            Command::Limit { direction, rate_bytes } => {
+                match direction {
+                    Direction::Down => self.down.set_rate(now, rate_bytes),
+                    Direction::Up => self.up.set_rate(now, rate_bytes),
+                }
+                Ok(Answer::Done)
+            }
+            Command::Move { which, dir } => {
+                let id = self.one_id(&which)?;
+                self.move_content(id, dir)
+            }
+            Command::Connect { which, addr } => {
+                let torrent = self.one_mut(&which)?;
+                torrent.connect(now, addr)?;
+                Ok(Answer::Done)
+            }
+            Command::Magnet(which) => Ok(Answer::Link(self.one(&which)?.magnet())),
+            Command::Export { which, as_torrent } => Ok(Answer::Metainfo(self.one(&which)?.export(as_torrent)?)),
+            Command::Shutdown => {
+                self.shut_down(now);
+                Ok(Answer::Done)
+            }
+        }
+    }
+
+    fn add(&mut self, now: Time, source: Source, options: AddOptions) -> Reply {
+        let bytes = match source {
+            Source::Metainfo(bytes) => bytes,
+            Source::Link(link) => {
+                Magnet::parse(&link).map_err(|error| Refusal::new(RefusalKind::Invalid, error.to_string()))?;
+                return Err(Refusal::new(
+                    RefusalKind::Unsupported,
+                    "this version cannot fetch a torrent's description from its peers; add the .torrent or .st file instead",
+                ));
+            }
+        };
+        let meta = Metainfo::parse(&bytes).map_err(|error| Refusal::new(RefusalKind::Invalid, error.to_string()))?;
+        let info_hash = meta.info_hash;
+        if self.by_hash.contains_key(&info_hash) {
+            return Err(Refusal::new(RefusalKind::Exists, format!("{info_hash} is there already")));
+        }
+        if self.torrents.len() >= TORRENTS_MAX {
+            return Err(Refusal::new(
+                RefusalKind::Busy,
+                format!("there are {TORRENTS_MAX} torrents; remove one first"),
+            ));
+        }
+        let begin = Begin {
+            dir: options.dir.clone().unwrap_or_else(|| self.config.downloads.clone()),
+            verify: options.verify.unwrap_or(self.config.verify_on_add),
+            added: self.unix_secs(now),
+            options,
+        };
+        let torrent = Torrent::new(now, Arc::new(meta), begin, &self.config, self.rng.fork("torrent"), self.peer_id)?;
+        self.insert_torrent(now, torrent, Some(bytes));
+        Ok(Answer::Added(info_hash))
+    }
+
+    fn each(&mut self, which: &Which, mut act: impl FnMut(&mut Torrent)) -> Reply {
+        let ids = self.meant(which)?;
+        for &id in &ids {
+            act(self.torrents.get_mut(id).expect("it was just found"));
+        }
+        Ok(Answer::DoneTo(ids.len()))
+    }
+
+    /// The torrents that are meant: at least one, unless all are.
+    fn meant(&self, which: &Which) -> Result<Vec<TorrentId>, Refusal> {
+        match which {
+            Which::All => Ok(self.torrents.ids().collect()),
+            Which::Prefix(_) => Ok(vec![self.one_id(which)?]),
+        }
+    }
+
+    fn one_id(&self, which: &Which) -> Result<TorrentId, Refusal> {
+        let Which::Prefix(prefix) = which else {
+            return Err(Refusal::new(
+                RefusalKind::Usage,
+                "this needs one torrent; name it by its hash, as `list` shows it",
+            ));
+        };
+        let is_meant = |torrent: &Torrent| {
+            torrent.info_hash().to_string().starts_with(prefix)
+                || torrent.st_id().is_some_and(|st_id| st_id.to_string().starts_with(prefix))
+        };
+        let mut found = self.torrents.iter().filter(|(_, torrent)| is_meant(torrent)).map(|(id, _)| id);
+        match (found.next(), found.next()) {
+            (None, _) => {
+                Err(Refusal::new(RefusalKind::NotFound, format!("no torrent begins with {prefix}; see `list`")))
+            }
+            (Some(id), None) => Ok(id),
+            (Some(_), Some(_)) => Err(Refusal::new(
+                RefusalKind::Ambiguous,
+                format!("more than one torrent begins with {prefix}; give more digits"),
+            )),
+        }
+    }
+
+    fn one(&self, which: &Which) -> Result<&Torrent, Refusal> {
+        self.one_id(which).map(|id| self.torrents.get(id).expect("it was just found"))
+    }
+
+    fn one_mut(&mut self, which: &Which) -> Result<&mut Torrent, Refusal> {
+        let id = self.one_id(which)?;
+        Ok(self.torrents.get_mut(id).expect("it was just found"))
+    }
+
+    fn status(&self, now: Time) -> Status {
+        let mut torrents = [0; State::ALL.len()];
+        for torrent in self.torrents.values() {
+            let state = torrent.state();
+            let index = State::ALL.iter().position(|&other| other == state).expect("all states are listed");
+            torrents[index] += 1;
+        }
+        Status {
+            uptime: now.as_secs(),
+            torrents,
+            peers: self.torrents.values().map(Torrent::peer_count).sum(),
+            connections: self.connections.len(),
+            down_rate: self.down_meter.rate_bytes(now),
+            up_rate: self.up_meter.rate_bytes(now),
+            downloaded: self.down_meter.total_bytes(),
+            uploaded: self.up_meter.total_bytes(),
+            limits: (self.down.rate_bytes(), self.up.rate_bytes()),
+            listen: self.config.listen.clone(),
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Who is connected, and for what: accepting, dialling, closing.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::base::addr::canonical_addr;
+use crate::base::ids::{ConnId, ListenerId, TorrentId};
+use crate::base::storage::Storage;
+use crate::base::time::Time;
+use crate::engine::{Effect, Engine, Timer};
+use crate::protocol::peer::{Peer, Tail};
+use crate::protocol::tracker::ExchangeId;
+
+/// How long an accepted connection may take to introduce itself, and a dialled one to stand, from its first moment.
+pub(super) const GREETING_MAX: Duration = Duration::from_secs(10);
+/// Accepted connections from one address; the next one is closed at once.
+pub const CONNECTIONS_PER_IP_MAX: usize = 64;
+
+/// One stream.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) addr: SocketAddr,
+    pub(super) role: Role,
+    /// What was received of an unfinished message.
+    pub(super) tail: Tail,
+    /// Reading waits until what we have to say is gone.
+    pub(super) read_parked: bool,
+    /// Since when sending waits for the disk.
+    pub(super) disk_since: Option<Time>,
+}
+
+/// What a stream is for.
+#[derive(Debug)]
+pub(super) enum Role {
+    /// Being dialled for a torrent.
+    Dialling(TorrentId),
+    /// Accepted; has not said which torrent it wants.
+    Greeting(Box<Peer>),
+    /// A peer of a torrent.
+    Peer(TorrentId),
+    /// A request to a tracker.
+    Exchange(ExchangeId),
+}
+
+impl Connection {
+    pub(super) fn new(addr: SocketAddr, role: Role) -> Self {
+        Self { addr, role, tail: Tail::default(), read_parked: false, disk_since: None }
+    }
+}
+
+impl<S: Storage> Engine<S> {
+    /// A stream was accepted; none if it is not wanted and should be closed at once.
+    pub fn handle_accept(&mut self, now: Time, _listener: ListenerId, from: SocketAddr) -> Option<ConnId> {
+        let addr = canonical_addr(from);
+        let same_ip = self.connections.values().filter(|other| other.addr.ip() == addr.ip()).count();
+        if self.exiting || self.connections.len() >= self.config.connections_max || same_ip >= CONNECTIONS_PER_IP_MAX {
+            self.stats.peers_refused += 1;
+            return None;
+        }
+        self.stats.peers_accepted += 1;
+        let conn = self.connections.insert(Connection::new(addr, Role::Greeting(Box::new(Peer::accepted(now)))));
+        self.timers.set(Timer::Greeting(conn), now + GREETING_MAX);
+        Some(conn)
+    }
+
+    /// The connection that [`Effect::Connect`] began stands; `local` is our end's address.
+    pub fn handle_connected(&mut self, now: Time, conn: ConnId, local: SocketAddr) {
+        let Some(connection) = self.connections.get_mut(conn) else { return };
+        match connection.role {
+            Role::Dialling(id) => {
+                self.half_open -= 1;
+                self.timers.remove(Timer::Greeting(conn));
+                connection.role = Role::Peer(id);
+                let addr = connection.addr;
+                let joined = self.torrents.get_mut(id).is_some_and(|torrent| {
+                    torrent.handle_local_addr(local);
+                    torrent.handle_dialled(now, conn, addr).is_ok()
+                });
+                self.touched.push(id);
+                if !joined {
+                    self.forget(conn);
+                    self.effects.push_back(Effect::Close(conn));
+                }
+            }
+            Role::Exchange(exchange) => {
+                self.exchanges.trackers.handle_connected(now, exchange);
+                self.effects.push_back(Effect::Wake(conn));
+            }
+            Role::Greeting(_) | Role::Peer(_) => unreachable!("only what was dialled becomes connected"),
+        }
+        self.settle(now);
+    }
+
+    /// The connection could not be made, failed, or ended, other than by an error that a turn of it met itself.
+    pub fn handle_closed(&mut self, now: Time, conn: ConnId) {
+        self.gone(now, conn);
+        self.settle(now);
+    }
+
+    /// Closes a connection from our side and tells whom it belonged to.
+    pub(super) fn close(&mut self, now: Time, conn: ConnId) {
+        if self.connections.contains(conn) {
+            self.gone(now, conn);
+            self.effects.push_back(Effect::Close(conn));
+        }
+    }
+
+    /// Tells whom a connection belonged to that it is no more.
+    fn gone(&mut self, now: Time, conn: ConnId) {
+        let Some(connection) = self.forget(conn) else { return };
+        match connection.role {
+            Role::Dialling(id) => {
+                self.half_open -= 1;
+                self.stats.peers_failed += 1;
+                if let Some(torrent) = self.torrents.get_mut(id) {
+                    torrent.handle_dial_failed(now, connection.addr);
+                    self.touched.push(id);
+                }
+            }
+            Role::Peer(id) => {
+                if let Some(torrent) = self.torrents.get_mut(id) {
+                    torrent.handle_peer_closed(now, conn);
+                    self.touched.push(id);
+                }
+            }
+            Role::Exchange(exchange) => self.exchange_gone(now, exchange),
+            Role::Greeting(_) => {}
+        }
+    }
+
+    /// Takes a connection out of every table.
+    pub(super) fn forget(&mut self, conn: ConnId) -> Option<Connection> {
+        self.timers.remove(Timer::Greeting(conn));
+        self.timers.remove(Timer::Disk(conn));
+        self.down.forget(conn);
+        self.up.forget(conn);
+        self.connections.remove(conn)
+    }
+
+    /// Begins connections for torrents that want some, in turn, as far as the limits allow.
+    pub(super) fn dial(&mut self, now: Time) {
+        while self.half_open < self.config.half_open_max && self.connections.len() < self.config.connections_max {
+            let Some(id) = self.dialling.pop_front() else { return };
+            let Some(addr) = self.torrents.get_mut(id).and_then(|torrent| torrent.next_candidate(now)) else {
+                continue;
+            };
+            self.dialling.push_back(id);
+            self.half_open += 1;
+            self.stats.peers_dialled += 1;
+            let conn = self.connections.insert(Connection::new(addr, Role::Dialling(id)));
+            self.timers.set(Timer::Greeting(conn), now + GREETING_MAX);
+            self.effects.push_back(Effect::Connect { conn, to: addr });
+        }
+    }
+
+    /// Opens a stream for a request to a tracker.
+    pub(super) fn dial_exchange(&mut self, exchange: ExchangeId, to: SocketAddr) -> ConnId {
+        let conn = self.connections.insert(Connection::new(to, Role::Exchange(exchange)));
+        self.effects.push_back(Effect::Connect { conn, to });
+        conn
+    }
+}

@@ -1,0 +1,206 @@
+//! Who asked for what outside: announces and the streams, datagrams and names that they need.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::base::addr::canonical_addr;
+use crate::base::config::Config;
+use crate::base::ids::{ConnId, SocketId, TorrentId};
+use crate::base::rate::Budget;
+use crate::base::rng::Rng;
+use crate::base::storage::Storage;
+use crate::base::time::Time;
+use crate::engine::pump::Ending;
+use crate::engine::{Effect, Engine, Progress, Transmit};
+use crate::protocol::dns::Resolver;
+use crate::protocol::tracker::{AskId, ExchangeId, Need, TrackerClient};
+use crate::torrent::torrent::AnnounceRequest;
+
+/// Bytes that one turn of an exchange reads at a time.
+const READ_LEN: usize = 16 * 1024;
+
+/// Announces and names under way.
+#[derive(Debug)]
+pub(super) struct Exchanges {
+    pub(super) trackers: TrackerClient,
+    resolver: Resolver,
+    /// Which torrent's which tracker an ask is for.
+    asks: BTreeMap<AskId, (TorrentId, usize)>,
+    next_ask: u64,
+    streams: BTreeMap<ExchangeId, ConnId>,
+}
+
+impl Exchanges {
+    pub(super) fn new(config: &Config, mut rng: Rng) -> Self {
+        Self {
+            trackers: TrackerClient::new(config.tracker_timeout, rng.fork("trackers")),
+            resolver: Resolver::new(&config.name_servers, &config.hosts, rng.fork("names")),
+            asks: BTreeMap::new(),
+            next_ask: 0,
+            streams: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn start(&mut self, now: Time, torrent: TorrentId, request: AnnounceRequest) {
+        let id = AskId(self.next_ask);
+        self.next_ask += 1;
+        self.asks.insert(id, (torrent, request.tracker));
+        self.trackers.start(now, id, &request.url, request.announce, request.tracker_id);
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Time) {
+        self.trackers.handle_timeout(now);
+        self.resolver.handle_timeout(now);
+    }
+
+    pub(super) fn poll_timeout(&self) -> Time {
+        self.trackers.poll_timeout().min(self.resolver.poll_timeout())
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.trackers.is_idle()
+    }
+}
+
+impl<S: Storage> Engine<S> {
+    /// The certificates to trust: the answer to [`Effect::Trust`].
+    pub fn handle_trust(&mut self, now: Time, trust: Arc<rustls::ClientConfig>) {
+        self.exchanges.trackers.handle_trust(now, trust);
+        self.settle(now);
+    }
+
+    /// A datagram came. It may be changed in place.
+    pub fn handle_packet(&mut self, now: Time, socket: SocketId, from: SocketAddr, packet: &mut [u8]) {
+        self.stats.packets_in += 1;
+        match socket {
+            SocketId::Resolver4 | SocketId::Resolver6 => self.exchanges.resolver.handle_packet(now, from, packet),
+            SocketId::Peers(_) => {
+                let known = self.exchanges.trackers.handle_packet(now, from, packet);
+                self.stats.packets_ignored += u64::from(!known);
+            }
+        }
+        self.settle(now);
+    }
+
+    /// The next datagram to send; its bytes replace what is in `packet`.
+    pub fn poll_transmit(&mut self, now: Time, packet: &mut Vec<u8>) -> Option<Transmit> {
+        let transmit = self.next_transmit(now, packet);
+        self.timers.set(super::Timer::Exchanges, self.exchanges.poll_timeout());
+        transmit
+    }
+
+    fn next_transmit(&mut self, now: Time, packet: &mut Vec<u8>) -> Option<Transmit> {
+        if let Some(to) = self.exchanges.resolver.poll_transmit(packet) {
+            let socket = if canonical_addr(to).is_ipv4() { SocketId::Resolver4 } else { SocketId::Resolver6 };
+            return Some(Transmit { socket, to });
+        }
+        while let Some(to) = self.exchanges.trackers.poll_transmit(now, packet) {
+            // One of our own sockets of the same family; without one the tracker is not reached, and times out.
+            let index = self.config.listen.iter().position(|listen| listen.is_ipv4() == to.is_ipv4());
+            if let Some(index) = index.and_then(|index| u16::try_from(index).ok()) {
+                return Some(Transmit { socket: SocketId::Peers(index), to });
+            }
+        }
+        None
+    }
+
+    /// Does what exchanges need, and tells torrents what came of them.
+    pub(super) fn act_on_exchanges(&mut self, now: Time) {
+        loop {
+            if let Some(need) = self.exchanges.trackers.poll_need() {
+                self.act_on_need(now, need);
+            } else if let Some((name, found)) = self.exchanges.resolver.poll_event() {
+                self.exchanges.trackers.handle_resolved(now, &name, &found);
+            } else if let Some((id, outcome)) = self.exchanges.trackers.poll_event() {
+                let Some((torrent_id, tracker)) = self.exchanges.asks.remove(&id) else { continue };
+                match &outcome {
+                    Ok(_) => self.stats.announces_answered += 1,
+                    Err(_) => self.stats.announces_failed += 1,
+                }
+                if let Some(torrent) = self.torrents.get_mut(torrent_id) {
+                    torrent.handle_announced(now, tracker, outcome);
+                    self.touched.push(torrent_id);
+                }
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn act_on_need(&mut self, now: Time, need: Need) {
+        match need {
+            Need::Resolve(name) => {
+                if self.exchanges.resolver.is_idle() {
+                    // Nobody waits for the old ports: new ones make answers harder to forge.
+                    self.effects.extend([SocketId::Resolver4, SocketId::Resolver6].map(Effect::Rebind));
+                }
+                self.exchanges.resolver.resolve(now, &name);
+            }
+            Need::Connect(exchange, to) => {
+                let conn = self.dial_exchange(exchange, to);
+                self.exchanges.streams.insert(exchange, conn);
+            }
+            Need::Close(exchange) => {
+                if let Some(conn) = self.exchanges.streams.remove(&exchange) {
+                    self.forget(conn);
+                    self.effects.push_back(Effect::Close(conn));
+                }
+            }
+            Need::Wake(exchange) => {
+                self.effects.extend(self.exchanges.streams.get(&exchange).map(|&conn| Effect::Wake(conn)));
+            }
+            Need::Trust => self.effects.push_back(Effect::Trust),
+        }
+    }
+
+    /// The stream of an exchange is no more.
+    pub(super) fn exchange_gone(&mut self, now: Time, exchange: ExchangeId) {
+        self.exchanges.streams.remove(&exchange);
+        self.exchanges.trackers.handle_closed(now, exchange);
+    }
+
+    pub(super) fn read_exchange(
+        &mut self,
+        now: Time,
+        conn: ConnId,
+        exchange: ExchangeId,
+        stream: &mut S::Stream,
+        budget: &mut Budget,
+    ) -> Result<Progress, Ending> {
+        while !budget.is_spent() {
+            let room = budget.left().min(READ_LEN);
+            match stream.read(&mut self.receive[..room]) {
+                Ok(0) => return Err(Ending::Closed),
+                Ok(count) => {
+                    budget.spend(count);
+                    self.exchanges.trackers.handle_input(now, exchange, &self.receive[..count]);
+                    self.act_on_exchanges(now);
+                    if !self.connections.contains(conn) {
+                        return Ok(Progress::Drained);
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Progress::Drained),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Err(Ending::Closed),
+            }
+        }
+        Ok(Progress::Spent)
+    }
+
+    pub(super) fn write_exchange(&mut self, exchange: ExchangeId, stream: &mut S::Stream) -> Result<Progress, Ending> {
+        loop {
+            let outgoing = self.exchanges.trackers.outgoing(exchange);
+            if outgoing.is_empty() {
+                return Ok(Progress::Drained);
+            }
+            match stream.write(outgoing) {
+                Ok(count) => self.exchanges.trackers.advance(exchange, count),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Progress::Drained),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Err(Ending::Closed),
+            }
+        }
+    }
+}

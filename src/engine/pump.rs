@@ -1,0 +1,332 @@
+//! Bytes between streams, protocol machines and storage: the two lanes of every connection.
+//!
+//! **In**: the one receive buffer, stepped through by the connection's machine; payload is hashed while it is hot and
+//! written, adjacent blocks together, before the buffer is used again. **Out**: encoded messages and content spans in one
+//! vectored write. A turn ends by its budget, never by time.
+
+use std::io::{self, ErrorKind, IoSlice, Read};
+use std::time::Duration;
+
+use crate::base::ids::{ConnId, StoreId, TorrentId};
+use crate::base::rate::Budget;
+use crate::base::storage::{Chunk, Fault, SendError, Storage};
+use crate::base::time::Time;
+use crate::codec::wire::Handshake;
+use crate::engine::connections::Role;
+use crate::engine::{Effect, Engine, Progress, Timer};
+use crate::protocol::peer::{Event, Peer};
+use crate::torrent::download::Landing;
+use crate::torrent::torrent::Torrent;
+
+/// Chunks of one vectored write: 32 blocks and their heads.
+const CHUNKS_MAX: usize = 64;
+/// How soon content that is being read from the disk is looked at again.
+const DISK_RETRY: Duration = Duration::from_millis(2);
+/// After so long content is sent whether it is in memory or not: somebody evicts it faster than we look.
+const DISK_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How a connection's turn went wrong.
+pub(super) enum Ending {
+    /// It ended, failed or is not wanted.
+    Closed,
+    /// It broke the protocol.
+    Misbehaved,
+}
+
+impl<S: Storage> Engine<S> {
+    /// A turn to read. Errors and the end of the stream are met inside and answered by [`Effect::Close`].
+    pub fn handle_readable(
+        &mut self,
+        now: Time,
+        conn: ConnId,
+        stream: &mut S::Stream,
+        budget: &mut Budget,
+    ) -> Progress {
+        let Some(connection) = self.connections.get(conn) else { return Progress::Drained };
+        let progress = match connection.role {
+            Role::Exchange(exchange) => self.read_exchange(now, conn, exchange, stream, budget),
+            Role::Greeting(_) | Role::Peer(_) => self.read_peer(now, conn, stream, budget),
+            Role::Dialling(_) => Ok(Progress::Drained),
+        };
+        let progress = progress.unwrap_or_else(|ending| {
+            self.stats.peers_misbehaved += u64::from(matches!(ending, Ending::Misbehaved));
+            self.close(now, conn);
+            Progress::Drained
+        });
+        self.settle(now);
+        progress
+    }
+
+    /// A turn to write.
+    pub fn handle_writable(
+        &mut self,
+        now: Time,
+        conn: ConnId,
+        stream: &mut S::Stream,
+        budget: &mut Budget,
+    ) -> Progress {
+        let Some(connection) = self.connections.get(conn) else { return Progress::Drained };
+        let progress = match connection.role {
+            Role::Exchange(exchange) => self.write_exchange(exchange, stream),
+            Role::Peer(id) => self.write_peer(now, conn, id, stream, budget),
+            Role::Greeting(_) | Role::Dialling(_) => Ok(Progress::Drained),
+        };
+        let progress = progress.unwrap_or_else(|_| {
+            self.close(now, conn);
+            Progress::Drained
+        });
+        self.settle(now);
+        progress
+    }
+
+    fn read_peer(
+        &mut self,
+        now: Time,
+        conn: ConnId,
+        stream: &mut S::Stream,
+        budget: &mut Budget,
+    ) -> Result<Progress, Ending> {
+        loop {
+            let Some(connection) = self.connections.get_mut(conn) else { return Ok(Progress::Drained) };
+            let torrent = match connection.role {
+                Role::Peer(id) => Some(self.torrents.get_mut(id).ok_or(Ending::Closed)?),
+                _ => None,
+            };
+            let mut allowance = budget.left();
+            if let Some(torrent) = torrent {
+                let machine = torrent.machine(conn).ok_or(Ending::Closed)?;
+                if machine.outbuf().is_full() {
+                    connection.read_parked = true;
+                    return Ok(Progress::Parked);
+                }
+                let limit = self.down.allowance(now, &mut torrent.down_bucket);
+                if limit == 0 {
+                    self.down.park(now, conn, &mut torrent.down_bucket);
+                    self.stats.turns_parked_for_limit += 1;
+                    return Ok(Progress::Parked);
+                }
+                allowance = allowance.min(usize::try_from(limit).unwrap_or(usize::MAX));
+            }
+            if allowance == 0 {
+                return Ok(Progress::Spent);
+            }
+            let kept = connection.tail.take_into(&mut self.receive);
+            let room = allowance.min(self.receive.len() - kept);
+            let read = match stream.read(&mut self.receive[kept..kept + room]) {
+                Ok(0) => return Err(Ending::Closed),
+                Ok(read) => read,
+                Err(error) => {
+                    connection.tail.keep(&self.receive[..kept]);
+                    match error.kind() {
+                        ErrorKind::WouldBlock => return Ok(Progress::Drained),
+                        ErrorKind::Interrupted => continue,
+                        _ => return Err(Ending::Closed),
+                    }
+                }
+            };
+            budget.spend(read);
+            self.stats.peer_bytes_in += read as u64;
+            if let Role::Peer(id) = connection.role
+                && let Some(torrent) = self.torrents.get_mut(id)
+            {
+                self.down.take(read as u64, &mut torrent.down_bucket);
+            }
+            self.step(now, conn, kept + read)?;
+        }
+    }
+
+    /// Lets the connection's machine step through the first `len` bytes of the receive buffer.
+    fn step(&mut self, now: Time, conn: ConnId, len: usize) -> Result<(), Ending> {
+        let receive = std::mem::take(&mut self.receive);
+        let mut input = &receive[..len];
+        let result = self.step_through(now, conn, &mut input);
+        if let Some(connection) = self.connections.get_mut(conn) {
+            connection.tail.keep(input);
+        }
+        self.receive = receive;
+        result
+    }
+
+    fn step_through(&mut self, now: Time, conn: ConnId, input: &mut &[u8]) -> Result<(), Ending> {
+        let connection = self.connections.get_mut(conn).ok_or(Ending::Closed)?;
+        let id = match &mut connection.role {
+            Role::Peer(id) => *id,
+            Role::Greeting(machine) => match machine.handle_input(now, input) {
+                Ok(None) => return Ok(()),
+                Ok(Some(Event::Handshake(handshake))) => self.greet(now, conn, &handshake)?,
+                Ok(Some(_)) | Err(_) => return Err(Ending::Misbehaved),
+            },
+            Role::Dialling(_) | Role::Exchange(_) => return Ok(()),
+        };
+        self.touched.push(id);
+        let torrent = self.torrents.get_mut(id).ok_or(Ending::Closed)?;
+        let mut landings = Vec::new();
+        let result = step_peer(now, conn, torrent, input, &mut landings);
+        let store = torrent.store();
+        let down_before = torrent.down.total_bytes();
+        if let Some(store) = store
+            && let Err(fault) = land(now, conn, torrent, &mut self.storage, store, &landings)
+        {
+            torrent.fail(now, fault);
+        }
+        self.down_meter.add(now, torrent.down.total_bytes() - down_before);
+        result
+    }
+
+    /// An accepted connection has said which torrent it wants.
+    fn greet(&mut self, now: Time, conn: ConnId, handshake: &Handshake) -> Result<TorrentId, Ending> {
+        let Some(&id) = self.by_hash.get(&handshake.info_hash) else { return Err(Ending::Closed) };
+        let connection = self.connections.get_mut(conn).expect("it is being stepped");
+        let Role::Greeting(machine) = std::mem::replace(&mut connection.role, Role::Peer(id)) else {
+            unreachable!("only a greeting connection greets");
+        };
+        self.timers.remove(Timer::Greeting(conn));
+        let torrent = self.torrents.get_mut(id).expect("by_hash names torrents that are there");
+        let welcome = torrent.handle_incoming(now, conn, machine, connection.addr, handshake);
+        welcome.map(|()| id).map_err(|_| Ending::Closed)
+    }
+
+    fn write_peer(
+        &mut self,
+        now: Time,
+        conn: ConnId,
+        id: TorrentId,
+        stream: &mut S::Stream,
+        budget: &mut Budget,
+    ) -> Result<Progress, Ending> {
+        let connection = self.connections.get_mut(conn).ok_or(Ending::Closed)?;
+        let torrent = self.torrents.get_mut(id).ok_or(Ending::Closed)?;
+        loop {
+            let waits_for_disk = feed(now, conn, torrent, &mut self.storage, &mut connection.disk_since, budget.left());
+            if torrent.machine(conn).ok_or(Ending::Closed)?.outbuf().is_empty() {
+                if !waits_for_disk {
+                    return Ok(Progress::Drained);
+                }
+                self.stats.sends_parked_for_disk += 1;
+                self.timers.set(Timer::Disk(conn), now + DISK_RETRY);
+                return Ok(Progress::Parked);
+            }
+            let limit = self.up.allowance(now, &mut torrent.up_bucket);
+            if limit == 0 {
+                self.up.park(now, conn, &mut torrent.up_bucket);
+                self.stats.turns_parked_for_limit += 1;
+                return Ok(Progress::Parked);
+            }
+            let allowance = budget.left().min(usize::try_from(limit).unwrap_or(usize::MAX));
+            if allowance == 0 {
+                return Ok(Progress::Spent);
+            }
+            let machine = torrent.machine(conn).ok_or(Ending::Closed)?;
+            let mut chunks: Vec<Chunk<'_>> = Vec::with_capacity(CHUNKS_MAX);
+            machine.outbuf().chunks(CHUNKS_MAX, allowance, &mut chunks);
+            let offered: usize = chunks.iter().map(chunk_len).sum();
+            let sent = match self.storage.send(stream, &chunks) {
+                Ok(sent) => sent,
+                Err(SendError::Stream(error)) => return stream_error(&error),
+                Err(SendError::Content(_, fault)) => {
+                    torrent.fail(now, fault);
+                    self.touched.push(id);
+                    return Ok(Progress::Drained);
+                }
+            };
+            budget.spend(sent);
+            self.stats.peer_bytes_out += sent as u64;
+            self.up.take(sent as u64, &mut torrent.up_bucket);
+            let payload = torrent.handle_sent(now, conn, sent);
+            self.up_meter.add(now, payload);
+            if std::mem::take(&mut connection.read_parked) {
+                self.effects.push_back(Effect::Wake(conn));
+            }
+            if sent < offered {
+                return Ok(Progress::Drained); // the kernel takes no more, and will say so when it does
+            }
+        }
+    }
+}
+
+fn chunk_len(chunk: &Chunk<'_>) -> usize {
+    match chunk {
+        Chunk::Bytes(bytes) => bytes.len(),
+        Chunk::Content(_, span) => usize::try_from(span.len).expect("a chunk is at most a block"),
+    }
+}
+
+fn stream_error(error: &io::Error) -> Result<Progress, Ending> {
+    match error.kind() {
+        ErrorKind::WouldBlock => Ok(Progress::Drained),
+        ErrorKind::Interrupted => Ok(Progress::Spent),
+        _ => Err(Ending::Closed),
+    }
+}
+
+/// Steps a peer's machine; payload that is to be written is collected in `landings`.
+fn step_peer<'b>(
+    now: Time,
+    conn: ConnId,
+    torrent: &mut Torrent,
+    input: &mut &'b [u8],
+    landings: &mut Vec<Landing<'b>>,
+) -> Result<(), Ending> {
+    loop {
+        let machine: &mut Peer = torrent.machine(conn).ok_or(Ending::Closed)?;
+        match machine.handle_input(now, input) {
+            Ok(None) => return Ok(()),
+            Ok(Some(event)) => match torrent.handle_peer_event(now, conn, event) {
+                Ok(landing) => landings.extend(landing),
+                Err(unwelcome) => {
+                    log::debug!("{}: a peer is not wanted: {unwelcome:?}", torrent.info_hash());
+                    return Err(Ending::Closed);
+                }
+            },
+            Err(error) => {
+                log::debug!("{}: a peer broke the protocol: {error:?}", torrent.info_hash());
+                return Err(Ending::Misbehaved);
+            }
+        }
+    }
+}
+
+/// Writes payload, adjacent blocks in one call, then tells the torrent which blocks are whole.
+fn land<S: Storage>(
+    now: Time,
+    conn: ConnId,
+    torrent: &mut Torrent,
+    storage: &mut S,
+    store: StoreId,
+    landings: &[Landing<'_>],
+) -> Result<(), Fault> {
+    let is_adjacent = |a: &Landing<'_>, b: &Landing<'_>| a.offset + a.bytes.len() as u64 == b.offset;
+    for run in landings.chunk_by(is_adjacent) {
+        let slices: Vec<IoSlice<'_>> = run.iter().map(|landing| IoSlice::new(landing.bytes)).collect();
+        storage.write(store, run[0].offset, &slices)?;
+        for landing in run.iter().filter(|landing| landing.last) {
+            torrent.handle_landed(now, conn, landing.block);
+        }
+    }
+    Ok(())
+}
+
+/// Moves blocks that a peer asked for into its queue, as far as a turn can send them and they are in memory. True if the
+/// next one waits for the disk.
+fn feed<S: Storage>(
+    now: Time,
+    conn: ConnId,
+    torrent: &mut Torrent,
+    storage: &mut S,
+    disk_since: &mut Option<Time>,
+    budget_bytes: usize,
+) -> bool {
+    let Some(store) = torrent.store() else { return false };
+    while let Some((block, span)) = torrent.next_upload(conn, budget_bytes) {
+        if !storage.resident(store, span) {
+            storage.expect(store, span);
+            let since = *disk_since.get_or_insert(now);
+            if now.since(since) < DISK_PATIENCE {
+                return true;
+            }
+        }
+        *disk_since = None;
+        torrent.send_block(conn, block, store, span);
+    }
+    false
+}

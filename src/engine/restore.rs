@@ -1,0 +1,60 @@
+//! Torrents of an earlier run: what their records claim, as far as the files bear it out.
+
+use std::sync::Arc;
+
+use crate::base::hash::InfoHash;
+use crate::base::storage::{Stamp, Storage};
+use crate::base::time::Time;
+use crate::codec::metainfo::Metainfo;
+use crate::codec::resume::Record;
+use crate::engine::Engine;
+use crate::torrent::command::{AddOptions, Refusal, RefusalKind};
+use crate::torrent::torrent::{Begin, Torrent};
+
+impl<S: Storage> Engine<S> {
+    /// Takes in a torrent that was saved. Without a record that can be trusted its content is hashed again.
+    ///
+    /// # Errors
+    /// The metainfo is damaged, or the torrent is there already.
+    pub fn restore(&mut self, now: Time, metainfo: &[u8], record: Option<&[u8]>) -> Result<InfoHash, Refusal> {
+        let meta = Metainfo::parse(metainfo).map_err(|error| Refusal::new(RefusalKind::Invalid, error.to_string()))?;
+        let info_hash = meta.info_hash;
+        if self.by_hash.contains_key(&info_hash) {
+            return Err(Refusal::new(RefusalKind::Exists, format!("{info_hash} is there already")));
+        }
+        let record = record.and_then(|bytes| Record::parse(bytes, &meta.geometry));
+        let record = record.filter(|record| record.info_hash == info_hash);
+        let begin = Begin {
+            dir: record.as_ref().map_or_else(|| self.config.downloads.clone(), |record| record.dir.clone()),
+            verify: record.is_none(),
+            added: record.as_ref().map_or_else(|| self.unix_secs(now), |record| record.added),
+            options: AddOptions::default(),
+        };
+        let rng = self.rng.fork("torrent");
+        let mut torrent = Torrent::new(now, Arc::new(meta), begin, &self.config, rng, self.peer_id)?;
+        if let Some(record) = &record {
+            torrent.restore(now, record);
+        }
+        let id = self.insert_torrent(now, torrent, None);
+        if let Some(record) = record {
+            let torrent = self.torrents.get_mut(id).expect("it was just inserted");
+            let store = torrent.store().expect("it was just opened");
+            let bears_out = |file: usize| {
+                let stamp = self.storage.stamp(store, file);
+                let needed = torrent.held_until(file);
+                if record.clean {
+                    // Nobody has touched the file since we ended.
+                    stamp.unwrap_or_default() == record.stamps.get(file).copied().unwrap_or_default()
+                } else {
+                    needed == 0 || stamp.is_some_and(|stamp: Stamp| stamp.len >= needed)
+                }
+            };
+            if !(0..torrent.file_count()).all(bears_out) {
+                log::warn!("{info_hash}: its files are not as they were left; they are hashed again");
+                torrent.verify(now);
+            }
+        }
+        self.settle(now);
+        Ok(info_hash)
+    }
+}

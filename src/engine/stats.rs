@@ -1,0 +1,52 @@
+//! Counters of the whole node, for `stats`. Counted where things happen, never reset, decided on by nobody.
+
+/// One number a fact since the start.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Stats {
+    pub(crate) peers_accepted: u64,
+    pub(crate) peers_refused: u64,
+    pub(crate) peers_dialled: u64,
+    pub(crate) peers_failed: u64,
+    pub(crate) peers_misbehaved: u64,
+    pub(crate) peer_bytes_in: u64,
+    pub(crate) peer_bytes_out: u64,
+    pub(crate) pieces_passed: u64,
+    pub(crate) pieces_failed: u64,
+    pub(crate) announces_started: u64,
+    pub(crate) announces_answered: u64,
+    pub(crate) announces_failed: u64,
+    pub(crate) packets_in: u64,
+    pub(crate) packets_ignored: u64,
+    pub(crate) jobs_started: u64,
+    pub(crate) jobs_failed: u64,
+    pub(crate) sends_parked_for_disk: u64,
+    pub(crate) turns_parked_for_limit: u64,
+}
+
+impl Stats {
+    /// Every counter with its name.
+    pub(crate) fn rows(&self) -> Vec<(String, u64)> {
+        [
+            ("peers.accepted", self.peers_accepted),
+            ("peers.refused", self.peers_refused),
+            ("peers.dialled", self.peers_dialled),
+            ("peers.failed", self.peers_failed),
+            ("peers.misbehaved", self.peers_misbehaved),
+            ("peers.bytes_in", self.peer_bytes_in),
+            ("peers.bytes_out", self.peer_bytes_out),
+            ("pieces.passed", self.pieces_passed),
+            ("pieces.failed", self.pieces_failed),
+            ("announces.started", self.announces_started),
+            ("announces.answered", self.announces_answered),
+            ("announces.failed", self.announces_failed),
+            ("packets.in", self.packets_in),
+            ("packets.ignored", self.packets_ignored),
+            ("jobs.started", self.jobs_started),
+            ("jobs.failed", self.jobs_failed),
+            ("sends.parked_for_disk", self.sends_parked_for_disk),
+            ("turns.parked_for_limit", self.turns_parked_for_limit),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .to_vec()
+    }
+}

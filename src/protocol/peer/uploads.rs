@@ -1,0 +1,136 @@
+//! What a peer asked us for and has not got yet, and the pieces it may have although we choke it (BEP 6).
+//!
+//! Nothing is read here: the torrent looks at the front of the queue when there is room to send.
+
+use std::collections::VecDeque;
+use std::net::Ipv4Addr;
+
+use crate::base::geometry::{Block, Piece};
+use crate::base::hash::{InfoHash, Sha1Hash};
+
+/// Blocks that a peer may have asked us and not got. One more is refused; we say so as `reqq` (BEP 10).
+pub const UPLOADS_MAX: usize = 512;
+/// Pieces of an allowed-fast set, in either direction. Those beyond are neither announced nor heeded.
+pub const ALLOWED_FAST_MAX: usize = 16;
+/// How many pieces of the set we allow (BEP 6 has 10).
+pub const ALLOWED_FAST_LEN: usize = 10;
+
+/// The first `len` pieces that a peer at `ip` may have although it is choked: BEP 6's canonical set, the same from every
+/// peer of the swarm. Fewer if the torrent has fewer pieces.
+#[must_use]
+pub fn allowed_fast_set(ip: Ipv4Addr, info_hash: InfoHash, pieces: u32, len: usize) -> Vec<Piece> {
+    let len = len.min(pieces as usize).min(ALLOWED_FAST_MAX);
+    let [a, b, c, _] = ip.octets();
+    let mut set = Vec::with_capacity(len);
+    let mut x = Sha1Hash::of(&[&[a, b, c, 0][..], &info_hash.0].concat());
+    while set.len() < len {
+        for word in x.0.as_chunks::<4>().0 {
+            let piece = Piece(u32::from_be_bytes(*word) % pieces);
+            if set.len() < len && !set.contains(&piece) {
+                set.push(piece);
+            }
+        }
+        x = Sha1Hash::of(&x.0);
+    }
+    set
+}
+
+/// The queue of one connection. No block twice.
+#[derive(Debug, Default)]
+pub(super) struct Uploads {
+    queue: VecDeque<Block>,
+    /// What we allowed it; at most [`ALLOWED_FAST_MAX`].
+    allowed: Vec<Piece>,
+}
+
+impl Uploads {
+    /// Queues `block`; false if the queue is full. One that waits already is not queued twice.
+    pub(super) fn push(&mut self, block: Block) -> bool {
+        if self.queue.contains(&block) {
+            return true;
+        }
+        let room = self.queue.len() < UPLOADS_MAX;
+        if room {
+            self.queue.push_back(block);
+        }
+        room
+    }
+
+    pub(super) fn next(&self) -> Option<Block> {
+        self.queue.front().copied()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Takes `block` out; false if it is not there.
+    pub(super) fn remove(&mut self, block: Block) -> bool {
+        let Some(at) = self.queue.iter().position(|asked| *asked == block) else { return false };
+        self.queue.remove(at);
+        true
+    }
+
+    /// Takes out what a choked peer does not get, in order.
+    pub(super) fn choke(&mut self) -> Vec<Block> {
+        let refused = self.queue.iter().filter(|block| !self.is_allowed(block.piece)).copied().collect();
+        let allowed = &self.allowed;
+        self.queue.retain(|block| allowed.contains(&block.piece));
+        refused
+    }
+
+    /// Notes that the peer may have `piece`; false if it may already, or may have no more.
+    pub(super) fn allow(&mut self, piece: Piece) -> bool {
+        let new = self.allowed.len() < ALLOWED_FAST_MAX && !self.is_allowed(piece);
+        if new {
+            self.allowed.push(piece);
+        }
+        new
+    }
+
+    pub(super) fn is_allowed(&self, piece: Piece) -> bool {
+        self.allowed.contains(&piece)
+    }
+
+    /// Gives back what an idle peer does not need.
+    pub(super) fn release(&mut self) {
+        self.queue.shrink_to_fit();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn allowed_fast_sets_are_those_of_bep_6() {
+        let set = |len| {
+            allowed_fast_set(Ipv4Addr::new(80, 4, 4, 200), Sha1Hash([0xaa; 20]), 1313, len)
+                .iter()
+                .map(|piece| piece.0)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(set(7), [1059, 431, 808, 1217, 287, 376, 1188]);
+        assert_eq!(set(9), [1059, 431, 808, 1217, 287, 376, 1188, 353, 508]);
+    }
+
+    #[test]
+    fn a_small_torrent_allows_all_it_has() {
+        let mut set = allowed_fast_set(Ipv4Addr::LOCALHOST, Sha1Hash([1; 20]), 3, 10);
+        set.sort();
+        assert_eq!(set, [Piece(0), Piece(1), Piece(2)]);
+        assert!(allowed_fast_set(Ipv4Addr::LOCALHOST, Sha1Hash([1; 20]), 0, 10).is_empty());
+    }
+
+    #[test]
+    fn choking_keeps_what_is_allowed_fast() {
+        let mut uploads = Uploads::default();
+        let block = |piece, offset| Block { piece: Piece(piece), offset, len: 16_384 };
+        assert!(uploads.allow(Piece(2)) && !uploads.allow(Piece(2)));
+        for asked in [block(1, 0), block(2, 0), block(1, 16_384), block(1, 0)] {
+            assert!(uploads.push(asked));
+        }
+        assert_eq!(uploads.choke(), [block(1, 0), block(1, 16_384)]);
+        assert_eq!((uploads.next(), uploads.len()), (Some(block(2, 0)), 1));
+    }
+}

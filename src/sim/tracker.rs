@@ -1,0 +1,48 @@
+//! A UDP tracker (BEP 15) as simple as can be: it knows who announced, and tells everybody of everybody else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use crate::base::hash::InfoHash;
+use crate::codec::udp_tracker::{AnnounceEvent, Request, Response};
+
+/// The tracker.
+#[derive(Debug)]
+pub struct Tracker {
+    /// Where it is.
+    pub addr: SocketAddr,
+    swarms: BTreeMap<InfoHash, BTreeSet<SocketAddr>>,
+    /// How often each event was told.
+    pub events: [u32; 4],
+}
+
+impl Tracker {
+    /// A tracker at `addr`.
+    #[must_use]
+    pub fn new(addr: SocketAddr) -> Self {
+        Self { addr, swarms: BTreeMap::new(), events: [0; 4] }
+    }
+
+    /// The answer to a datagram.
+    pub fn handle_packet(&mut self, from: SocketAddr, packet: &[u8]) -> Option<Vec<u8>> {
+        let response = match Request::parse(packet)? {
+            Request::Connect { transaction } => Response::Connect { transaction, connection: 1 },
+            Request::Announce { transaction, announce, .. } => {
+                self.events[announce.event as usize] += 1;
+                let swarm = self.swarms.entry(announce.info_hash).or_default();
+                let peer = SocketAddr::new(from.ip(), announce.port);
+                if announce.event == AnnounceEvent::Stopped {
+                    swarm.remove(&peer);
+                } else {
+                    swarm.insert(peer);
+                }
+                let peers: Vec<SocketAddr> = swarm.iter().copied().filter(|&other| other != peer).collect();
+                Response::Announce { transaction, interval: 120, leechers: 0, seeders: 0, peers }
+            }
+            Request::Scrape { transaction, .. } => Response::Scrape { transaction, swarms: Vec::new() },
+        };
+        let mut out = Vec::new();
+        response.write(&mut out);
+        Some(out)
+    }
+}

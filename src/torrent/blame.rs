@@ -1,0 +1,104 @@
+//! Who sent the corrupt block: found by comparing a failed piece with the good one that follows it.
+//!
+//! A failed piece with one sender has a guilty one at once. Otherwise the sender and a checksum of every block are kept, the
+//! piece is fetched again from one peer alone, and whoever sent a block that differs from the good one is guilty. Nobody
+//! else is.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use crate::base::geometry::Piece;
+use crate::torrent::partial::BlockSource;
+
+/// Failed pieces that are remembered; the oldest is forgotten beyond it.
+pub const FAILURES_MAX: usize = 64;
+
+/// Failed pieces whose senders are not yet told apart.
+#[derive(Debug, Default)]
+pub struct Blame {
+    failures: VecDeque<(Piece, Vec<BlockSource>)>,
+}
+
+impl Blame {
+    /// True if `piece` has failed with more than one sender: ask one peer for all of it.
+    #[must_use]
+    pub fn is_suspect(&self, piece: Piece) -> bool {
+        self.failures.iter().any(|(failed, _)| *failed == piece)
+    }
+
+    /// `piece` did not match its hash. Returns who is guilty beyond doubt.
+    pub fn handle_failed(&mut self, piece: Piece, blocks: Vec<BlockSource>) -> Option<SocketAddr> {
+        let mut senders: Vec<Option<SocketAddr>> = blocks.iter().map(|block| block.from).collect();
+        senders.sort_unstable();
+        senders.dedup();
+        if let [only] = senders[..] {
+            return only; // none if it all came from the disk
+        }
+        self.failures.push_back((piece, blocks));
+        if self.failures.len() > FAILURES_MAX {
+            self.failures.pop_front();
+        }
+        None
+    }
+
+    /// `piece` matched its hash. Returns everybody who sent another block than the good one before.
+    pub fn handle_passed(&mut self, piece: Piece, blocks: &[BlockSource]) -> Vec<SocketAddr> {
+        let mut guilty = Vec::new();
+        for (_, failed) in self.failures.iter().filter(|(failed, _)| *failed == piece) {
+            let differs = |(old, good): &(&BlockSource, &BlockSource)| good.from.is_some() && old.crc != good.crc;
+            guilty.extend(failed.iter().zip(blocks).filter(differs).filter_map(|(old, _)| old.from));
+        }
+        self.failures.retain(|(failed, _)| *failed != piece);
+        guilty.sort_unstable();
+        guilty.dedup();
+        guilty
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(number: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, number], 1))
+    }
+
+    fn blocks(of: &[(u8, u32)]) -> Vec<BlockSource> {
+        of.iter().map(|&(from, crc)| BlockSource { from: (from > 0).then(|| addr(from)), crc }).collect()
+    }
+
+    #[test]
+    fn the_only_sender_of_a_corrupt_piece_is_guilty_at_once() {
+        let mut blame = Blame::default();
+        assert_eq!(blame.handle_failed(Piece(1), blocks(&[(3, 1), (3, 2)])), Some(addr(3)));
+        assert!(!blame.is_suspect(Piece(1)));
+    }
+
+    #[test]
+    fn of_several_senders_the_one_whose_block_differs_is_guilty() {
+        let mut blame = Blame::default();
+        assert_eq!(blame.handle_failed(Piece(1), blocks(&[(1, 10), (2, 66), (3, 30), (0, 5)])), None);
+        assert!(blame.is_suspect(Piece(1)));
+        assert_eq!(blame.handle_passed(Piece(1), &blocks(&[(4, 10), (4, 20), (4, 30), (4, 40)])), [addr(2)]);
+        assert!(!blame.is_suspect(Piece(1)));
+        assert_eq!(blame.handle_passed(Piece(1), &blocks(&[(4, 11), (4, 21), (4, 31), (4, 41)])), []);
+    }
+
+    #[test]
+    fn what_was_on_the_disk_blames_nobody() {
+        let mut blame = Blame::default();
+        assert_eq!(blame.handle_failed(Piece(0), blocks(&[(0, 1), (0, 2)])), None);
+        assert_eq!(blame.handle_failed(Piece(0), blocks(&[(0, 1), (2, 2)])), None);
+        assert_eq!(blame.handle_passed(Piece(0), &blocks(&[(3, 9), (3, 2)])), []);
+    }
+
+    #[test]
+    fn failures_are_forgotten_beyond_their_bound() {
+        let mut blame = Blame::default();
+        for piece in 0..1000 {
+            blame.handle_failed(Piece(piece), blocks(&[(1, 0), (2, 0)]));
+        }
+        assert_eq!(blame.failures.len(), FAILURES_MAX);
+        assert!(!blame.is_suspect(Piece(0)) && blame.is_suspect(Piece(999)));
+    }
+}

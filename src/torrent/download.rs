@@ -1,0 +1,266 @@
+//! Getting pieces: what is asked of whom, where payload lands, and what happens when a piece is full.
+
+use crate::base::bitfield::Bitfield;
+use crate::base::geometry::{Block, Piece};
+use crate::base::hash::PieceHash;
+use crate::base::ids::ConnId;
+use crate::base::storage::Fault;
+use crate::base::time::Time;
+use crate::torrent::blame::Blame;
+use crate::torrent::partial::Partials;
+use crate::torrent::peers::TorrentPeer;
+use crate::torrent::picker::Picker;
+use crate::torrent::torrent::{Ask, Torrent};
+
+/// Blocks that one peer is asked for although others were, at once.
+const END_GAME_MAX: usize = 16;
+
+/// What a torrent needs only while something wanted is missing.
+#[derive(Debug)]
+pub(crate) struct Download {
+    pub(crate) picker: Picker,
+    pub(crate) partials: Partials,
+    pub(crate) blame: Blame,
+}
+
+impl Download {
+    pub(crate) fn handle_peer_gone(&mut self, conn: ConnId, field: &Bitfield) {
+        self.picker.remove_field(field);
+        self.partials.lost(conn);
+    }
+}
+
+/// Payload that must be written to the content.
+#[derive(Debug, Clone, Copy)]
+pub struct Landing<'b> {
+    /// Of which block.
+    pub block: Block,
+    /// Where in the content.
+    pub offset: u64,
+    /// What.
+    pub bytes: &'b [u8],
+    /// It is the block's end: once it is written, call [`Torrent::handle_landed`].
+    pub last: bool,
+}
+
+impl Torrent {
+    /// Something wanted is missing: sets up what is needed to get it.
+    pub(crate) fn begin_download(&mut self) {
+        let mut picker = Picker::new(&self.layout, &self.have, self.settings.sequential, self.rng.fork("picker"));
+        for peer in self.peers.values() {
+            picker.add_field(&peer.field);
+        }
+        let mut partials = Partials::new(self.geometry());
+        for (piece, blocks) in self.restored.drain(..) {
+            if self.layout.is_wanted(piece) && !self.have.get(piece.0) {
+                let hash = self.meta.pieces.get(piece.index()).expect("every piece has a hash");
+                partials.restore(piece, hash, &blocks);
+                picker.started(piece);
+            }
+        }
+        if partials.next_unread(1).is_some() {
+            self.asks.push_back(Ask::Work);
+        }
+        self.download = Some(Box::new(Download { picker, partials, blame: Blame::default() }));
+    }
+
+    /// The download stops; what it has of pieces in progress is kept.
+    pub(crate) fn suspend_download(&mut self) {
+        if let Some(download) = self.download.take() {
+            self.restored = download.partials.stored_blocks();
+        }
+    }
+
+    /// Everything wanted is here.
+    pub(crate) fn finish_download(&mut self, now: Time) {
+        self.download = None;
+        self.seeding_since = now;
+        if self.finished.is_none() {
+            self.finished = Some(self.epoch_secs + now.as_secs());
+            self.announces.completed(now);
+            log::info!("{}: finished", self.display_name());
+        }
+        self.persistence.touch(now);
+        self.turn_changed = true;
+        let conns: Vec<ConnId> = self.peers.keys().copied().collect();
+        for conn in conns {
+            self.consider_interest(now, conn);
+        }
+    }
+
+    /// Asks a peer for as many blocks as its pipeline holds: of pieces in progress first, then of a new one; in the end game
+    /// also for what others were asked for.
+    pub(crate) fn fill_requests(&mut self, now: Time, conn: ConnId) {
+        let Some(download) = self.download.as_deref_mut() else { return };
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        let TorrentPeer { machine, field, .. } = peer;
+        let wanted = machine.wanted(now);
+        if wanted == 0 || !machine.am_interested() || field.is_empty() {
+            return;
+        }
+        let mut blocks = Vec::with_capacity(wanted);
+        let may_ask = |piece: Piece| field.get(piece.0) && machine.may_ask(piece);
+        download.partials.ask(conn, wanted, may_ask, &mut blocks);
+        let mut started = None;
+        if blocks.len() < wanted {
+            if !download.partials.is_crowded() {
+                started = download.picker.pick(field, |piece| machine.may_ask(piece));
+            }
+            if started.is_none() && download.picker.is_exhausted() {
+                let room = (wanted - blocks.len()).min(END_GAME_MAX);
+                download.partials.ask_again(conn, room, may_ask, &mut blocks);
+            }
+        }
+        if let Some(piece) = started {
+            download.picker.started(piece);
+            self.asks.push_back(Ask::Prepare(piece, conn));
+        }
+        for &block in &blocks {
+            machine.request(now, block);
+        }
+        if !blocks.is_empty() {
+            self.asks.push_back(Ask::Wake(conn));
+        }
+    }
+
+    /// There is room for a piece, or there is not.
+    pub fn handle_prepared(&mut self, now: Time, piece: Piece, conn: ConnId, result: Result<(), Fault>) {
+        let Some(download) = self.download.as_deref_mut() else { return };
+        match result {
+            Ok(()) => {
+                let hash = self.meta.pieces.get(piece.index()).expect("every piece has a hash");
+                download.partials.start(piece, hash, download.blame.is_suspect(piece));
+                self.fill_requests(now, conn);
+            }
+            Err(fault) => {
+                download.picker.returned(piece);
+                self.fail(now, fault);
+            }
+        }
+    }
+
+    /// The head of a block is here, its payload follows: takes it, or refuses because another peer is writing there.
+    pub(crate) fn handle_head(&mut self, now: Time, conn: ConnId, block: Block) {
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        let addr = peer.addr;
+        let takes = self.download.as_mut().is_some_and(|download| download.partials.land(now, block, conn, addr));
+        if !takes {
+            peer.machine.refuse_block();
+        }
+    }
+
+    /// Payload of a block that was taken.
+    pub(crate) fn handle_bytes<'b>(
+        &mut self,
+        now: Time,
+        conn: ConnId,
+        block: Block,
+        offset: u32,
+        bytes: &'b [u8],
+        last: bool,
+    ) -> Option<Landing<'b>> {
+        self.down.add(now, bytes.len() as u64);
+        let span = self.meta.geometry.span_of_block(block)?;
+        let download = self.download.as_mut()?;
+        if !download.partials.landed(now, block, conn, offset, bytes) {
+            self.wasted += bytes.len() as u64;
+            return None;
+        }
+        Some(Landing { block, offset: span.offset + u64::from(offset), bytes, last })
+    }
+
+    /// A block is whole and written.
+    pub fn handle_landed(&mut self, now: Time, conn: ConnId, block: Block) {
+        self.content_changed(now);
+        let Some(download) = &mut self.download else { return };
+        let mut others = Vec::new();
+        if !download.partials.stored(block, conn, &mut others) {
+            return;
+        }
+        for other in others {
+            if let Some(peer) = self.peers.get_mut(&other) {
+                peer.machine.cancel(now, block);
+                self.asks.push_back(Ask::Wake(other));
+            }
+        }
+        if download.partials.is_full(block.piece) {
+            match download.partials.hash(block.piece) {
+                Some(hash) => self.judge(now, block.piece, hash),
+                None => self.asks.push_back(Ask::Work),
+            }
+        }
+        self.fill_requests(now, conn);
+    }
+
+    /// A full piece was hashed: it is ours, or somebody sent us something else.
+    pub(crate) fn judge(&mut self, now: Time, piece: Piece, hash: PieceHash) {
+        let Some(download) = self.download.as_deref_mut() else { return };
+        let Some(blocks) = download.partials.take(piece) else { return };
+        if self.meta.pieces.get(piece.index()) == Some(hash) {
+            let guilty = download.blame.handle_passed(piece, &blocks);
+            download.picker.finished(piece);
+            self.have.set(piece.0);
+            self.passed += 1;
+            for (&conn, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.established) {
+                peer.machine.have(piece);
+                self.asks.push_back(Ask::Wake(conn));
+            }
+            self.persistence.touch(now);
+            for addr in guilty {
+                self.ban(now, addr);
+            }
+            if self.is_finished() {
+                self.finish_download(now);
+            }
+        } else {
+            self.failed += 1;
+            self.wasted += u64::from(self.meta.geometry.len_of(piece));
+            let guilty = download.blame.handle_failed(piece, blocks);
+            download.picker.returned(piece);
+            if let Some(addr) = guilty {
+                self.ban(now, addr);
+            }
+            log::info!("{}: piece {} is corrupt and is fetched again", self.display_name(), piece.0);
+            self.offer_blocks(now);
+        }
+    }
+
+    /// A peer chokes us: without the fast extension it forgets what we asked; others may be asked.
+    pub(crate) fn handle_choked(&mut self, now: Time, conn: ConnId) {
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        if !peer.machine.is_fast() {
+            peer.machine.take_requests(now, false);
+            self.give_up(now, conn);
+        }
+    }
+
+    /// A peer lets us wait: what it was asked for is asked of others, but for one block that shows when it wakes up.
+    pub(crate) fn handle_snubbed(&mut self, now: Time, conn: ConnId) {
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        peer.machine.take_requests(now, true);
+        self.give_up(now, conn);
+    }
+
+    fn give_up(&mut self, now: Time, conn: ConnId) {
+        if let Some(download) = &mut self.download {
+            download.partials.lost(conn);
+            self.offer_blocks(now);
+        }
+    }
+
+    /// A peer will not send a block.
+    pub(crate) fn handle_rejected(&mut self, now: Time, conn: ConnId, block: Block) {
+        if let Some(download) = &mut self.download {
+            download.partials.rejected(block, conn);
+            self.offer_blocks(now);
+        }
+    }
+
+    /// Blocks are free again: peers that have room for requests get them.
+    pub(crate) fn offer_blocks(&mut self, now: Time) {
+        let conns: Vec<ConnId> = self.peers.keys().copied().collect();
+        for conn in conns {
+            self.fill_requests(now, conn);
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! What survives: which pieces are known to be on the disk, and the record that says so.
+//!
+//! A piece is recorded only after a sync that began when it was already verified (so nothing false is ever claimed, not
+//! even after a power cut); the blocks of pieces in progress are recorded as they are, because their piece is hashed
+//! before it counts. A second after something changed a sync begins, then the record is saved; one of each at a time.
+
+use std::time::Duration;
+
+use crate::base::bitfield::Bitfield;
+use crate::base::geometry::Piece;
+use crate::base::storage::{Fault, Stamp};
+use crate::base::time::Time;
+use crate::codec::resume::{PartialPiece, Record};
+use crate::torrent::snapshot::Priority;
+use crate::torrent::torrent::{Ask, Torrent};
+
+/// How long a change waits to be saved, so that many are saved at once.
+const SAVE_DELAY: Duration = Duration::from_millis(500);
+
+/// How far saving is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Stage {
+    #[default]
+    Idle,
+    Syncing,
+    Saving,
+}
+
+/// What is on the disk for certain, and what must still be said.
+#[derive(Debug)]
+pub(crate) struct Persistence {
+    stage: Stage,
+    /// When to save next; never if nothing changed.
+    due: Time,
+    /// Pieces were written since the last sync began.
+    unsynced: bool,
+    /// `have` as it was when the sync under way began.
+    syncing: Option<Bitfield>,
+    /// `have` as it was at the last good sync; none if it equals `have`.
+    durable: Option<Bitfield>,
+    /// Whole files have room.
+    pub(crate) allocated: bool,
+    /// The next record is the last one of this run.
+    closing: bool,
+    /// The last record of this run is saved.
+    closed: bool,
+}
+
+impl Default for Persistence {
+    fn default() -> Self {
+        Self {
+            stage: Stage::Idle,
+            due: Time::NEVER,
+            unsynced: false,
+            syncing: None,
+            durable: None,
+            allocated: false,
+            closing: false,
+            closed: false,
+        }
+    }
+}
+
+impl Persistence {
+    /// Something that the record holds has changed.
+    pub(crate) fn touch(&mut self, now: Time) {
+        self.due = self.due.min(now + SAVE_DELAY);
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Time {
+        if self.stage == Stage::Idle { self.due } else { Time::NEVER }
+    }
+}
+
+impl Torrent {
+    /// Content was written: `have` may not be claimed beyond what it was, until the next sync.
+    pub(crate) fn content_changed(&mut self, now: Time) {
+        if !self.persistence.unsynced {
+            self.persistence.unsynced = true;
+            if self.persistence.durable.is_none() {
+                self.persistence.durable = Some(self.have.clone());
+            }
+        }
+        self.persistence.touch(now);
+    }
+
+    pub(crate) fn persist(&mut self, now: Time) {
+        if self.persistence.stage != Stage::Idle {
+            return;
+        }
+        self.persistence.due = Time::NEVER;
+        if std::mem::take(&mut self.persistence.unsynced) {
+            self.persistence.stage = Stage::Syncing;
+            self.persistence.syncing = Some(self.have.clone());
+            self.asks.push_back(Ask::Sync);
+        } else {
+            self.save(now);
+        }
+    }
+
+    fn save(&mut self, _now: Time) {
+        self.persistence.stage = Stage::Saving;
+        self.asks.push_back(Ask::Save);
+    }
+
+    /// What was written before the sync began is on the disk, or the disk lost it.
+    pub fn handle_synced(&mut self, now: Time, result: Result<(), Fault>) {
+        let synced = self.persistence.syncing.take();
+        self.persistence.stage = Stage::Idle;
+        match result {
+            Ok(()) => {
+                self.persistence.durable = synced.filter(|synced| *synced != self.have);
+                self.save(now);
+            }
+            Err(fault) => {
+                // What was written since the last good sync may be lost, whatever the cache still shows.
+                if let Some(durable) = self.persistence.durable.take() {
+                    self.have = durable;
+                }
+                self.finished = None;
+                self.fail(now, fault);
+                self.save(now);
+            }
+        }
+    }
+
+    /// The record is saved, or will be tried again.
+    pub fn handle_saved(&mut self, now: Time, saved: bool) {
+        self.persistence.stage = Stage::Idle;
+        if !saved {
+            self.persistence.due = self.persistence.due.min(now + Duration::from_secs(10));
+            self.persistence.closed |= self.persistence.closing;
+        } else if self.persistence.closing && self.persistence.due.is_never() {
+            self.persistence.closed = true;
+        }
+    }
+
+    /// Stops everything and saves for the last time.
+    pub fn shut_down(&mut self, now: Time) {
+        self.queued = true;
+        self.reconsider(now);
+        self.persistence.closing = true;
+        self.persistence.due = now;
+        self.persist(now);
+    }
+
+    /// Nothing is left to save in this run.
+    #[must_use]
+    pub fn is_saved(&self) -> bool {
+        self.persistence.closed
+    }
+
+    /// Everything that the next run must know. `stamps` are the files as they look now.
+    #[must_use]
+    pub fn record(&self, _now: Time, stamps: Vec<Option<Stamp>>) -> Vec<u8> {
+        let partials = match &self.download {
+            Some(download) => download.partials.stored_blocks(),
+            None => self.restored.clone(),
+        };
+        let have = self.persistence.durable.as_ref().unwrap_or(&self.have);
+        Record {
+            info_hash: self.info_hash(),
+            have: have.clone(),
+            partials: partials.into_iter().map(|(piece, blocks)| PartialPiece { piece, blocks }).collect(),
+            stamps: stamps.into_iter().map(Option::unwrap_or_default).collect(),
+            priorities: self.layout.priorities().iter().map(|&priority| priority as u8).collect(),
+            dir: self.dir.clone(),
+            label: self.settings.label.clone(),
+            added: self.added,
+            finished: self.finished,
+            downloaded: self.downloaded(),
+            uploaded: self.uploaded(),
+            paused: self.paused,
+            sequential: self.settings.sequential,
+            down_limit: self.down_bucket.rate_bytes(),
+            up_limit: self.up_bucket.rate_bytes(),
+            max_peers: self.connections_max as u64,
+            ratio_millis: (self.settings.ratio * 1000.0) as u64,
+            seed_time: self.settings.seed_time.as_secs(),
+            seeded_enough: self.settings.seeded_enough,
+            allocated: self.persistence.allocated,
+            clean: self.persistence.closing,
+        }
+        .to_bytes()
+    }
+
+    /// Takes over what an earlier run recorded. Called before the content is opened.
+    pub fn restore(&mut self, now: Time, record: &Record) {
+        let priorities = record.priorities.iter().enumerate().take(self.layout.files().len());
+        let priority = |byte: u8| match byte {
+            0 => Priority::Off,
+            1 => Priority::Low,
+            3 => Priority::High,
+            _ => Priority::Normal,
+        };
+        self.layout.set_priorities(priorities.map(|(file, &byte)| (file, priority(byte))));
+        self.have = record.have.clone();
+        self.restored = record.partials.iter().map(|partial| (partial.piece, partial.blocks.clone())).collect();
+        self.finished = record.finished;
+        self.downloaded_before = record.downloaded;
+        self.uploaded_before = record.uploaded;
+        self.paused = record.paused;
+        self.persistence.allocated = record.allocated;
+        self.settings.label.clone_from(&record.label);
+        self.settings.sequential = record.sequential;
+        self.settings.ratio = record.ratio_millis as f64 / 1000.0;
+        self.settings.seed_time = Duration::from_secs(record.seed_time);
+        self.settings.seeded_enough = record.seeded_enough;
+        self.connections_max = usize::try_from(record.max_peers).unwrap_or(usize::MAX).max(1);
+        self.down_bucket.set_rate(now, record.down_limit);
+        self.up_bucket.set_rate(now, record.up_limit);
+    }
+
+    /// How many files there are, pad files among them.
+    #[must_use]
+    pub fn file_count(&self) -> usize {
+        self.layout.files().len()
+    }
+
+    /// A piece's place in the content.
+    #[must_use]
+    pub fn piece_span(&self, piece: Piece) -> crate::base::geometry::Span {
+        self.geometry().span_of(piece)
+    }
+
+    /// A wanted piece that is missing.
+    #[must_use]
+    pub fn first_missing(&self) -> Option<Piece> {
+        self.all_pieces().map(Piece).find(|&piece| self.layout.is_wanted(piece) && !self.have.get(piece.0))
+    }
+
+    /// How long the file at index `file` must be to hold what we have of it, bytes.
+    #[must_use]
+    pub fn held_until(&self, file: usize) -> u64 {
+        let Some(span) = self.file_span(file) else { return 0 };
+        let held = self.geometry().pieces_of(span).rev().find(|&piece| self.have.get(piece));
+        held.map_or(0, |piece| self.piece_span(Piece(piece)).end().min(span.end()) - span.offset)
+    }
+
+    /// The content is elsewhere now, or still where it was.
+    pub fn handle_moved(&mut self, now: Time, dir: std::path::PathBuf, result: Result<(), Fault>) {
+        if result.is_ok() {
+            self.dir = dir;
+            self.persistence.touch(now);
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! What can be seen of a torrent, copied out: rows for lists, and sentences that say why it does not move.
+
+use crate::base::geometry::Piece;
+use crate::base::time::Time;
+use crate::codec::magnet::Magnet;
+use crate::torrent::command::{Refusal, RefusalKind};
+use crate::torrent::peers::TorrentPeer;
+use crate::torrent::snapshot::{FileRow, PeerRow, PieceState, Priority, State, Summary, TrackerRow};
+use crate::torrent::torrent::Torrent;
+
+impl Torrent {
+    /// Payload ever received.
+    #[must_use]
+    pub fn downloaded(&self) -> u64 {
+        self.downloaded_before + self.down.total_bytes()
+    }
+
+    /// Payload ever sent.
+    #[must_use]
+    pub fn uploaded(&self) -> u64 {
+        self.uploaded_before + self.up.total_bytes()
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
+    pub(crate) fn ratio(&self) -> f64 {
+        let base = if self.downloaded() > 0 { self.downloaded() } else { self.geometry().total_len() };
+        if base == 0 { 0.0 } else { self.uploaded() as f64 / base as f64 }
+    }
+
+    /// It at a glance.
+    #[must_use]
+    pub fn summary(&self, now: Time) -> Summary {
+        let (wanted, have_wanted_bytes) = (self.layout.wanted_bytes(), self.layout.have_wanted_bytes(&self.have));
+        let down_rate = self.down.rate_bytes(now);
+        Summary {
+            info_hash: self.info_hash(),
+            st_id: self.st_id(),
+            name: self.meta.name.clone(),
+            state: self.state(),
+            error: self.fault.as_ref().map(|fault| fault.message.clone()),
+            size: self.geometry().total_len(),
+            wanted,
+            have_bytes: self.layout.have_bytes_total(&self.have),
+            have_wanted_bytes,
+            checked: self.check_progress(),
+            down_rate,
+            up_rate: self.up.rate_bytes(now),
+            downloaded: self.downloaded(),
+            uploaded: self.uploaded(),
+            wasted: self.wasted,
+            peers: count(self.peers.len()),
+            seeds: count(self.peers.values().filter(|peer| peer.is_seed()).count()),
+            eta: (wanted - have_wanted_bytes).checked_div(down_rate).filter(|_| wanted > have_wanted_bytes),
+            label: self.settings.label.clone(),
+            added: self.added,
+            finished: self.finished,
+            dir: self.dir.clone(),
+            private: self.meta.private,
+            pieces: (self.geometry().pieces(), self.have.count()),
+            piece_len: self.geometry().piece_len(),
+            comment: self.meta.comment.clone(),
+            created_by: self.meta.created_by.clone(),
+        }
+    }
+
+    /// Its files, pad files left out.
+    #[must_use]
+    pub fn file_rows(&self) -> Vec<FileRow> {
+        let entries = self.layout.files().entries().iter().enumerate().filter(|(_, entry)| !entry.pad);
+        let rows = entries.map(|(index, entry)| FileRow {
+            index,
+            path: entry.path.clone(),
+            size: entry.span.len,
+            have_bytes: self.layout.have_bytes(index, &self.have),
+            priority: self.layout.priority(index),
+        });
+        rows.collect()
+    }
+
+    /// Its peers, by address.
+    #[must_use]
+    pub fn peer_rows(&self, now: Time) -> Vec<PeerRow> {
+        let mut rows: Vec<_> =
+            self.peers.values().filter(|peer| peer.established).map(|peer| self.peer_row(now, peer)).collect();
+        rows.sort_by_key(|row| row.addr);
+        rows
+    }
+
+    fn peer_row(&self, now: Time, peer: &TorrentPeer) -> PeerRow {
+        let machine = &peer.machine;
+        let mut flags = String::new();
+        if machine.am_interested() {
+            flags.push(if machine.peer_choking() { 'd' } else { 'D' });
+        }
+        if machine.peer_interested() {
+            flags.push(if machine.am_choking() { 'u' } else { 'U' });
+        }
+        for (flag, is_set) in [('S', machine.is_snubbed(now)), ('I', peer.incoming)] {
+            if is_set {
+                flags.push(flag);
+            }
+        }
+        let pieces = self.geometry().pieces();
+        PeerRow {
+            addr: peer.addr,
+            client: machine.client(),
+            flags,
+            progress: if pieces == 0 { 1.0 } else { f64::from(peer.field.count()) / f64::from(pieces) },
+            down_rate: machine.down().rate_bytes(now),
+            up_rate: machine.up().rate_bytes(now),
+            transport: "tcp",
+            encrypted: false,
+            source: peer.origin.word(),
+        }
+    }
+
+    /// Its trackers, by tier.
+    #[must_use]
+    pub fn tracker_rows(&self, now: Time) -> Vec<TrackerRow> {
+        self.announces.rows(now)
+    }
+
+    /// Its pieces, in order.
+    #[must_use]
+    pub fn piece_states(&self) -> Vec<PieceState> {
+        self.all_pieces().map(|index| self.piece_state(Piece(index))).collect()
+    }
+
+    fn piece_state(&self, piece: Piece) -> PieceState {
+        if self.have.get(piece.0) {
+            return PieceState::Have;
+        }
+        match &self.download {
+            Some(download) if download.partials.contains(piece) => PieceState::Partial,
+            _ if !self.layout.is_wanted(piece) => PieceState::Unwanted,
+            Some(download) => {
+                PieceState::Missing(u16::try_from(download.picker.availability(piece)).unwrap_or(u16::MAX))
+            }
+            None => PieceState::Missing(0),
+        }
+    }
+
+    /// Plain sentences: why it does not move, and what would help.
+    #[must_use]
+    pub fn why(&self, now: Time) -> Vec<String> {
+        match self.state() {
+            State::Checking => vec!["its content is being hashed; it goes on by itself".into()],
+            State::Paused if self.settings.seeded_enough => {
+                vec!["it has seeded as much as was asked (`ratio`, `seed-time`); `resume` lets it seed on".into()]
+            }
+            State::Paused => vec!["it is paused; `resume` starts it".into()],
+            State::Queued => vec!["it waits for its turn (`active_downloads`, `active_seeds` in the config)".into()],
+            State::NoSpace | State::Error => {
+                let fault = self.fault.as_ref().map_or_else(String::new, |fault| fault.message.clone());
+                vec![format!("{fault}; it is tried again every {} s", crate::torrent::torrent::FAULT_RETRY.as_secs())]
+            }
+            State::Metadata => vec!["its description is being fetched from peers".into()],
+            State::Seeding | State::Downloading => self.why_of_peers(now),
+        }
+    }
+
+    fn why_of_peers(&self, now: Time) -> Vec<String> {
+        let mut sentences = Vec::new();
+        if self.down.rate_bytes(now) > 0 || self.up.rate_bytes(now) > 0 {
+            sentences.push("it is moving".to_owned());
+        }
+        for row in self.tracker_rows(now) {
+            if row.state == "failed" {
+                let message = row.message.unwrap_or_default();
+                sentences.push(format!("tracker {} failed: {message}", row.url));
+            }
+        }
+        let peers = || self.peers.values().filter(|peer| peer.established);
+        if peers().next().is_none() {
+            sentences.push(if self.candidates.is_empty() {
+                "no peers are known; `announce` asks the trackers again, `connect` dials one".into()
+            } else {
+                "peers are known, but none is connected; they may be offline or unreachable".into()
+            });
+        } else if self.is_finished() {
+            if !peers().any(|peer| peer.machine.peer_interested()) {
+                sentences.push("no connected peer wants anything".into());
+            }
+        } else if !peers().any(|peer| peer.machine.am_interested()) {
+            sentences.push("no connected peer has a piece that is missing here".into());
+        } else if peers().all(|peer| peer.machine.peer_choking()) {
+            sentences.push("every connected peer chokes us; they give others their slots for now".into());
+        }
+        if sentences.is_empty() {
+            sentences.push("nothing holds it up; data was asked for and should come".into());
+        }
+        sentences
+    }
+
+    /// Its magnet link.
+    #[must_use]
+    pub fn magnet(&self) -> String {
+        Magnet::of(&self.meta).to_string()
+    }
+
+    /// The bytes of its metainfo file.
+    ///
+    /// # Errors
+    /// A pure `.st` has no `.torrent` form.
+    pub fn export(&self, as_torrent: bool) -> Result<Vec<u8>, Refusal> {
+        if as_torrent && self.meta.is_pure {
+            let message = "a pure .st has no SHA-1 hashes, so it cannot be a .torrent; export it as st";
+            return Err(Refusal::new(RefusalKind::Unsupported, message));
+        }
+        Ok(self.meta.to_bytes(as_torrent))
+    }
+
+    /// How much a file is wanted.
+    #[must_use]
+    pub fn file_priority(&self, file: usize) -> Priority {
+        self.layout.priority(file)
+    }
+}
+
+fn count(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
+}

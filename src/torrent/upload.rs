@@ -1,0 +1,104 @@
+//! Giving pieces: whose requests are served, and how the choker's decisions reach the peers.
+
+use crate::base::geometry::{Block, Span};
+use crate::base::ids::{ConnId, StoreId};
+use crate::base::time::Time;
+use crate::torrent::choker::{Change, Standing};
+use crate::torrent::torrent::{Ask, Torrent};
+
+impl Torrent {
+    /// A peer asks for a block: what we do not have, or does not exist, is rejected; the rest will be sent soon.
+    pub(crate) fn handle_request(&mut self, conn: ConnId, block: Block) {
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        match self.meta.geometry.span_of_block(block) {
+            Some(span) if self.have.get(block.piece.0) => {
+                peer.machine.queue_upload(block);
+                self.asks.push_back(Ask::Expect(span));
+            }
+            _ => peer.machine.reject(block),
+        }
+        self.asks.push_back(Ask::Wake(conn));
+    }
+
+    /// The next block to send to a peer, while less than `budget_bytes` are queued for it; its place in the content.
+    pub fn next_upload(&mut self, conn: ConnId, budget_bytes: usize) -> Option<(Block, Span)> {
+        let peer = self.peers.get(&conn)?;
+        if peer.machine.outbuf().content_len() >= budget_bytes as u64 || peer.machine.outbuf().is_full() {
+            return None;
+        }
+        let block = peer.machine.next_upload()?;
+        let span = self.meta.geometry.span_of_block(block).expect("it was checked when it was asked for");
+        Some((block, span))
+    }
+
+    /// The block that `next_upload` gave goes out.
+    pub fn send_block(&mut self, conn: ConnId, block: Block, store: StoreId, span: Span) {
+        if let Some(peer) = self.peers.get_mut(&conn) {
+            peer.machine.send_block(block, store, span);
+        }
+    }
+
+    /// `sent` bytes of a peer's output left; returns how many of them were payload.
+    pub fn handle_sent(&mut self, now: Time, conn: ConnId, sent: usize) -> u64 {
+        let Some(peer) = self.peers.get_mut(&conn) else { return 0 };
+        let payload = peer.machine.advance(now, sent);
+        self.up.add(now, payload);
+        payload
+    }
+
+    /// A peer wants something of us, or no more.
+    pub(crate) fn handle_interest(&mut self, now: Time, conn: ConnId) {
+        let standing = self.peers.get(&conn).map(|peer| standing(now, conn, peer));
+        if let Some(standing) = standing {
+            let mut changes = Vec::new();
+            self.choker.handle_interest(now, &standing, &mut changes);
+            self.apply(now, &changes);
+        }
+    }
+
+    /// A round of the choker, where one is due.
+    pub(crate) fn tick_choker(&mut self, now: Time) {
+        if !self.choker.is_due(now) {
+            return;
+        }
+        let standings: Vec<Standing> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.established)
+            .map(|(&conn, peer)| standing(now, conn, peer))
+            .collect();
+        let mut changes = Vec::new();
+        let up_rate = self.up.rate_bytes(now);
+        self.choker.round(now, self.download.is_none(), up_rate, &standings, &mut changes);
+        self.apply(now, &changes);
+    }
+
+    fn apply(&mut self, _now: Time, changes: &[Change]) {
+        for change in changes {
+            let (conn, choke) = match *change {
+                Change::Choke(conn) => (conn, true),
+                Change::Unchoke(conn) => (conn, false),
+            };
+            let Some(peer) = self.peers.get_mut(&conn) else { continue };
+            if choke {
+                peer.machine.choke();
+            } else {
+                peer.machine.unchoke();
+            }
+            self.asks.push_back(Ask::Wake(conn));
+        }
+    }
+}
+
+fn standing(now: Time, conn: ConnId, peer: &crate::torrent::peers::TorrentPeer) -> Standing {
+    Standing {
+        conn,
+        interested: peer.machine.peer_interested() && !peer.is_seed(),
+        unchoked: !peer.machine.am_choking(),
+        snubbed: peer.machine.is_snubbed(now),
+        down_rate: peer.machine.down().rate_bytes(now),
+        up_rate: peer.machine.up().rate_bytes(now),
+        uploaded: peer.machine.up().total_bytes(),
+        connected_at: peer.connected_at,
+    }
+}
