@@ -306,7 +306,8 @@ mod tests {
             let last = bytes.len() - 1;
             bytes[at.min(last)] = to;
             let _ = ExtensionHandshake::parse(&bytes);
-            prop_assert_eq!(ExtensionHandshake::parse(&bytes_of(&handshake)[..cut.min(last)]), None);
+            let bytes = bytes_of(&handshake);
+            prop_assert_eq!(ExtensionHandshake::parse(&bytes[..cut.min(last)]), None);
         }
     }
 }

@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn what_has_no_form_in_the_table_is_left_out() {
         for url in ["http://x/announce?key=1 2", "wss://x:1/", "http://münchen:1/announce", "udp://x", "nonsense"] {
-            assert_eq!(write_trackers(&[vec![url.into()]]), [], "{url}");
+            assert!(write_trackers(&[vec![url.into()]]).is_empty(), "{url}");
         }
     }
 }

@@ -147,11 +147,18 @@ impl<S: Storage> Engine<S> {
     }
 
     fn one_id(&self, which: &Which) -> Result<TorrentId, Refusal> {
-        let Which::Prefix(prefix) = which else {
-            return Err(Refusal::new(
-                RefusalKind::Usage,
-                "this needs one torrent; name it by its hash, as `list` shows it",
-            ));
+        let prefix = match which {
+            Which::Prefix(prefix) => prefix,
+            Which::All => {
+                let mut ids = self.torrents.ids();
+                return match (ids.next(), ids.next()) {
+                    (Some(only), None) => Ok(only),
+                    _ => Err(Refusal::new(
+                        RefusalKind::Usage,
+                        "this needs one torrent; name it by its hash, as `list` shows it",
+                    )),
+                };
+            }
         };
         let is_meant = |torrent: &Torrent| {
             torrent.info_hash().to_string().starts_with(prefix)

@@ -73,14 +73,14 @@ impl Limit {
         self.wake_at
     }
 
-    /// Takes those who may try again now: as many as the bucket feeds, at least one.
+    /// Takes those who may try again now: as many as the bucket feeds.
     pub(crate) fn wake(&mut self, now: Time, woken: &mut Vec<ConnId>) {
         if now < self.wake_at {
             return;
         }
         let feeds = self.bucket.available(now) / LIMITED_TURN_BYTES;
-        let count = usize::try_from(feeds).unwrap_or(usize::MAX).clamp(1, self.waiting.len().max(1));
-        woken.extend(self.waiting.drain(..count.min(self.waiting.len())));
+        let count = usize::try_from(feeds).unwrap_or(usize::MAX).min(self.waiting.len());
+        woken.extend(self.waiting.drain(..count));
         self.wake_at = if self.waiting.is_empty() {
             Time::NEVER
         } else {

@@ -7,8 +7,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, RenameFlags, copy_file_range, fallocate, fdatasync, fsync, ftruncate, renameat_with};
-use rustix::io::Errno;
+use rustix::fs::{FallocateFlags, RenameFlags, fallocate, fdatasync, fsync, ftruncate, renameat_with};
+use rustix::io::{Errno, pread, pwrite};
 
 use crate::base::ids::{JobId, StoreId};
 use crate::base::storage::{Fault, FaultKind, Job};
@@ -17,7 +17,7 @@ use crate::storage::{FileStorage, closed, errno_of, fault, place};
 /// Bytes allocated in one slice: on a file system in memory that is some milliseconds.
 const ALLOCATE_SLICE: u64 = 16 << 20;
 /// Bytes copied in one slice, where content moves to another file system.
-const COPY_SLICE: usize = 4 << 20;
+const COPY_SLICE: usize = 1 << 20;
 
 /// Jobs, and which files were written since their last sync.
 #[derive(Debug, Default)]
@@ -226,10 +226,18 @@ fn move_slice(storage: &mut FileStorage, moving: &mut Move) -> Result<bool, Faul
     if let Some(copied) = moving.copied {
         let (from, to) = (place::open(&moving.from, &entry.path, false), place::open(&moving.to, &entry.path, true));
         let (from, to) = (from.map_err(told)?, to.map_err(told)?);
-        let (mut read_at, mut write_at) = (copied, copied);
-        let moved = copy_file_range(&from, Some(&mut read_at), &to, Some(&mut write_at), COPY_SLICE).map_err(told)?;
-        if moved > 0 {
-            moving.copied = Some(copied + moved as u64);
+        // Not `copy_file_range`: it refuses to cross from one kind of file system to another.
+        let mut buf = vec![0; COPY_SLICE];
+        let count = pread(&from, buf.as_mut_slice(), copied).map_err(told)?;
+        let mut rest = &buf[..count];
+        let mut at = copied;
+        while !rest.is_empty() {
+            let written = pwrite(&to, rest, at).map_err(told)?;
+            rest = &rest[written..];
+            at += written as u64;
+        }
+        if count > 0 {
+            moving.copied = Some(at);
             return Ok(false);
         }
         fsync(&to).map_err(told)?;

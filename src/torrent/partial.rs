@@ -213,9 +213,6 @@ impl Partials {
         let geometry = self.geometry;
         let Some(index) = geometry.index_of(block) else { return false };
         let Some(partial) = self.pieces.get_mut(&block.piece) else { return false };
-        if partial.blocks[index as usize].is_free() {
-            partial.free -= 1; // asked, given up, and it comes after all
-        }
         match partial.blocks[index as usize].stage {
             Stage::Stored { .. } => return false,
             Stage::Landing { since, .. } if now.since(since) < LANDING_STALL => return false,
@@ -223,6 +220,7 @@ impl Partials {
             Stage::Missing => {}
         }
         let state = &mut partial.blocks[index as usize];
+        partial.free -= u32::from(state.is_free()); // asked, given up, and it comes after all
         state.stage = Stage::Landing { by: conn, from, got: 0, since: now };
         state.crc = 0;
         true

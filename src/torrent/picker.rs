@@ -199,7 +199,7 @@ impl Picker {
 mod tests {
     use std::sync::Arc;
 
-    use proptest::prelude::*;
+    use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
 
     use super::*;
     use crate::base::files::FileList;
