@@ -160,10 +160,10 @@ impl<S: Storage> Engine<S> {
         };
         self.touched.push(id);
         let torrent = self.torrents.get_mut(id).ok_or(Ending::Closed)?;
+        let down_before = torrent.down.total_bytes();
         let mut landings = Vec::new();
         let result = step_peer(now, conn, torrent, input, &mut landings);
         let store = torrent.store();
-        let down_before = torrent.down.total_bytes();
         if let Some(store) = store
             && let Err(fault) = land(now, conn, torrent, &mut self.storage, store, &landings)
         {

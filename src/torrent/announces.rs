@@ -281,11 +281,6 @@ impl Announces {
     /// Asks whoever is due.
     pub fn handle_timeout(&mut self, now: Time) {
         self.ask_due(now);
-        for index in 0..self.trackers.len() {
-            if self.trackers[index].busy.is_none() && self.trackers[index].next <= now {
-                self.trackers[index].next = now + INTERVAL.0; // not its turn: looked at again later
-            }
-        }
     }
 
     /// The next announce to make.
@@ -296,8 +291,12 @@ impl Announces {
     /// When `handle_timeout` wants to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
-        let idle = self.trackers.iter().filter(|tracker| tracker.busy.is_none() && !tracker.never);
-        idle.map(|tracker| tracker.next).min().filter(|_| self.running).unwrap_or(Time::NEVER)
+        let waits = |&index: &usize| {
+            let tracker = &self.trackers[index];
+            tracker.busy.is_none() && !tracker.never && self.is_turn_of(index)
+        };
+        let next = (0..self.trackers.len()).filter(waits).map(|index| self.trackers[index].next).min();
+        next.filter(|_| self.running).unwrap_or(Time::NEVER)
     }
 
     /// What the user sees.
