@@ -36,7 +36,7 @@ impl Bitfield {
             return None;
         }
         let spare = (8 - len % 8) % 8;
-        if bytes.last().is_some_and(|last| last & ((1u16 << spare) - 1) as u8 != 0) {
+        if bytes.last().is_some_and(|last| last & !(0xff_u8 << spare) != 0) {
             return None;
         }
         let ones = bytes.iter().map(|byte| byte.count_ones()).sum();

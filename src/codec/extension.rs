@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn what_is_no_dictionary_is_refused() {
-        let deep = [b"d1:x".repeat(1), b"l".repeat(60_000)].concat();
+        let deep = [b"d1:x".to_vec(), b"l".repeat(60_000)].concat();
         for bad in [&b""[..], b"i1e", b"d", b"d1:m", b"d1:p9:short", b"d1:pi1", b"d99999999999:", &deep] {
             assert_eq!(ExtensionHandshake::parse(bad), None);
         }

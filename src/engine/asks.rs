@@ -20,7 +20,7 @@ pub(super) enum Purpose {
     /// The torrent is gone; its content follows.
     Delete(StoreId),
     /// Nobody waits for it.
-    Other(&'static str),
+    Other,
 }
 
 /// Where the metainfo of a torrent is kept, below the state directory.
@@ -40,7 +40,7 @@ impl<S: Storage> Engine<S> {
     pub(super) fn insert_torrent(&mut self, now: Time, torrent: Torrent, metainfo: Option<Vec<u8>>) -> TorrentId {
         let info_hash = torrent.info_hash();
         if let Some(bytes) = metainfo {
-            self.start_job(Job::Save { name: metainfo_name(info_hash), bytes }, Purpose::Other("save"));
+            self.start_job(Job::Save { name: metainfo_name(info_hash), bytes }, Purpose::Other);
         }
         let content = torrent.content();
         let id = self.torrents.insert(torrent);
@@ -64,11 +64,11 @@ impl<S: Storage> Engine<S> {
         for purpose in self.jobs.values_mut() {
             let is_of = matches!(purpose, Purpose::Allocate(of) | Purpose::Sync(of) | Purpose::Record(of) if *of == id);
             if is_of {
-                *purpose = Purpose::Other("of a removed torrent");
+                *purpose = Purpose::Other;
             }
         }
-        self.start_job(Job::Erase { name: record_name(info_hash) }, Purpose::Other("erase"));
-        self.start_job(Job::Erase { name: metainfo_name(info_hash) }, Purpose::Other("erase"));
+        self.start_job(Job::Erase { name: record_name(info_hash) }, Purpose::Other);
+        self.start_job(Job::Erase { name: metainfo_name(info_hash) }, Purpose::Other);
         if let Some(store) = torrent.store() {
             if data {
                 self.start_job(Job::Delete { store }, Purpose::Delete(store));
@@ -112,7 +112,7 @@ impl<S: Storage> Engine<S> {
             Purpose::Record(id) => self.tell(id, |torrent| torrent.handle_saved(now, result.is_ok())),
             Purpose::Move(id, dir) => self.tell(id, |torrent| torrent.handle_moved(now, dir, result)),
             Purpose::Delete(store) => self.storage.close(store),
-            Purpose::Other(_) => {}
+            Purpose::Other => {}
         }
         self.settle(now);
     }

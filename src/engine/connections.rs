@@ -14,7 +14,7 @@ use crate::protocol::tracker::ExchangeId;
 /// How long an accepted connection may take to introduce itself, and a dialled one to stand, from its first moment.
 pub(super) const GREETING_MAX: Duration = Duration::from_secs(10);
 /// Accepted connections from one address; the next one is closed at once.
-pub const CONNECTIONS_PER_IP_MAX: usize = 64;
+pub(super) const CONNECTIONS_PER_IP_MAX: usize = 64;
 
 /// One stream.
 #[derive(Debug)]

@@ -23,10 +23,12 @@ const WINDOWS_MAX: usize = 4096;
 /// Parts of one vectored write; what comes beyond waits for the next.
 const IOVECS_MAX: usize = 128;
 /// Pages are asked about in runs of so many bytes, and what was resident is believed for a while.
-const RUN_LEN: u64 = 256 << 10;
+const RUN_LEN: u64 = (RUN_PAGES * PAGE_LEN) as u64;
 /// After so many questions everything that is believed is asked anew.
 const BELIEF_MAX: u32 = 8192;
 const PAGE_LEN: usize = 4096;
+/// Pages of a run.
+const RUN_PAGES: usize = 64;
 
 static ZEROS: [u8; 16 * 1024] = [0; 16 * 1024];
 
@@ -124,7 +126,7 @@ impl Windows {
             let map = MmapOptions::new()
                 .offset(start)
                 .len(usize::try_from(window_len).expect("a window fits memory"))
-                .map_raw_read_only(&fd.as_raw_fd())
+                .map_raw_read_only(fd.as_raw_fd())
                 .map_err(|error| super::errno_of(&error))?;
             let runs = usize::try_from(window_len.div_ceil(RUN_LEN)).expect("few");
             self.mapped_bytes += window_len;
@@ -209,7 +211,7 @@ impl Windows {
             }
             let start = run * usize::try_from(RUN_LEN).expect("a run");
             let run_len = usize::try_from(RUN_LEN).expect("a run").min(window.map.len() - start);
-            let mut pages = [0_u8; (RUN_LEN as usize) / PAGE_LEN];
+            let mut pages = [0_u8; RUN_PAGES];
             let needed = needed.start - start..needed.end - start;
             // SAFETY: `start` and `run_len` lie inside the mapping, `start` is a multiple of the page length, and `pages` has a
             // byte for each page of a run. The kernel writes only to `pages`.

@@ -345,7 +345,7 @@ impl Storage for FileStorage {
             let file = self.file(store, part.file, true)?;
             let mut at = part.offset;
             while left > 0 {
-                let written = file.write(&rest, left, at).map_err(|errno| fault(errno, &path, "written"))?;
+                let written = file.write(rest, left, at).map_err(|errno| fault(errno, &path, "written"))?;
                 IoSlice::advance_slices(&mut rest, written);
                 at += written as u64;
                 left -= written;

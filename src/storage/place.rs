@@ -76,8 +76,8 @@ pub(super) fn stamp(dir: &Path, path: &Path) -> Option<Stamp> {
     let stat = fstat(&fd).ok()?;
     (FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile).then(|| Stamp {
         len: u64::try_from(stat.st_size).unwrap_or(0),
-        modified_nanos: i64::try_from(stat.st_mtime)
-            .unwrap_or(i64::MAX)
+        modified_nanos: stat
+            .st_mtime
             .saturating_mul(1_000_000_000)
             .saturating_add(i64::try_from(stat.st_mtime_nsec).unwrap_or(0)),
         inode: stat.st_ino,

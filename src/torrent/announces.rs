@@ -136,9 +136,8 @@ impl Announces {
         self.asks.clear();
         for index in 0..self.trackers.len() {
             self.trackers[index].next = Time::NEVER;
-            if std::mem::take(&mut self.trackers[index].started)
-                && self.trackers[index].busy != Some(AnnounceEvent::Stopped)
-            {
+            // One that is being asked is told when it has answered.
+            if self.trackers[index].busy.is_none() && std::mem::take(&mut self.trackers[index].started) {
                 self.ask(index, AnnounceEvent::Stopped);
             }
         }
@@ -267,7 +266,7 @@ impl Announces {
         if !self.running {
             let tracker = &mut self.trackers[index];
             tracker.next = Time::NEVER;
-            // It heard `started` only after the torrent had stopped.
+            // It was being asked when the torrent stopped.
             if std::mem::take(&mut tracker.started) {
                 self.ask(index, AnnounceEvent::Stopped);
             }
@@ -400,6 +399,22 @@ mod tests {
         assert_eq!(asked(&mut announces), []);
         announces.handle_outcome(Time::ZERO, 0, good(5));
         assert_eq!(asked(&mut announces), [(0, Stopped)], "it heard it after all");
+    }
+
+    #[test]
+    fn a_tracker_that_is_being_asked_hears_stopped_once() {
+        let mut announces = announces(&[&["a"]], false);
+        announces.start(Time::ZERO, false);
+        asked(&mut announces);
+        announces.handle_outcome(Time::ZERO, 0, good(1800));
+        announces.completed(Time::from_secs(1));
+        assert_eq!(asked(&mut announces), [(0, Completed)]);
+        announces.stop(Time::from_secs(2));
+        assert_eq!(asked(&mut announces), []);
+        announces.handle_outcome(Time::from_secs(3), 0, good(1800));
+        assert_eq!(asked(&mut announces), [(0, Stopped)]);
+        announces.handle_outcome(Time::from_secs(4), 0, good(1800));
+        assert_eq!(asked(&mut announces), []);
     }
 
     #[test]

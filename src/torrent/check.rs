@@ -7,7 +7,7 @@ use crate::base::time::Time;
 use crate::torrent::torrent::{Phase, Torrent};
 
 /// Bytes hashed in one slice.
-pub const SLICE_LEN: u64 = 256 * 1024;
+pub(super) const SLICE_LEN: u64 = 256 * 1024;
 /// How far ahead of the hashing the disk is asked to read, bytes.
 const READ_AHEAD: u64 = 2 * 1024 * 1024;
 /// Pieces without any data that one slice may skip.

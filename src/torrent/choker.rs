@@ -177,7 +177,7 @@ impl Choker {
         let mut chosen: Vec<ConnId> = givers.iter().take(slots.saturating_sub(1)).map(|peer| peer.conn).collect();
         let mut others: Vec<&Standing> =
             peers.iter().filter(|peer| peer.interested && !chosen.contains(&peer.conn)).collect();
-        let keeps = self.rounds % OPTIMISTIC_ROUNDS != 0;
+        let keeps = !self.rounds.is_multiple_of(OPTIMISTIC_ROUNDS);
         if let Some(optimistic) = self.optimistic.filter(|conn| keeps && others.iter().any(|peer| peer.conn == *conn)) {
             chosen.push(optimistic);
             others.retain(|peer| peer.conn != optimistic);

@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn a_shared_piece_is_wanted_as_much_as_its_most_wanted_file() {
         let mut layout = layout();
-        layout.set_priorities([(0, Priority::Off), (2, Priority::High)]);
+        layout.set_priorities([(0, Off), (2, High)]);
         let priorities: Vec<_> = (0..7).map(|piece| layout.piece_priority(Piece(piece))).collect();
         use Priority::{High, Normal, Off};
         assert_eq!(priorities, [Off, Off, Off, High, High, High, Normal]);
@@ -222,7 +222,7 @@ mod tests {
         assert!(!layout.is_finished(&field(&[0, 1, 2, 3, 4, 5])));
         assert!(!layout.wants_of(&field(&[0, 1, 2]), &field(&[])));
         assert!(layout.wants_of(&field(&[0, 3]), &field(&[])));
-        layout.set_priorities([(0, Priority::Normal), (2, Priority::Normal)]);
+        layout.set_priorities([(0, Normal), (2, Normal)]);
         assert!(layout.pieces.is_none() && layout.wanted_bytes() == 67);
     }
 

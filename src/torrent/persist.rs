@@ -72,6 +72,12 @@ impl Persistence {
     }
 }
 
+/// A ratio in thousandths.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float is cut to what fits")]
+fn millis(ratio: f64) -> u64 {
+    (ratio * 1000.0) as u64
+}
+
 impl Torrent {
     /// Content was written: `have` may not be claimed beyond what it was, until the next sync.
     pub(crate) fn content_changed(&mut self, now: Time) {
@@ -175,7 +181,7 @@ impl Torrent {
             down_limit: self.down_bucket.rate_bytes(),
             up_limit: self.up_bucket.rate_bytes(),
             max_peers: self.connections_max as u64,
-            ratio_millis: (self.settings.ratio * 1000.0) as u64,
+            ratio_millis: millis(self.settings.ratio),
             seed_time: self.settings.seed_time.as_secs(),
             seeded_enough: self.settings.seeded_enough,
             allocated: self.persistence.allocated,

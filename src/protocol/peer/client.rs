@@ -3,7 +3,7 @@
 //! For people to read, never to decide by: both can be anything.
 
 /// Letters of a client's name that are kept; what is beyond is cut.
-pub const CLIENT_LEN_MAX: usize = 64;
+pub(super) const CLIENT_LEN_MAX: usize = 64;
 
 /// The two letters of Azureus-style ids (`-TR3000-…`, BEP 20) that are seen in swarms.
 const CLIENTS: [(&[u8; 2], &str); 28] = [
@@ -39,7 +39,7 @@ const CLIENTS: [(&[u8; 2], &str); 28] = [
 
 /// `text` as people may see it: at most [`CLIENT_LEN_MAX`] characters, none of them able to steer a terminal.
 #[must_use]
-pub fn readable(text: &[u8]) -> String {
+pub(super) fn readable(text: &[u8]) -> String {
     let bytes = &text[..text.len().min(4 * CLIENT_LEN_MAX)];
     let seen = |letter: char| !letter.is_control() && letter != '\u{fffd}' && !is_direction(letter);
     String::from_utf8_lossy(bytes)
@@ -58,7 +58,7 @@ const fn is_direction(letter: char) -> bool {
 
 /// What a peer id says (BEP 20): a name and version, else its first eight letters.
 #[must_use]
-pub fn client_of(peer_id: &[u8; 20]) -> String {
+pub(super) fn client_of(peer_id: &[u8; 20]) -> String {
     match *peer_id {
         [b'-', a, b, v0, v1, v2, v3, b'-', ..] => {
             let version = version([a, b], [v0, v1, v2, v3]);

@@ -11,7 +11,7 @@ use crate::base::geometry::{BLOCK_LEN, Block, Piece};
 use crate::base::time::Time;
 
 /// Blocks asked of one peer at once. No more are asked.
-pub const REQUESTS_MAX: usize = 512;
+pub(super) const REQUESTS_MAX: usize = 512;
 /// Blocks asked of a peer that does not say what it takes (`reqq`, BEP 10).
 const REQUESTS_UNSAID_MAX: usize = 250;
 /// Blocks asked at the start, and of a slow peer.
@@ -24,7 +24,7 @@ const LATE_MAX: usize = 1024;
 /// How long an answer to a request that was taken back may still come.
 const LATE_AGE_MAX: Duration = Duration::from_secs(120);
 /// A peer that has sent no block for so long while it could is snubbed: it gets one request at a time.
-pub const SNUBBED_AFTER: Duration = Duration::from_secs(60);
+pub(super) const SNUBBED_AFTER: Duration = Duration::from_secs(60);
 /// How much more than a round trip's worth is asked, so that the peer's queue never runs dry.
 const AHEAD: Duration = Duration::from_secs(1);
 /// How often the rate is looked at.

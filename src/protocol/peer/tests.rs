@@ -112,7 +112,7 @@ fn choking_rejects_what_was_asked_and_a_choked_request_is_rejected() {
     b.choke();
     assert_eq!(deliver(&mut b, &mut a).unwrap(), ["Choke".into(), format!("Reject({:?})", block(0, 0))]);
     a.request(Time::ZERO, block(0, 1));
-    assert_eq!(deliver(&mut a, &mut b).unwrap(), [String::new(); 0]);
+    assert!(deliver(&mut a, &mut b).unwrap().is_empty());
     assert_eq!(deliver(&mut b, &mut a).unwrap(), [format!("Reject({:?})", block(0, 1))]);
     b.allow_fast(Piece(5));
     deliver(&mut b, &mut a).unwrap();
@@ -132,7 +132,7 @@ fn a_cancelled_block_that_comes_after_all_is_waste_and_nobodys_fault() {
         b.queue_upload(block(0, 0));
         b.send_block(block(0, 0), Id::from_bits(1), Span { offset: 0, len: 16_384 });
         a.cancel(Time::ZERO, block(0, 0));
-        assert_eq!(deliver(&mut b, &mut a).unwrap(), [String::new(); 0]);
+        assert!(deliver(&mut b, &mut a).unwrap().is_empty());
         deliver(&mut a, &mut b).unwrap();
     }
 }

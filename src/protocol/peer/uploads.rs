@@ -60,6 +60,7 @@ impl Uploads {
         self.queue.front().copied()
     }
 
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.queue.len()
     }

@@ -1,0 +1,132 @@
+//! Whole swarms on a virtual clock: the engine's second driver moves torrents, repeatably.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use swarmtorrent::base::config::Config;
+use swarmtorrent::base::rng::Rng;
+use swarmtorrent::base::time::Time;
+use swarmtorrent::codec::udp_tracker::AnnounceEvent;
+use swarmtorrent::engine::Engine;
+use swarmtorrent::sim::World;
+use swarmtorrent::sim::node::Node;
+use swarmtorrent::sim::storage::MemoryStorage;
+use swarmtorrent::sim::tracker::Tracker;
+use swarmtorrent::torrent::command::{AddOptions, Answer, Command, Source, Which};
+use swarmtorrent::torrent::create::{Creator, Notes, Profile};
+use swarmtorrent::torrent::snapshot::{State, Summary};
+
+const PIECE_LEN: u32 = 64 * 1024;
+
+fn addr(number: u8, port: u16) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, number], port))
+}
+
+/// Content and the bytes of a torrent file that describes it.
+fn torrent(len: usize) -> (Vec<u8>, Vec<u8>) {
+    let mut content = vec![0; len];
+    Rng::from_number(99).fill(&mut content);
+    let notes = Notes { name: b"content".to_vec(), trackers: vec!["udp://10.0.0.200:6969".into()], ..Notes::default() };
+    let mut creator = Creator::new(Profile::Compatible, PIECE_LEN, vec![(vec![], len as u64)], notes);
+    creator.update(&content);
+    (content, creator.finish().expect("it is within all limits").1)
+}
+
+/// A world with a tracker, a seeder and so many leechers.
+fn world(seed: u64, leechers: u8, len: usize, config: &Config) -> (World, Vec<u8>) {
+    let (content, metainfo) = torrent(len);
+    let mut world = World::new(Duration::from_millis(20), 1_250_000);
+    world.tracker = Some(Tracker::new(addr(200, 6969)));
+    let mut rng = Rng::from_number(seed);
+    for number in 0..=leechers {
+        let listen = addr(number + 1, 6881);
+        let config = Config { listen: vec![listen], ..config.clone() };
+        let engine = Engine::new(config, 0, rng.fork("node"), MemoryStorage::default());
+        let mut node = Node::new(engine, listen);
+        let options = AddOptions { verify: Some(number == 0), ..AddOptions::default() };
+        let add = Command::Add { source: Source::Metainfo(metainfo.clone()), options };
+        node.engine.handle_command(Time::ZERO, add).expect("a good torrent");
+        if number == 0 {
+            let store = node.engine.storage().ids().next().expect("the torrent's content");
+            node.engine.storage().fill(store, &content);
+        }
+        world.nodes.push(node);
+    }
+    (world, content)
+}
+
+fn summary(world: &mut World, node: usize) -> Summary {
+    let now = world.now();
+    match world.nodes[node].engine.handle_command(now, Command::Show(Which::All)) {
+        Ok(Answer::Show(summary)) => *summary,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn all_seed(world: &mut World) -> bool {
+    (0..world.nodes.len()).all(|node| summary(world, node).state == State::Seeding)
+}
+
+#[test]
+fn two_nodes_and_a_tracker_move_a_torrent() {
+    let (mut world, content) = world(1, 1, 3_000_001, &Config::default());
+    assert!(world.run(Time::from_secs(60), all_seed), "not done after {:?}", world.now());
+    // Three million bytes at 1.25 million a second.
+    assert!(world.now() < Time::from_secs(20), "{:?}", world.now());
+    let store = world.nodes[1].engine.storage().ids().next().expect("the torrent's content");
+    assert!(world.nodes[1].engine.storage().bytes_mut(store) == content);
+    let leecher = summary(&mut world, 1);
+    assert_eq!((leecher.downloaded, leecher.wasted), (3_000_001, 0));
+    assert_eq!(summary(&mut world, 0).uploaded, 3_000_001);
+    world.run(Time::from_secs(120), |_| false);
+    let events = world.tracker.as_ref().expect("there is one").events;
+    assert_eq!(events[AnnounceEvent::Started as usize], 2);
+    assert_eq!(events[AnnounceEvent::Completed as usize], 1, "only who downloaded it completed it");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace_and_another_one_another() {
+    let trace = |seed| {
+        let (mut world, _) = world(seed, 3, 1_000_000, &Config::default());
+        assert!(world.run(Time::from_secs(120), all_seed));
+        (world.trace_hash(), world.now())
+    };
+    assert_eq!(trace(5), trace(5));
+    assert_ne!(trace(5).0, trace(6).0);
+}
+
+#[test]
+fn leechers_help_one_another() {
+    let (mut world, _) = world(2, 8, 4_000_000, &Config::default());
+    assert!(world.run(Time::from_secs(300), all_seed), "not done after {:?}", world.now());
+    let from_seeder = summary(&mut world, 0).uploaded;
+    assert!(from_seeder < 8 * 4_000_000 * 3 / 4, "the seeder gave {from_seeder} bytes itself");
+}
+
+#[test]
+fn a_rate_limit_is_exact_within_two_percent() {
+    let config = Config { up_rate_bytes: 200_000, ..Config::default() };
+    let (mut world, _) = world(3, 1, 4_000_000, &config);
+    assert!(world.run(Time::from_secs(60), |world| summary(world, 1).downloaded > 100_000));
+    let (start, before) = (world.now(), summary(&mut world, 1).downloaded);
+    world.run(start + Duration::from_secs(10), |_| false);
+    let moved = summary(&mut world, 1).downloaded - before;
+    assert!((1_960_000..=2_040_000).contains(&moved), "{moved} bytes in ten seconds");
+}
+
+#[test]
+fn a_shutdown_says_goodbye_and_a_restart_claims_what_was_there() {
+    let (mut world, _) = world(4, 1, 2_000_000, &Config::default());
+    assert!(world.run(Time::from_secs(60), all_seed));
+    let now = world.now();
+    world.nodes[1].engine.handle_command(now, Command::Shutdown).expect("it may always end");
+    assert!(world.run(now + Duration::from_secs(6), |world| world.nodes[1].exited));
+    assert_eq!(world.tracker.as_ref().expect("there is one").events[AnnounceEvent::Stopped as usize], 1);
+    let saved = world.nodes[1].saved.clone();
+    let find =
+        |ending: &str| saved.iter().find(|(name, _)| name.to_string_lossy().ends_with(ending)).map(|(_, bytes)| bytes);
+    let mut engine = Engine::new(Config::default(), 0, Rng::from_number(9), MemoryStorage::default());
+    engine.restore(Time::ZERO, find(".meta").expect("saved"), find(".resume").map(Vec::as_slice)).expect("good");
+    let Ok(Answer::Show(summary)) = engine.handle_command(Time::ZERO, Command::Show(Which::All)) else { panic!() };
+    assert_eq!((summary.have_bytes, summary.downloaded, summary.state), (2_000_000, 2_000_000, State::Seeding));
+}
