@@ -1,5 +1,5 @@
 //! The real daemon on loopback, in temporary directories.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic, and measures real time")]
 
 mod common;
 
@@ -277,7 +277,6 @@ fn hostile_trackers_are_told_to_the_user_and_stop_nothing() {
     for answer in answers {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         urls.push(format!("http://{}/announce", listener.local_addr().unwrap()));
-        #[expect(clippy::disallowed_methods, reason = "a tracker of the test's own, outside the daemon")]
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
