@@ -134,7 +134,7 @@ pub struct Metainfo {
     /// The exact bytes of `info`.
     pub info: Arc<[u8]>,
     /// Keys beside `info` that we do not know, with their values' bytes: written again as they came.
-    pub others: Vec<(Box<[u8]>, Box<[u8]>)>,
+    pub others: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Metainfo {

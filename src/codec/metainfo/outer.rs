@@ -124,7 +124,7 @@ impl Metainfo {
         if !table.is_empty() {
             add("trackers", &|out| bencode::write_bytes(out, &table));
         }
-        entries.extend(self.others.iter().map(|(key, value)| (&**key, Cow::Borrowed(&**value))));
+        entries.extend(self.others.iter().map(|(key, value)| (key.as_slice(), Cow::Borrowed(value.as_slice()))));
         entries.sort_unstable_by_key(|(key, _)| *key);
         let mut out = Vec::with_capacity(self.info.len() + 1024);
         let mut dict = DictWriter::begin(&mut out);
