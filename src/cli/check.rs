@@ -66,7 +66,7 @@ pub fn run(args: &Args) -> Result<(), String> {
             Some(stamp) if stamp.len != entry.span.len => {
                 Some(format!("{} bytes long, should be {}", stamp.len, entry.span.len))
             }
-            Some(_) if bad > 0 => Some(format!("{bad} bad pieces")),
+            Some(_) if bad > 0 => Some(format!("{bad} bad {}", if bad == 1 { "piece" } else { "pieces" })),
             Some(_) => None,
         };
         if let Some(trouble) = trouble {

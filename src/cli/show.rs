@@ -114,7 +114,9 @@ fn to_text(meta: &Metainfo) -> String {
     }
     meta.web_seeds.iter().for_each(|url| line("web seed", url));
     meta.http_seeds.iter().for_each(|url| line("seed", &format!("{url} (BEP 17)")));
-    meta.nodes.iter().for_each(|(host, port)| line("node", &format!("{host}:{port}")));
+    meta.nodes.iter().for_each(|(host, port)| {
+        line("node", &if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
+    });
     line("magnet", &Magnet::of(meta).to_string());
     line("files", &meta.files.entries().iter().filter(|entry| !entry.pad).count().to_string());
     for (index, entry) in meta.files.entries().iter().enumerate().filter(|(_, entry)| !entry.pad) {

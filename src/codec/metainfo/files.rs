@@ -60,7 +60,7 @@ pub(super) fn read(info: &Dict<'_>, is_st: bool) -> Result<(FileList, Vec<FileEx
                 let is_pad = is_link || extra.attr.contains('p');
                 let path = match path_of(file, is_st) {
                     Ok(path) => root.join(path),
-                    Err(_) if is_pad && !is_st => root.join(".pad"),
+                    Err(_) if extra.attr.contains('p') && !is_st => root.join(".pad"),
                     Err(problem) => return Err(MetainfoError::Path { file: Some(index), problem }),
                 };
                 entries.push((path, len, is_pad));

@@ -200,6 +200,12 @@ fn a_link_has_no_content_whatever_its_entry_says() {
         assert_eq!(meta.geometry.total_len(), 5);
         assert!(meta.files.entries()[1].pad);
     }
+    for (attr, accepted) in [("l", false), ("p", true)] {
+        let bytes = format!(
+            "d4:infod5:filesld6:lengthi1e4:pathl1:aeed4:attr1:{attr}6:lengthi0eee4:name1:r12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaaee"
+        );
+        assert_eq!(Metainfo::parse(bytes.as_bytes()).is_ok(), accepted, "without a path: {attr}");
+    }
 }
 
 #[test]
