@@ -1,12 +1,14 @@
 //! `swarmtorrent check`: hashes content against a torrent file and says what is bad.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::Piece;
 use crate::base::storage::{Content, Storage};
+use crate::cli::output::shown;
+use crate::cli::progress::{reading, say};
 use crate::cli::show;
-use crate::codec::control::escape;
+use crate::codec::metainfo::Metainfo;
 use crate::storage::FileStorage;
 
 /// Bytes hashed at a time.
@@ -19,7 +21,7 @@ const NAMED_MAX: usize = 20;
 pub struct Args {
     /// A .st or .torrent file.
     file: PathBuf,
-    /// The directory that holds the content, as given to `get -o`.
+    /// The directory that holds the content, as given to `get -o`; or the content itself, if it still has its name.
     dir: PathBuf,
 }
 
@@ -31,10 +33,11 @@ pub fn run(args: &Args) -> Result<(), String> {
     let meta = show::read(&args.file)?;
     let mut storage = FileStorage::without_state();
     let files = std::sync::Arc::clone(&meta.files);
-    let store = storage.open(Content { dir: args.dir.clone(), wanted: vec![true; files.len()], files });
+    let store = storage.open(Content { dir: place(&meta, &args.dir), wanted: vec![true; files.len()], files });
     let geometry = meta.geometry;
     let mut good = Bitfield::new(geometry.pieces());
     let mut buf = vec![0; usize::try_from(SLICE_LEN).expect("a slice")];
+    let bar = reading(geometry.total_len());
     for index in 0..geometry.pieces() {
         let piece = Piece(index);
         let expected = meta.pieces.get(piece.index()).expect("every piece has a hash");
@@ -51,7 +54,9 @@ pub fn run(args: &Args) -> Result<(), String> {
         if done == span.len && hasher.finish() == expected {
             good.set(index);
         }
+        bar.inc(span.len);
     }
+    bar.finish_and_clear();
     let mut bad_files = 0;
     for (index, entry) in meta.files.entries().iter().enumerate().filter(|(_, entry)| !entry.pad) {
         let bad = geometry.pieces_of(entry.span).filter(|&piece| !good.get(piece)).count();
@@ -61,23 +66,53 @@ pub fn run(args: &Args) -> Result<(), String> {
             Some(stamp) if stamp.len != entry.span.len => {
                 Some(format!("{} bytes long, should be {}", stamp.len, entry.span.len))
             }
-            Some(_) if bad > 0 => Some(format!("{bad} bad pieces")),
+            Some(_) if bad > 0 => Some(format!("{bad} bad {}", if bad == 1 { "piece" } else { "pieces" })),
             Some(_) => None,
         };
         if let Some(trouble) = trouble {
             bad_files += 1;
-            println!("{}: {trouble}", escape(&entry.path.to_string_lossy()));
+            say(&format!("{}: {trouble}", shown(&entry.path)));
         }
     }
     let bad: Vec<u32> = good.zeros().collect();
     if bad.is_empty() && bad_files == 0 {
-        println!("ok: all {} pieces are good", geometry.pieces());
+        say(&format!("ok: all {} pieces are good", geometry.pieces()));
         return Ok(());
     }
     if !bad.is_empty() {
         let named: Vec<String> = bad.iter().take(NAMED_MAX).map(u32::to_string).collect();
         let rest = if bad.len() > NAMED_MAX { format!(" and {} more", bad.len() - NAMED_MAX) } else { String::new() };
-        println!("bad pieces: {}{rest}", named.join(" "));
+        say(&format!("bad pieces: {}{rest}", named.join(" ")));
     }
     Err(format!("{} of {} pieces and {bad_files} files are bad; `get` fetches them anew", bad.len(), geometry.pieces()))
+}
+
+/// The directory that the torrent's paths begin in: `given`, or the one above it if `given` is the content itself.
+fn place(meta: &Metainfo, given: &Path) -> PathBuf {
+    let top = meta.files.entries()[0].path.components().next().expect("a path has a component");
+    let is_content = given.file_name() == Some(top.as_os_str()) && !given.join(top).exists();
+    match given.parent().filter(|_| is_content) {
+        Some(above) if above.as_os_str().is_empty() => PathBuf::from("."),
+        Some(above) => above.to_path_buf(),
+        None => given.to_path_buf(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_content_may_be_named_itself_or_by_its_directory() {
+        let bytes = b"d4:infod6:lengthi1e4:name1:x12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaaee";
+        let meta = Metainfo::parse(bytes).unwrap();
+        for (given, expected) in [("/nowhere/x", "/nowhere"), ("x", "."), ("/nowhere", "/nowhere"), ("/", "/")] {
+            assert_eq!(place(&meta, Path::new(given)), Path::new(expected), "{given}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let nested = dir.path().join("x");
+        std::fs::create_dir(&nested).unwrap();
+        std::fs::write(nested.join("x"), b"a").unwrap();
+        assert_eq!(place(&meta, &nested), nested);
+    }
 }

@@ -7,6 +7,7 @@ pub mod ctl;
 pub mod get;
 pub mod main;
 pub(crate) mod node;
+pub(crate) mod output;
 pub(crate) mod progress;
 pub mod seed;
 pub mod show;

@@ -81,6 +81,15 @@ impl Progress {
     }
 }
 
+/// A bar of `total` bytes that are read, if there is a person to see it.
+pub(crate) fn reading(total: u64) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:40} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left");
+    ProgressBar::new(total).with_style(style.expect("a template that is right"))
+}
+
 /// Says one line. Nobody being there to hear it is no reason to stop a transfer.
 pub(crate) fn say(line: &str) {
     let _unheard = writeln!(io::stdout().lock(), "{line}");

@@ -1,9 +1,14 @@
 //! `swarmtorrent show`: everything in a torrent file or magnet link, as a person would want to read it.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use serde_json::json;
 
+use crate::base::files::FileEntry;
+use crate::cli::output::shown;
+use crate::cli::progress::say;
 use crate::codec::control::escape;
 use crate::codec::magnet::Magnet;
 use crate::codec::metainfo::{FILE_LEN_MAX, Metainfo};
@@ -22,12 +27,10 @@ pub struct Args {
 
 /// Reads and parses a torrent file.
 pub(crate) fn read(path: &Path) -> Result<Metainfo, String> {
-    let told = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let len = std::fs::metadata(path).map_err(|error| told(&error))?.len();
-    if len > FILE_LEN_MAX as u64 {
-        return Err(told(&"it is too long for a torrent file"));
-    }
-    let bytes = std::fs::read(path).map_err(|error| told(&error))?;
+    let told = |error: &dyn std::fmt::Display| format!("{}: {error}", shown(path));
+    let file = File::open(path).map_err(|error| told(&error))?;
+    let mut bytes = Vec::new();
+    file.take(FILE_LEN_MAX as u64 + 1).read_to_end(&mut bytes).map_err(|error| told(&error))?;
     Metainfo::parse(&bytes).map_err(|error| told(&error))
 }
 
@@ -44,11 +47,7 @@ pub fn run(args: &Args) -> Result<(), String> {
         return Ok(());
     }
     let meta = read(path)?;
-    if args.json {
-        println!("{}", to_json(&meta));
-    } else {
-        print!("{}", to_text(&meta));
-    }
+    say(&if args.json { to_json(&meta).to_string() } else { to_text(&meta) });
     Ok(())
 }
 
@@ -60,7 +59,7 @@ fn show_magnet(magnet: &Magnet, as_json: bool) {
             "id": hash, "st_id": st_id, "name": magnet.name, "trackers": magnet.trackers, "web_seeds": magnet.web_seeds,
             "peers": magnet.peers, "select": magnet.select,
         });
-        println!("{object}");
+        say(&object.to_string());
         return;
     }
     let mut lines = Vec::new();
@@ -70,8 +69,9 @@ fn show_magnet(magnet: &Magnet, as_json: bool) {
     lines.extend(magnet.trackers.iter().map(|url| ("tracker", url.clone())));
     lines.extend(magnet.web_seeds.iter().map(|url| ("web seed", url.clone())));
     lines.extend(magnet.peers.iter().map(|peer| ("peer", peer.clone())));
+    lines.extend(magnet.select.iter().map(|(first, last)| ("files", format!("{first} to {last}"))));
     for (key, value) in lines {
-        println!("{key:<9} {}", escape(&value));
+        say(&format!("{key:<9} {}", escape(&value)));
     }
 }
 
@@ -113,17 +113,33 @@ fn to_text(meta: &Metainfo) -> String {
         urls.iter().for_each(|url| line("tracker", &format!("{tier}: {url}")));
     }
     meta.web_seeds.iter().for_each(|url| line("web seed", url));
-    meta.nodes.iter().for_each(|(host, port)| line("node", &format!("{host}:{port}")));
+    meta.http_seeds.iter().for_each(|url| line("seed", &format!("{url} (BEP 17)")));
+    meta.nodes.iter().for_each(|(host, port)| {
+        line("node", &if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
+    });
     line("magnet", &Magnet::of(meta).to_string());
     line("files", &meta.files.entries().iter().filter(|entry| !entry.pad).count().to_string());
     for (index, entry) in meta.files.entries().iter().enumerate().filter(|(_, entry)| !entry.pad) {
-        line("", &format!("{index:>5} {:>10}  {}", human_size(entry.span.len), entry.path.to_string_lossy()));
+        let extra = meta.extras.get(index).cloned().unwrap_or_default();
+        let marks = [("x", "executable"), ("h", "hidden")].into_iter().filter(|(mark, _)| extra.attr.contains(mark));
+        let mut notes: Vec<String> = marks.map(|(_, meaning)| meaning.to_owned()).collect();
+        notes.extend(extra.md5sum.map(|sum| format!("MD5 {sum}")));
+        let notes = if notes.is_empty() { String::new() } else { format!("  ({})", notes.join(", ")) };
+        let size = human_size(entry.span.len);
+        line("", &format!("{index:>5} {size:>10}  {}{notes}", entry.path.to_string_lossy()));
     }
+    text.truncate(text.trim_end().len());
     text
 }
 
 fn to_json(meta: &Metainfo) -> serde_json::Value {
-    let file = |(index, entry): (usize, &crate::base::files::FileEntry)| json!({ "index": index, "path": entry.path.to_string_lossy(), "size": entry.span.len, "pad": entry.pad });
+    let file = |(index, entry): (usize, &FileEntry)| {
+        let extra = meta.extras.get(index);
+        json!({
+            "index": index, "path": entry.path.to_string_lossy(), "size": entry.span.len, "pad": entry.pad,
+            "attr": extra.map_or("", |extra| &extra.attr), "md5sum": extra.and_then(|extra| extra.md5sum.as_ref()),
+        })
+    };
     json!({
         "id": meta.info_hash.to_string(),
         "st_id": meta.st_id.map(|id| id.to_string()),
@@ -136,10 +152,36 @@ fn to_json(meta: &Metainfo) -> serde_json::Value {
         "comment": meta.comment,
         "created_by": meta.created_by,
         "creation_date": meta.creation_date,
+        "encoding": meta.encoding,
         "trackers": meta.trackers,
         "web_seeds": meta.web_seeds,
+        "http_seeds": meta.http_seeds,
         "nodes": meta.nodes,
         "magnet": Magnet::of(meta).to_string(),
         "files": meta.files.entries().iter().enumerate().map(file).collect::<Vec<_>>(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TORRENT: &[u8] = b"d7:comment5:a\x1b[2J4:infod5:filesld4:attr1:x6:lengthi5e4:pathl3:a\nbee\
+d4:attr1:p6:lengthi3e4:pathl4:.padeee4:name1:r12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaaee";
+
+    #[test]
+    fn nothing_that_a_stranger_wrote_can_steer_the_terminal() {
+        let text = to_text(&Metainfo::parse(TORRENT).unwrap());
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+        assert!(text.contains(r"r/a\nb  (executable)"), "{text}");
+        assert!(!text.contains(".pad"), "{text}");
+    }
+
+    #[test]
+    fn the_object_names_every_file_by_its_index() {
+        let object = to_json(&Metainfo::parse(TORRENT).unwrap());
+        assert_eq!(object["files"][0]["attr"], "x");
+        assert_eq!(object["files"][1]["pad"], true);
+        assert_eq!((&object["size"], &object["piece_length"]), (&json!(8), &json!(16384)));
+    }
 }

@@ -14,7 +14,7 @@ use nom::combinator::{opt, recognize};
 use nom::error::{Error as NomError, ErrorKind};
 use nom::sequence::{delimited, terminated};
 
-/// Lists and dictionaries within one another; a deeper value is refused.
+/// Lists and dictionaries within one another; one more is refused.
 pub const DEPTH_MAX: usize = 32;
 /// Values in one document; more are refused. A file of 100,000 files has about a million.
 pub const VALUES_MAX: usize = 2_000_000;
@@ -114,7 +114,7 @@ pub fn parse_front(input: &[u8]) -> Result<(Value<'_>, &[u8]), BencodeError> {
     match reader.value(input, 0) {
         Ok((rest, value)) => Ok((value, rest)),
         Err(nom::Err::Error(error) | nom::Err::Failure(error)) => Err(reader.error(error.input)),
-        Err(nom::Err::Incomplete(_)) => Err(reader.error(&[])),
+        Err(nom::Err::Incomplete(_)) => Err(reader.error(&input[input.len()..])),
     }
 }
 
@@ -150,8 +150,9 @@ impl Reader {
         Err(nom::Err::Failure(NomError::new(at, ErrorKind::Verify)))
     }
 
+    /// The value that `input` begins with, inside `depth` lists and dictionaries.
     fn value<'a>(&mut self, input: &'a [u8], depth: usize) -> Parsed<'a, Value<'a>> {
-        if depth > DEPTH_MAX {
+        if depth == DEPTH_MAX && matches!(input.first(), Some(b'l' | b'd')) {
             return self.fail(input, Problem::TooDeep);
         }
         self.values += 1;
@@ -327,20 +328,22 @@ impl<'o> DictWriter<'o> {
     ///
     /// # Panics
     /// If it does not come after the one before.
-    pub fn key(&mut self, key: &str) -> &mut Vec<u8> {
-        assert!(self.last.is_empty() || self.last.as_slice() < key.as_bytes(), "key {key} is out of order");
-        self.last = key.as_bytes().to_vec();
-        write_bytes(self.out, key.as_bytes());
+    pub fn key(&mut self, key: impl AsRef<[u8]>) -> &mut Vec<u8> {
+        let key = key.as_ref();
+        assert!(self.last.is_empty() || self.last.as_slice() < key, "key {} is out of order", key.escape_ascii());
+        self.last.clear();
+        self.last.extend_from_slice(key);
+        write_bytes(self.out, key);
         self.out
     }
 
     /// Writes a key and an integer.
-    pub fn int(&mut self, key: &str, int: i64) {
+    pub fn int(&mut self, key: impl AsRef<[u8]>, int: i64) {
         write_int(self.key(key), int);
     }
 
     /// Writes a key and a byte string.
-    pub fn bytes(&mut self, key: &str, bytes: &[u8]) {
+    pub fn bytes(&mut self, key: impl AsRef<[u8]>, bytes: &[u8]) {
         write_bytes(self.key(key), bytes);
     }
 
@@ -413,6 +416,29 @@ mod tests {
         many.extend(b"0:".repeat(VALUES_MAX + 1));
         many.push(b'e');
         assert_eq!(parse(&many).unwrap_err().problem, Problem::TooMany);
+    }
+
+    #[test]
+    fn nesting_is_as_deep_as_the_limit_says_and_no_deeper() {
+        let nested = |depth: usize, core: &[u8]| [&b"l".repeat(depth)[..], core, &b"e".repeat(depth)].concat();
+        assert!(parse(&nested(DEPTH_MAX, b"i1e")).is_ok());
+        let error = parse(&nested(DEPTH_MAX + 1, b"")).unwrap_err();
+        assert_eq!(error, BencodeError { offset: DEPTH_MAX, problem: Problem::TooDeep });
+    }
+
+    #[test]
+    fn an_error_in_the_front_value_has_its_place_too() {
+        assert_eq!(parse_front(b"d1:a").unwrap_err(), BencodeError { offset: 4, problem: Problem::Malformed });
+        assert_eq!(parse_front(b"").unwrap_err().offset, 0);
+    }
+
+    #[test]
+    #[should_panic(expected = "out of order")]
+    fn our_own_dictionaries_are_written_in_order() {
+        let mut out = Vec::new();
+        let mut dict = DictWriter::begin(&mut out);
+        dict.int("b", 1);
+        dict.int("a", 1);
     }
 
     #[test]

@@ -43,15 +43,16 @@ pub struct Tracker {
 }
 
 impl Tracker {
-    /// As an address.
+    /// As an address, the way people write it: without a port that its scheme implies.
     #[must_use]
     pub fn url(&self) -> String {
-        let scheme = match self.scheme {
-            Scheme::Udp => "udp",
-            Scheme::Http => "http",
-            Scheme::Https => "https",
+        let (scheme, implied) = match self.scheme {
+            Scheme::Udp => ("udp", None),
+            Scheme::Http => ("http", Some(80)),
+            Scheme::Https => ("https", Some(443)),
         };
-        format!("{scheme}://{}:{}{}", self.host, self.port, self.path)
+        let port = if implied == Some(self.port) { String::new() } else { format!(":{}", self.port) };
+        format!("{scheme}://{}{port}{}", self.host, self.path)
     }
 }
 
@@ -88,19 +89,21 @@ pub(super) fn read_fragments(info: &Dict<'_>) -> Result<(u32, PieceHashes, bool)
     Ok((len, PieceHashes::Sha256(fragments.into()), is_pure))
 }
 
-/// Reads a tracker table.
+/// Reads a tracker table. All of it is checked; of its records the first [`ADDRESSES_MAX`] are kept.
 ///
 /// # Errors
 /// [`MetainfoError::Tracker`] names the first record that is cut short or not as it should be.
 pub fn parse_trackers(mut table: &[u8]) -> Result<Vec<Tracker>, MetainfoError> {
     let mut trackers: Vec<Tracker> = Vec::new();
+    let (mut index, mut tier) = (0, 0);
     while !table.is_empty() {
-        let index = trackers.len();
-        let bad = MetainfoError::Tracker(index);
-        let (rest, tracker) = record(table).map_err(|_| bad.clone())?;
-        let tracker = tracker.filter(|tracker| trackers.last().is_none_or(|last| last.tier <= tracker.tier));
-        trackers.push(tracker.filter(|_| index < ADDRESSES_MAX).ok_or(bad)?);
-        table = rest;
+        let (rest, tracker) = record(table).map_err(|_| MetainfoError::Tracker(index))?;
+        let tracker = tracker.filter(|tracker| tracker.tier >= tier).ok_or(MetainfoError::Tracker(index))?;
+        tier = tracker.tier;
+        if trackers.len() < ADDRESSES_MAX {
+            trackers.push(tracker);
+        }
+        (table, index) = (rest, index + 1);
     }
     Ok(trackers)
 }
@@ -135,8 +138,8 @@ fn host_of(family: u8, host: &[u8]) -> Option<String> {
     }
 }
 
-/// Writes a tracker table. Addresses that it has no form for (a query, a name that is not ASCII) are left out: they
-/// stand in `announce-list`.
+/// Writes a tracker table. Addresses that it has no form for (a UDP tracker with a path of its own, a name that is not
+/// ASCII, a password, a path of more than 255 bytes) are left out: they stand in `announce-list`.
 #[must_use]
 pub fn write_trackers(tiers: &[Vec<String>]) -> Vec<u8> {
     let mut table = Vec::new();
@@ -148,6 +151,11 @@ pub fn write_trackers(tiers: &[Vec<String>]) -> Vec<u8> {
     table
 }
 
+/// What two spellings of one tracker's address have in common: its record, where it has one.
+pub(super) fn identity(url: &str) -> Vec<u8> {
+    encode(0, url).unwrap_or_else(|| url.as_bytes().to_vec())
+}
+
 fn encode(tier: u8, url: &str) -> Option<Vec<u8>> {
     let (scheme, rest) = url.split_once("://")?;
     let scheme = ["udp", "http", "https"].iter().position(|known| scheme.eq_ignore_ascii_case(known))?;
@@ -156,15 +164,17 @@ fn encode(tier: u8, url: &str) -> Option<Vec<u8>> {
         Some((host, port)) => (host, port.parse().ok()?),
         None => (authority, [0_u16, 80, 443][scheme]),
     };
-    let (family, host) = if let Ok(ip) = host.parse::<Ipv4Addr>() {
+    let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let (family, host) = if let Some(ip) = in_brackets {
+        (6, ip.parse::<Ipv6Addr>().ok()?.octets().to_vec())
+    } else if let Ok(ip) = host.parse::<Ipv4Addr>() {
         (4, ip.octets().to_vec())
-    } else if let Ok(ip) = host.trim_start_matches('[').trim_end_matches(']').parse::<Ipv6Addr>() {
-        (6, ip.octets().to_vec())
     } else {
-        (0, host.as_bytes().to_vec())
+        (0, host.to_ascii_lowercase().into_bytes())
     };
     let path = match (scheme, path) {
-        (0, _) | (_, "/announce") => "",
+        (0, "" | "/") | (_, "/announce") => "",
+        (0, _) => return None,
         (_, "") => "/",
         (_, path) => path,
     };
@@ -174,9 +184,8 @@ fn encode(tier: u8, url: &str) -> Option<Vec<u8>> {
     record.extend(host);
     record.push(u8::try_from(path.len()).ok()?);
     record.extend(path.as_bytes());
-    // Written is only what is read back as the same address.
-    let is_same = parse_trackers(&record).is_ok_and(|trackers| trackers.len() == 1);
-    is_same.then_some(record)
+    // Written is only what is read again.
+    parse_trackers(&record).is_ok().then_some(record)
 }
 
 #[cfg(test)]
@@ -186,13 +195,16 @@ mod tests {
     #[test]
     fn a_table_is_read_back_as_it_was_written() {
         let tiers: Vec<Vec<String>> = vec![
-            vec!["udp://127.0.0.1:6969".into(), "http://tracker.example:80/announce".into()],
-            vec!["https://[2001:db8::1]:443/x/announce".into()],
+            vec!["udp://127.0.0.1:6969".into(), "http://tracker.example/announce".into()],
+            vec!["https://[2001:db8::1]/x/announce?key=1".into(), "https://h:80/".into()],
         ];
         let table = write_trackers(&tiers);
         let read: Vec<_> =
             parse_trackers(&table).unwrap().iter().map(|tracker| (tracker.tier, tracker.url())).collect();
-        assert_eq!(read, [(0, tiers[0][0].clone()), (0, tiers[0][1].clone()), (1, tiers[1][0].clone())]);
+        assert_eq!(
+            read,
+            [(0, tiers[0][0].clone()), (0, tiers[0][1].clone()), (1, tiers[1][0].clone()), (1, tiers[1][1].clone())]
+        );
     }
 
     #[test]
@@ -217,8 +229,49 @@ mod tests {
 
     #[test]
     fn what_has_no_form_in_the_table_is_left_out() {
-        for url in ["http://x/announce?key=1 2", "wss://x:1/", "http://münchen:1/announce", "udp://x", "nonsense"] {
+        for url in [
+            "http://x/announce?key=1 2",
+            "http://user:secret@x/announce",
+            "http://[::1:80/",
+            "http://[::1/",
+            "wss://x:1/",
+            "http://münchen:1/announce",
+            "udp://x",
+            "udp://x:1/passkey",
+            "udp://x:99999",
+            "nonsense",
+            &format!("http://{}/", "x".repeat(256)),
+            &format!("http://x/{}", "x".repeat(255)),
+        ] {
             assert!(write_trackers(&[vec![url.into()]]).is_empty(), "{url}");
         }
+    }
+
+    #[test]
+    fn spellings_of_one_tracker_are_the_same() {
+        for (one, other) in [
+            ("http://x/announce", "HTTP://X:80/announce"),
+            ("udp://x:1", "udp://x:1/announce"),
+            ("https://[::1]:443/a", "https://[0::1]/a"),
+        ] {
+            assert_eq!(identity(one), identity(other), "{one} {other}");
+        }
+        for (one, other) in [
+            ("http://x/announce", "https://x/announce"),
+            ("udp://x:1/a", "udp://x:1"),
+            ("udp://x:16640", "udp://x:24832"),
+            ("http://x/A", "http://x/a"),
+        ] {
+            assert_ne!(identity(one), identity(other), "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn a_table_of_any_length_is_checked_to_its_end_and_kept_within_the_bound() {
+        let good = write_trackers(&[vec!["udp://127.0.0.1:6969".into()]]);
+        let mut long = good.repeat(ADDRESSES_MAX + 10);
+        assert_eq!(parse_trackers(&long).unwrap().len(), ADDRESSES_MAX);
+        long.pop();
+        assert_eq!(parse_trackers(&long), Err(MetainfoError::Tracker(ADDRESSES_MAX + 9)));
     }
 }

@@ -1,10 +1,13 @@
 //! Making a torrent: content goes in, a `.st` or `.torrent` comes out. It reads no file and no clock.
+//!
+//! `check` finds whatever the format does not allow before the first byte of content is hashed. One pass gives both kinds
+//! of hashes where both are wanted.
 
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use crate::codec::bencode::{self, DictWriter};
-use crate::codec::metainfo::{Metainfo, MetainfoError};
+use crate::codec::metainfo::{INFO_LEN_MAX, Metainfo, MetainfoError};
 
 /// What is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,10 +45,10 @@ pub struct Notes {
 /// A file of the content: its path in components below the name (none for a single file), and its length in bytes.
 pub type NewFile = (Vec<Vec<u8>>, u64);
 
-/// Bytes of a piece where the user does not say: about 1,500 pieces, from 16 KiB to 16 MiB.
+/// Bytes of a piece where the user does not say: a power of two that gives 1,000 to 2,000 pieces, from 16 KiB to 16 MiB.
 #[must_use]
 pub fn piece_len_for(total_len: u64) -> u32 {
-    let wanted = (total_len / 1500).next_power_of_two().clamp(16 << 10, 16 << 20);
+    let wanted = total_len.div_ceil(2000).next_power_of_two().clamp(16 << 10, 16 << 20);
     u32::try_from(wanted).expect("at most 16 MiB")
 }
 
@@ -58,6 +61,8 @@ pub struct Creator {
     files: Vec<NewFile>,
     sha1: Option<Sha1>,
     sha256: Option<Sha256>,
+    /// Bytes of content still to come.
+    left: u64,
     /// Bytes of the present piece.
     filled: u32,
     pieces: Vec<u8>,
@@ -66,23 +71,47 @@ pub struct Creator {
 
 impl Creator {
     /// A torrent of `files`, whose contents come next, one after another.
+    ///
+    /// # Panics
+    /// If a piece has no bytes.
     #[must_use]
     pub fn new(profile: Profile, piece_len: u32, files: Vec<NewFile>, notes: Notes) -> Self {
+        assert!(piece_len > 0, "a piece has bytes");
         Self {
             profile,
             piece_len,
             notes,
-            files,
             sha1: (profile != Profile::Pure).then(Sha1::new),
             sha256: (profile != Profile::V1).then(Sha256::new),
+            left: files.iter().fold(0, |sum, (_, len)| sum.saturating_add(*len)),
+            files,
             filled: 0,
             pieces: Vec::new(),
             fragments: Vec::new(),
         }
     }
 
+    /// Tries the description that will come out, with blank hashes: worth its while before much content is read.
+    ///
+    /// # Errors
+    /// What the format does not allow: a name, a length, too many files, or an `info` that is too long for so many pieces.
+    ///
+    /// # Panics
+    /// If content was taken already.
+    pub fn check(&self) -> Result<(), MetainfoError> {
+        assert!(self.filled == 0 && self.pieces.is_empty() && self.fragments.is_empty(), "nothing was taken yet");
+        let pieces = usize::try_from(self.left.div_ceil(u64::from(self.piece_len))).ok();
+        let pieces =
+            pieces.filter(|pieces| *pieces <= INFO_LEN_MAX / 20).ok_or(MetainfoError::TooLong(INFO_LEN_MAX))?;
+        Metainfo::from_info(&self.info(&vec![0; pieces * 20], &vec![0; pieces * 32])).map(|_| ())
+    }
+
     /// Takes the next bytes of the content.
+    ///
+    /// # Panics
+    /// If there are more than the files were said to have.
     pub fn update(&mut self, mut bytes: &[u8]) {
+        self.left = self.left.checked_sub(bytes.len() as u64).expect("no more content than was said");
         while !bytes.is_empty() {
             let room = (self.piece_len - self.filled) as usize;
             let (now, rest) = bytes.split_at(bytes.len().min(room));
@@ -110,15 +139,19 @@ impl Creator {
         }
     }
 
-    /// The torrent's description and the bytes of its file. All contents must have been taken.
+    /// The torrent's description and the bytes of its file.
     ///
     /// # Errors
-    /// A limit of the format, a name that cannot be used, or contents that were not as long as was said.
+    /// See [`Creator::check`].
+    ///
+    /// # Panics
+    /// If less content was taken than the files were said to have.
     pub fn finish(mut self) -> Result<(Metainfo, Vec<u8>), MetainfoError> {
+        assert_eq!(self.left, 0, "bytes of content were not taken");
         if self.filled > 0 {
             self.end_piece();
         }
-        let mut meta = Metainfo::from_info(&self.info())?;
+        let mut meta = Metainfo::from_info(&self.info(&self.pieces, &self.fragments))?;
         meta.trackers = self.notes.trackers.iter().map(|url| vec![url.clone()]).collect();
         meta.web_seeds = self.notes.web_seeds;
         meta.nodes = self.notes.nodes;
@@ -129,7 +162,7 @@ impl Creator {
         Ok((meta, bytes))
     }
 
-    fn info(&self) -> Vec<u8> {
+    fn info(&self, pieces: &[u8], fragments: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         let mut dict = DictWriter::begin(&mut out);
         let is_single = matches!(&self.files[..], [(path, _)] if path.is_empty());
@@ -149,7 +182,7 @@ impl Creator {
         }
         if self.profile != Profile::V1 {
             dict.int("fragment length", i64::from(self.piece_len));
-            dict.bytes("fragments", &self.fragments);
+            dict.bytes("fragments", fragments);
         }
         if is_single {
             dict.int("length", int(self.files[0].1));
@@ -157,7 +190,7 @@ impl Creator {
         dict.bytes("name", &self.notes.name);
         if self.profile != Profile::Pure {
             dict.int("piece length", i64::from(self.piece_len));
-            dict.bytes("pieces", &self.pieces);
+            dict.bytes("pieces", pieces);
         }
         if self.notes.private {
             dict.int("private", 1);
@@ -177,6 +210,14 @@ fn int(len: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::hash::Sha256Hash;
+
+    /// SHA-256 of the whole file in the worked example.
+    const EXAMPLE_SHA256: &str = "69021cbe9eb96662f810e55a585db9f0b50a34ff9fa5efe5475f5db6712e94e5";
+
+    fn named(name: &[u8]) -> Notes {
+        Notes { name: name.to_vec(), ..Notes::default() }
+    }
 
     fn create(profile: Profile, splits: usize) -> (Metainfo, Vec<u8>) {
         let notes =
@@ -193,6 +234,7 @@ mod tests {
         assert!(bytes.starts_with(b"d8:announce20:udp://127.0.0.1:69694:infod15:fragment lengthi16384e9:fragments32:"));
         assert!(bytes.ends_with(b"8:trackers11:\x00\x00\x04\x1b\x39\x04\x7f\x00\x00\x01\x00e"));
         assert_eq!(create(Profile::Pure, 6).1, bytes);
+        assert_eq!(Sha256Hash::of(&bytes).to_string(), EXAMPLE_SHA256, "of all the bytes");
     }
 
     #[test]
@@ -209,7 +251,7 @@ mod tests {
     fn pieces_end_where_they_should_across_files() {
         let files =
             vec![(vec![b"a".to_vec()], 20_000), (vec![b"e".to_vec()], 0), (vec![b"d".to_vec(), b"b".to_vec()], 20_000)];
-        let mut creator = Creator::new(Profile::V1, 16_384, files, Notes { name: b"n".to_vec(), ..Notes::default() });
+        let mut creator = Creator::new(Profile::V1, 16_384, files, named(b"n"));
         creator.update(&[1; 40_000]);
         let (meta, _) = creator.finish().unwrap();
         assert_eq!((meta.geometry.pieces(), meta.files.len()), (3, 3));
@@ -218,9 +260,39 @@ mod tests {
     }
 
     #[test]
+    fn what_the_format_does_not_allow_is_refused_before_anything_is_hashed() {
+        let one = |part: &[u8]| vec![(vec![part.to_vec()], 1)];
+        for (profile, piece_len, files, name) in [
+            (Profile::Compatible, 16_384, one(b".."), &b"n"[..]),
+            (Profile::V1, 16_384, one(b"a/b"), b"n"),
+            (Profile::V1, 16_384, one(b"a"), b""),
+            (Profile::Pure, 16_384, vec![(vec![b"a".to_vec(); 65], 1)], b"n"),
+            (Profile::Pure, 16_385, one(b"a"), b"n"),
+            (Profile::V1, 16_384, vec![], b"n"),
+            (Profile::V1, 64 << 20, vec![(vec![], u64::MAX), (vec![], u64::MAX)], b"n"),
+        ] {
+            assert!(Creator::new(profile, piece_len, files.clone(), named(name)).check().is_err(), "{files:?}");
+        }
+        let long = Creator::new(Profile::Compatible, 16_384, vec![(vec![], 20 << 30)], named(b"n"));
+        assert_eq!(long.check(), Err(MetainfoError::TooLong(INFO_LEN_MAX)));
+        assert_eq!(Creator::new(Profile::Compatible, 16_384, one(b"a"), named(b"n")).check(), Ok(()));
+    }
+
+    #[test]
+    #[should_panic(expected = "not taken")]
+    fn content_that_is_missing_is_not_described() {
+        let creator = Creator::new(Profile::V1, 16_384, vec![(vec![], 6)], named(b"n"));
+        drop(creator.finish());
+    }
+
+    #[test]
     fn piece_lengths_follow_the_content() {
         assert_eq!(piece_len_for(0), 16 << 10);
         assert_eq!(piece_len_for(1 << 30), 1 << 20);
+        for total in [100 << 20, (1 << 30) + 1, 5 << 30, 20_u64 << 30] {
+            let pieces = total.div_ceil(u64::from(piece_len_for(total)));
+            assert!((1000..=2000).contains(&pieces), "{total}: {pieces}");
+        }
         assert_eq!(piece_len_for(1 << 50), 16 << 20);
     }
 }

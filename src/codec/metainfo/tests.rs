@@ -1,9 +1,11 @@
+use std::path::PathBuf;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::base::geometry::Span;
 
-/// A torrent of these files; `outer` is put before `info`, `inner` after `name`.
+/// A torrent of these files; `inner` is put after `name`.
 fn torrent(files: &[(&str, u64)], inner: &str) -> Vec<u8> {
     let total: u64 = files.iter().map(|(_, len)| len).sum();
     let entries: String = files
@@ -116,6 +118,133 @@ fn every_key_that_people_write_is_read_and_written_again() {
     assert!(meta.extras[0].md5sum.is_some());
     assert_eq!(Metainfo::parse(&meta.to_bytes(false)).unwrap(), meta);
     assert_eq!(&*meta.info, info);
+}
+
+/// A small `.st` of the pure profile with these files; `outer` stands before `info`, `inner` at its end.
+fn st_of(files: &str, outer: &str, inner: &str) -> Vec<u8> {
+    let hash = "x".repeat(32);
+    format!("d{outer}4:infod5:filesl{files}e15:fragment lengthi16384e9:fragments32:{hash}4:name4:root{inner}10:st versioni1eee")
+        .into_bytes()
+}
+
+#[test]
+fn a_st_is_canonical_and_its_paths_have_no_empty_component() {
+    let good = st_of("d6:lengthi1e4:pathl1:aee", "", "");
+    assert!(Metainfo::parse(&good).unwrap().is_pure);
+    let info = |bytes: &[u8]| bytes["d4:info".len()..bytes.len() - 1].to_vec();
+    assert_eq!(Metainfo::from_info(&info(&good)).unwrap(), Metainfo::parse(&good).unwrap());
+    let unsorted = st_of("d4:pathl1:ae6:lengthi1ee", "", "");
+    for refused in [Metainfo::parse(&unsorted), Metainfo::from_info(&info(&unsorted))] {
+        let Err(MetainfoError::Bencode(error)) = refused else { panic!("{refused:?}") };
+        assert_eq!(error.problem, bencode::Problem::UnsortedKey);
+    }
+    for (file, problem) in [
+        ("d6:lengthi1e4:pathl1:a0:1:bee", "is empty"),
+        ("d4:attr1:p6:lengthi1e4:pathl2:..1:bee", "could leave"),
+        ("d6:lengthi1e4:pathlee", "is empty"),
+    ] {
+        let message = Metainfo::parse(&st_of(file, "", "")).unwrap_err().to_string();
+        assert!(message.contains(problem), "{file}: {message}");
+    }
+}
+
+#[test]
+fn another_version_is_refused_before_anything_else_is_judged() {
+    let bytes = b"d4:infod4:name2:..10:st versioni2eee";
+    assert_eq!(Metainfo::parse(bytes), Err(MetainfoError::Version(2)));
+    assert_eq!(Metainfo::parse(b"d4:infod10:st version1:1ee"), Err(MetainfoError::Version(0)));
+}
+
+#[test]
+fn a_tracker_that_is_named_in_the_table_and_beside_it_is_asked_once() {
+    let mut meta = Metainfo::parse(&st_of("d6:lengthi1e4:pathl1:aee", "", "")).unwrap();
+    meta.trackers = vec![
+        vec!["http://a.example/announce".into(), "udp://b.example:1".into()],
+        vec!["udp://c.example:1/passkey".into(), "https://d.example/x".into()],
+    ];
+    let read = Metainfo::parse(&meta.to_bytes(false)).unwrap();
+    let expected = [
+        vec!["http://a.example/announce", "udp://b.example:1"],
+        vec!["https://d.example/x"],
+        vec!["udp://c.example:1/passkey"],
+    ];
+    assert_eq!(read.trackers, expected, "the table first, then what it has no form for");
+    assert_eq!(Metainfo::parse(&read.to_bytes(false)).unwrap(), read);
+    let spelled = st_of(
+        "d6:lengthi1e4:pathl1:aee",
+        "13:announce-listll30:HTTP://A.example:0080/announceel25:http://a.example/announceee",
+        "",
+    );
+    assert_eq!(Metainfo::parse(&spelled).unwrap().trackers, [["HTTP://A.example:0080/announce"]]);
+}
+
+#[test]
+fn keys_that_we_do_not_know_are_written_again_as_they_came() {
+    let mut bytes = st_of("d6:lengthi1e4:pathl1:aee", "1:ad1:xlee", "");
+    assert_eq!(bytes.pop(), Some(b'e'));
+    bytes.extend_from_slice(b"9:publisherl4:someee");
+    let meta = Metainfo::parse(&bytes).unwrap();
+    assert_eq!(meta.others.len(), 2);
+    assert_eq!(meta.to_bytes(false), bytes);
+    let mut long = b"d4:info".to_vec();
+    long.extend_from_slice(&meta.info);
+    long.extend_from_slice(format!("1:y{}:{}e", OTHERS_LEN_MAX, "y".repeat(OTHERS_LEN_MAX)).as_bytes());
+    assert!(Metainfo::parse(&long).unwrap().others.is_empty());
+}
+
+#[test]
+fn a_link_has_no_content_whatever_its_entry_says() {
+    for length in ["", "6:lengthi7e"] {
+        let link = format!("d4:attr1:l{length}4:pathl1:le12:symlink pathl1:aee");
+        let meta = Metainfo::parse(&st_of(&format!("d6:lengthi5e4:pathl1:aee{link}"), "", "")).unwrap();
+        assert_eq!(meta.geometry.total_len(), 5);
+        assert!(meta.files.entries()[1].pad);
+    }
+    for (attr, accepted) in [("l", false), ("p", true)] {
+        let bytes = format!(
+            "d4:infod5:filesld6:lengthi1e4:pathl1:aeed4:attr1:{attr}6:lengthi0eee4:name1:r12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaaee"
+        );
+        assert_eq!(Metainfo::parse(bytes.as_bytes()).is_ok(), accepted, "without a path: {attr}");
+    }
+}
+
+#[test]
+fn any_private_but_nought_is_private() {
+    for (inner, private) in [("", false), ("7:privatei0e", false), ("7:privatei1e", true), ("7:privatei2e", true)] {
+        assert_eq!(Metainfo::parse(&torrent(&[("a", 1)], inner)).unwrap().private, private, "{inner}");
+    }
+}
+
+#[test]
+fn a_hybrid_is_its_v1_part() {
+    let meta = Metainfo::parse(&torrent(&[("a", 1)], "")).unwrap();
+    let hybrid = b"d4:infod9:file treede6:lengthi1e12:meta versioni2e4:name1:x12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaaee";
+    let hybrid = Metainfo::parse(hybrid).unwrap();
+    assert_eq!((hybrid.geometry, hybrid.st_id), (Geometry::new(1, 16384).unwrap(), None));
+    assert_ne!(hybrid.info_hash, meta.info_hash);
+}
+
+#[test]
+fn fragments_and_pieces_must_agree() {
+    let hash = "x".repeat(32);
+    let st = |fragment_len: u32, rest: &str| {
+        format!(
+            "d4:infod15:fragment lengthi{fragment_len}e9:fragments32:{hash}6:lengthi1e4:name1:x{rest}10:st versioni1eee"
+        )
+    };
+    let pieces = "6:pieces20:aaaaaaaaaaaaaaaaaaaa";
+    assert!(!Metainfo::parse(st(16384, &format!("12:piece lengthi16384e{pieces}")).as_bytes()).unwrap().is_pure);
+    for (fragment_len, rest) in [
+        (16384, format!("12:piece lengthi32768e{pieces}")),
+        (16384, pieces.to_owned()),
+        (16384, "12:piece lengthi16384e".to_owned()),
+        (16384, "12:piece lengthi16384e6:pieces0:".to_owned()),
+        (8192, String::new()),
+        (16385, String::new()),
+        (134_217_728, String::new()),
+    ] {
+        assert!(Metainfo::parse(st(fragment_len, &rest).as_bytes()).is_err(), "{fragment_len} {rest}");
+    }
 }
 
 proptest! {
