@@ -44,6 +44,9 @@ pub use self::commands::TORRENTS_MAX;
 /// How long a shutdown waits for trackers and the disk.
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
 
+/// Timers of one round; what is due beyond comes in the next.
+const TIMERS_MAX: usize = 1024;
+
 /// The receive buffer of the whole process, bytes.
 const RECEIVE_LEN: usize = 256 * 1024;
 
@@ -191,7 +194,8 @@ impl<S: Storage> Engine<S> {
 
     /// [`Engine::poll_timeout`] has come.
     pub fn handle_timeout(&mut self, now: Time) {
-        while let Some(timer) = self.timers.pop(now) {
+        for _ in 0..TIMERS_MAX {
+            let Some(timer) = self.timers.pop(now) else { return };
             match timer {
                 Timer::Torrent(id) => {
                     if let Some(torrent) = self.torrents.get_mut(id) {

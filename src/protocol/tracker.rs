@@ -520,6 +520,8 @@ impl TrackerClient {
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
         let deadline = |ask: &Ask| match &ask.stage {
+            // What waits to be sent waits for `poll_transmit`, not for the time.
+            Stage::Udp(udp) if udp.send => Time::NEVER,
             Stage::Udp(udp) => udp.due,
             Stage::Connecting { deadline, .. } => *deadline,
             Stage::Http { http, .. } => http.poll_timeout(),

@@ -59,6 +59,7 @@ fn respond(client: &mut TrackerClient, response: &[u8]) {
 fn udp_asks_for_a_connection_first_and_keeps_it() {
     let mut client = client();
     start(&mut client, "udp://10.0.0.1:6969/announce");
+    assert!(client.poll_timeout().is_never(), "a datagram that waits to be sent is no timeout");
     let (to, request) = transmit(&mut client, Time::ZERO).unwrap();
     let Request::Connect { transaction } = request else { panic!("{request:?}") };
     assert!(!answer(&mut client, "10.0.0.2:6969".parse().unwrap(), &Response::Connect { transaction, connection: 6 }));
