@@ -40,8 +40,7 @@ impl Client {
             }
             Self::Rtorrent => ("rtorrent", "-h"),
         };
-        let found = Command::new(program).arg(argument).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
-        found
+        Command::new(program).arg(argument).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
     }
 
     /// Starts it with the torrent; it seeds what lies in `dir`, or downloads to there.

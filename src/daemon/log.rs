@@ -1,7 +1,7 @@
 //! The log: standard error, with journal priorities under systemd and time stamps elsewhere, levels changeable while running.
 //!
 //! Nothing here waits for whoever reads it. Standard error may be shared with a terminal, so its flags are left alone;
-//! instead each write asks `poll` first and moves no more than [`PORTION`], which a pipe, a socket or a terminal that says it is
+//! instead each write asks `poll` first and moves no more than `PORTION`, which a pipe, a socket or a terminal that says it is
 //! writable takes at once. What is not taken waits, up to [`WAITING_MAX`]; beyond that lines are dropped, counted, and told.
 
 use std::collections::VecDeque;
@@ -206,7 +206,7 @@ impl Waiting {
     }
 }
 
-/// Writes some of `portion`, of at most [`PORTION`] bytes, to standard error; 0 if nothing is taken now.
+/// Writes some of `portion`, of at most `PORTION` bytes, to standard error; 0 if nothing is taken now.
 fn write_portion(portion: &[u8]) -> io::Result<usize> {
     let stderr = io::stderr();
     let mut fds = [PollFd::new(&stderr, PollFlags::OUT)];

@@ -59,7 +59,7 @@ impl Torrent {
         self.check.as_ref().map(|check| check.progress())
     }
 
-    /// Hashes one slice; true while more waits. `buf` holds at least [`SLICE_LEN`] bytes.
+    /// Hashes one slice; true while more waits. `buf` holds at least `SLICE_LEN` bytes.
     pub fn work<S: Storage>(&mut self, now: Time, storage: &mut S, buf: &mut [u8]) -> bool {
         if self.check.is_some() {
             self.check_slice(now, storage, buf);

@@ -76,7 +76,7 @@ pub enum PeerError {
     NoHandshake,
     /// It said nothing for [`SILENCE_MAX`].
     Silent,
-    /// It took nothing for [`STALL_MAX`].
+    /// It took nothing for 150 s.
     Stalled,
 }
 
