@@ -169,6 +169,16 @@ impl<S: Storage> Engine<S> {
                 let result = probe(&mut self.storage, torrent, store);
                 torrent.handle_probed(now, result);
             }
+            Ask::Look => {
+                let result = look(&mut self.storage, torrent, store);
+                torrent.handle_looked(now, result);
+            }
+            Ask::Reopen => {
+                let content = torrent.content();
+                self.storage.close(store);
+                let store = self.storage.open(content);
+                torrent.handle_reopened(store);
+            }
             Ask::Want => {
                 let wanted = torrent.content().wanted;
                 self.storage.set_wanted(store, &wanted);
@@ -189,6 +199,11 @@ fn probe<S: Storage>(storage: &mut S, torrent: &Torrent, store: StoreId) -> Resu
     if let Some(piece) = torrent.first_missing() {
         storage.prepare(store, torrent.piece_span(piece))?;
     }
+    look(storage, torrent, store)
+}
+
+/// Looks whether every file that holds something is there, and long enough.
+fn look<S: Storage>(storage: &mut S, torrent: &Torrent, store: StoreId) -> Result<(), Fault> {
     for (file, entry) in torrent.content().files.entries().iter().enumerate() {
         let needed = torrent.held_until(file);
         let is_there = storage.stamp(store, file).is_some_and(|stamp| stamp.len >= needed);

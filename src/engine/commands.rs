@@ -61,15 +61,15 @@ impl<S: Storage> Engine<S> {
             Command::Set { which, key, value } => {
                 let ids = self.meant(&which)?;
                 let change = crate::torrent::settings::Change::parse(&key, &value)?;
-                for id in &ids {
-                    self.torrents.get_mut(*id).expect("it was just found").set(now, &change);
+                for &id in &ids {
+                    self.torrents.get_mut(id).expect("it was just found").set(now, &change);
+                    self.touched.push(id);
                 }
                 Ok(Answer::DoneTo(ids.len()))
             }
             Command::Get { which, key } => self.one(&which)?.settings(key.as_deref()).map(Answer::Settings),
             Command::Prioritize { which, files, priority } => {
-                let id = self.one_id(&which)?;
-                self.torrents.get_mut(id).expect("it was just found").prioritize(now, &files, priority)?;
+                self.one_mut(&which)?.prioritize(now, &files, priority)?;
                 Ok(Answer::Done)
             }
             Command::Limit { direction, rate_bytes } => {
@@ -134,6 +134,7 @@ impl<S: Storage> Engine<S> {
         let ids = self.meant(which)?;
         for &id in &ids {
             act(self.torrents.get_mut(id).expect("it was just found"));
+            self.touched.push(id);
         }
         Ok(Answer::DoneTo(ids.len()))
     }
@@ -183,6 +184,7 @@ impl<S: Storage> Engine<S> {
 
     fn one_mut(&mut self, which: &Which) -> Result<&mut Torrent, Refusal> {
         let id = self.one_id(which)?;
+        self.touched.push(id);
         Ok(self.torrents.get_mut(id).expect("it was just found"))
     }
 

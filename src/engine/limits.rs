@@ -44,7 +44,12 @@ impl Limit {
     /// How much a turn may move now, here and in the torrent's own `bucket`.
     pub(crate) fn allowance(&mut self, now: Time, bucket: &mut Bucket) -> u64 {
         let available = self.bucket.available(now).min(bucket.available(now));
-        if available == u64::MAX { available } else { available.min(LIMITED_TURN_BYTES) }
+        match available {
+            u64::MAX => available,
+            // Crumbs are left to gather: a block or nothing, so that those who wait are never passed by.
+            0..LIMITED_TURN_BYTES => 0,
+            _ => LIMITED_TURN_BYTES,
+        }
     }
 
     /// Takes what a turn moved.

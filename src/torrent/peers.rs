@@ -12,7 +12,7 @@ use crate::protocol::peer::{Event, Hello, Peer, UPLOADS_MAX};
 use crate::torrent::candidates::Origin;
 use crate::torrent::command::{Refusal, RefusalKind};
 use crate::torrent::download::Landing;
-use crate::torrent::torrent::{Ask, TICK, Torrent};
+use crate::torrent::torrent::{Ask, LOOK_SOON, TICK, Torrent};
 
 /// What a torrent knows of one connection.
 #[derive(Debug)]
@@ -153,6 +153,7 @@ impl Torrent {
         };
         self.peers.insert(conn, peer);
         self.asks.push_back(Ask::Wake(conn));
+        self.look_at = self.look_at.min(now + LOOK_SOON);
         self.tick_at = self.tick_at.min(now + TICK);
     }
 

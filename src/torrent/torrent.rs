@@ -38,6 +38,11 @@ pub(crate) const TICK: Duration = Duration::from_secs(1);
 /// How long after trouble with the disk it is tried again.
 pub const FAULT_RETRY: Duration = Duration::from_secs(10);
 
+/// How often a torrent looks whether its files are still there; sooner when a peer comes.
+const LOOK: Duration = Duration::from_secs(60);
+/// How soon after a peer came.
+pub(crate) const LOOK_SOON: Duration = Duration::from_secs(2);
+
 /// What a torrent wants from outside.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ask {
@@ -57,6 +62,10 @@ pub enum Ask {
     Allocate,
     /// Look whether the files are as they should be, then call [`Torrent::handle_probed`].
     Probe,
+    /// Look whether the files are still there, then call [`Torrent::handle_looked`].
+    Look,
+    /// Close the content and open it anew: what is open may not be what lies there.
+    Reopen,
     /// Tell the storage which files are wanted.
     Want,
     /// Make durable what was written, then call `handle_synced`.
@@ -156,6 +165,7 @@ pub struct Torrent {
     pub(crate) turn_changed: bool,
     pub(crate) tick_at: Time,
     pub(crate) retry_at: Time,
+    pub(crate) look_at: Time,
     pub(crate) seeding_since: Time,
     pub(crate) asks: VecDeque<Ask>,
 }
@@ -226,6 +236,7 @@ impl Torrent {
             turn_changed: true,
             tick_at: Time::NEVER,
             retry_at: Time::NEVER,
+            look_at: Time::NEVER,
             seeding_since: Time::NEVER,
             asks: VecDeque::new(),
             meta,
@@ -384,6 +395,7 @@ impl Torrent {
         }
         self.running = true;
         self.tick_at = now;
+        self.look_at = now + LOOK;
         if self.is_finished() {
             self.seeding_since = now;
         }
@@ -408,6 +420,7 @@ impl Torrent {
     fn stop(&mut self, now: Time) {
         self.running = false;
         self.tick_at = Time::NEVER;
+        self.look_at = Time::NEVER;
         self.seeding_since = Time::NEVER;
         self.drop_all_peers(now);
         self.suspend_download();
@@ -421,8 +434,23 @@ impl Torrent {
         self.fault = Some(fault);
         self.retry_at = now + FAULT_RETRY;
         self.check = None;
+        self.asks.push_back(Ask::Reopen);
         self.turn_changed = true;
         self.reconsider(now);
+    }
+
+    /// The files are still there, or somebody has taken one away.
+    pub fn handle_looked(&mut self, now: Time, result: Result<(), Fault>) {
+        if let Err(fault) = result
+            && self.running
+        {
+            self.fail(now, fault);
+        }
+    }
+
+    /// The storage has its content under another name.
+    pub fn handle_reopened(&mut self, store: StoreId) {
+        self.store = Some(store);
     }
 
     /// The files are as they should be, or still are not.
@@ -451,6 +479,10 @@ impl Torrent {
         if self.retry_at <= now {
             self.retry_at = now + FAULT_RETRY;
             self.asks.push_back(Ask::Probe);
+        }
+        if self.look_at <= now {
+            self.look_at = now + LOOK;
+            self.asks.push_back(Ask::Look);
         }
         if self.persistence.poll_timeout() <= now {
             self.persist(now);
@@ -494,7 +526,11 @@ impl Torrent {
     /// When `handle_timeout` wants to be called, at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
-        self.retry_at.min(self.persistence.poll_timeout()).min(self.announces.poll_timeout()).min(self.tick_at)
+        self.retry_at
+            .min(self.look_at)
+            .min(self.persistence.poll_timeout())
+            .min(self.announces.poll_timeout())
+            .min(self.tick_at)
     }
 
     /// The next announce to make.

@@ -1,11 +1,11 @@
 //! One connection to a peer, as a machine over bytes (BEP 3, 6, 10, 21, 54). It knows no torrent and no socket.
 //!
-//! [`Peer::handle_input`] steps through received bytes; its events borrow them, never the machine. The head of a `piece` is an event
-//! of its own, so that the owner may refuse the payload before any of it is taken. Verbs queue messages in the [`Outbuf`].
-//! What a stranger may break and what follows is in [`PeerError`].
+//! [`Peer::handle_input`] steps through received bytes; its events borrow them, never the machine. Verbs queue messages in
+//! the [`Outbuf`], in the order of the calls. What a stranger may break and what follows is in [`PeerError`].
 
 mod client;
 mod extensions;
+mod receive;
 mod requests;
 mod tail;
 mod uploads;
@@ -18,16 +18,16 @@ use crate::base::hash::InfoHash;
 use crate::base::ids::StoreId;
 use crate::base::rate::Meter;
 use crate::base::time::Time;
-use crate::codec::extension::{ExtensionHandshake, ExtensionKind, parse_dont_have};
-use crate::codec::wire::{
-    BLOCK_LEN_MAX, Front, Handshake, Message, Reserved, WireError, parse_handshake, parse_message,
-};
+use crate::codec::extension::{ExtensionHandshake, ExtensionKind};
+use crate::codec::wire::{Handshake, Message, Reserved, WireError};
 use crate::protocol::outbuf::Outbuf;
 
 use self::extensions::Extensions;
-use self::requests::{Claim, Requests};
+use self::receive::Incoming;
+use self::requests::Requests;
 use self::uploads::Uploads;
 
+pub use self::receive::Event;
 pub use self::tail::Tail;
 pub use self::uploads::{ALLOWED_FAST_LEN, ALLOWED_FAST_MAX, UPLOADS_MAX, allowed_fast_set};
 
@@ -38,9 +38,7 @@ pub const SILENCE_MAX: Duration = Duration::from_secs(150);
 /// After so long without anything to say we say a keep-alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(100);
 /// After so long a peer that takes nothing of what we have for it is gone.
-const STALL_MAX: Duration = Duration::from_secs(300);
-/// Blocks, or rejections, that were never asked for; one more ends the connection.
-const UNASKED_MAX: u32 = 32;
+const STALL_MAX: Duration = Duration::from_secs(150);
 
 /// How we introduce ourselves.
 #[derive(Debug, Clone, Copy)]
@@ -62,89 +60,24 @@ impl Hello {
 pub enum PeerError {
     /// Bytes that are no message.
     Wire(WireError),
+    /// A bitfield with a bit for a piece that the torrent does not have.
+    SpareBits,
     /// A message of the fast extension, which was not agreed on.
     NotFast,
     /// A piece that the torrent does not have.
     NoSuchPiece,
     /// A request of no bytes, or of too many.
     AbsurdRequest,
-    /// More than [`UNASKED_MAX`] blocks or rejections that were not asked for.
+    /// Too many blocks or rejections that were not asked for.
     Unasked,
+    /// Too many requests in a row that had to be refused, too many refusals in a row, or too many changes of mind.
+    Flood,
     /// It did not introduce itself in time.
     NoHandshake,
     /// It said nothing for [`SILENCE_MAX`].
     Silent,
     /// It took nothing for [`STALL_MAX`].
     Stalled,
-}
-
-/// Something a peer said.
-#[derive(Debug, Clone, Copy)]
-pub enum Event<'b> {
-    /// The first of all events.
-    Handshake(Handshake),
-    /// It does not serve us any more.
-    Choke,
-    /// It serves us.
-    Unchoke,
-    /// It wants something.
-    Interested,
-    /// It wants nothing.
-    NotInterested,
-    /// It has a piece.
-    Have(Piece),
-    /// It has a piece no more (BEP 54).
-    DontHave(Piece),
-    /// What it has, a bit a piece; of the right length.
-    Bitfield(&'b [u8]),
-    /// It has everything.
-    HaveAll,
-    /// It has nothing.
-    HaveNone,
-    /// It proposes a piece.
-    Suggest(Piece),
-    /// It serves this piece even when it chokes us.
-    AllowedFast(Piece),
-    /// It will not send this block, which we had asked for.
-    Reject(Block),
-    /// It asks for a block, which we may serve; answer with `queue_upload` or `reject`.
-    Request(Block),
-    /// It does not want this block any more; it was taken from the queue.
-    Cancel(Block),
-    /// Its DHT port.
-    Port(u16),
-    /// What it says of its extensions.
-    ExtensionHandshake(ExtensionHandshake<'b>),
-    /// A message of an extension that we announced.
-    Extended {
-        /// Which extension.
-        kind: ExtensionKind,
-        /// Its payload.
-        payload: &'b [u8],
-    },
-    /// A block that we had asked for begins; `refuse_block` throws its payload away.
-    BlockHead(Block),
-    /// Payload of the block whose head came last.
-    BlockBytes {
-        /// Which block.
-        block: Block,
-        /// Where in the block.
-        offset: u32,
-        /// What.
-        bytes: &'b [u8],
-        /// The block ends here.
-        last: bool,
-    },
-    /// So many bytes of payload that nobody wanted.
-    Waste(u32),
-}
-
-/// A block whose payload is coming in.
-#[derive(Debug, Clone, Copy)]
-struct Incoming {
-    block: Block,
-    got: u32,
-    refused: bool,
 }
 
 /// One connection.
@@ -170,7 +103,15 @@ pub struct Peer {
     incoming: Option<Incoming>,
     /// Bytes of a message that means nothing to us, still to come.
     skip: u32,
+    /// Blocks and rejections that came unasked, less the blocks that came as asked since.
     unasked: u32,
+    /// Requests that we refused since we last sent a block or gave a slot.
+    refused: u32,
+    /// Rejections that came since its last block or since it gave us a slot.
+    rejected: u32,
+    /// Changes of mind since `changes_at`, by weight.
+    changes: u32,
+    changes_at: Time,
     opened_at: Time,
     heard_at: Time,
     said_at: Time,
@@ -200,6 +141,10 @@ impl Peer {
             incoming: None,
             skip: 0,
             unasked: 0,
+            refused: 0,
+            rejected: 0,
+            changes: 0,
+            changes_at: now,
             opened_at: now,
             heard_at: now,
             said_at: now,
@@ -227,205 +172,18 @@ impl Peer {
         self.pieces = Some(pieces);
     }
 
-    /// Steps through `input` and takes what it understands from its front; none when more bytes are needed.
-    ///
-    /// # Errors
-    /// See [`PeerError`]; the connection is of no more use then.
-    pub fn handle_input<'b>(&mut self, now: Time, input: &mut &'b [u8]) -> Result<Option<Event<'b>>, PeerError> {
-        if !input.is_empty() {
-            self.heard_at = now;
-        }
-        if !self.introduced {
-            return self.introduce(input);
-        }
-        loop {
-            if self.skip > 0 {
-                let skipped = input.len().min(self.skip as usize);
-                *input = &input[skipped..];
-                self.skip -= u32::try_from(skipped).expect("no more than there was to skip");
-                if self.skip > 0 {
-                    return Ok(None);
-                }
-            }
-            if let Some(incoming) = self.incoming {
-                return Ok(self.take_payload(now, incoming, input));
-            }
-            let message = match parse_message(input, self.pieces).map_err(PeerError::Wire)? {
-                Front::Missing(_) => return Ok(None),
-                Front::Whole(message, len) => {
-                    *input = &input[len..];
-                    message
-                }
-            };
-            if let Some(event) = self.handle_message(now, message)? {
-                return Ok(Some(event));
-            }
-        }
-    }
-
-    fn introduce<'b>(&mut self, input: &mut &'b [u8]) -> Result<Option<Event<'b>>, PeerError> {
-        match parse_handshake(input).map_err(PeerError::Wire)? {
-            Front::Missing(_) => Ok(None),
-            Front::Whole(handshake, len) => {
-                *input = &input[len..];
-                self.introduced = true;
-                self.peer_id = handshake.peer_id;
-                self.fast = handshake.reserved.fast();
-                self.extended = handshake.reserved.extension();
-                Ok(Some(Event::Handshake(handshake)))
-            }
-        }
-    }
-
-    fn take_payload<'b>(&mut self, now: Time, incoming: Incoming, input: &mut &'b [u8]) -> Option<Event<'b>> {
-        let Incoming { block, got, refused } = incoming;
-        let (bytes, rest) = input.split_at(input.len().min((block.len - got) as usize));
-        if bytes.is_empty() {
-            return None;
-        }
-        *input = rest;
-        let len = u32::try_from(bytes.len()).expect("no more than a block");
-        let last = got + len == block.len;
-        self.incoming = (!last).then_some(Incoming { block, got: got + len, refused });
-        self.down.add(now, u64::from(len));
-        self.requests.received(now, u64::from(len));
-        if last {
-            self.requests.landed(block);
-        }
-        Some(if refused { Event::Waste(len) } else { Event::BlockBytes { block, offset: got, bytes, last } })
-    }
-
-    fn handle_message<'b>(&mut self, now: Time, message: Message<'b>) -> Result<Option<Event<'b>>, PeerError> {
-        let is_fast = matches!(
-            message,
-            Message::HaveAll | Message::HaveNone | Message::Suggest(_) | Message::Reject(_) | Message::AllowedFast(_)
-        );
-        if is_fast && !self.fast {
-            return Err(PeerError::NotFast);
-        }
-        let event = match message {
-            Message::KeepAlive => return Ok(None),
-            Message::Choke => {
-                self.peer_choking = true;
-                Event::Choke
-            }
-            Message::Unchoke => {
-                if std::mem::replace(&mut self.peer_choking, false) {
-                    self.requests.restart(now);
-                }
-                Event::Unchoke
-            }
-            Message::Interested => {
-                self.peer_interested = true;
-                Event::Interested
-            }
-            Message::NotInterested => {
-                self.peer_interested = false;
-                Event::NotInterested
-            }
-            Message::Have(piece) => Event::Have(self.known(piece)?),
-            Message::Bitfield(bytes) => Event::Bitfield(bytes),
-            Message::HaveAll => Event::HaveAll,
-            Message::HaveNone => Event::HaveNone,
-            Message::Suggest(piece) => Event::Suggest(self.known(piece)?),
-            Message::AllowedFast(piece) => {
-                let piece = self.known(piece)?;
-                if self.allowed.len() >= ALLOWED_FAST_MAX || self.allowed.contains(&piece) {
-                    return Ok(None);
-                }
-                self.allowed.push(piece);
-                Event::AllowedFast(piece)
-            }
-            Message::Reject(block) => {
-                if self.requests.take(block) {
-                    Event::Reject(block)
-                } else {
-                    if !self.requests.forgive(block) {
-                        self.strike()?;
-                    }
-                    return Ok(None);
-                }
-            }
-            Message::Request(block) => return self.handle_request(block),
-            Message::Cancel(block) => {
-                if !self.uploads.remove(block) {
-                    return Ok(None);
-                }
-                if self.fast {
-                    self.say(&Message::Reject(block));
-                }
-                Event::Cancel(block)
-            }
-            Message::Port(port) => Event::Port(port),
-            Message::PieceHead(block) => return self.handle_head(now, block),
-            Message::Extended { id: 0, payload } => {
-                let Some(said) = ExtensionHandshake::parse(payload) else { return Ok(None) };
-                if let Some(reqq) = said.reqq {
-                    self.requests.set_most(reqq);
-                }
-                self.extensions.merge(&said);
-                Event::ExtensionHandshake(said)
-            }
-            Message::Extended { id, payload } => match ExtensionKind::from_id(id) {
-                None => return Ok(None),
-                Some(ExtensionKind::DontHave) => match parse_dont_have(payload) {
-                    Some(piece) => Event::DontHave(self.known(piece)?),
-                    None => return Ok(None),
-                },
-                Some(kind) => Event::Extended { kind, payload },
-            },
-            Message::Unknown { len, .. } => {
-                self.skip = len;
-                return Ok(None);
-            }
-        };
-        Ok(Some(event))
-    }
-
-    fn known(&self, piece: Piece) -> Result<Piece, PeerError> {
-        if self.pieces.is_some_and(|pieces| piece.0 >= pieces) { Err(PeerError::NoSuchPiece) } else { Ok(piece) }
-    }
-
-    fn strike(&mut self) -> Result<(), PeerError> {
-        self.unasked += 1;
-        if self.unasked > UNASKED_MAX { Err(PeerError::Unasked) } else { Ok(()) }
-    }
-
-    fn handle_request<'b>(&mut self, block: Block) -> Result<Option<Event<'b>>, PeerError> {
-        if block.len == 0 || block.len > BLOCK_LEN_MAX {
-            return Err(PeerError::AbsurdRequest);
-        }
-        self.known(block.piece)?;
-        if self.am_choking && !self.uploads.is_allowed(block.piece) {
-            self.reject(block);
-            return Ok(None);
-        }
-        Ok(Some(Event::Request(block)))
-    }
-
-    fn handle_head<'b>(&mut self, now: Time, block: Block) -> Result<Option<Event<'b>>, PeerError> {
-        let claim = self.requests.claim(now, block);
-        self.incoming = Some(Incoming { block, got: 0, refused: claim != Claim::Awaited });
-        match claim {
-            Claim::Awaited => Ok(Some(Event::BlockHead(block))),
-            Claim::Late => self.no_event(),
-            Claim::Unasked => {
-                self.strike()?;
-                self.no_event()
-            }
-        }
-    }
-
-    /// The head of a block that nobody wants tells nothing; its payload comes as waste.
-    fn no_event<'b>(&self) -> Result<Option<Event<'b>>, PeerError> {
-        Ok(Some(Event::Waste(0)))
-    }
-
-    /// Throws away the payload of the block whose head came last.
+    /// Throws away what is still to come of the block whose head came last. It may be asked for again at once.
     pub fn refuse_block(&mut self) {
-        if let Some(incoming) = &mut self.incoming {
-            incoming.refused = true;
+        if let Some(incoming) = &mut self.incoming
+            && !std::mem::replace(&mut incoming.refused, true)
+        {
+            self.requests.take(incoming.block);
         }
+    }
+
+    /// The block that is coming in and is not thrown away.
+    fn landing(&self) -> Option<Block> {
+        self.incoming.filter(|incoming| !incoming.refused).map(|incoming| incoming.block)
     }
 
     fn say(&mut self, message: &Message<'_>) {
@@ -437,7 +195,7 @@ impl Peer {
         if !std::mem::replace(&mut self.am_choking, true) {
             self.say(&Message::Choke);
             for block in self.uploads.choke() {
-                self.reject(block);
+                self.say_reject(block);
             }
         }
     }
@@ -445,6 +203,7 @@ impl Peer {
     /// Gives the peer a slot.
     pub fn unchoke(&mut self) {
         if std::mem::replace(&mut self.am_choking, false) {
+            self.refused = 0;
             self.say(&Message::Unchoke);
         }
     }
@@ -508,19 +267,25 @@ impl Peer {
         }
     }
 
-    /// Asks for a block no more.
+    /// Asks for a block no more. What comes of it after all is waste, even if some of it has come.
     pub fn cancel(&mut self, now: Time, block: Block) {
-        if self.requests.give_up(now, block) {
+        if self.landing() == Some(block) {
+            self.refuse_block(); // its end is on the way already
+        } else if self.requests.give_up(now, block) {
             self.say(&Message::Cancel(block));
         }
     }
 
     /// Forgets everything that was asked, and tells the peer so if `say`; what comes after all is waste.
     pub fn take_requests(&mut self, now: Time, say: bool) {
-        for block in self.requests.give_up_where(now, |_| true) {
-            if say {
-                self.say(&Message::Cancel(block));
-            }
+        let landing = self.landing();
+        let taken = self.requests.give_up_where(now, |_| true);
+        if let Some(block) = landing {
+            self.refuse_block();
+            self.requests.forgive(block); // its end is on the way, and nothing more
+        }
+        for block in taken.into_iter().filter(|block| say && Some(*block) != landing) {
+            self.say(&Message::Cancel(block));
         }
     }
 
@@ -531,8 +296,14 @@ impl Peer {
         }
     }
 
-    /// Refuses a request, where there is a way to say so.
+    /// Refuses a request that is not queued. Too many in a row end the connection, at its next request.
     pub fn reject(&mut self, block: Block) {
+        self.refused += 1;
+        self.say_reject(block);
+    }
+
+    /// Says that a block will not come, if the peer knows the word.
+    fn say_reject(&mut self, block: Block) {
         if self.fast {
             self.say(&Message::Reject(block));
         }
@@ -547,6 +318,7 @@ impl Peer {
     /// Sends a block that it waits for, from `span` of `store`.
     pub fn send_block(&mut self, block: Block, store: StoreId, span: Span) {
         self.uploads.remove(block);
+        self.refused = 0;
         self.say(&Message::PieceHead(block));
         self.outbuf.push_content(store, span);
     }
@@ -590,10 +362,11 @@ impl Peer {
         &self.outbuf
     }
 
-    /// How many more blocks to ask for now.
+    /// How many more blocks to ask for now; none while it would send none, or while too much waits for it to read.
     #[must_use]
     pub fn wanted(&self, now: Time) -> usize {
-        if self.peer_choking && self.allowed.is_empty() { 0 } else { self.requests.wanted(now) }
+        let cannot = self.peer_choking && self.allowed.is_empty() || self.outbuf.is_full();
+        if cannot { 0 } else { self.requests.wanted(now) }
     }
 
     /// How many blocks were asked for and have not come.
@@ -650,7 +423,7 @@ impl Peer {
         self.peer_interested
     }
 
-    /// Payload that it sent, waste included.
+    /// Payload that it sent and that was not waste.
     #[must_use]
     pub const fn down(&self) -> &Meter {
         &self.down

@@ -44,12 +44,22 @@ pub(super) struct Uploads {
 }
 
 impl Uploads {
+    /// True if `block` waits already.
+    pub(super) fn contains(&self, block: Block) -> bool {
+        self.queue.contains(&block)
+    }
+
+    /// True if no more may wait.
+    pub(super) fn is_full(&self) -> bool {
+        self.queue.len() >= UPLOADS_MAX
+    }
+
     /// Queues `block`; false if the queue is full. One that waits already is not queued twice.
     pub(super) fn push(&mut self, block: Block) -> bool {
-        if self.queue.contains(&block) {
+        if self.contains(block) {
             return true;
         }
-        let room = self.queue.len() < UPLOADS_MAX;
+        let room = !self.is_full();
         if room {
             self.queue.push_back(block);
         }
@@ -58,11 +68,6 @@ impl Uploads {
 
     pub(super) fn next(&self) -> Option<Block> {
         self.queue.front().copied()
-    }
-
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.queue.len()
     }
 
     /// Takes `block` out; false if it is not there.
@@ -132,6 +137,6 @@ mod tests {
             assert!(uploads.push(asked));
         }
         assert_eq!(uploads.choke(), [block(1, 0), block(1, 16_384)]);
-        assert_eq!((uploads.next(), uploads.len()), (Some(block(2, 0)), 1));
+        assert_eq!((uploads.next(), uploads.queue.len()), (Some(block(2, 0)), 1));
     }
 }

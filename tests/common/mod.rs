@@ -1,0 +1,189 @@
+//! What the process tests share: a daemon in a temporary directory, its control socket, and waiting for conditions.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test file uses some of it")]
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// Waits until `is_so`, at most `secs` seconds.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests are outside the daemon: they look again every while until a deadline"
+)]
+#[track_caller]
+pub fn wait(what: &str, secs: u64, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < Duration::from_secs(secs), "not in {secs} s: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Bytes without a pattern, different for each seed.
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    swarmtorrent::base::rng::Rng::from_number(seed).fill(&mut bytes);
+    bytes
+}
+
+/// A child that does not outlive its test.
+#[derive(Debug)]
+pub struct Running(pub Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs the tool; what it printed.
+#[track_caller]
+pub fn tool(args: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_swarmtorrent")).args(args).output().unwrap();
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Makes a `.st` of `path` and a `.torrent` of it; their paths, and the hash.
+pub fn make(path: &Path, out: &Path, extra: &[&str]) -> (PathBuf, PathBuf, String) {
+    let (st, torrent) = (out.join("made.st"), out.join("made.torrent"));
+    let mut args = vec!["create", path.to_str().unwrap(), "-o", st.to_str().unwrap()];
+    args.extend(extra);
+    let told = tool(&args);
+    tool(&["convert", st.to_str().unwrap(), "-o", torrent.to_str().unwrap()]);
+    let hash = told.lines().find_map(|line| line.strip_prefix("hash:")).unwrap().trim().to_owned();
+    (st, torrent, hash)
+}
+
+/// A daemon in a directory of its own.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Running,
+    pub dir: PathBuf,
+    pub listen: SocketAddr,
+}
+
+impl Daemon {
+    /// Starts it in `dir`, listening at a free port of loopback; `extra` is appended to its config.
+    pub fn start(dir: &Path, extra: &str) -> Self {
+        Self::start_at(dir, SocketAddr::from(([127, 0, 0, 1], free_port())), extra)
+    }
+
+    /// Starts it in `dir`, listening at `listen`.
+    pub fn start_at(dir: &Path, listen: SocketAddr, extra: &str) -> Self {
+        std::fs::create_dir_all(dir).unwrap();
+        let here = dir.display();
+        let config = format!(
+            "[paths]\nstate = \"{here}/state\"\ndownloads = \"{here}/downloads\"\n[[watch]]\npath = \"{here}/watch\"\n\
+             [control]\nsocket = \"{here}/control\"\n[peers]\nlisten = [\"{listen}\"]\n[http]\nlisten = []\n\
+             [dht]\nenabled = false\n[log]\nlevel = \"debug\"\n{extra}"
+        );
+        std::fs::write(dir.join("config.toml"), config).unwrap();
+        let log = std::fs::File::options().create(true).append(true).open(dir.join("log")).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_swarmtorrentd"))
+            .arg("-c")
+            .arg(dir.join("config.toml"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let daemon = Self { child: Running(child), dir: dir.to_owned(), listen };
+        wait("the daemon answers", 10, || daemon.try_ask("version").is_some());
+        daemon
+    }
+
+    fn try_ask(&self, line: &str) -> Option<Vec<String>> {
+        let mut stream = UnixStream::connect(self.dir.join("control")).ok()?;
+        writeln!(stream, "{line}").ok()?;
+        let mut lines = Vec::new();
+        for line in BufReader::new(stream).lines() {
+            let line = line.ok()?;
+            let closing =
+                line == "OK" || line.starts_with("OK ") || line.starts_with("ERR ") || line.starts_with("{\"ok\":");
+            lines.push(line);
+            if closing {
+                return Some(lines);
+            }
+        }
+        None
+    }
+
+    /// The reply to a command, its closing line last.
+    #[track_caller]
+    pub fn ask(&self, line: &str) -> Vec<String> {
+        self.try_ask(line).unwrap_or_else(|| panic!("no reply to {line}; the log:\n{}", self.log()))
+    }
+
+    /// The rows of a command that must succeed.
+    #[track_caller]
+    pub fn json(&self, line: &str) -> Vec<Value> {
+        let mut rows: Vec<Value> =
+            self.ask(&format!("json {line}")).iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let closing = rows.pop().unwrap();
+        assert_eq!(closing["ok"], true, "{line}: {closing}");
+        rows
+    }
+
+    /// What `json show` says of the only torrent.
+    #[track_caller]
+    pub fn torrent(&self) -> Value {
+        self.json("list").remove(0)
+    }
+
+    /// Adds a torrent file, with options; it must be taken.
+    #[track_caller]
+    pub fn add(&self, path: &Path, options: &str) {
+        let reply = self.ask(&format!("add {} {options}", path.display()));
+        assert!(reply.last().unwrap().starts_with("OK "), "{reply:?}");
+    }
+
+    #[track_caller]
+    pub fn wait_state(&self, state: &str, secs: u64) {
+        wait(&format!("{state}: {:?}", self.dir), secs, || self.torrent()["state"] == state);
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.0.id()
+    }
+
+    /// How many threads it has now.
+    pub fn threads(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap().count()
+    }
+
+    /// Its anonymous memory, KiB.
+    pub fn memory_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Ends it as a power cut would, for all that it can tell.
+    pub fn kill(mut self) {
+        self.child.0.kill().unwrap();
+        self.child.0.wait().unwrap();
+    }
+
+    /// Asks it to end; its exit status.
+    pub fn terminate(mut self) -> i32 {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.pid()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.child.0.wait().unwrap().code().unwrap_or(-1)
+    }
+}
