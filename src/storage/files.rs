@@ -9,6 +9,9 @@ use rustix::io::{Errno, ReadWriteFlags, pread, preadv2, pwritev};
 
 use crate::base::ids::StoreId;
 
+/// Parts of one vectored write; what comes beyond waits for the next.
+const SLICES_MAX: usize = 128;
+
 /// One open file.
 #[derive(Debug)]
 pub(super) struct OpenFile {
@@ -70,14 +73,23 @@ impl Files {
 }
 
 impl OpenFile {
-    /// Writes some of the first `left` bytes of `slices` at `offset`; how many.
+    /// Writes some of the first `left` bytes of `slices` at `offset`; how many, at least one.
     pub(super) fn write(&self, slices: &[IoSlice<'_>], left: usize, offset: u64) -> Result<usize, Errno> {
-        let total: usize = slices.iter().map(|slice| slice.len()).sum();
-        let written = if total <= left {
-            pwritev(&self.fd, slices, offset)?
-        } else {
-            let first = &slices[0];
-            pwritev(&self.fd, &[IoSlice::new(&first[..first.len().min(left)])], offset)?
+        let mut room = left;
+        let mut some = Vec::with_capacity(slices.len().min(SLICES_MAX));
+        for slice in slices.iter().filter(|slice| !slice.is_empty()).take(SLICES_MAX) {
+            let now = slice.len().min(room);
+            some.push(IoSlice::new(&slice[..now]));
+            room -= now;
+            if room == 0 {
+                break;
+            }
+        }
+        let written = loop {
+            match pwritev(&self.fd, &some, offset) {
+                Err(Errno::INTR) => {}
+                result => break result?,
+            }
         };
         if written == 0 { Err(Errno::IO) } else { Ok(written) }
     }

@@ -14,7 +14,9 @@ pub mod state;
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use rustix::fs::{Stat, fstat};
 use rustix::io::Errno;
 
 use crate::base::arena::Arena;
@@ -61,8 +63,10 @@ impl Default for Settings {
 const WRITEBACK_BYTES: u64 = 8 << 20;
 /// Free space is looked at again after so many bytes were prepared.
 const SPACE_LOOK_BYTES: u64 = 64 << 20;
-/// Bytes that the `pread` backend sends in one call.
+/// Bytes that are sent through a buffer in one call.
 const SEND_BUF_LEN: usize = 256 * 1024;
+/// Bytes of content that one vectored write names; what comes beyond waits for the next.
+const SEND_BYTES_MAX: u64 = 4 << 20;
 
 /// Content in files.
 #[derive(Debug)]
@@ -73,7 +77,7 @@ pub struct FileStorage {
     windows: Windows,
     jobs: Jobs,
     state: Option<StateDir>,
-    /// For the `pread` backend.
+    /// For what is not sent from a map.
     send_buf: Vec<u8>,
 }
 
@@ -121,18 +125,14 @@ impl FileStorage {
         self.jobs.poll()
     }
 
-    fn file_list(&self, store: StoreId) -> Result<&FileList, Fault> {
-        self.stores.get(store).map(|store| &*store.content.files).ok_or_else(closed)
+    fn file_list(&self, store: StoreId) -> Result<&Arc<FileList>, Fault> {
+        self.stores.get(store).map(|store| &store.content.files).ok_or_else(closed)
     }
 
     /// The open file at `index` of `store`.
     fn file(&mut self, store: StoreId, index: usize, write: bool) -> Result<&mut OpenFile, Fault> {
         let content = &self.stores.get(store).ok_or_else(closed)?.content;
-        let entry = &content.files.entries()[index];
-        self.files.get(store, index, write, || place::open(&content.dir, &entry.path, write)).map_err(|errno| {
-            let doing = if write { "written" } else { "read" };
-            fault(errno, &content.dir.join(&entry.path), doing)
-        })
+        open_file(content, &mut self.files, store, index, write)
     }
 
     fn path(&self, store: StoreId, index: usize) -> PathBuf {
@@ -171,84 +171,120 @@ impl FileStorage {
         self.files.forget(store, Some(index));
     }
 
-    /// Fills `iovecs` with `chunks`, content from mapped windows.
-    fn gather<'b>(&mut self, chunks: &[Chunk<'b>], iovecs: &mut Iovecs<'b>) -> Result<(), (StoreId, Fault)> {
+    /// The start of `chunks` as one vectored write, content from mapped windows. It ends before content that cannot be mapped,
+    /// and before the bytes that lead up to it: a head is not sent without its block.
+    fn gather<'b>(&mut self, chunks: &[Chunk<'b>]) -> Iovecs<'b> {
+        let mut iovecs = self.windows.begin();
+        let mut room = SEND_BYTES_MAX;
+        let mut whole = 0;
         for chunk in chunks {
             match *chunk {
                 Chunk::Bytes(bytes) => iovecs.push_bytes(bytes),
                 Chunk::Content(store, span) => {
-                    let blame = |fault| (store, fault);
-                    let list = self.file_list(store).map_err(blame)?;
-                    let mut parts = list.parts(span);
-                    let whole = parts.next().filter(|(file, _, part)| *part == span && !list.entries()[*file].pad);
-                    if let Some((file, offset, _)) = whole {
-                        drop(parts);
-                        self.gather_part(store, file, offset, span.len, iovecs).map_err(blame)?;
-                        continue;
+                    let span = Span { len: span.len.min(room), ..span };
+                    if self.gather_span(store, span, &mut iovecs).is_err() {
+                        iovecs.truncate(whole);
+                        return iovecs;
                     }
-                    drop(parts);
-                    for part in self.parts(store, span).map_err(blame)? {
-                        if part.pad {
-                            iovecs.push_zeros(part.span.len);
-                        } else {
-                            self.gather_part(store, part.file, part.offset, part.span.len, iovecs).map_err(blame)?;
-                        }
-                    }
+                    whole = iovecs.len();
+                    room -= span.len;
                 }
             }
-            if iovecs.is_full() {
+            if iovecs.is_full() || room == 0 {
                 break;
             }
         }
-        Ok(())
+        iovecs
     }
 
-    fn gather_part(
-        &mut self,
-        store: StoreId,
-        file: usize,
-        offset: u64,
-        len: u64,
-        iovecs: &mut Iovecs,
-    ) -> Result<(), Fault> {
-        if !self.windows.covers(store, file, offset, len) {
-            let path = self.path(store, file);
-            let fd = self.file(store, file, false)?.fd.as_fd().try_clone_to_owned();
-            let fd = fd.map_err(|error| fault(errno_of(&error), &path, "read"))?;
-            self.windows.map(store, file, offset, len, fd.as_fd()).map_err(|errno| fault(errno, &path, "read"))?;
+    fn gather_span(&mut self, store: StoreId, span: Span, iovecs: &mut Iovecs<'_>) -> Result<(), Fault> {
+        let files = Arc::clone(self.file_list(store)?);
+        for (file, offset, part) in files.parts(span) {
+            if files.entries()[file].pad {
+                iovecs.push_zeros(part.len);
+            } else {
+                self.map(store, file, offset, part.len)?;
+                self.windows.push(store, file, offset, part.len, iovecs);
+            }
         }
-        self.windows.push(store, file, offset, len, iovecs);
         Ok(())
     }
 
-    /// Sends through a buffer.
+    /// Makes sure that a range of a file is mapped.
+    fn map(&mut self, store: StoreId, file: usize, offset: u64, len: u64) -> Result<(), Fault> {
+        if self.windows.covers(store, file, offset, len) {
+            return Ok(());
+        }
+        let mut stat = self.stat(store, file)?;
+        if stat.st_nlink == 0 {
+            self.forget_file(store, file);
+            stat = self.stat(store, file)?;
+        }
+        let content = &self.stores.get(store).ok_or_else(closed)?.content;
+        let open = open_file(content, &mut self.files, store, file, false)?;
+        self.windows.map(store, file, offset, len, open.fd.as_fd(), &stat).map_err(|errno| {
+            let path = content.dir.join(&content.files.entries()[file].path);
+            fault(errno, &path, "read")
+        })
+    }
+
+    /// What the kernel says of a file, opened for it.
+    fn stat(&mut self, store: StoreId, file: usize) -> Result<Stat, Fault> {
+        let result = fstat(&self.file(store, file, false)?.fd);
+        result.map_err(|errno| fault(errno, &self.path(store, file), "read"))
+    }
+
+    /// Sends through a buffer. Like [`FileStorage::gather`], it ends before content that cannot be had and what leads up to it.
     fn send_copied(&mut self, stream: &mut mio::net::TcpStream, chunks: &[Chunk<'_>]) -> Result<usize, SendError> {
         let mut buf = std::mem::take(&mut self.send_buf);
-        buf.clear();
-        let mut result = Ok(());
+        buf.resize(SEND_BUF_LEN, 0);
+        let (mut len, mut whole) = (0, 0);
+        let mut trouble = None;
         for chunk in chunks {
+            let room = &mut buf[len..];
             match *chunk {
-                Chunk::Bytes(bytes) => buf.extend_from_slice(bytes),
+                Chunk::Bytes(bytes) => {
+                    let now = bytes.len().min(room.len());
+                    room[..now].copy_from_slice(&bytes[..now]);
+                    len += now;
+                }
                 Chunk::Content(store, span) => {
-                    let start = buf.len();
-                    buf.resize(start + usize::try_from(span.len).expect("a chunk is short"), 0);
-                    if let Err(fault) = self.read(store, span.offset, &mut buf[start..]) {
-                        buf.truncate(start);
-                        if start == 0 {
-                            result = Err(SendError::Content(store, fault));
-                        }
+                    let now = usize::try_from(span.len).map_or(room.len(), |len| len.min(room.len()));
+                    if let Err(fault) = self.read(store, span.offset, &mut room[..now]) {
+                        trouble = Some((store, fault));
+                        len = whole;
                         break;
                     }
+                    len += now;
+                    whole = len;
                 }
             }
-            if buf.len() >= SEND_BUF_LEN {
+            if len == buf.len() {
                 break;
             }
         }
-        let sent = result.and_then(|()| io::Write::write(stream, &buf).map_err(SendError::Stream));
+        let result = match trouble {
+            Some((store, fault)) if len == 0 => Err(SendError::Content(store, fault)),
+            _ => io::Write::write(stream, &buf[..len]).map_err(SendError::Stream),
+        };
         self.send_buf = buf;
-        sent
+        result
     }
+}
+
+/// The open file at index `file` of `content`.
+fn open_file<'f>(
+    content: &Content,
+    files: &'f mut Files,
+    store: StoreId,
+    file: usize,
+    write: bool,
+) -> Result<&'f mut OpenFile, Fault> {
+    let path = &content.files.entries()[file].path;
+    files.get(store, file, write, || place::open(&content.dir, path, write)).map_err(|errno| {
+        let doing = if write { "written" } else { "read" };
+        fault(errno, &content.dir.join(path), doing)
+    })
 }
 
 /// A part of a span in one file.
@@ -394,14 +430,13 @@ impl Storage for FileStorage {
 
     fn resident(&mut self, store: StoreId, span: Span) -> bool {
         let Ok(parts) = self.parts(store, span) else { return true };
+        let _ = self.windows.begin();
         parts.iter().filter(|part| !part.pad).all(|part| {
             let (file, offset, len) = (part.file, part.offset, part.span.len);
             match self.settings.backend {
                 Backend::Mmap => {
-                    // A window that cannot be made will be met, and told, when the content is sent.
-                    let mut scratch = Iovecs::default();
-                    self.gather_part(store, file, offset, len, &mut scratch).is_err()
-                        || self.windows.is_resident(store, file, offset, len)
+                    // What cannot be mapped will be met, and told, when the content is sent.
+                    self.map(store, file, offset, len).is_err() || self.windows.is_resident(store, file, offset, len)
                 }
                 Backend::Pread => self.file(store, file, false).map_or(true, |file| file.is_resident(offset, len)),
             }
@@ -415,30 +450,12 @@ impl Storage for FileStorage {
         if self.settings.backend == Backend::Pread {
             return self.send_copied(stream, chunks);
         }
-        let mut iovecs = Iovecs::default();
-        self.windows.begin();
-        let gathered = self.gather(chunks, &mut iovecs);
-        if let Err((store, fault)) = gathered
-            && iovecs.is_empty()
-        {
-            return Err(SendError::Content(store, fault));
-        }
-        match self.windows.write(stream.as_fd(), &iovecs) {
+        let iovecs = self.gather(chunks);
+        let sent = if iovecs.len() > 0 { self.windows.write(stream.as_fd(), &iovecs) } else { Err(Errno::FAULT) };
+        match sent {
             Ok(sent) => Ok(sent),
-            Err(Errno::FAULT) => {
-                let content = chunks.iter().find_map(|chunk| match *chunk {
-                    Chunk::Content(store, span) => Some((store, span)),
-                    Chunk::Bytes(_) => None,
-                });
-                let (store, span) = content.expect("only mapped content can be a bad address");
-                let file = self
-                    .parts(store, span)
-                    .ok()
-                    .and_then(|parts| parts.iter().find(|part| !part.pad).map(|part| part.file));
-                let path = self.path(store, file.unwrap_or(0));
-                self.forget_file(store, file.unwrap_or(0));
-                Err(SendError::Content(store, fault(Errno::FAULT, &path, "read")))
-            }
+            // The buffer sends what cannot be mapped, and finds out which content cannot be had.
+            Err(Errno::FAULT) => self.send_copied(stream, chunks),
             Err(errno) => Err(SendError::Stream(errno.into())),
         }
     }

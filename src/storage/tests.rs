@@ -145,11 +145,12 @@ fn many_files_exhaust_neither_descriptors_nor_windows() {
     storage.write(store, 0, &[IoSlice::new(&bytes(2_000_000))]).unwrap();
     let (mut near, mut far) = pair();
     let mut buf = [0; 1000];
+    let data = bytes(2_000_000);
     for index in 0..2000 {
         let span = Span { offset: index * 1000, len: 1000 };
         assert_eq!(storage.send(&mut near, &[Chunk::Content(store, span)]).unwrap(), 1000);
         far.read_exact(&mut buf).unwrap();
-        assert!(buf[..] == bytes(2_000_000)[index as usize * 1000..][..1000]);
+        assert!(buf[..] == data[index as usize * 1000..][..1000]);
     }
     assert!(
         storage.files.len() <= 16 && storage.windows.len() <= 65,
@@ -215,4 +216,138 @@ fn deleting_leaves_what_is_not_the_torrents() {
         !temp.path().join("r/a").exists() && !temp.path().join("r/d").exists() && !temp.path().join("r/e/c").exists()
     );
     assert!(temp.path().exists());
+}
+
+#[test]
+fn asking_what_is_resident_keeps_windows_within_their_bound() {
+    let temp = tempfile::tempdir().unwrap();
+    let settings = Settings { mapped_max_bytes: 64 * 1024, ..Settings::default() };
+    let mut storage = FileStorage::new(settings, None);
+    let names: Vec<String> = (0..500).map(|index| format!("f{index}")).collect();
+    let files: Vec<(&str, u64, bool)> = names.iter().map(|name| (name.as_str(), 1000, false)).collect();
+    let store = storage.open(content(temp.path(), &files));
+    storage.write(store, 0, &[IoSlice::new(&bytes(500_000))]).unwrap();
+    for index in 0..500 {
+        assert!(storage.resident(store, Span { offset: index * 1000, len: 1000 }));
+    }
+    assert!(storage.windows.len() <= 66, "{} windows", storage.windows.len());
+}
+
+#[test]
+fn a_window_that_one_write_names_outlives_being_replaced_in_it() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut storage = FileStorage::without_state();
+    let store = storage.open(content(temp.path(), &[("a", 40_960, false)]));
+    let data = bytes(40_960);
+    storage.write(store, 0, &[IoSlice::new(&data[..8192])]).unwrap();
+    let (mut near, mut far) = pair();
+    let chunk = |offset, len| Chunk::Content(store, Span { offset, len });
+    assert_eq!(storage.send(&mut near, &[chunk(0, 8192)]).unwrap(), 8192);
+    // The file grows: the second part needs a longer window than the first one was lent from.
+    storage.write(store, 8192, &[IoSlice::new(&data[8192..])]).unwrap();
+    assert_eq!(storage.send(&mut near, &[chunk(0, 4096), chunk(36_864, 4096)]).unwrap(), 8192);
+    let mut received = vec![0; 16_384];
+    far.read_exact(&mut received).unwrap();
+    assert!(received[8192..12_288] == data[..4096] && received[12_288..] == data[36_864..]);
+}
+
+#[test]
+fn the_content_at_fault_is_named_and_its_head_is_not_sent() {
+    for backend in [Backend::Mmap, Backend::Pread] {
+        let temp = tempfile::tempdir().unwrap();
+        let mut storage = FileStorage::new(Settings { backend, ..Settings::default() }, None);
+        let good = storage.open(content(temp.path(), &[("good", 1000, false)]));
+        let bad = storage.open(content(temp.path(), &[("bad", 40_000, false)]));
+        storage.write(good, 0, &[IoSlice::new(&bytes(1000))]).unwrap();
+        storage.write(bad, 0, &[IoSlice::new(&bytes(40_000))]).unwrap();
+        let (mut near, mut far) = pair();
+        let (first, second) = (Span { offset: 0, len: 1000 }, Span { offset: 16_384, len: 16_384 });
+        let chunks =
+            [Chunk::Bytes(b"one"), Chunk::Content(good, first), Chunk::Bytes(b"two"), Chunk::Content(bad, second)];
+        assert_eq!(storage.send(&mut near, &chunks).unwrap(), 3 + 1000 + 3 + 16_384);
+        std::fs::File::options().write(true).open(temp.path().join("bad")).unwrap().set_len(0).unwrap();
+        assert_eq!(storage.send(&mut near, &chunks).unwrap(), 1003, "what is good goes, and no head without its block");
+        let Err(SendError::Content(of, fault)) = storage.send(&mut near, &chunks[2..]) else { panic!("it was sent") };
+        assert_eq!((of, fault.kind), (bad, FaultKind::Gone));
+        drop(near);
+        let mut received = Vec::new();
+        far.read_to_end(&mut received).unwrap();
+        assert_eq!(received.len(), 3 + 1000 + 3 + 16_384 + 1003);
+    }
+}
+
+#[test]
+fn a_file_cut_within_its_last_page_is_found_before_long() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut storage = FileStorage::without_state();
+    let store = storage.open(content(temp.path(), &[("a", 4000, false)]));
+    storage.write(store, 0, &[IoSlice::new(&bytes(4000))]).unwrap();
+    let (mut near, mut far) = pair();
+    let chunk = [Chunk::Content(store, Span { offset: 3000, len: 1000 })];
+    assert_eq!(storage.send(&mut near, &chunk).unwrap(), 1000);
+    // The kernel fills the rest of the page with zeros: no bad address tells of it.
+    std::fs::File::options().write(true).open(temp.path().join("a")).unwrap().set_len(3500).unwrap();
+    let mut buf = [0; 1000];
+    far.read_exact(&mut buf).unwrap();
+    for _ in 0..1000 {
+        match storage.send(&mut near, &chunk) {
+            Ok(sent) => far.read_exact(&mut buf[..sent]).unwrap(),
+            Err(SendError::Content(_, fault)) => return assert_eq!(fault.kind, FaultKind::Gone),
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    panic!("zeros were sent for ever");
+}
+
+#[test]
+fn a_span_of_gigabytes_is_sent_in_pieces_by_both_backends() {
+    for backend in [Backend::Mmap, Backend::Pread] {
+        let temp = tempfile::tempdir().unwrap();
+        let mut storage = FileStorage::new(Settings { backend, ..Settings::default() }, None);
+        let len = 3 << 30;
+        let store = storage.open(content(temp.path(), &[("a", len, false), ("p", len, true)]));
+        std::fs::File::create(temp.path().join("a")).unwrap().set_len(len).unwrap();
+        for offset in [0, len] {
+            let (mut near, _far) = pair();
+            let sent = storage.send(&mut near, &[Chunk::Content(store, Span { offset, len })]).unwrap();
+            assert!(sent > 0 && sent <= 8 << 20);
+        }
+        assert!(storage.windows.len() <= 3, "{}", storage.windows.len());
+    }
+}
+
+#[test]
+fn a_file_that_was_replaced_is_opened_anew() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut storage = FileStorage::without_state();
+    let store = storage.open(content(temp.path(), &[("a", 1000, false)]));
+    storage.write(store, 0, &[IoSlice::new(&bytes(1000))]).unwrap();
+    let (mut near, mut far) = pair();
+    let chunk = [Chunk::Content(store, Span { offset: 0, len: 1000 })];
+    let mut buf = [0; 1000];
+    std::fs::write(temp.path().join("new"), vec![7; 1000]).unwrap();
+    storage.send(&mut near, &chunk).unwrap();
+    far.read_exact(&mut buf).unwrap();
+    std::fs::rename(temp.path().join("new"), temp.path().join("a")).unwrap();
+    for _ in 0..1000 {
+        storage.send(&mut near, &chunk).unwrap();
+        far.read_exact(&mut buf).unwrap();
+        if buf == [7; 1000] {
+            return;
+        }
+    }
+    panic!("a file that is gone was sent for ever");
+}
+
+#[test]
+fn empty_slices_at_the_border_of_two_files_are_no_fault() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut storage = FileStorage::without_state();
+    let store = storage.open(content(temp.path(), &[("a", 10, false), ("b", 10, false)]));
+    let data = bytes(20);
+    let slices = [&data[..0], &data[..5], &data[..0], &data[5..20], &data[..0]].map(IoSlice::new);
+    storage.write(store, 0, &slices).unwrap();
+    let mut read = [0; 20];
+    storage.read(store, 0, &mut read).unwrap();
+    assert!(read == data[..]);
 }
