@@ -1,9 +1,11 @@
 //! Who may download from us: the choker of one torrent.
 //!
 //! Ten-second rounds (BEP 3). While something is missing, slots go to those who give most (tit for tat); one optimistic
-//! slot moves every third round. When seeding, slots go round: a peer keeps its slot until it has had its share, then the
-//! one that has waited longest is next. It decides and reports; it sends nothing and knows no sockets.
+//! slot moves every third round, and with it those that nobody has earned. When seeding, slots go round: a peer keeps its
+//! slot until it has had its share, then the one that has waited longest is next. Between two rounds a slot whose holder has
+//! left is given away, and nobody is choked. It decides and reports; it sends nothing and knows no sockets.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::base::config::UploadSlots;
@@ -19,8 +21,10 @@ const OPTIMISTIC_ROUNDS: u32 = 3;
 const NEWCOMER: Duration = Duration::from_secs(60);
 /// What a peer is given while seeding before its slot goes round, bytes.
 const QUOTA_BYTES: u64 = 16 * 1024 * 1024;
-/// And for how long it has the slot at least.
+/// And for how long it has the slot at least. It loses it then if it took nothing at all.
 const QUOTA_TIME: Duration = Duration::from_secs(60);
+/// And at most, however little it took: a slow peer starves nobody.
+const QUOTA_TIME_MAX: Duration = Duration::from_secs(300);
 /// Automatic slots: never fewer.
 const SLOTS_MIN: u32 = 4;
 /// Automatic slots: never more.
@@ -64,7 +68,7 @@ struct Tenure {
     uploaded_before: u64,
 }
 
-/// The choker. Holds nothing a peer but its slot.
+/// The choker. Holds nothing a peer but its slot, or when it lost one.
 #[derive(Debug)]
 pub struct Choker {
     slots: UploadSlots,
@@ -73,8 +77,12 @@ pub struct Choker {
     auto_rate: u64,
     next_round: Time,
     rounds: u32,
+    /// A slot became free between two rounds.
+    vacant: bool,
     optimistic: Option<ConnId>,
     tenures: Vec<Tenure>,
+    /// When connected peers lost their last slot; no more than there are connections.
+    ended: BTreeMap<ConnId, Time>,
     rng: Rng,
 }
 
@@ -88,8 +96,10 @@ impl Choker {
             auto_rate: 0,
             next_round: Time::ZERO,
             rounds: 0,
+            vacant: false,
             optimistic: None,
             tenures: Vec::new(),
+            ended: BTreeMap::new(),
             rng,
         }
     }
@@ -106,16 +116,25 @@ impl Choker {
     /// True when [`Choker::round`] should be called.
     #[must_use]
     pub fn is_due(&self, now: Time) -> bool {
-        now >= self.next_round
+        self.vacant || now >= self.next_round
     }
 
-    /// Decides one round over `peers` (any order) and appends what changed to `changes`.
+    /// Decides one round over `peers` (any order) and appends what changed to `changes`. Before the next round is due it
+    /// only gives vacant slots away.
     pub fn round(&mut self, now: Time, seeding: bool, up_rate: u64, peers: &[Standing], changes: &mut Vec<Change>) {
-        self.next_round = now + ROUND;
-        self.adapt_slots(up_rate, peers);
+        let is_refill = now < self.next_round;
+        self.vacant = false;
+        if !is_refill {
+            self.next_round = now + ROUND;
+            self.adapt_slots(up_rate, peers);
+        }
         let slots = self.slots() as usize;
-        let chosen = if seeding { self.rotate(now, slots, peers) } else { self.tit_for_tat(now, slots, peers) };
-        self.rounds += 1;
+        let chosen = match (is_refill, seeding) {
+            (true, _) => self.refill(now, seeding, slots, peers),
+            (false, true) => self.rotate(now, slots, peers),
+            (false, false) => self.tit_for_tat(now, slots, peers),
+        };
+        self.rounds += u32::from(!is_refill);
         for peer in peers {
             match (peer.unchoked, chosen.contains(&peer.conn)) {
                 (false, true) => changes.push(Change::Unchoke(peer.conn)),
@@ -123,7 +142,8 @@ impl Choker {
                 _ => {}
             }
         }
-        self.tenures.retain(|tenure| chosen.contains(&tenure.conn));
+        let lost = self.tenures.extract_if(.., |tenure| !chosen.contains(&tenure.conn));
+        self.ended.extend(lost.map(|tenure| (tenure.conn, now)));
         for peer in peers.iter().filter(|peer| chosen.contains(&peer.conn)) {
             self.begin_tenure(now, peer);
         }
@@ -143,24 +163,24 @@ impl Choker {
         }
     }
 
-    /// A peer is gone; if it had a slot, the next round comes at once.
-    pub fn handle_gone(&mut self, now: Time, conn: ConnId) {
+    /// A peer is gone; if it had a slot, somebody gets it at once.
+    pub fn handle_gone(&mut self, _now: Time, conn: ConnId) {
         let before = self.tenures.len();
         self.tenures.retain(|tenure| tenure.conn != conn);
-        if self.tenures.len() < before {
-            self.next_round = self.next_round.min(now);
-        }
+        self.vacant |= self.tenures.len() < before;
+        self.ended.remove(&conn);
         if self.optimistic == Some(conn) {
             self.optimistic = None;
         }
     }
 
-    /// Automatic slots: one more while all are in use and the last one still raised the upload rate; one less when it
-    /// falls without need.
+    /// Automatic slots: one more while all are in use and the last one raised the upload rate by half of what a slot has on
+    /// the average; one less when it falls without need.
     fn adapt_slots(&mut self, up_rate: u64, peers: &[Standing]) {
         let interested = peers.iter().filter(|peer| peer.interested).count();
         let in_use = peers.iter().filter(|peer| peer.unchoked && peer.interested).count();
-        if in_use >= self.auto_slots as usize && interested > in_use && up_rate > self.auto_rate / 20 * 21 {
+        let enough = self.auto_rate + self.auto_rate / u64::from(2 * self.auto_slots);
+        if in_use >= self.auto_slots as usize && interested > in_use && up_rate > enough {
             self.auto_slots = (self.auto_slots + 1).min(SLOTS_MAX);
             self.auto_rate = up_rate;
         } else if up_rate < self.auto_rate / 2 {
@@ -169,28 +189,49 @@ impl Choker {
         }
     }
 
-    /// The slots but one to those who give most, the last one to anybody.
+    /// The slots but one to those who give most, the last one to anybody, and so what is left over.
     fn tit_for_tat(&mut self, now: Time, slots: usize, peers: &[Standing]) -> Vec<ConnId> {
         let mut givers: Vec<&Standing> =
             peers.iter().filter(|peer| peer.interested && !peer.snubbed && peer.down_rate > 0).collect();
         givers.sort_by_key(|peer| (std::cmp::Reverse(peer.down_rate), peer.conn));
         let mut chosen: Vec<ConnId> = givers.iter().take(slots.saturating_sub(1)).map(|peer| peer.conn).collect();
-        let mut others: Vec<&Standing> =
-            peers.iter().filter(|peer| peer.interested && !chosen.contains(&peer.conn)).collect();
-        let keeps = !self.rounds.is_multiple_of(OPTIMISTIC_ROUNDS);
-        if let Some(optimistic) = self.optimistic.filter(|conn| keeps && others.iter().any(|peer| peer.conn == *conn)) {
-            chosen.push(optimistic);
-            others.retain(|peer| peer.conn != optimistic);
+        let is_waiting = |peer: &&Standing| peer.interested && !chosen.contains(&peer.conn);
+        let mut others: Vec<&Standing> = peers.iter().filter(is_waiting).collect();
+        if self.rounds.is_multiple_of(OPTIMISTIC_ROUNDS) {
+            self.optimistic = None;
+        } else {
+            // The optimistic slot first, then the spare ones: they stay where they are until it moves.
+            others.sort_by_key(|peer| (self.optimistic != Some(peer.conn), !peer.unchoked));
+            let free = slots.saturating_sub(chosen.len());
+            let kept = others.iter().take_while(|peer| peer.unchoked).count().min(free);
+            chosen.extend(others.drain(..kept).map(|peer| peer.conn));
         }
-        let mut first = true;
+        self.draw_into(now, slots, others, &mut chosen);
+        chosen
+    }
+
+    /// Those who have a slot keep it; the vacant ones go to those who would be next.
+    fn refill(&mut self, now: Time, seeding: bool, slots: usize, peers: &[Standing]) -> Vec<ConnId> {
+        let (holders, mut others): (Vec<&Standing>, Vec<&Standing>) =
+            peers.iter().filter(|peer| peer.unchoked || peer.interested).partition(|peer| peer.unchoked);
+        let mut chosen: Vec<ConnId> = holders.iter().map(|peer| peer.conn).collect();
+        if seeding {
+            others.sort_by_key(|peer| self.turn(peer));
+            chosen.extend(others.iter().take(slots.saturating_sub(holders.len())).map(|peer| peer.conn));
+        } else {
+            self.draw_into(now, slots, others, &mut chosen);
+        }
+        chosen
+    }
+
+    /// Fills `chosen` up to `slots` by drawing from `others`; the first drawn has the optimistic slot if nobody has.
+    fn draw_into(&mut self, now: Time, slots: usize, mut others: Vec<&Standing>, chosen: &mut Vec<ConnId>) {
+        self.optimistic = self.optimistic.filter(|conn| chosen.contains(conn));
         while chosen.len() < slots && !others.is_empty() {
             let peer = others.remove(self.draw(now, &others));
             chosen.push(peer.conn);
-            if std::mem::take(&mut first) && !chosen.iter().any(|conn| Some(*conn) == self.optimistic && keeps) {
-                self.optimistic = Some(peer.conn);
-            }
+            self.optimistic.get_or_insert(peer.conn);
         }
-        chosen
     }
 
     /// An index into `peers`; newcomers are three times as likely.
@@ -206,20 +247,27 @@ impl Choker {
         unreachable!("the ticket is below the sum of weights")
     }
 
-    /// Those who have a slot and not yet their share keep it; the others queue behind those who had least.
+    /// Those who have a slot and not yet their share keep it; the others queue by how long they have waited.
     fn rotate(&self, now: Time, slots: usize, peers: &[Standing]) -> Vec<ConnId> {
         let has_had_its_share = |peer: &Standing| {
             self.tenures.iter().find(|tenure| tenure.conn == peer.conn).is_some_and(|tenure| {
-                peer.uploaded.saturating_sub(tenure.uploaded_before) >= QUOTA_BYTES
-                    && now.since(tenure.since) >= QUOTA_TIME
+                let (time, bytes) = (now.since(tenure.since), peer.uploaded.saturating_sub(tenure.uploaded_before));
+                time >= QUOTA_TIME_MAX || (time >= QUOTA_TIME && (bytes == 0 || bytes >= QUOTA_BYTES))
             })
         };
         let mut queue: Vec<&Standing> = peers.iter().filter(|peer| peer.interested).collect();
-        queue.sort_by_key(|peer| {
+        queue.sort_by_cached_key(|peer| {
             let keeps = peer.unchoked && !has_had_its_share(peer);
-            (!keeps, peer.uploaded, peer.connected_at, peer.conn)
+            // Who has had its share goes behind all who wait.
+            (!keeps, peer.unchoked, self.turn(peer))
         });
         queue.iter().take(slots).map(|peer| peer.conn).collect()
+    }
+
+    /// The order of those who wait: since when, then who was given least.
+    fn turn(&self, peer: &Standing) -> (Time, u64, ConnId) {
+        let since = self.ended.get(&peer.conn).copied().unwrap_or(peer.connected_at);
+        (since, peer.uploaded, peer.conn)
     }
 }
 
@@ -329,6 +377,50 @@ mod tests {
         choker.handle_gone(Time::from_secs(3), Id::from_bits(1));
         assert!(choker.is_due(Time::from_secs(3)));
         assert_eq!(run(&mut choker, Time::from_secs(3), true, &mut peers[1..]), [2]);
+    }
+
+    #[test]
+    fn a_peer_that_sits_on_its_seeding_slot_and_takes_nothing_starves_nobody() {
+        let mut peers: Vec<_> = (0..12).map(peer).collect();
+        let mut choker = choker(3);
+        for round in 0..200 {
+            run(&mut choker, Time::from_secs(round * 10), true, &mut peers);
+            for peer in peers[6..].iter_mut().filter(|peer| peer.unchoked) {
+                peer.uploaded += 4 << 20; // the first six ask for nothing
+            }
+        }
+        assert!(peers[6..].iter().all(|peer| peer.uploaded > 64 << 20), "{peers:?}");
+    }
+
+    #[test]
+    fn leaving_peers_refill_slots_without_choking_those_who_stay() {
+        let mut peers: Vec<_> = (0..20).map(|n| Standing { connected_at: Time::from_secs(n), ..peer(n) }).collect();
+        let mut choker = choker(6);
+        let mut unchoked = run(&mut choker, Time::from_secs(1000), false, &mut peers);
+        for second in 1001..1008 {
+            let gone = unchoked[0];
+            peers.retain(|peer| peer.conn.to_bits() != gone);
+            choker.handle_gone(Time::from_secs(second), Id::from_bits(gone));
+            let after = run(&mut choker, Time::from_secs(second), false, &mut peers);
+            assert!(unchoked[1..].iter().all(|conn| after.contains(conn)), "{unchoked:?} {after:?}");
+            assert_eq!(after.len(), 6);
+            unchoked = after;
+        }
+        assert!(!choker.is_due(Time::from_secs(1009)) && choker.is_due(Time::from_secs(1010)));
+    }
+
+    #[test]
+    fn spare_slots_move_no_more_often_than_the_optimistic_one() {
+        let mut peers: Vec<_> = (0..20).map(peer).collect();
+        let mut choker = choker(6);
+        let mut before = Vec::new();
+        for round in 0..9 {
+            let unchoked = run(&mut choker, Time::from_secs(1000 + round * 10), false, &mut peers);
+            if round % 3 != 0 {
+                assert_eq!(unchoked, before, "round {round}");
+            }
+            before = unchoked;
+        }
     }
 
     #[test]
