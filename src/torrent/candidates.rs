@@ -8,16 +8,23 @@ use crate::base::addr::{canonical_addr, is_dialable, priority};
 use crate::base::rng::Rng;
 use crate::base::time::Time;
 
-/// Addresses of one torrent; a new one takes the place of one that failed, or is dropped.
+/// Addresses of one torrent; a new one takes the place of one that failed (the user's word: of any other), or is dropped.
 pub const CANDIDATES_MAX: usize = 3000;
+/// And those of them that peers told us by connecting; further ones take the place of one that failed, or are dropped.
+const INCOMING_MAX: usize = CANDIDATES_MAX / 2;
 /// Banned addresses of one torrent; the oldest is forgotten beyond it.
 pub const BANNED_MAX: usize = 1024;
 /// After so many failures in a row an address is forgotten, unless the user named it.
 const FAILURES_MAX: u8 = 3;
 /// Wait after the first failure; doubles with each.
 const BACKOFF: Duration = Duration::from_secs(30);
-/// Wait after a connection that was made and ended.
+/// Wait after a connection that was made and ended. Doubles with each in a row that was short, up to [`SHORT_DOUBLINGS`]
+/// times: who has no room for us, or nothing to say to us, is asked about once an hour.
 const AGAIN: Duration = Duration::from_secs(60);
+/// A connection that ended within so long of being dialled was short.
+const SHORT: Duration = Duration::from_secs(60);
+/// See [`AGAIN`].
+const SHORT_DOUBLINGS: u8 = 6;
 /// Wait between two tries of an address that the user named.
 const USER_AGAIN: Duration = Duration::from_secs(5);
 /// Addresses of one network (IPv4 /24, IPv6 /64) dialled within [`NETWORK_WINDOW`]; more have to wait, so that a liar
@@ -54,16 +61,32 @@ impl Origin {
     }
 }
 
+/// What goes on with an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Idle,
+    Dialling,
+    Connected,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
     origin: Origin,
     failures: u8,
+    /// Short connections in a row.
+    short: u8,
     /// Not before.
     next_try: Time,
-    /// It is being dialled or connected.
-    busy: bool,
+    dialled_at: Time,
+    usage: Use,
     /// Among equals, the order in which they are tried.
     rank: u32,
+}
+
+impl Candidate {
+    fn is_idle(&self) -> bool {
+        self.usage == Use::Idle
+    }
 }
 
 /// All addresses of one torrent.
@@ -124,20 +147,43 @@ impl Candidates {
             if origin == Origin::User {
                 known.origin = origin;
                 known.failures = 0;
+                known.short = 0;
                 known.next_try = now;
             }
             return;
         }
-        if self.known.len() >= CANDIDATES_MAX {
-            let worst = self.known.iter().filter(|(_, known)| !known.busy && known.failures > 0);
-            let Some(worst) = worst.max_by_key(|(_, known)| known.failures).map(|(&addr, _)| addr) else { return };
-            self.known.remove(&worst);
+        if !self.make_room(origin) {
+            return;
         }
         let rank = match self.local {
             Some(local) => priority(local, addr),
             None => self.rng.u32(),
         };
-        self.known.insert(addr, Candidate { origin, failures: 0, next_try: now, busy: false, rank });
+        self.known.insert(
+            addr,
+            Candidate { origin, failures: 0, short: 0, next_try: now, dialled_at: now, usage: Use::Idle, rank },
+        );
+    }
+
+    /// Makes room for one more address of `origin`; false if it must be dropped.
+    fn make_room(&mut self, origin: Origin) -> bool {
+        let is_full = self.known.len() >= CANDIDATES_MAX;
+        let has_its_share = |known: &BTreeMap<SocketAddr, Candidate>| {
+            known.values().filter(|known| known.origin == Origin::Incoming).count() >= INCOMING_MAX
+        };
+        let instead_of_incoming = origin == Origin::Incoming && !is_full && has_its_share(&self.known);
+        if !is_full && !instead_of_incoming {
+            return true;
+        }
+        let may_go = |known: &Candidate| {
+            known.is_idle()
+                && (!instead_of_incoming || known.origin == Origin::Incoming)
+                && (known.failures > 0 || (origin == Origin::User && known.origin != Origin::User))
+        };
+        let worst = self.known.iter().filter(|(_, known)| may_go(known)).max_by_key(|(_, known)| known.failures);
+        let Some(worst) = worst.map(|(&addr, _)| addr) else { return false };
+        self.known.remove(&worst);
+        true
     }
 
     /// Our end of a connection.
@@ -151,7 +197,7 @@ impl Candidates {
             self.networks.clear();
             self.networks_since = now;
         }
-        let ready = self.known.iter().filter(|(_, known)| !known.busy && known.next_try <= now);
+        let ready = self.known.iter().filter(|(_, known)| known.is_idle() && known.next_try <= now);
         let allowed = ready.filter(|(addr, _)| {
             network(**addr)
                 .is_none_or(|network| self.networks.get(&network).is_none_or(|&dials| dials < DIALS_PER_NETWORK_MAX))
@@ -162,33 +208,37 @@ impl Candidates {
         if let Some(network) = network(addr) {
             *self.networks.entry(network).or_default() += 1;
         }
-        self.known.get_mut(&addr).expect("it was just found").busy = true;
+        let known = self.known.get_mut(&addr).expect("it was just found");
+        known.usage = Use::Dialling;
+        known.dialled_at = now;
         Some(addr)
     }
 
     /// True if [`Candidates::next`] has something.
     #[must_use]
     pub fn is_due(&self, now: Time) -> bool {
-        self.known.values().any(|known| !known.busy && known.next_try <= now)
+        self.known.values().any(|known| known.is_idle() && known.next_try <= now)
     }
 
     /// When the next address may be dialled; never if there is none.
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
-        let waiting = self.known.values().filter(|known| !known.busy);
+        let waiting = self.known.values().filter(|known| known.is_idle());
         waiting.map(|known| known.next_try).min().unwrap_or(Time::NEVER)
     }
 
     /// A dialled address answered; how it was known.
     pub fn handle_connected(&mut self, addr: SocketAddr) -> Origin {
-        self.known.get(&canonical_addr(addr)).map_or(Origin::User, |known| known.origin)
+        let Some(known) = self.known.get_mut(&canonical_addr(addr)) else { return Origin::User };
+        known.usage = Use::Connected;
+        known.origin
     }
 
     /// A dialled address did not answer.
     pub fn handle_failed(&mut self, now: Time, addr: SocketAddr) {
         let addr = canonical_addr(addr);
         let Some(known) = self.known.get_mut(&addr) else { return };
-        known.busy = false;
+        known.usage = Use::Idle;
         known.failures = known.failures.saturating_add(1);
         if known.origin == Origin::User {
             known.next_try = now + USER_AGAIN * u32::from(known.failures).min(12);
@@ -205,16 +255,28 @@ impl Candidates {
             return self.handle_failed(now, addr);
         }
         if let Some(known) = self.known.get_mut(&canonical_addr(addr)) {
-            known.busy = false;
+            known.usage = Use::Idle;
             known.failures = 0;
-            known.next_try = now + if known.origin == Origin::User { USER_AGAIN } else { AGAIN };
+            let was_short = now.since(known.dialled_at) < SHORT;
+            known.short = if was_short { known.short.saturating_add(1) } else { 0 };
+            known.next_try = now
+                + if known.origin == Origin::User {
+                    USER_AGAIN * u32::from(known.short).clamp(1, 12)
+                } else {
+                    AGAIN * (1 << known.short.saturating_sub(1).min(SHORT_DOUBLINGS))
+                };
         }
     }
 
-    /// Everything may be dialled at once: the torrent starts anew.
+    /// Everything may be dialled at once: the torrent starts anew and nobody is connected to it. What is still being
+    /// dialled will be told of.
     pub fn reset(&mut self, now: Time) {
         for known in self.known.values_mut() {
             known.next_try = now;
+            known.short = 0;
+            if known.usage == Use::Connected {
+                known.usage = Use::Idle;
+            }
         }
     }
 
@@ -340,5 +402,53 @@ mod tests {
         candidates.handle_closed(Time::from_secs(10), addr("10.0.0.1:1"), true);
         assert_eq!(candidates.next(Time::from_secs(69)), None);
         assert!(candidates.next(Time::from_secs(70)).is_some());
+    }
+
+    #[test]
+    fn the_users_word_finds_room_in_a_full_table() {
+        let mut candidates = candidates();
+        for number in 0..CANDIDATES_MAX {
+            let [_, _, high, low] = u32::try_from(number).unwrap().to_be_bytes();
+            candidates.add(Time::ZERO, SocketAddr::from(([10, 1, high, low], 1)), Origin::Tracker);
+        }
+        candidates.add(Time::ZERO, addr("10.0.0.2:1"), Origin::User);
+        assert_eq!(candidates.known.len(), CANDIDATES_MAX);
+        assert_eq!(candidates.next(Time::ZERO), Some(addr("10.0.0.2:1")));
+    }
+
+    #[test]
+    fn strangers_who_connect_cannot_fill_the_table() {
+        let mut candidates = candidates();
+        for port in 1..=60_000 {
+            candidates.add(Time::ZERO, SocketAddr::from(([10, 0, 0, 7], port)), Origin::Incoming);
+        }
+        candidates.add(Time::ZERO, addr("10.0.0.2:1"), Origin::Tracker);
+        assert_eq!(candidates.known.len(), CANDIDATES_MAX / 2 + 1);
+    }
+
+    #[test]
+    fn a_peer_that_parts_with_us_at_once_is_tried_less_and_less_often() {
+        let mut candidates = candidates();
+        candidates.add(Time::ZERO, addr("10.0.0.1:1"), Origin::Tracker);
+        let mut dials = 0;
+        for second in 0..24 * 3600 {
+            let now = Time::from_secs(second);
+            if candidates.next(now).is_some() {
+                candidates.handle_connected(addr("10.0.0.1:1"));
+                candidates.handle_closed(now + Duration::from_secs(1), addr("10.0.0.1:1"), true);
+                dials += 1;
+            }
+        }
+        assert!((12..40).contains(&dials), "{dials}");
+    }
+
+    #[test]
+    fn an_address_that_was_being_dialled_when_the_torrent_stopped_is_dialled_when_it_starts() {
+        let mut candidates = candidates();
+        candidates.add(Time::ZERO, addr("10.0.0.1:1"), Origin::Tracker);
+        assert!(candidates.next(Time::ZERO).is_some());
+        candidates.handle_connected(addr("10.0.0.1:1")); // refused: the torrent was stopped meanwhile
+        candidates.reset(Time::from_secs(5));
+        assert_eq!(candidates.next(Time::from_secs(5)), Some(addr("10.0.0.1:1")));
     }
 }
