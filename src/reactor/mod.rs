@@ -38,7 +38,7 @@ use crate::reactor::outside::{OutsideEvent, OutsideId, Outsiders};
 use crate::reactor::ready::ReadyQueue;
 use crate::reactor::sockets::{Connecting, Sockets};
 use crate::reactor::tokens::Whose;
-use crate::storage::FileStorage;
+use crate::storage::{FileStorage, LOOK_AGAIN, Work};
 
 /// Events taken from the kernel at once; the rest comes in the next round.
 const EVENTS_MAX: usize = 1024;
@@ -82,6 +82,8 @@ pub struct Reactor {
     deadline: Time,
     /// Background work waits.
     work_waits: bool,
+    /// When jobs that wait for the disk are looked at again.
+    look_at: Time,
     /// What a datagram is received into, and what one to send is written into.
     packet: Vec<u8>,
     transmit: Vec<u8>,
@@ -128,6 +130,7 @@ impl Reactor {
             stillborn: Vec::new(),
             deadline: Time::NEVER,
             work_waits: false,
+            look_at: Time::NEVER,
             packet: vec![0; DATAGRAM_MAX_BYTES],
             transmit: Vec::new(),
             lag: Histogram::default(),
@@ -267,8 +270,8 @@ impl Reactor {
             Effect::Wake(conn) => self.ready.wake(conn),
             Effect::Job(id, job) => {
                 engine.storage().start(id, job);
-                // It may be one that is done in slices.
                 self.work_waits = true;
+                self.look_at = Time::NEVER;
             }
             Effect::Rebind(id) => {
                 if let Err(error) = self.datagrams.rebind(self.poll.registry(), id, self.interface.as_deref()) {
@@ -295,8 +298,11 @@ impl Reactor {
             || !self.stillborn.is_empty()
             || !self.ready.is_empty()
             || self.datagrams.is_ready();
-        let until =
-            if busy { Time::ZERO } else { engine.poll_timeout().min(self.deadline).min(self.listeners.next_accept()) };
+        let until = if busy {
+            Time::ZERO
+        } else {
+            engine.poll_timeout().min(self.deadline).min(self.listeners.next_accept()).min(self.look_at)
+        };
         let before = self.clock.now();
         if self.has_waited {
             self.lag.add(before.since(self.now));
@@ -441,8 +447,12 @@ impl Reactor {
         let mut worked = self.work_waits;
         loop {
             let hashing = engine.work(self.now);
-            let moving = engine.storage().work();
-            self.work_waits = hashing || moving;
+            let mut jobs = Work::Later;
+            if self.look_at.is_never() || self.look_at <= self.now {
+                jobs = engine.storage().work();
+                self.look_at = if jobs == Work::Later { self.now + LOOK_AGAIN } else { Time::NEVER };
+            }
+            self.work_waits = hashing || jobs == Work::More;
             worked |= self.work_waits;
             if !self.work_waits || !self.ready.is_empty() || self.clock.now().since(begin) >= WORK_MAX {
                 return worked;

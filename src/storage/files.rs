@@ -113,8 +113,8 @@ impl OpenFile {
     /// Asks the kernel to bring to the disk what was written, and does not wait.
     pub(super) fn begin_writeback(&mut self) {
         self.unflushed = 0;
-        // `POSIX_FADV_DONTNEED` starts writing dirty pages and would drop clean ones; `sync_file_range` only starts.
-        super::map::begin_writeback(self.fd.as_fd());
+        // `POSIX_FADV_DONTNEED` starts writing dirty pages and would drop clean ones; this only starts.
+        super::writeback::begin(self.fd.as_fd());
     }
 
     pub(super) fn read_ahead(&self, offset: u64, len: u64) {

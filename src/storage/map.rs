@@ -2,7 +2,7 @@
 //!
 //! Only system calls touch mapped bytes: a page that cannot be had is then `EFAULT`, a value. Code of ours that read one would be
 //! killed by SIGBUS. What a vectored write names stays mapped until the next one begins, whatever happens to its file meanwhile.
-//! This is the one file of storage that says `unsafe`, but for the ring (`uring`).
+//! This is the one file of storage that says `unsafe`, but for two system calls without memory (`writeback`).
 #![allow(
     unsafe_code,
     reason = "raw vectored writes, and questions about pages, of memory that must not be a reference"
@@ -317,10 +317,4 @@ fn runs(offset: u64, len: u64) -> impl Iterator<Item = (u64, usize, std::ops::Ra
         let within = |at: u64| usize::try_from(at - window * WINDOW_LEN).expect("a window fits memory");
         (window, within(run * RUN_LEN) / usize::try_from(RUN_LEN).expect("a run"), within(from)..within(to))
     })
-}
-
-/// Asks the kernel to begin writing a file's dirty pages to the disk, and does not wait for it.
-pub(super) fn begin_writeback(fd: BorrowedFd<'_>) {
-    // SAFETY: a call with numbers only. That a file system does not know it is no fault.
-    let _ = unsafe { libc::sync_file_range(fd.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
 }

@@ -10,6 +10,7 @@ mod jobs;
 mod map;
 mod place;
 pub mod state;
+mod writeback;
 
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
@@ -26,7 +27,8 @@ use crate::base::ids::{JobId, StoreId, StoreKey};
 use crate::base::storage::{Chunk, Content, Fault, FaultKind, Job, SendError, Stamp, Storage};
 
 use self::files::{Files, OpenFile};
-use self::jobs::Jobs;
+use self::jobs::{Jobs, Written};
+pub use self::jobs::{LOOK_AGAIN, Work};
 use self::map::{Iovecs, Windows};
 use self::state::StateDir;
 
@@ -115,8 +117,8 @@ impl FileStorage {
         self.jobs.push(id, job);
     }
 
-    /// Does one slice of a job; true while more waits.
-    pub fn work(&mut self) -> bool {
+    /// Does one slice of a job.
+    pub fn work(&mut self) -> Work {
         jobs::work(self)
     }
 
@@ -129,10 +131,15 @@ impl FileStorage {
         self.stores.get(store).map(|store| &store.content.files).ok_or_else(closed)
     }
 
-    /// The open file at `index` of `store`.
+    /// The open file at `index` of `store`; for writing it is made where it is missing.
     fn file(&mut self, store: StoreId, index: usize, write: bool) -> Result<&mut OpenFile, Fault> {
         let content = &self.stores.get(store).ok_or_else(closed)?.content;
-        open_file(content, &mut self.files, store, index, write)
+        open_file(content, &mut self.files, &mut self.jobs.written, store, index, write)
+    }
+
+    /// The file at `index` of `store`, open anyhow; it is not made where it is missing.
+    fn file_as_it_is(&mut self, store: StoreId, index: usize) -> Result<&mut OpenFile, Fault> {
+        self.file(store, index, false)
     }
 
     fn path(&self, store: StoreId, index: usize) -> PathBuf {
@@ -149,11 +156,12 @@ impl FileStorage {
         Ok(list.parts(span).map(part).collect())
     }
 
-    /// Is there room for `bytes` more at `dir`, with what must stay free?
-    fn look_for_space(&self, dir: &Path, bytes: u64) -> Result<(), Fault> {
+    /// Is there room for `bytes` more at `dir`, with what must stay free? How much there is.
+    fn look_for_space(&self, dir: &Path, bytes: u64) -> Result<u64, Fault> {
         let free = place::free_bytes(dir).unwrap_or(u64::MAX);
-        if free.saturating_sub(self.settings.min_free_bytes) >= bytes {
-            return Ok(());
+        let usable = free.saturating_sub(self.settings.min_free_bytes);
+        if bytes == 0 || usable >= bytes {
+            return Ok(usable);
         }
         let message = format!(
             "no space for {} MiB in {}: {} MiB are free and {} MiB must stay so; make room or lower `min_free_space`",
@@ -221,7 +229,7 @@ impl FileStorage {
             stat = self.stat(store, file)?;
         }
         let content = &self.stores.get(store).ok_or_else(closed)?.content;
-        let open = open_file(content, &mut self.files, store, file, false)?;
+        let open = open_file(content, &mut self.files, &mut self.jobs.written, store, file, false)?;
         self.windows.map(store, file, offset, len, open.fd.as_fd(), &stat).map_err(|errno| {
             let path = content.dir.join(&content.files.entries()[file].path);
             fault(errno, &path, "read")
@@ -276,12 +284,21 @@ impl FileStorage {
 fn open_file<'f>(
     content: &Content,
     files: &'f mut Files,
+    written: &mut Written,
     store: StoreId,
     file: usize,
     write: bool,
 ) -> Result<&'f mut OpenFile, Fault> {
     let path = &content.files.entries()[file].path;
-    files.get(store, file, write, || place::open(&content.dir, path, write)).map_err(|errno| {
+    let open = || match place::open(&content.dir, path, write) {
+        Err(Errno::NOENT) if write => {
+            let made = place::make(&content.dir, path)?;
+            written.note_made(store, file);
+            Ok(made)
+        }
+        result => result,
+    };
+    files.get(store, file, write, open).map_err(|errno| {
         let doing = if write { "written" } else { "read" };
         fault(errno, &content.dir.join(path), doing)
     })
@@ -347,17 +364,19 @@ impl Storage for FileStorage {
 
     fn prepare(&mut self, store: StoreId, span: Span) -> Result<(), Fault> {
         let known = self.stores.get(store).ok_or_else(closed)?.space_known;
-        if known < span.len {
-            let dir = self.stores.get(store).ok_or_else(closed)?.content.dir.clone();
-            self.look_for_space(&dir, span.len)?;
-        }
-        for part in self.parts(store, span)? {
-            if !part.pad && self.stores.get(store).is_some_and(|store| store.content.wanted[part.file]) {
-                self.file(store, part.file, true)?;
+        let mut needed = 0;
+        for part in self.parts(store, span)?.iter().filter(|part| !part.pad) {
+            let content = &self.stores.get(store).ok_or_else(closed)?.content;
+            let len = content.files.entries()[part.file].span.len;
+            let is_wanted = content.wanted[part.file];
+            if !is_wanted || !place::has_room(self.file(store, part.file, true)?.fd.as_fd(), len) {
+                needed += part.span.len;
             }
         }
-        let store = self.stores.get_mut(store).ok_or_else(closed)?;
-        store.space_known = if known < span.len { SPACE_LOOK_BYTES } else { known - span.len };
+        let content = &self.stores.get(store).ok_or_else(closed)?.content;
+        let known =
+            if known < needed { self.look_for_space(&content.dir, needed)?.min(SPACE_LOOK_BYTES) } else { known };
+        self.stores.get_mut(store).ok_or_else(closed)?.space_known = known.saturating_sub(needed);
         Ok(())
     }
 
@@ -390,7 +409,7 @@ impl Storage for FileStorage {
             if file.unflushed >= WRITEBACK_BYTES {
                 file.begin_writeback();
             }
-            self.jobs.note_written(store, part.file);
+            self.jobs.written.note(store, part.file);
         }
         Ok(())
     }

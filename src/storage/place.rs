@@ -4,11 +4,11 @@
 //! `RESOLVE_BENEATH` and without following any link.
 
 use std::ffi::OsStr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Component, Path};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2, statvfs, unlinkat,
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, fsync, mkdirat, openat, openat2, statvfs, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -22,23 +22,55 @@ fn open_dir(dir: &Path) -> Result<OwnedFd, Errno> {
     openat(CWD, dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// Opens `path` below `dir`; for writing it and its directories are made where they are missing.
+const FLAGS: OFlags = OFlags::CLOEXEC.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+
+/// Opens the file at `path` below `dir`, for writing too if `write`.
 pub(super) fn open(dir: &Path, path: &Path, write: bool) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    if !write {
-        return regular(openat2(&open_dir(dir)?, path, flags | OFlags::RDONLY, Mode::empty(), BENEATH)?);
-    }
-    let flags = flags | OFlags::RDWR | OFlags::CREATE;
-    let first_try = open_dir(dir).and_then(|root| openat2(&root, path, flags, FILE_MODE, BENEATH));
-    match first_try {
-        Err(Errno::NOENT) => {
-            std::fs::create_dir_all(dir).map_err(|error| super::errno_of(&error))?;
-            let root = open_dir(dir)?;
-            make_parents(&root, path)?;
-            regular(openat2(&root, path, flags, FILE_MODE, BENEATH)?)
-        }
-        result => regular(result?),
-    }
+    let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
+    regular(openat2(&open_dir(dir)?, path, FLAGS | access, Mode::empty(), BENEATH)?)
+}
+
+/// Makes a file at `path` below `dir`, and its directories where they are missing, and opens it for writing. `EXIST` if
+/// something is there.
+pub(super) fn make(dir: &Path, path: &Path) -> Result<OwnedFd, Errno> {
+    make_way(dir, path)?;
+    let flags = FLAGS | OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+    regular(openat2(&open_dir(dir)?, path, flags, FILE_MODE, BENEATH)?)
+}
+
+/// Makes durable which names the directory `path` below `dir` holds; `dir` itself if it is empty.
+pub(super) fn sync_dir(dir: &Path, path: &Path) -> Result<(), Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = if path.as_os_str().is_empty() {
+        openat(CWD, dir, flags, Mode::empty())?
+    } else {
+        openat2(&open_dir(dir)?, path, flags, Mode::empty(), BENEATH)?
+    };
+    fsync(&fd)
+}
+
+/// The length of an open file, bytes.
+pub(super) fn len(fd: BorrowedFd<'_>) -> u64 {
+    fstat(fd).map_or(0, |stat| u64::try_from(stat.st_size).unwrap_or(0))
+}
+
+/// True if an open file has as many bytes on the disk as it may need: writing to it takes no more space.
+pub(super) fn has_room(fd: BorrowedFd<'_>, len: u64) -> bool {
+    fstat(fd).is_ok_and(|stat| on_disk_bytes(&stat) >= len)
+}
+
+/// Bytes that a file has on the disk; none if it is not there.
+pub(super) fn allocated_bytes(dir: &Path, path: &Path) -> u64 {
+    stat(dir, path).map_or(0, |stat| on_disk_bytes(&stat))
+}
+
+fn on_disk_bytes(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_blocks).unwrap_or(0) * 512
+}
+
+fn stat(dir: &Path, path: &Path) -> Option<Stat> {
+    let fd = openat2(&open_dir(dir).ok()?, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), BENEATH).ok()?;
+    fstat(&fd).ok()
 }
 
 /// Makes the directories above `path`, each below the one before.
@@ -72,8 +104,7 @@ fn regular(fd: OwnedFd) -> Result<OwnedFd, Errno> {
 
 /// What a file looks like; none if it is not there or no file.
 pub(super) fn stamp(dir: &Path, path: &Path) -> Option<Stamp> {
-    let fd = openat2(&open_dir(dir).ok()?, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), BENEATH).ok()?;
-    let stat = fstat(&fd).ok()?;
+    let stat = stat(dir, path)?;
     (FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile).then(|| Stamp {
         len: u64::try_from(stat.st_size).unwrap_or(0),
         modified_nanos: stat

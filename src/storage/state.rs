@@ -2,15 +2,16 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
 use crate::base::storage::Fault;
-use crate::storage::jobs::replace;
-use crate::storage::{errno_of, fault};
+use crate::storage::{errno_of, fault, writeback};
 
 /// Bytes of a saved file; a longer one is not ours and is left alone.
 const SAVED_LEN_MAX: u64 = 80 << 20;
@@ -91,15 +92,6 @@ impl StateDir {
         Ok(saved)
     }
 
-    /// Replaces the file `name`.
-    ///
-    /// # Errors
-    /// What the disk says; the old file is still there then.
-    pub fn save(&self, name: &Path, bytes: &[u8]) -> Result<(), Fault> {
-        assert!(is_below(name), "{} is not below the state directory", name.display());
-        replace(&self.dir, name, bytes)
-    }
-
     /// Removes the file `name`; gone already is fine.
     ///
     /// # Errors
@@ -114,12 +106,74 @@ impl StateDir {
     }
 }
 
+/// A file of the state directory being replaced, so that after any crash it is the old one or the new one, whole. A step is
+/// one call that may wait for the disk.
+#[derive(Debug)]
+pub(super) struct Saving {
+    name: PathBuf,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Write(Vec<u8>),
+    Sync(File),
+    Rename,
+    SyncDir,
+}
+
+impl Saving {
+    pub(super) fn new(name: PathBuf, bytes: Vec<u8>) -> Self {
+        assert!(is_below(&name), "{} is not below the state directory", name.display());
+        Self { name, stage: Stage::Write(bytes) }
+    }
+
+    /// One step; true once the file is replaced. On a fault the old one is still there.
+    pub(super) fn step(&mut self, state: &StateDir) -> Result<bool, Fault> {
+        let path = state.dir.join(&self.name);
+        let mut temporary = path.clone().into_os_string();
+        temporary.push(".tmp");
+        let told = |error: io::Error| fault(errno_of(&error), &path, "written");
+        let parent = path.parent().expect("a name below a directory");
+        self.stage = match &mut self.stage {
+            Stage::Write(bytes) => {
+                std::fs::create_dir_all(parent).map_err(told)?;
+                // Not through a link, and not into a pipe that somebody put there: opening that would wait for its reader.
+                let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
+                let mut options = File::options();
+                options.write(true).create(true).truncate(true).custom_flags(flags.bits().cast_signed());
+                let mut file = options.open(&temporary).map_err(told)?;
+                file.write_all(bytes).map_err(told)?;
+                writeback::begin(file.as_fd());
+                Stage::Sync(file)
+            }
+            Stage::Sync(file) => {
+                file.sync_all().map_err(told)?;
+                Stage::Rename
+            }
+            Stage::Rename => {
+                std::fs::rename(&temporary, &path).map_err(told)?;
+                Stage::SyncDir
+            }
+            Stage::SyncDir => {
+                File::open(parent).and_then(|dir| dir.sync_all()).map_err(told)?;
+                return Ok(true);
+            }
+        };
+        Ok(false)
+    }
+}
+
 fn is_below(name: &Path) -> bool {
     name.components().all(|component| matches!(component, Component::Normal(_)))
 }
 
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    let len = std::fs::metadata(path)?.len();
+    let metadata = std::fs::metadata(path)?;
+    let len = metadata.len();
+    if !metadata.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file"));
+    }
     if len > SAVED_LEN_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it has {len} bytes, which none of ours has")));
     }
@@ -146,7 +200,8 @@ mod tests {
         for (name, bytes) in
             [("a.meta", "one"), ("b.meta", "two"), ("b.resume", "r"), ("b.meta", "three"), ("c.resume", "x")]
         {
-            state.save(&Path::new("torrents").join(name), bytes.as_bytes()).unwrap();
+            let mut saving = Saving::new(Path::new("torrents").join(name), bytes.into());
+            while !saving.step(&state).unwrap() {}
         }
         state.erase(Path::new("torrents/a.meta")).unwrap();
         state.erase(Path::new("torrents/a.meta")).unwrap();

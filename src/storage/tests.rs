@@ -5,18 +5,29 @@ use std::sync::Arc;
 use super::*;
 use crate::base::files::FileList;
 
-fn content(dir: &Path, files: &[(&str, u64, bool)]) -> Content {
+pub(super) fn content(dir: &Path, files: &[(&str, u64, bool)]) -> Content {
     let list = FileList::new(files.iter().map(|&(path, len, pad)| (PathBuf::from(path), len, pad)));
     Content { dir: dir.to_owned(), wanted: vec![true; files.len()], files: Arc::new(list) }
 }
 
-fn bytes(len: usize) -> Vec<u8> {
+pub(super) fn bytes(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at * 31 % 253) as u8).collect()
 }
 
-fn run(storage: &mut FileStorage, job: Job) -> Result<(), Fault> {
+#[expect(clippy::disallowed_methods, reason = "the reactor waits; here nobody else does")]
+pub(super) fn finish(storage: &mut FileStorage) {
+    loop {
+        match storage.work() {
+            Work::Idle => return,
+            Work::Later => std::thread::sleep(LOOK_AGAIN),
+            Work::More => {}
+        }
+    }
+}
+
+pub(super) fn run(storage: &mut FileStorage, job: Job) -> Result<(), Fault> {
     storage.start(JobId(1), job);
-    while storage.work() {}
+    finish(storage);
     storage.poll_job().expect("the job has ended").1
 }
 

@@ -1,0 +1,39 @@
+//! Deleting content: its files, and the directories that this leaves empty.
+
+use crate::base::ids::StoreId;
+use crate::base::storage::Fault;
+use crate::storage::jobs::Slice;
+use crate::storage::{FileStorage, closed, fault, place};
+
+/// A deletion under way.
+#[derive(Debug)]
+pub(super) struct Delete {
+    store: StoreId,
+    file: usize,
+    /// The first trouble; everything else is deleted all the same.
+    fault: Option<Fault>,
+}
+
+impl Delete {
+    pub(super) const fn begin(store: StoreId) -> Self {
+        Self { store, file: 0, fault: None }
+    }
+
+    pub(super) fn step(&mut self, storage: &mut FileStorage) -> Result<Slice, Fault> {
+        storage.forget_file(self.store, self.file);
+        let content = &storage.stores.get(self.store).ok_or_else(closed)?.content;
+        let Some(entry) = content.files.entries().get(self.file) else {
+            return self.fault.take().map_or(Ok(Slice::Done), Err);
+        };
+        self.file += 1;
+        if !entry.pad {
+            match place::delete(&content.dir, &entry.path) {
+                Ok(()) => place::tidy(&content.dir, &entry.path),
+                Err(errno) => {
+                    self.fault.get_or_insert(fault(errno, &content.dir.join(&entry.path), "deleted"));
+                }
+            }
+        }
+        Ok(Slice::More)
+    }
+}
