@@ -1,5 +1,6 @@
 //! What torrents want from outside, done: room, durability, connections, saved state; and the answers to jobs.
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use crate::base::hash::InfoHash;
@@ -7,7 +8,7 @@ use crate::base::ids::{JobId, StoreId, TorrentId};
 use crate::base::storage::{Fault, FaultKind, Job, Storage};
 use crate::base::time::Time;
 use crate::engine::{Effect, Engine, Timer};
-use crate::torrent::command::{Answer, Refusal, RefusalKind, Reply};
+use crate::torrent::command::{Answer, Reply};
 use crate::torrent::torrent::{Ask, Torrent};
 
 /// What a job was for.
@@ -79,14 +80,11 @@ impl<S: Storage> Engine<S> {
     }
 
     /// Begins to move a torrent's content.
-    pub(super) fn move_content(&mut self, id: TorrentId, dir: PathBuf) -> Reply {
-        if self.jobs.values().any(|purpose| matches!(purpose, Purpose::Move(of, _) if *of == id)) {
-            return Err(Refusal::new(
-                RefusalKind::Busy,
-                "its content is being moved; wait until `show` says where it is",
-            ));
-        }
-        let store = self.torrents.get(id).and_then(Torrent::store).expect("a torrent in the table is opened");
+    pub(super) fn move_content(&mut self, now: Time, id: TorrentId, dir: PathBuf) -> Reply {
+        let torrent = self.torrents.get_mut(id).expect("it was just found");
+        torrent.begin_move(now)?;
+        let store = torrent.store().expect("a torrent in the table is opened");
+        self.act_on_asks(now, id);
         self.start_job(Job::Move { store, dir: dir.clone() }, Purpose::Move(id, dir));
         Ok(Answer::Done)
     }
@@ -170,7 +168,8 @@ impl<S: Storage> Engine<S> {
                 torrent.handle_probed(now, result);
             }
             Ask::Look => {
-                let result = look(&mut self.storage, torrent, store);
+                let files = torrent.next_look(now);
+                let result = look(&mut self.storage, torrent, store, files);
                 torrent.handle_looked(now, result);
             }
             Ask::Reopen => {
@@ -185,9 +184,11 @@ impl<S: Storage> Engine<S> {
             }
             Ask::Sync => self.start_job(Job::Sync { store }, Purpose::Sync(id)),
             Ask::Save => {
-                let stamps = (0..torrent.content().files.len()).map(|file| self.storage.stamp(store, file)).collect();
+                for file in torrent.doubtful_files() {
+                    torrent.note_stamp(file, self.storage.stamp(store, file));
+                }
                 let name = record_name(torrent.info_hash());
-                let bytes = torrent.record(now, stamps);
+                let bytes = torrent.record();
                 self.start_job(Job::Save { name, bytes }, Purpose::Record(id));
             }
         }
@@ -199,16 +200,18 @@ fn probe<S: Storage>(storage: &mut S, torrent: &Torrent, store: StoreId) -> Resu
     if let Some(piece) = torrent.first_missing() {
         storage.prepare(store, torrent.piece_span(piece))?;
     }
-    look(storage, torrent, store)
+    look(storage, torrent, store, 0..torrent.file_count())
 }
 
-/// Looks whether every file that holds something is there, and long enough.
-fn look<S: Storage>(storage: &mut S, torrent: &Torrent, store: StoreId) -> Result<(), Fault> {
-    for (file, entry) in torrent.content().files.entries().iter().enumerate() {
+/// Looks whether each of `files` that holds something is there, and long enough.
+fn look<S: Storage>(storage: &mut S, torrent: &Torrent, store: StoreId, files: Range<usize>) -> Result<(), Fault> {
+    let content = torrent.content();
+    for file in files {
+        let entry = &content.files.entries()[file];
         let needed = torrent.held_until(file);
         let is_there = storage.stamp(store, file).is_some_and(|stamp| stamp.len >= needed);
         if needed > 0 && !entry.pad && !is_there {
-            let path = torrent.content().dir.join(&entry.path);
+            let path = content.dir.join(&entry.path);
             let message =
                 format!("{} is missing or shorter than it was; put it back, or remove the torrent", path.display());
             return Err(Fault { kind: FaultKind::Gone, message });

@@ -81,7 +81,7 @@ impl<S: Storage> Engine<S> {
             }
             Command::Move { which, dir } => {
                 let id = self.one_id(&which)?;
-                self.move_content(id, dir)
+                self.move_content(now, id, dir)
             }
             Command::Connect { which, addr } => {
                 let torrent = self.one_mut(&which)?;

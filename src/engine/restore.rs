@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::base::hash::InfoHash;
-use crate::base::storage::{Stamp, Storage};
+use crate::base::storage::Storage;
 use crate::base::time::Time;
 use crate::codec::metainfo::Metainfo;
 use crate::codec::resume::Record;
@@ -39,17 +39,19 @@ impl<S: Storage> Engine<S> {
         if let Some(record) = record {
             let torrent = self.torrents.get_mut(id).expect("it was just inserted");
             let store = torrent.store().expect("it was just opened");
-            let bears_out = |file: usize| {
+            let mut as_they_were = true;
+            for file in 0..torrent.file_count() {
                 let stamp = self.storage.stamp(store, file);
-                let needed = torrent.held_until(file);
-                if record.clean {
-                    // Nobody has touched the file since we ended.
+                torrent.note_stamp(file, stamp);
+                as_they_were &= if record.clean {
+                    // Nobody has touched the file since we last wrote to it.
                     stamp.unwrap_or_default() == record.stamps.get(file).copied().unwrap_or_default()
                 } else {
-                    needed == 0 || stamp.is_some_and(|stamp: Stamp| stamp.len >= needed)
-                }
-            };
-            if !(0..torrent.file_count()).all(bears_out) {
+                    let needed = torrent.held_until(file);
+                    needed == 0 || stamp.is_some_and(|stamp| stamp.len >= needed)
+                };
+            }
+            if !as_they_were {
                 log::warn!("{info_hash}: its files are not as they were left; they are hashed again");
                 torrent.verify(now);
             }

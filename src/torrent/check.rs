@@ -38,7 +38,7 @@ impl Check {
 impl Torrent {
     /// Hashes all content again. What it holds is claimed again piece by piece.
     pub fn verify(&mut self, now: Time) {
-        if self.check.is_some() {
+        if self.check.is_some() || self.postpone_check() {
             return;
         }
         self.begin_check();
@@ -130,6 +130,7 @@ impl Torrent {
         if self.is_finished() && self.finished.is_none() {
             self.finished = Some(self.epoch_secs + now.as_secs());
         }
+        self.disk.doubt_all();
         self.content_changed(now);
         self.turn_changed = true;
         self.reconsider(now);

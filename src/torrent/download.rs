@@ -125,6 +125,7 @@ impl Torrent {
 
     /// There is room for a piece, or there is not.
     pub fn handle_prepared(&mut self, now: Time, piece: Piece, conn: ConnId, result: Result<(), Fault>) {
+        self.doubt(self.piece_span(piece)); // files may have been made
         let Some(download) = self.download.as_deref_mut() else { return };
         match result {
             Ok(()) => {
@@ -166,6 +167,7 @@ impl Torrent {
             self.wasted += bytes.len() as u64;
             return None;
         }
+        self.doubt(span);
         Some(Landing { block, offset: span.offset + u64::from(offset), bytes, last })
     }
 

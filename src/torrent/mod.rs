@@ -1,6 +1,6 @@
 //! One torrent: what it knows and decides. It knows no sockets.
 //!
-//! `torrent` routes between the parts; its rooms are `peers`, `download`, `upload`, `check`, `persist`, `settings` and `report`. The
+//! `torrent` routes between the parts; its rooms are `peers`, `download`, `upload`, `check`, `persist`, `disk`, `settings` and `report`. The
 //! parts that know nothing of one another: `layout`, `picker`, `partial`, `blame`, `choker`, `candidates`, `announces`.
 
 pub mod announces;
@@ -10,6 +10,7 @@ mod check;
 pub mod choker;
 pub mod command;
 pub mod create;
+mod disk;
 pub mod download;
 pub mod layout;
 pub mod partial;

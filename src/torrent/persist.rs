@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::Piece;
-use crate::base::storage::{Fault, Stamp};
+use crate::base::storage::Fault;
 use crate::base::time::Time;
 use crate::codec::resume::{PartialPiece, Record};
 use crate::torrent::snapshot::Priority;
@@ -90,7 +90,7 @@ impl Torrent {
         self.persistence.touch(now);
     }
 
-    pub(crate) fn persist(&mut self, now: Time) {
+    pub(crate) fn persist(&mut self) {
         if self.persistence.stage != Stage::Idle {
             return;
         }
@@ -100,11 +100,11 @@ impl Torrent {
             self.persistence.syncing = Some(self.have.clone());
             self.asks.push_back(Ask::Sync);
         } else {
-            self.save(now);
+            self.save();
         }
     }
 
-    fn save(&mut self, _now: Time) {
+    fn save(&mut self) {
         self.persistence.stage = Stage::Saving;
         self.asks.push_back(Ask::Save);
     }
@@ -116,7 +116,7 @@ impl Torrent {
         match result {
             Ok(()) => {
                 self.persistence.durable = synced.filter(|synced| *synced != self.have);
-                self.save(now);
+                self.save();
             }
             Err(fault) => {
                 // What was written since the last good sync may be lost, whatever the cache still shows.
@@ -125,7 +125,7 @@ impl Torrent {
                 }
                 self.finished = None;
                 self.fail(now, fault);
-                self.save(now);
+                self.save();
             }
         }
     }
@@ -147,7 +147,7 @@ impl Torrent {
         self.reconsider(now);
         self.persistence.closing = true;
         self.persistence.due = now;
-        self.persist(now);
+        self.persist();
     }
 
     /// Nothing is left to save in this run.
@@ -156,9 +156,9 @@ impl Torrent {
         self.persistence.closed
     }
 
-    /// Everything that the next run must know. `stamps` are the files as they look now.
+    /// Everything that the next run must know. The stamps of [`Torrent::doubtful_files`] were noted.
     #[must_use]
-    pub fn record(&self, _now: Time, stamps: Vec<Option<Stamp>>) -> Vec<u8> {
+    pub fn record(&self) -> Vec<u8> {
         let partials = match &self.download {
             Some(download) => download.partials.stored_blocks(),
             None => self.restored.clone(),
@@ -168,7 +168,7 @@ impl Torrent {
             info_hash: self.info_hash(),
             have: have.clone(),
             partials: partials.into_iter().map(|(piece, blocks)| PartialPiece { piece, blocks }).collect(),
-            stamps: stamps.into_iter().map(Option::unwrap_or_default).collect(),
+            stamps: self.stamps(),
             priorities: self.layout.priorities().iter().map(|&priority| priority as u8).collect(),
             dir: self.dir.clone(),
             label: self.settings.label.clone(),
@@ -233,21 +233,5 @@ impl Torrent {
     #[must_use]
     pub fn first_missing(&self) -> Option<Piece> {
         self.all_pieces().map(Piece).find(|&piece| self.layout.is_wanted(piece) && !self.have.get(piece.0))
-    }
-
-    /// How long the file at index `file` must be to hold what we have of it, bytes.
-    #[must_use]
-    pub fn held_until(&self, file: usize) -> u64 {
-        let Some(span) = self.file_span(file) else { return 0 };
-        let held = self.geometry().pieces_of(span).rev().find(|&piece| self.have.get(piece));
-        held.map_or(0, |piece| self.piece_span(Piece(piece)).end().min(span.end()) - span.offset)
-    }
-
-    /// The content is elsewhere now, or still where it was.
-    pub fn handle_moved(&mut self, now: Time, dir: std::path::PathBuf, result: Result<(), Fault>) {
-        if result.is_ok() {
-            self.dir = dir;
-            self.persistence.touch(now);
-        }
     }
 }

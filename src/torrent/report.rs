@@ -149,6 +149,7 @@ impl Torrent {
                 vec!["it has seeded as much as was asked (`ratio`, `seed-time`); `resume` lets it seed on".into()]
             }
             State::Paused => vec!["it is paused; `resume` starts it".into()],
+            State::Queued if self.disk.moving => vec!["its content is being moved; it goes on by itself".into()],
             State::Queued => vec!["it waits for its turn (`active_downloads`, `active_seeds` in the config)".into()],
             State::NoSpace | State::Error => {
                 let fault = self.fault.as_ref().map_or_else(String::new, |fault| fault.message.clone());

@@ -1,7 +1,7 @@
 //! One torrent: its parts, the state it is in, and the routes between the parts.
 //!
 //! It decides and reports. What it wants from outside comes out of [`Torrent::poll_ask`]; what happens outside is told to
-//! it by the methods in its rooms: `joining` (peers come and go), `download`, `upload`, `check`, `persist`, `settings`,
+//! it by the methods in its rooms: `peers` (they come and go), `download`, `upload`, `check`, `persist`, `disk`, `settings`,
 //! `report`.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -26,6 +26,7 @@ use crate::torrent::candidates::{Candidates, Origin};
 use crate::torrent::check::Check;
 use crate::torrent::choker::Choker;
 use crate::torrent::command::{AddOptions, Refusal, RefusalKind};
+use crate::torrent::disk::Disk;
 use crate::torrent::download::Download;
 use crate::torrent::layout::Layout;
 use crate::torrent::peers::TorrentPeer;
@@ -39,7 +40,7 @@ pub(crate) const TICK: Duration = Duration::from_secs(1);
 pub const FAULT_RETRY: Duration = Duration::from_secs(10);
 
 /// How often a torrent looks whether its files are still there; sooner when a peer comes.
-const LOOK: Duration = Duration::from_secs(60);
+pub(crate) const LOOK: Duration = Duration::from_secs(60);
 /// How soon after a peer came.
 pub(crate) const LOOK_SOON: Duration = Duration::from_secs(2);
 
@@ -130,6 +131,7 @@ pub struct Torrent {
     pub(crate) download: Option<Box<Download>>,
     pub(crate) check: Option<Box<Check>>,
     pub(crate) persistence: Persistence,
+    pub(crate) disk: Disk,
     pub(crate) store: Option<StoreId>,
     pub(crate) phase: Phase,
     pub(crate) fault: Option<Fault>,
@@ -209,6 +211,7 @@ impl Torrent {
             download: None,
             check: None,
             persistence: Persistence::default(),
+            disk: Disk::default(),
             store: None,
             phase: Phase::Ready,
             fault: None,
@@ -312,7 +315,7 @@ impl Torrent {
             Some(_) => State::Error,
             None if self.check.is_some() && self.phase == Phase::Checking => State::Checking,
             None if self.paused => State::Paused,
-            None if self.queued => State::Queued,
+            None if self.queued || self.disk.moving => State::Queued,
             None if self.is_finished() => State::Seeding,
             None => State::Downloading,
         }
@@ -321,7 +324,11 @@ impl Torrent {
     /// True if it would run were it its turn.
     #[must_use]
     pub fn wants_to_run(&self) -> bool {
-        !self.paused && self.fault.is_none() && self.phase != Phase::Checking && !self.has_seeded_enough()
+        !self.paused
+            && !self.disk.moving
+            && self.fault.is_none()
+            && self.phase != Phase::Checking
+            && !self.has_seeded_enough()
     }
 
     /// It is its turn, or no longer.
@@ -410,6 +417,7 @@ impl Torrent {
         }
         match result {
             Ok(()) => {
+                self.disk.doubt_all();
                 self.persistence.allocated = true;
                 self.reconsider(now);
             }
@@ -437,15 +445,6 @@ impl Torrent {
         self.asks.push_back(Ask::Reopen);
         self.turn_changed = true;
         self.reconsider(now);
-    }
-
-    /// The files are still there, or somebody has taken one away.
-    pub fn handle_looked(&mut self, now: Time, result: Result<(), Fault>) {
-        if let Err(fault) = result
-            && self.running
-        {
-            self.fail(now, fault);
-        }
     }
 
     /// The storage has its content under another name.
@@ -478,14 +477,16 @@ impl Torrent {
     pub fn handle_timeout(&mut self, now: Time) {
         if self.retry_at <= now {
             self.retry_at = now + FAULT_RETRY;
-            self.asks.push_back(Ask::Probe);
+            if !self.disk.moving {
+                self.asks.push_back(Ask::Probe);
+            }
         }
         if self.look_at <= now {
             self.look_at = now + LOOK;
             self.asks.push_back(Ask::Look);
         }
         if self.persistence.poll_timeout() <= now {
-            self.persist(now);
+            self.persist();
         }
         self.announces.handle_timeout(now);
         if self.tick_at <= now {
