@@ -48,7 +48,7 @@ pub const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
 const TIMERS_MAX: usize = 1024;
 
 /// The receive buffer of the whole process, bytes.
-const RECEIVE_LEN: usize = 256 * 1024;
+const RECEIVE_LEN: usize = 512 * 1024;
 
 /// How a turn of a connection ended, in the direction it was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -234,6 +234,24 @@ impl Candidates {
         known.origin
     }
 
+    /// Whoever listens at `addr` has connected to us: nobody dials it until `handle_closed`. False if it is not known, or in
+    /// use already.
+    pub fn mark_connected(&mut self, now: Time, addr: SocketAddr) -> bool {
+        let known = self.known.get_mut(&canonical_addr(addr)).filter(|known| known.is_idle());
+        if let Some(known) = known {
+            known.usage = Use::Connected;
+            known.dialled_at = now;
+            return true;
+        }
+        false
+    }
+
+    /// True if it did not answer, or parted with us before it introduced itself, when it was tried last.
+    #[must_use]
+    pub fn has_failed(&self, addr: SocketAddr) -> bool {
+        self.known.get(&canonical_addr(addr)).is_some_and(|known| known.failures > 0)
+    }
+
     /// A dialled address did not answer.
     pub fn handle_failed(&mut self, now: Time, addr: SocketAddr) {
         let addr = canonical_addr(addr);
@@ -440,6 +458,17 @@ mod tests {
             }
         }
         assert!((12..40).contains(&dials), "{dials}");
+    }
+
+    #[test]
+    fn whoever_connected_to_us_is_dialled_only_after_it_has_left() {
+        let mut candidates = candidates();
+        candidates.add(Time::ZERO, addr("10.0.0.1:1"), Origin::Incoming);
+        assert!(candidates.mark_connected(Time::ZERO, addr("10.0.0.1:1")));
+        assert!(!candidates.mark_connected(Time::ZERO, addr("10.0.0.1:1")), "once");
+        assert_eq!(candidates.next(Time::ZERO), None);
+        candidates.handle_closed(Time::from_secs(100), addr("10.0.0.1:1"), true);
+        assert_eq!(candidates.next(Time::from_secs(160)), Some(addr("10.0.0.1:1")));
     }
 
     #[test]

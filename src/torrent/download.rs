@@ -4,7 +4,7 @@ use crate::base::bitfield::Bitfield;
 use crate::base::geometry::{Block, Piece};
 use crate::base::hash::PieceHash;
 use crate::base::ids::ConnId;
-use crate::base::storage::Fault;
+use crate::base::storage::{Fault, FaultKind};
 use crate::base::time::Time;
 use crate::torrent::blame::Blame;
 use crate::torrent::partial::Partials;
@@ -197,7 +197,17 @@ impl Torrent {
     /// A full piece was hashed: it is ours, or somebody sent us something else.
     pub(crate) fn judge(&mut self, now: Time, piece: Piece, hash: PieceHash) {
         let Some(download) = self.download.as_deref_mut() else { return };
+        let is_spoilt = download.partials.is_spoilt(piece);
         let Some(blocks) = download.partials.take(piece) else { return };
+        if is_spoilt {
+            download.picker.returned(piece);
+            let message = format!(
+                "piece {} was read back otherwise than it was written to {}; check the disk and the memory",
+                piece.0,
+                self.dir.display()
+            );
+            return self.fail(now, Fault { kind: FaultKind::Io, message });
+        }
         if self.meta.pieces.get(piece.index()) == Some(hash) {
             let guilty = download.blame.handle_passed(piece, &blocks);
             download.picker.finished(piece);

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::base::bitfield::Bitfield;
-use crate::base::geometry::{Block, Geometry, Piece};
+use crate::base::geometry::{BLOCK_LEN, Block, Geometry, Piece};
 use crate::base::hash::{PieceHash, PieceHasher};
 use crate::base::ids::ConnId;
 use crate::base::time::Time;
@@ -84,6 +84,10 @@ struct Partial {
     free: u32,
     running: Running,
     at_block: Running,
+    /// CRC-32C of what was read back of the present block.
+    read_crc: u32,
+    /// What was read back is not what came from a peer: the disk's fault.
+    spoilt: bool,
     parole: Parole,
 }
 
@@ -114,6 +118,8 @@ impl Partials {
             free: count,
             at_block: running.clone(),
             running,
+            read_crc: 0,
+            spoilt: false,
             parole: if parole { Parole::First } else { Parole::Anyone },
         };
         self.blocks += count as usize;
@@ -318,11 +324,31 @@ impl Partials {
     }
 
     /// The bytes that `next_unread` named.
-    pub fn handle_read(&mut self, piece: Piece, bytes: &[u8]) {
-        if let Some(partial) = self.pieces.get_mut(&piece) {
-            partial.running.hasher.update(bytes);
-            partial.running.len += u32::try_from(bytes.len()).expect("a slice");
+    pub fn handle_read(&mut self, piece: Piece, mut bytes: &[u8]) {
+        let geometry = self.geometry;
+        let Some(partial) = self.pieces.get_mut(&piece) else { return };
+        partial.running.hasher.update(bytes);
+        while !bytes.is_empty() {
+            let index = partial.running.len / BLOCK_LEN;
+            let block = geometry.block(piece, index);
+            let left = (block.offset + block.len - partial.running.len) as usize;
+            let (of_block, rest) = bytes.split_at(left.min(bytes.len()));
+            partial.read_crc = crc32c::crc32c_append(partial.read_crc, of_block);
+            partial.running.len += u32::try_from(of_block.len()).expect("no more than a block");
+            if of_block.len() == left {
+                let state = &partial.blocks[index as usize];
+                let came = matches!(state.stage, Stage::Stored { from: Some(_) });
+                partial.spoilt |= came && state.crc != partial.read_crc;
+                partial.read_crc = 0;
+            }
+            bytes = rest;
         }
+    }
+
+    /// True if a block of `piece` was read back otherwise than it came: whoever sent it is not to blame.
+    #[must_use]
+    pub fn is_spoilt(&self, piece: Piece) -> bool {
+        self.pieces.get(&piece).is_some_and(|partial| partial.spoilt)
     }
 
     /// Takes a piece out; where each of its blocks came from.

@@ -1,14 +1,15 @@
 //! The peers of a torrent: coming, introducing themselves, going; and what each of them has.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use crate::base::addr::canonical;
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::Piece;
 use crate::base::ids::ConnId;
 use crate::base::time::Time;
 use crate::codec::extension::{ExtensionHandshake, ExtensionIds, ExtensionKind};
 use crate::codec::wire::Handshake;
-use crate::protocol::peer::{Event, Hello, Peer, UPLOADS_MAX};
+use crate::protocol::peer::{ALLOWED_FAST_LEN, Event, Hello, Peer, UPLOADS_MAX, allowed_fast_set};
 use crate::torrent::candidates::Origin;
 use crate::torrent::command::{Refusal, RefusalKind};
 use crate::torrent::download::Landing;
@@ -30,6 +31,8 @@ pub(crate) struct TorrentPeer {
     pub(crate) snubbed: bool,
     /// Its id, to find it twice.
     pub(crate) peer_id: [u8; 20],
+    /// Where one that dialled us says that it listens; nobody dials it there while it is connected.
+    pub(crate) listens_at: Option<SocketAddr>,
 }
 
 impl TorrentPeer {
@@ -90,7 +93,10 @@ impl Torrent {
     pub fn handle_dialled(&mut self, now: Time, conn: ConnId, addr: SocketAddr) -> Result<(), Unwelcome> {
         self.dialling -= 1;
         let origin = self.candidates.handle_connected(addr);
-        self.may_join(addr)?;
+        if let Err(unwelcome) = self.may_join(addr) {
+            self.candidates.handle_closed(now, addr, true);
+            return Err(unwelcome);
+        }
         let machine = Peer::dialled(now, self.hello());
         self.join(now, conn, machine, addr, origin, false);
         Ok(())
@@ -150,6 +156,7 @@ impl Torrent {
             field: Bitfield::default(),
             connected_at: now,
             peer_id: [0; 20],
+            listens_at: None,
         };
         self.peers.insert(conn, peer);
         self.asks.push_back(Ask::Wake(conn));
@@ -231,7 +238,7 @@ impl Torrent {
             Event::HaveAll => self.replace_field(now, conn, Bitfield::full(self.geometry().pieces())),
             Event::HaveNone => self.replace_field(now, conn, Bitfield::new(self.geometry().pieces())),
             Event::Have(piece) => self.handle_have(now, conn, piece),
-            Event::DontHave(piece) => self.handle_dont_have(conn, piece),
+            Event::DontHave(piece) => self.handle_dont_have(now, conn, piece),
             Event::Unchoke => self.fill_requests(now, conn),
             Event::Choke => self.handle_choked(now, conn),
             Event::Reject(block) => self.handle_rejected(now, conn, block),
@@ -258,8 +265,11 @@ impl Torrent {
         let Some(peer) = self.peers.get_mut(&conn) else { return Ok(None) };
         if let Some(port) = theirs.port
             && peer.incoming
+            && peer.listens_at.is_none()
         {
-            self.candidates.add(now, SocketAddr::new(peer.addr.ip(), port), Origin::Incoming);
+            let addr = SocketAddr::new(peer.addr.ip(), port);
+            self.candidates.add(now, addr, Origin::Incoming);
+            peer.listens_at = self.candidates.mark_connected(now, addr).then_some(addr);
         }
         Ok(None)
     }
@@ -322,7 +332,14 @@ impl Torrent {
         }
         self.downloaded_from(&peer);
         self.choker.handle_gone(now, conn);
-        self.candidates.handle_closed(now, peer.addr, peer.established);
+        if !peer.established && peer.origin == Origin::User && !self.candidates.has_failed(peer.addr) {
+            log::warn!(
+                "{}: {} closed the connection at once; it may not have this torrent, or be banned from it",
+                self.display_name(),
+                peer.addr
+            );
+        }
+        self.candidates.handle_closed(now, peer.listens_at.unwrap_or(peer.addr), peer.established);
         self.tick_at = self.tick_at.min(now + TICK);
         true
     }
@@ -344,6 +361,7 @@ impl Torrent {
             download.picker.remove_field(&old);
             download.picker.add_field(&peer.field);
         }
+        self.allow_fast(conn);
         self.consider_interest(now, conn);
     }
 
@@ -366,14 +384,40 @@ impl Torrent {
         }
     }
 
-    fn handle_dont_have(&mut self, conn: ConnId, piece: Piece) {
+    /// It lost a piece (BEP 54): what it was asked of it is asked of others.
+    fn handle_dont_have(&mut self, now: Time, conn: ConnId, piece: Piece) {
         let Some(peer) = self.peers.get_mut(&conn) else { return };
-        if peer.field.get(piece.0) {
-            peer.field.clear(piece.0);
-            if let Some(download) = &mut self.download {
-                download.picker.remove_piece(piece);
+        if !peer.field.get(piece.0) {
+            return;
+        }
+        peer.field.clear(piece.0);
+        let asked = peer.machine.take_requests_of(now, piece);
+        if let Some(download) = &mut self.download {
+            download.picker.remove_piece(piece);
+            for &block in &asked {
+                download.partials.rejected(block, conn);
             }
         }
+        self.consider_interest(now, conn);
+        if !asked.is_empty() {
+            self.offer_blocks(now);
+        }
+    }
+
+    /// Lets a peer that has next to nothing have a few pieces though it is choked (BEP 6), so that it has something to give.
+    fn allow_fast(&mut self, conn: ConnId) {
+        let (info_hash, geometry) = (self.info_hash(), self.geometry());
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        let IpAddr::V4(ip) = canonical(peer.addr.ip()) else { return }; // BEP 6 has no set for others
+        if !peer.machine.is_fast() || peer.field.count() as usize >= ALLOWED_FAST_LEN || self.have.is_empty() {
+            return;
+        }
+        for piece in allowed_fast_set(ip, info_hash, geometry.pieces(), ALLOWED_FAST_LEN) {
+            if self.have.get(piece.0) && !peer.field.get(piece.0) {
+                peer.machine.allow_fast(piece, geometry.blocks_of(piece));
+            }
+        }
+        self.asks.push_back(Ask::Wake(conn));
     }
 
     /// Says whether we want anything of a peer, and asks for it; parts with peers that can give nothing and want nothing.

@@ -237,9 +237,9 @@ impl Peer {
         }
     }
 
-    /// Lets the peer have a piece although it is choked, with the fast extension.
-    pub fn allow_fast(&mut self, piece: Piece) {
-        if self.fast && self.uploads.allow(piece) {
+    /// Lets the peer have a piece of so many blocks, once, although it is choked; with the fast extension.
+    pub fn allow_fast(&mut self, piece: Piece, blocks: u32) {
+        if self.fast && self.uploads.allow(piece, blocks) {
             self.say(&Message::AllowedFast(piece));
         }
     }
@@ -287,6 +287,16 @@ impl Peer {
         for block in taken.into_iter().filter(|block| say && Some(*block) != landing) {
             self.say(&Message::Cancel(block));
         }
+    }
+
+    /// Forgets what was asked of `piece`, which the peer has no more; which blocks those were.
+    pub fn take_requests_of(&mut self, now: Time, piece: Piece) -> Vec<Block> {
+        let landing = self.landing();
+        let taken = self.requests.give_up_where(now, |of| of == piece);
+        if landing.is_some_and(|block| block.piece == piece) {
+            self.refuse_block();
+        }
+        taken
     }
 
     /// Queues a block that the peer asked for; refuses it if [`UPLOADS_MAX`] wait.

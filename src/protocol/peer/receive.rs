@@ -320,8 +320,7 @@ impl Peer {
         if self.uploads.contains(block) {
             return Ok(None);
         }
-        let choked = self.am_choking && !self.uploads.is_allowed(block.piece);
-        if !choked && !self.uploads.is_full() {
+        if !self.uploads.is_full() && (!self.am_choking || self.uploads.spend_allowed(block.piece)) {
             return if self.refused > REFUSED_MAX { Err(PeerError::Flood) } else { Ok(Some(Event::Request(block))) };
         }
         self.reject(block);

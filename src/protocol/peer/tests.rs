@@ -113,7 +113,7 @@ fn choking_rejects_what_was_asked_and_a_choked_request_is_rejected() {
     a.request(Time::ZERO, block(0, 1));
     assert!(deliver(&mut a, &mut b).unwrap().is_empty());
     assert_eq!(deliver(&mut b, &mut a).unwrap(), [format!("Reject({:?})", block(0, 1))]);
-    b.allow_fast(Piece(5));
+    b.allow_fast(Piece(5), 100);
     deliver(&mut b, &mut a).unwrap();
     assert!(a.may_ask(Piece(5)) && !a.may_ask(Piece(4)));
     a.request(Time::ZERO, block(5, 0));
@@ -214,7 +214,7 @@ fn a_request_that_waits_already_is_told_once() {
 #[test]
 fn a_piece_allowed_fast_and_then_rejected_is_not_asked_for_again() {
     let (mut a, mut b) = pair();
-    b.allow_fast(Piece(5));
+    b.allow_fast(Piece(5), 100);
     deliver(&mut b, &mut a).unwrap();
     a.request(Time::ZERO, block(5, 0));
     deliver(&mut a, &mut b).unwrap();

@@ -41,6 +41,8 @@ pub(super) struct Uploads {
     queue: VecDeque<Block>,
     /// What we allowed it; at most [`ALLOWED_FAST_MAX`].
     allowed: Vec<Piece>,
+    /// Blocks that it may still have while it is choked: each of those pieces once.
+    allowed_blocks: u32,
 }
 
 impl Uploads {
@@ -85,17 +87,25 @@ impl Uploads {
         refused
     }
 
-    /// Notes that the peer may have `piece`; false if it may already, or may have no more.
-    pub(super) fn allow(&mut self, piece: Piece) -> bool {
+    /// Notes that the peer may have `piece`, of so many blocks; false if it may already, or may have no more.
+    pub(super) fn allow(&mut self, piece: Piece, blocks: u32) -> bool {
         let new = self.allowed.len() < ALLOWED_FAST_MAX && !self.is_allowed(piece);
         if new {
             self.allowed.push(piece);
+            self.allowed_blocks = self.allowed_blocks.saturating_add(blocks);
         }
         new
     }
 
     pub(super) fn is_allowed(&self, piece: Piece) -> bool {
         self.allowed.contains(&piece)
+    }
+
+    /// Uses up one of the blocks that a choked peer may have; false if `piece` is none of them, or it had them all.
+    pub(super) fn spend_allowed(&mut self, piece: Piece) -> bool {
+        let may = self.allowed_blocks > 0 && self.is_allowed(piece);
+        self.allowed_blocks -= u32::from(may);
+        may
     }
 
     /// Gives back what an idle peer does not need.
@@ -132,10 +142,12 @@ mod tests {
     fn choking_keeps_what_is_allowed_fast() {
         let mut uploads = Uploads::default();
         let block = |piece, offset| Block { piece: Piece(piece), offset, len: 16_384 };
-        assert!(uploads.allow(Piece(2)) && !uploads.allow(Piece(2)));
+        assert!(uploads.allow(Piece(2), 2) && !uploads.allow(Piece(2), 2));
         for asked in [block(1, 0), block(2, 0), block(1, 16_384), block(1, 0)] {
             assert!(uploads.push(asked));
         }
+        assert!(uploads.spend_allowed(Piece(2)) && !uploads.spend_allowed(Piece(1)));
+        assert!(uploads.spend_allowed(Piece(2)) && !uploads.spend_allowed(Piece(2)), "the piece once");
         assert_eq!(uploads.choke(), [block(1, 0), block(1, 16_384)]);
         assert_eq!((uploads.next(), uploads.queue.len()), (Some(block(2, 0)), 1));
     }

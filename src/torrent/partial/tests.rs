@@ -4,7 +4,7 @@ use super::*;
 use crate::base::arena::Id;
 use crate::base::hash::Sha1Hash;
 
-const BLOCK: u32 = crate::base::geometry::BLOCK_LEN;
+const BLOCK: u32 = BLOCK_LEN;
 
 fn content() -> Vec<u8> {
     (0..2 * 3 * BLOCK + 100).map(|at| (at % 251) as u8).collect()
@@ -82,6 +82,24 @@ fn what_came_out_of_order_is_read_back() {
     assert_eq!(partials.next_unread(10_000), Some((Piece(0), 2 * BLOCK + 10_000, BLOCK - 10_000)));
     partials.handle_read(Piece(0), &bytes_of(blocks[2])[10_000..]);
     assert_eq!(partials.hash(Piece(0)), Some(hash(Piece(0))));
+}
+
+#[test]
+fn what_is_read_back_otherwise_than_it_came_is_the_disks_fault() {
+    for spoil in [None, Some(0), Some(BLOCK as usize - 1)] {
+        let mut partials = started(&[0]);
+        let blocks = ask(&mut partials, 1, 3);
+        for at in [0, 2, 1] {
+            deliver(&mut partials, 1, blocks[at]);
+        }
+        let mut read = bytes_of(blocks[2]);
+        if let Some(at) = spoil {
+            read[at] ^= 1;
+        }
+        partials.handle_read(Piece(0), &read[..10_000]);
+        partials.handle_read(Piece(0), &read[10_000..]);
+        assert_eq!(partials.is_spoilt(Piece(0)), spoil.is_some(), "{spoil:?}");
+    }
 }
 
 #[test]

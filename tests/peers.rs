@@ -1,0 +1,91 @@
+//! A peer of our own making against a daemon: what goes over the wire, message by message.
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests fail where they stand")]
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+mod common;
+
+use common::{Daemon, make, noise};
+
+const PIECE_LEN: u32 = 32 * 1024;
+const BLOCK_LEN: u32 = 16 * 1024;
+const LEN: usize = 100 * PIECE_LEN as usize;
+
+/// A connection after both handshakes, with the fast extension agreed on.
+struct Wire(TcpStream);
+
+impl Wire {
+    fn connect(daemon: &Daemon, hash: &str) -> Self {
+        let mut stream = TcpStream::connect(daemon.listen).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let hash: Vec<u8> = (0..20).map(|at| u8::from_str_radix(&hash[2 * at..2 * at + 2], 16).unwrap()).collect();
+        let reserved = [0, 0, 0, 0, 0, 0, 0, 4];
+        stream
+            .write_all(&[&b"\x13BitTorrent protocol"[..], &reserved, &hash, b"-XX0001-abcdefghijkl"].concat())
+            .unwrap();
+        let mut theirs = [0; 68];
+        stream.read_exact(&mut theirs).unwrap();
+        assert_eq!(theirs[28..48], hash);
+        Self(stream)
+    }
+
+    fn say(&mut self, id: u8, payload: &[u8]) {
+        let len = u32::try_from(payload.len() + 1).unwrap();
+        self.0.write_all(&[&len.to_be_bytes()[..], &[id], payload].concat()).unwrap();
+    }
+
+    fn request(&mut self, piece: u32, offset: u32) {
+        let numbers = [piece, offset, BLOCK_LEN].map(u32::to_be_bytes);
+        self.say(6, &numbers.concat());
+    }
+
+    /// The next message that is no keep-alive.
+    fn hear(&mut self) -> (u8, Vec<u8>) {
+        loop {
+            let mut len = [0; 4];
+            self.0.read_exact(&mut len).unwrap();
+            let mut message = vec![0; u32::from_be_bytes(len) as usize];
+            self.0.read_exact(&mut message).unwrap();
+            if let Some((&id, payload)) = message.split_first() {
+                return (id, payload.to_vec());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_choked_newcomer_may_have_a_few_pieces_once() {
+    let temp = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(temp.path().join("d/downloads")).unwrap();
+    std::fs::write(temp.path().join("d/downloads/content"), noise(7, LEN)).unwrap();
+    let (st, _, hash) =
+        make(&temp.path().join("d/downloads/content"), temp.path(), &["--piece-length", &PIECE_LEN.to_string()]);
+    let daemon = Daemon::start(&temp.path().join("d"), "");
+    daemon.add(&st, "");
+    daemon.wait_state("seeding", 20);
+    let mut wire = Wire::connect(&daemon, &hash);
+    wire.say(15, &[]); // have none
+    let mut allowed = Vec::new();
+    while allowed.len() < 10 {
+        let (id, payload) = wire.hear();
+        if id == 17 {
+            allowed.push(u32::from_be_bytes(payload.try_into().unwrap()));
+        }
+    }
+    let content = noise(7, LEN);
+    for &piece in &allowed {
+        for offset in [0, BLOCK_LEN] {
+            wire.request(piece, offset);
+            let (id, payload) = wire.hear();
+            let start = (piece * PIECE_LEN + offset) as usize;
+            assert!(id == 7 && payload[8..] == content[start..start + BLOCK_LEN as usize], "message {id}");
+        }
+    }
+    wire.request(allowed[0], 0);
+    assert_eq!(wire.hear().0, 16, "rejected: it had them all, and is choked");
+    let other = (0..100).find(|piece| !allowed.contains(piece)).unwrap();
+    wire.request(other, 0);
+    assert_eq!(wire.hear().0, 16);
+}
