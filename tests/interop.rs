@@ -1,4 +1,4 @@
-//! Together with real clients, both ways, on loopback: transmission, aria2, libtorrent; and opentracker.
+//! Together with real clients, both ways, on loopback: transmission, aria2, libtorrent, rtorrent; and opentracker.
 //!
 //! The daemon has the `.st`, the others the `.torrent` that it converts to. A client that is not installed is left out, and the
 //! test says so. The daemon dials the others, for some of them take no loopback address from anybody else.
@@ -17,6 +17,7 @@ enum Client {
     Transmission,
     Aria2,
     Libtorrent,
+    Rtorrent,
 }
 
 const LIBTORRENT: &str = "
@@ -26,7 +27,7 @@ s = lt.session({'listen_interfaces': '127.0.0.1:' + port, 'enable_dht': False, '
     'enable_natpmp': False, 'enable_outgoing_utp': False, 'enable_incoming_utp': False, 'allow_multiple_connections_per_ip': True})
 p = lt.add_torrent_params(); p.ti = lt.torrent_info(torrent); p.save_path = save
 h = s.add_torrent(p); h.resume()
-time.sleep(120)
+time.sleep(240)
 ";
 
 impl Client {
@@ -34,6 +35,7 @@ impl Client {
         let (program, argument) = match self {
             Self::Transmission => ("transmission-daemon", "--version"),
             Self::Aria2 => ("aria2c", "--version"),
+            Self::Rtorrent => ("rtorrent", "-h"),
             Self::Libtorrent => {
                 return python(&["-c", "import libtorrent"]).is_ok_and(|mut child| child.wait().unwrap().success());
             }
@@ -74,6 +76,20 @@ impl Client {
                 command.arg(format!("--listen-port={port}")).arg(format!("--dir={dir_text}")).arg(torrent);
                 command
             }
+            Self::Rtorrent => {
+                std::fs::create_dir_all(home.join("session")).unwrap();
+                let (home, torrent) = (home.display(), torrent.display());
+                let config = format!(
+                    "directory.default.set = {dir_text}\nsession.path.set = {home}/session\nsystem.daemon.set = true\n\
+                     network.port_range.set = {port}-{port}\nnetwork.port_random.set = no\ndht.mode.set = disable\n\
+                     protocol.pex.set = no\ntrackers.use_udp.set = no\n\
+                     schedule2 = load, 0, 0, \"load.start={torrent}\"\n"
+                );
+                std::fs::write(format!("{home}/rc"), config).unwrap();
+                let mut command = Command::new("rtorrent");
+                command.args(["-n", "-o"]).arg(format!("import={home}/rc"));
+                command
+            }
             Self::Libtorrent => {
                 let mut command = Command::new("python3");
                 command.args(["-c", LIBTORRENT]).arg(torrent).args([dir_text, &port]);
@@ -95,24 +111,36 @@ fn python(args: &[&str]) -> std::io::Result<Child> {
     Command::new("python3").args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
 }
 
-/// A directory of content: files of odd lengths, an empty one, one below another directory.
-fn lay(dir: &Path) -> PathBuf {
-    let root = dir.join("set");
-    std::fs::create_dir_all(root.join("deep/er")).unwrap();
-    for (name, len) in [("a.bin", 12_345_677), ("empty", 0), ("deep/er/b.bin", 8_765_431), ("deep/c", 5)] {
-        std::fs::write(root.join(name), noise(len as u64, len)).unwrap();
-    }
-    root
+/// Content: paths and lengths; in a directory if there is more than one file.
+type Files = Vec<(&'static str, usize)>;
+
+/// Files of odd lengths, an empty one, one below another directory. `SWARMTORRENT_INTEROP_MIB` makes the first one longer.
+fn set() -> Files {
+    let mib: usize = std::env::var("SWARMTORRENT_INTEROP_MIB").map_or(11, |text| text.parse().unwrap());
+    vec![("set/a.bin", (mib << 20) + 812_345), ("set/empty", 0), ("set/deep/er/b.bin", 8_765_431), ("set/deep/c", 5)]
 }
 
-fn is_laid(dir: &Path) -> bool {
-    [("a.bin", 12_345_677), ("empty", 0), ("deep/er/b.bin", 8_765_431), ("deep/c", 5)].iter().all(|&(name, len)| {
-        std::fs::read(dir.join("set").join(name)).is_ok_and(|bytes| bytes == noise(len as u64, len))
-    })
+/// Writes the content below `dir`; the path to make a torrent of.
+fn lay(dir: &Path, files: &Files) -> PathBuf {
+    for &(name, len) in files {
+        std::fs::create_dir_all(dir.join(name).parent().unwrap()).unwrap();
+        std::fs::write(dir.join(name), noise(len as u64, len)).unwrap();
+    }
+    dir.join(files[0].0.split('/').next().unwrap())
+}
+
+/// True once all of it is there, byte for byte. The lengths are looked at first.
+fn is_laid(dir: &Path, files: &Files) -> bool {
+    let is_long = |&(name, len): &(&str, usize)| {
+        std::fs::metadata(dir.join(name)).is_ok_and(|metadata| metadata.len() == len as u64)
+    };
+    let is_right =
+        |&(name, len): &(&str, usize)| std::fs::read(dir.join(name)).is_ok_and(|bytes| bytes == noise(len as u64, len));
+    files.iter().all(is_long) && files.iter().rev().all(is_right)
 }
 
 /// The daemon gets from the client, then another daemon gives to another one of the kind.
-fn both_ways(client: Client) {
+fn both_ways(client: Client, files: &Files) {
     if !client.is_here() {
         eprintln!("left out: {client:?} is not installed");
         return;
@@ -120,29 +148,32 @@ fn both_ways(client: Client) {
     let temp = tempfile::tempdir().unwrap();
     let (theirs, given) = (temp.path().join("theirs"), temp.path().join("given"));
     std::fs::create_dir_all(&given).unwrap();
-    let (st, torrent, _) = make(&lay(&theirs), temp.path(), &["--piece-length", "131072"]);
+    // Without DHT rtorrent refuses a torrent that has no tracker; nobody listens at this one.
+    let tracker = format!("http://127.0.0.1:{}/announce", free_port());
+    let (st, torrent, _) =
+        make(&lay(&theirs, files), temp.path(), &["--piece-length", "131072", "--tracker", &tracker]);
 
     let port = free_port();
     let seeding = client.start(&torrent, &theirs, port);
     let ours = Daemon::start(&temp.path().join("ours"), "");
     ours.add(&st, "");
-    wait("the client gives us everything", 60, || {
+    wait("the client gives us everything", 120, || {
         ours.ask(&format!("connect all 127.0.0.1:{port}"));
         ours.torrent()["state"] == "seeding"
     });
-    assert!(is_laid(&temp.path().join("ours/downloads")), "from {client:?}");
+    assert!(is_laid(&temp.path().join("ours/downloads"), files), "from {client:?}");
     assert_eq!(ours.torrent()["downloaded"], ours.torrent()["size"], "nothing came twice from {client:?}");
     drop(seeding);
 
     let port = free_port();
     let leeching = client.start(&torrent, &given, port);
-    wait("the client gets everything from us", 90, || {
+    wait("the client gets everything from us", 120, || {
         ours.ask(&format!("connect all 127.0.0.1:{port}"));
         if client == Client::Transmission {
             // It makes no file of no bytes.
             let _ = std::fs::write(given.join("set/empty"), "");
         }
-        is_laid(&given)
+        is_laid(&given, files)
     });
     drop(leeching);
     assert_eq!(ours.terminate(), 0);
@@ -150,17 +181,27 @@ fn both_ways(client: Client) {
 
 #[test]
 fn transmission_gives_and_gets() {
-    both_ways(Client::Transmission);
+    both_ways(Client::Transmission, &set());
 }
 
 #[test]
 fn aria2_gives_and_gets() {
-    both_ways(Client::Aria2);
+    both_ways(Client::Aria2, &set());
 }
 
 #[test]
 fn libtorrent_gives_and_gets() {
-    both_ways(Client::Libtorrent);
+    both_ways(Client::Libtorrent, &set());
+}
+
+#[test]
+fn rtorrent_gives_and_gets() {
+    both_ways(Client::Rtorrent, &set());
+}
+
+#[test]
+fn libtorrent_gives_and_gets_a_single_file() {
+    both_ways(Client::Libtorrent, &vec![("one.bin", 20 * 1024 * 1024 + 1)]);
 }
 
 /// Two daemons find one another by opentracker, over HTTP or UDP.
@@ -175,7 +216,7 @@ fn by_opentracker(scheme: &str) {
     let url =
         if scheme == "udp" { format!("udp://127.0.0.1:{port}") } else { format!("http://127.0.0.1:{port}/announce") };
     let home = temp.path().join("seeder");
-    let (st, _, hash) = make(&lay(&home.join("downloads")), temp.path(), &["--tracker", &url]);
+    let (st, _, hash) = make(&lay(&home.join("downloads"), &set()), temp.path(), &["--tracker", &url]);
     let (list, config) = (temp.path().join("list"), temp.path().join("opentracker.conf"));
     std::fs::write(&list, format!("{hash}\n")).unwrap();
     std::fs::write(&config, format!("listen.tcp_udp 127.0.0.1:{port}\naccess.whitelist {}\n", list.display())).unwrap();
@@ -188,7 +229,7 @@ fn by_opentracker(scheme: &str) {
     let leecher = Daemon::start(&temp.path().join("leecher"), "");
     leecher.add(&st, "");
     leecher.wait_state("seeding", 40);
-    assert!(is_laid(&temp.path().join("leecher/downloads")));
+    assert!(is_laid(&temp.path().join("leecher/downloads"), &set()));
     assert_eq!(leecher.terminate(), 0);
 }
 
