@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::Piece;
+use crate::base::hash::{PieceHash, PieceHasher};
 use crate::base::storage::{Content, Storage};
 use crate::cli::output::shown;
 use crate::cli::progress::{reading, say};
@@ -35,23 +36,27 @@ pub fn run(args: &Args) -> Result<(), String> {
     let files = std::sync::Arc::clone(&meta.files);
     let store = storage.open(Content { dir: place(&meta, &args.dir), wanted: vec![true; files.len()], files });
     let geometry = meta.geometry;
+    // Of a compatible `.st` both: a peer of another client is told by the one, we by the other.
+    let wire_pieces = meta.wire_pieces();
     let mut good = Bitfield::new(geometry.pieces());
     let mut buf = vec![0; usize::try_from(SLICE_LEN).expect("a slice")];
     let bar = reading(geometry.total_len());
     for index in 0..geometry.pieces() {
         let piece = Piece(index);
-        let expected = meta.pieces.get(piece.index()).expect("every piece has a hash");
-        let (span, mut hasher, mut done) = (geometry.span_of(piece), expected.hasher(), 0);
+        let expected: Vec<PieceHash> =
+            std::iter::once(&meta.pieces).chain(&wire_pieces).filter_map(|hashes| hashes.get(piece.index())).collect();
+        let mut hashers: Vec<PieceHasher> = expected.iter().map(PieceHash::hasher).collect();
+        let (span, mut done) = (geometry.span_of(piece), 0);
         while done < span.len {
             let len = SLICE_LEN.min(span.len - done);
             let slice = &mut buf[..usize::try_from(len).expect("a slice")];
             if storage.read(store, span.offset + done, slice).is_err() {
                 break; // told below, by file
             }
-            hasher.update(slice);
+            hashers.iter_mut().for_each(|hasher| hasher.update(slice));
             done += len;
         }
-        if done == span.len && hasher.finish() == expected {
+        if done == span.len && hashers.into_iter().map(PieceHasher::finish).eq(expected) {
             good.set(index);
         }
         bar.inc(span.len);
@@ -101,6 +106,21 @@ fn place(meta: &Metainfo, given: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_compatible_file_is_checked_by_both_of_its_hashes() {
+        let dir = tempfile::tempdir().unwrap();
+        let content = dir.path().join("x");
+        std::fs::write(&content, b"abc").unwrap();
+        let mut bytes = crate::cli::create::in_memory(&content, &[]).unwrap();
+        let args = Args { file: dir.path().join("x.st"), dir: dir.path().to_owned() };
+        std::fs::write(&args.file, &bytes).unwrap();
+        assert_eq!(run(&args), Ok(()));
+        let at = bytes.windows(11).position(|window| window == b"6:pieces20:").unwrap() + 11;
+        bytes[at] ^= 1;
+        std::fs::write(&args.file, &bytes).unwrap();
+        assert!(run(&args).unwrap_err().contains("1 of 1 pieces"));
+    }
 
     #[test]
     fn the_content_may_be_named_itself_or_by_its_directory() {

@@ -71,7 +71,7 @@ fn piece_length(text: &str) -> Result<u32, &'static str> {
     len.ok_or("it must be a power of two from 16384 to 67108864, such as 262144")
 }
 
-fn tracker(url: &str) -> Result<String, String> {
+pub(crate) fn tracker(url: &str) -> Result<String, String> {
     TrackerUrl::parse(url).map(|_| url.to_owned()).map_err(|error| error.to_string())
 }
 

@@ -10,11 +10,9 @@ use std::path::{Path, PathBuf};
 use crate::base::config::Config;
 use crate::cli::node::{Node, Wake};
 use crate::cli::progress::{Progress, shown_name};
+use crate::codec::metainfo::FILE_LEN_MAX;
 use crate::torrent::command::{AddOptions, Source};
 use crate::torrent::snapshot::{State, Summary};
-
-/// A longer metainfo file is refused before it is read.
-const METAINFO_MAX_BYTES: u64 = 10_000_000;
 
 /// Downloads a torrent and exits 0 when every byte is verified.
 #[derive(Debug, Clone, clap::Args)]
@@ -101,10 +99,10 @@ fn read_source(source: &str) -> Result<Source, String> {
     }
     let mut bytes = Vec::new();
     File::open(path)
-        .and_then(|file| file.take(METAINFO_MAX_BYTES + 1).read_to_end(&mut bytes))
+        .and_then(|file| file.take(FILE_LEN_MAX as u64 + 1).read_to_end(&mut bytes))
         .map_err(|error| format!("{source}: {error}; give a .st or .torrent file, a magnet link or an info-hash"))?;
-    if bytes.len() as u64 > METAINFO_MAX_BYTES {
-        return Err(format!("{source}: over {METAINFO_MAX_BYTES} bytes, which no .st or .torrent file has"));
+    if bytes.len() > FILE_LEN_MAX {
+        return Err(format!("{source}: over {} MiB, which no .st or .torrent file has", FILE_LEN_MAX >> 20));
     }
     Ok(Source::Metainfo(bytes))
 }
@@ -147,7 +145,7 @@ mod tests {
         let path = dir.path().join("x.torrent");
         std::fs::write(&path, b"d4:infodee").unwrap();
         assert_eq!(read_source(path.to_str().unwrap()), Ok(Source::Metainfo(b"d4:infodee".to_vec())));
-        File::create(&path).unwrap().set_len(METAINFO_MAX_BYTES + 1).unwrap();
+        File::create(&path).unwrap().set_len(FILE_LEN_MAX as u64 + 1).unwrap();
         assert!(read_source(path.to_str().unwrap()).is_err());
     }
 

@@ -18,7 +18,7 @@ pub struct Args {
     /// The file or directory to seed.
     path: PathBuf,
     /// A tracker to announce to; may be given many times.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = create::tracker)]
     tracker: Vec<String>,
     /// The port to listen at, TCP and UDP; 0 is any free one.
     #[arg(long, value_name = "N", default_value_t = 0)]

@@ -169,6 +169,16 @@ impl Metainfo {
         Ok(meta)
     }
 
+    /// The SHA-1 hashes by which other clients know the pieces of a compatible `.st`; none for anything else.
+    #[must_use]
+    pub fn wire_pieces(&self) -> Option<PieceHashes> {
+        if self.st_id.is_none() || self.is_pure {
+            return None;
+        }
+        let info = bencode::parse(&self.info).ok()?;
+        Some(PieceHashes::Sha1(info.as_dict()?.bytes(b"pieces")?.into()))
+    }
+
     fn from_value(value: &Value<'_>) -> Result<Self, MetainfoError> {
         let raw = value.raw;
         if raw.len() > INFO_LEN_MAX {
