@@ -94,7 +94,7 @@ impl fmt::Display for BencodeError {
 /// # Errors
 /// See [`Problem`].
 pub fn parse(input: &[u8]) -> Result<Value<'_>, BencodeError> {
-    whole(input, false)
+    parse_noting(input).map(|(value, _)| value)
 }
 
 /// Reads a whole document in canonical form.
@@ -102,7 +102,10 @@ pub fn parse(input: &[u8]) -> Result<Value<'_>, BencodeError> {
 /// # Errors
 /// See [`Problem`].
 pub fn parse_canonical(input: &[u8]) -> Result<Value<'_>, BencodeError> {
-    whole(input, true)
+    match parse_noting(input)? {
+        (value, None) => Ok(value),
+        (_, Some(error)) => Err(error),
+    }
 }
 
 /// Reads one value from the front; the rest follows it.
@@ -110,7 +113,7 @@ pub fn parse_canonical(input: &[u8]) -> Result<Value<'_>, BencodeError> {
 /// # Errors
 /// See [`Problem`]; never `Trailing`.
 pub fn parse_front(input: &[u8]) -> Result<(Value<'_>, &[u8]), BencodeError> {
-    let mut reader = Reader { start: input.as_ptr() as usize, values: 0, canonical: false, problem: None };
+    let mut reader = Reader { start: input.as_ptr() as usize, values: 0, unsorted: None, problem: None };
     match reader.value(input, 0) {
         Ok((rest, value)) => Ok((value, rest)),
         Err(nom::Err::Error(error) | nom::Err::Failure(error)) => Err(reader.error(error.input)),
@@ -118,10 +121,17 @@ pub fn parse_front(input: &[u8]) -> Result<(Value<'_>, &[u8]), BencodeError> {
     }
 }
 
-fn whole(input: &[u8], canonical: bool) -> Result<Value<'_>, BencodeError> {
-    let mut reader = Reader { start: input.as_ptr() as usize, values: 0, canonical, problem: None };
+/// Reads a whole document; keys may be in any order. With it, where it is not in canonical form.
+///
+/// # Errors
+/// See [`Problem`].
+pub fn parse_noting(input: &[u8]) -> Result<(Value<'_>, Option<BencodeError>), BencodeError> {
+    let mut reader = Reader { start: input.as_ptr() as usize, values: 0, unsorted: None, problem: None };
     match reader.value(input, 0) {
-        Ok((&[], value)) => Ok(value),
+        Ok((&[], value)) => {
+            let unsorted = reader.unsorted.map(|offset| BencodeError { offset, problem: Problem::UnsortedKey });
+            Ok((value, unsorted))
+        }
         Ok((rest, _)) => Err(BencodeError { offset: input.len() - rest.len(), problem: Problem::Trailing }),
         Err(nom::Err::Error(error) | nom::Err::Failure(error)) => Err(reader.error(error.input)),
         Err(nom::Err::Incomplete(_)) => Err(reader.error(&input[input.len()..])),
@@ -134,7 +144,8 @@ type Parsed<'a, T> = IResult<&'a [u8], T, NomError<&'a [u8]>>;
 struct Reader {
     start: usize,
     values: usize,
-    canonical: bool,
+    /// Where the first key stands that is out of order.
+    unsorted: Option<usize>,
     /// What went wrong, where it was not simply malformed.
     problem: Option<Problem>,
 }
@@ -189,9 +200,7 @@ impl Reader {
                 if *last == key {
                     return self.fail(input, Problem::DuplicateKey);
                 }
-                if self.canonical {
-                    return self.fail(input, Problem::UnsortedKey);
-                }
+                self.unsorted.get_or_insert((input.as_ptr() as usize).saturating_sub(self.start));
                 sorted = false;
             }
             let (rest, value) = self.value(rest, depth + 1)?;

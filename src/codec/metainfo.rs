@@ -146,13 +146,11 @@ impl Metainfo {
         if bytes.len() > FILE_LEN_MAX {
             return Err(MetainfoError::TooLong(FILE_LEN_MAX));
         }
-        let document = bencode::parse(bytes).map_err(MetainfoError::Bencode)?;
+        let (document, unsorted) = bencode::parse_noting(bytes).map_err(MetainfoError::Bencode)?;
         let outer = document.as_dict().ok_or(key("info", "in a dictionary"))?;
         let info = outer.get(b"info").ok_or(key("info", "there"))?;
         let mut meta = Self::from_value(info)?;
-        if meta.st_id.is_some() {
-            bencode::parse_canonical(bytes).map_err(MetainfoError::Bencode)?;
-        }
+        meta.require_order(unsorted)?;
         meta.read_outer(outer)?;
         Ok(meta)
     }
@@ -162,11 +160,15 @@ impl Metainfo {
     /// # Errors
     /// As [`Metainfo::parse`].
     pub fn from_info(bytes: &[u8]) -> Result<Self, MetainfoError> {
-        let meta = Self::from_value(&bencode::parse(bytes).map_err(MetainfoError::Bencode)?)?;
-        if meta.st_id.is_some() {
-            bencode::parse_canonical(bytes).map_err(MetainfoError::Bencode)?;
-        }
+        let (info, unsorted) = bencode::parse_noting(bytes).map_err(MetainfoError::Bencode)?;
+        let meta = Self::from_value(&info)?;
+        meta.require_order(unsorted)?;
         Ok(meta)
+    }
+
+    /// Keys out of order are forgiven to a `.torrent`, not to a `.st`.
+    fn require_order(&self, unsorted: Option<BencodeError>) -> Result<(), MetainfoError> {
+        unsorted.filter(|_| self.st_id.is_some()).map_or(Ok(()), |error| Err(MetainfoError::Bencode(error)))
     }
 
     /// The SHA-1 hashes by which other clients know the pieces of a compatible `.st`; none for anything else.

@@ -30,8 +30,8 @@ use crate::storage::FileStorage;
 use crate::storage::state::{StateDir, StateError};
 use crate::torrent::command::{Command, RefusalKind};
 
-/// How long trackers and the disk may take when we end.
-const GOODBYE_MAX: Duration = Duration::from_secs(5);
+/// How long we may take to end; less than the service manager waits. The engine ends sooner.
+const END_MAX: Duration = Duration::from_secs(28);
 /// How soon a slow reader of the log is tried again.
 const LOG_RETRY: Duration = Duration::from_millis(100);
 /// Files of watch directories taken in a round; the rest waits for the next.
@@ -182,7 +182,7 @@ impl Daemon {
                 return Ok(());
             }
             if now >= self.end_at {
-                log::warn!("ended after {GOODBYE_MAX:?} without an answer from every tracker");
+                log::error!("ended before the disk had taken everything; some of it is hashed again at the next start");
                 return Ok(());
             }
             for event in &outside {
@@ -233,7 +233,7 @@ impl Daemon {
         if self.end_at.is_never() {
             log::info!("ending: saving, and saying goodbye to trackers");
             self.notifier.stopping();
-            self.end_at = now + GOODBYE_MAX;
+            self.end_at = now + END_MAX;
             if let Err(refusal) = self.engine.handle_command(now, Command::Shutdown) {
                 log::error!("the end is refused: {}", refusal.message);
             }

@@ -11,6 +11,9 @@ use crate::engine::{Effect, Engine, Timer};
 use crate::torrent::command::{Answer, Reply};
 use crate::torrent::torrent::{Ask, Torrent};
 
+/// Files that are looked at in one slice before a record is saved.
+const STAMPS_MAX: usize = 256;
+
 /// What a job was for.
 #[derive(Debug, Clone)]
 pub(super) enum Purpose {
@@ -184,14 +187,28 @@ impl<S: Storage> Engine<S> {
             }
             Ask::Sync => self.start_job(Job::Sync { store }, Purpose::Sync(id)),
             Ask::Save => {
-                for file in torrent.doubtful_files() {
-                    torrent.note_stamp(file, self.storage.stamp(store, file));
+                if !self.save_record(id) {
+                    self.stamping.push_back(id);
                 }
-                let name = record_name(torrent.info_hash());
-                let bytes = torrent.record();
-                self.start_job(Job::Save { name, bytes }, Purpose::Record(id));
             }
         }
+    }
+
+    /// Takes stamps of some files that need one; saves the record once all have theirs. False if some have not.
+    pub(super) fn save_record(&mut self, id: TorrentId) -> bool {
+        let Some(torrent) = self.torrents.get_mut(id) else { return true };
+        let store = torrent.store().expect("a torrent in the table is opened");
+        let files = torrent.doubtful_files(STAMPS_MAX + 1);
+        for &file in files.iter().take(STAMPS_MAX) {
+            torrent.note_stamp(file, self.storage.stamp(store, file));
+        }
+        let is_whole = files.len() <= STAMPS_MAX;
+        if is_whole {
+            let name = record_name(torrent.info_hash());
+            let bytes = torrent.record();
+            self.start_job(Job::Save { name, bytes }, Purpose::Record(id));
+        }
+        is_whole
     }
 }
 

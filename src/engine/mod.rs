@@ -41,7 +41,7 @@ use self::stats::Stats;
 
 pub use self::commands::TORRENTS_MAX;
 
-/// How long a shutdown waits for trackers and the disk.
+/// How long a shutdown waits for trackers.
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
 
 /// Timers of one round; what is due beyond comes in the next.
@@ -128,6 +128,8 @@ pub struct Engine<S: Storage> {
     dialling: VecDeque<TorrentId>,
     /// Torrents that have something to hash, each once.
     hashing: VecDeque<TorrentId>,
+    /// Torrents whose files are looked at before their records are saved.
+    stamping: VecDeque<TorrentId>,
     /// Somebody's turn may have come or gone.
     turns_changed: bool,
     jobs: BTreeMap<JobId, Purpose>,
@@ -142,6 +144,8 @@ pub struct Engine<S: Storage> {
     /// Lent to one turn at a time.
     receive: Box<[u8]>,
     exiting: bool,
+    /// Trackers had their time to answer our goodbye.
+    hurries: bool,
     exited: bool,
 }
 
@@ -168,6 +172,7 @@ impl<S: Storage> Engine<S> {
             touched: Vec::new(),
             dialling: VecDeque::new(),
             hashing: VecDeque::new(),
+            stamping: VecDeque::new(),
             turns_changed: false,
             jobs: BTreeMap::new(),
             next_job: 0,
@@ -177,6 +182,7 @@ impl<S: Storage> Engine<S> {
             stats: Stats::default(),
             receive: vec![0; RECEIVE_LEN].into(),
             exiting: false,
+            hurries: false,
             exited: false,
         }
     }
@@ -208,7 +214,13 @@ impl<S: Storage> Engine<S> {
                 Timer::Down => self.wake_limited(now, Timer::Down),
                 Timer::Up => self.wake_limited(now, Timer::Up),
                 Timer::Exchanges => self.exchanges.handle_timeout(now),
-                Timer::Shutdown => self.exit(),
+                Timer::Shutdown => {
+                    // Whoever waits for a tracker waits no longer; for the disk it does.
+                    self.hurries = true;
+                    if !self.exchanges.is_idle() {
+                        log::warn!("not every tracker has answered our goodbye");
+                    }
+                }
             }
             self.settle(now);
         }
@@ -252,7 +264,8 @@ impl<S: Storage> Engine<S> {
         (self.unix_nanos + now.as_nanos()) / 1_000_000_000
     }
 
-    /// Says goodbye to trackers and saves everything; [`Effect::Exit`] follows, in [`SHUTDOWN_MAX`] at the latest.
+    /// Says goodbye to trackers and saves everything; [`Effect::Exit`] follows: trackers have [`SHUTDOWN_MAX`] to
+    /// answer, the disk as long as it takes.
     fn shut_down(&mut self, now: Time) {
         if self.exiting {
             return;
@@ -269,7 +282,8 @@ impl<S: Storage> Engine<S> {
 
     /// Nothing that a shutdown waits for is under way.
     fn is_quiet(&self) -> bool {
-        self.jobs.is_empty() && self.exchanges.is_idle() && self.torrents.values().all(Torrent::is_saved)
+        let is_saved = self.jobs.is_empty() && self.torrents.values().all(Torrent::is_saved);
+        is_saved && (self.hurries || self.exchanges.is_idle())
     }
 
     fn exit(&mut self) {

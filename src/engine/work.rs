@@ -1,20 +1,27 @@
-//! Background work: content is hashed in slices, a torrent after the other, so that nobody waits for a long piece.
+//! Background work: content is hashed and files are looked at in slices, a torrent after the other, so that nobody waits for a
+//! long one.
 
 use crate::base::storage::Storage;
 use crate::base::time::Time;
 use crate::engine::Engine;
 
 impl<S: Storage> Engine<S> {
-    /// One slice of background work (at most 256 KiB of hashing); true while more waits.
+    /// One slice of background work (at most 256 KiB of hashing, and a look at 256 files); true while more waits.
     pub fn work(&mut self, now: Time) -> bool {
-        let Some(id) = self.hashing.pop_front() else { return false };
-        let Some(torrent) = self.torrents.get_mut(id) else { return !self.hashing.is_empty() };
-        let more = torrent.work(now, &mut self.storage, &mut self.receive);
-        if more {
-            self.hashing.push_back(id);
+        if let Some(id) = self.stamping.pop_front()
+            && !self.save_record(id)
+        {
+            self.stamping.push_back(id);
         }
-        self.touched.push(id);
-        self.settle(now);
-        !self.hashing.is_empty()
+        if let Some(id) = self.hashing.pop_front()
+            && let Some(torrent) = self.torrents.get_mut(id)
+        {
+            if torrent.work(now, &mut self.storage, &mut self.receive) {
+                self.hashing.push_back(id);
+            }
+            self.touched.push(id);
+            self.settle(now);
+        }
+        !self.hashing.is_empty() || !self.stamping.is_empty()
     }
 }

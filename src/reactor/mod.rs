@@ -48,6 +48,8 @@ const ACCEPTS_MAX: usize = 16;
 const DATAGRAMS_MAX: usize = 128;
 /// How long background work may keep the loop from asking the kernel, while nobody is ready.
 const WORK_MAX: Duration = Duration::from_millis(2);
+/// And while somebody is: enough that a long job ends some day, too little to be felt.
+const WORK_SHARE: Duration = Duration::from_micros(500);
 /// No wait is longer, so that no arithmetic of the kernel's is ever near its end.
 const WAIT_MAX: Duration = Duration::from_secs(3600);
 /// Rounds in a row that neither waited nor did anything but call a timer; beyond it each round waits for [`IDLE_WAIT`].
@@ -441,7 +443,7 @@ impl Reactor {
         happened
     }
 
-    /// Background work: a slice, and more of it while nobody is ready. True if there was any.
+    /// Background work: a slice, and more of it, above all while nobody is ready. True if there was any.
     fn work(&mut self, engine: &mut Engine<FileStorage>) -> bool {
         let begin = self.clock.now();
         let mut worked = self.work_waits;
@@ -454,7 +456,8 @@ impl Reactor {
             }
             self.work_waits = hashing || jobs == Work::More;
             worked |= self.work_waits;
-            if !self.work_waits || !self.ready.is_empty() || self.clock.now().since(begin) >= WORK_MAX {
+            let most = if self.ready.is_empty() { WORK_MAX } else { WORK_SHARE };
+            if !self.work_waits || self.clock.now().since(begin) >= most {
                 return worked;
             }
         }

@@ -46,14 +46,14 @@ impl Torrent {
         self.disk.doubtful.extend(self.meta.files.parts(span).map(|(file, _, _)| file));
     }
 
-    /// The files whose stamps must be taken anew before [`Torrent::record`].
-    #[must_use]
-    pub fn doubtful_files(&self) -> Vec<usize> {
+    /// Up to `most` of the files whose stamps must be taken anew before [`Torrent::record`].
+    pub fn doubtful_files(&mut self, most: usize) -> Vec<usize> {
         if self.disk.stamps.is_empty() {
-            (0..self.file_count()).collect()
-        } else {
-            self.disk.doubtful.iter().copied().collect()
+            let count = self.file_count();
+            self.disk.stamps.resize(count, Stamp::default());
+            self.disk.doubtful.extend(0..count);
         }
+        self.disk.doubtful.iter().copied().take(most).collect()
     }
 
     /// A file looks like this; no file like nothing.

@@ -177,7 +177,7 @@ fn a_flood_of_requests_is_bounded() {
     b.unchoke();
     output(&mut b);
     let mut input = Vec::new();
-    for index in 0..2000 {
+    for index in 0..2 * u32::try_from(UPLOADS_MAX).unwrap() {
         Message::Request(Block { piece: Piece(0), offset: index, len: 1 }).write(&mut input);
     }
     let mut input = input.as_slice();

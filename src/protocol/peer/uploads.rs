@@ -8,8 +8,9 @@ use std::net::Ipv4Addr;
 use crate::base::geometry::{Block, Piece};
 use crate::base::hash::{InfoHash, Sha1Hash};
 
-/// Blocks that a peer may have asked us and not got. One more is refused; we say so as `reqq` (BEP 10).
-pub const UPLOADS_MAX: usize = 512;
+/// Blocks that a peer may have asked us and not got. One more is refused; we say so as `reqq` (BEP 10). Transmission asks once
+/// a second, so 512 of them would be 8 MiB/s and no more.
+pub const UPLOADS_MAX: usize = 2048;
 /// Pieces of an allowed-fast set, in either direction. Those beyond are neither announced nor heeded.
 pub const ALLOWED_FAST_MAX: usize = 16;
 /// How many pieces of the set we allow (BEP 6 has 10).
