@@ -7,7 +7,8 @@ use std::time::Duration;
 
 mod common;
 
-use common::{Daemon, make, noise};
+use common::{Daemon, make, noise, wait};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 const PIECE_LEN: u32 = 32 * 1024;
 const BLOCK_LEN: u32 = 16 * 1024;
@@ -53,6 +54,36 @@ impl Wire {
             }
         }
     }
+}
+
+/// CPU time of another process, seconds.
+fn cpu_secs(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    fields[11..13].iter().map(|ticks| ticks.parse::<f64>().unwrap()).sum::<f64>() / 100.0
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the daemon is watched while nothing happens")]
+fn without_descriptors_it_waits_and_goes_on_when_there_are_some() {
+    let temp = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(temp.path(), "");
+    let open = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count() as u64;
+    let limit = Rlimit { current: Some(open + 3), maximum: Some(open + 3) };
+    let pid = Pid::from_raw(i32::try_from(daemon.pid()).unwrap());
+    prlimit(pid, Resource::Nofile, limit).unwrap();
+    let strangers: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(daemon.listen).unwrap()).collect();
+    let before = cpu_secs(daemon.pid());
+    std::thread::sleep(Duration::from_secs(3));
+    let spent = cpu_secs(daemon.pid()) - before;
+    assert!(spent < 0.3, "{spent} s of CPU in 3 s");
+    drop(strangers);
+    wait("it answers again", 10, || daemon.ask("version").last().is_some_and(|line| line.starts_with("OK")));
+    let mut stranger = TcpStream::connect(daemon.listen).unwrap();
+    stranger.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stranger.write_all(b"no handshake at all, but long enough to be judged as one, which takes 68 bytes").unwrap();
+    assert_eq!(stranger.read(&mut [0; 1]).map_err(|error| error.kind()).unwrap_or(0), 0, "it is accepted, and closed");
+    assert_eq!(daemon.terminate(), 0);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use mio::Interest;
 use mio::net::{UnixListener, UnixStream};
@@ -24,6 +25,8 @@ use crate::service::control::{Request, Session, Verdict};
 const CLIENTS_MAX: usize = 64;
 /// Connections accepted in a round; the rest waits in the kernel.
 const ACCEPTS_MAX: usize = 16;
+/// How soon accepting is tried again after it failed.
+const ACCEPT_RETRY: Duration = Duration::from_secs(1);
 /// Bytes read from a client in a round; the rest waits in the kernel.
 const READ_MAX: usize = 64 * 1024;
 /// Requests of a client carried out in a round; the rest waits for the next.
@@ -56,6 +59,8 @@ pub struct Clients {
     listener: UnixListener,
     id: OutsideId,
     may_accept: bool,
+    /// Accepting failed, for want of descriptors perhaps; then it is tried again, for the kernel will not say when.
+    accept_at: Time,
     clients: BTreeMap<OutsideId, Client>,
 }
 
@@ -84,7 +89,14 @@ impl Clients {
         }
         fs::set_permissions(path, fs::Permissions::from_mode(control.mode)).map_err(failed)?;
         let id = reactor.register(&mut listener, Interest::READABLE).map_err(failed)?;
-        Ok(Self { path: path.clone(), listener, id, may_accept: true, clients: BTreeMap::new() })
+        Ok(Self {
+            path: path.clone(),
+            listener,
+            id,
+            may_accept: true,
+            accept_at: Time::NEVER,
+            clients: BTreeMap::new(),
+        })
     }
 
     /// Something happened to a descriptor; anybody else's is none of ours.
@@ -148,10 +160,11 @@ impl Clients {
     /// When somebody has more to do though nothing happens.
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
-        self.clients.values().map(|client| client.session.poll_timeout()).min().unwrap_or(Time::NEVER)
+        self.clients.values().map(|client| client.session.poll_timeout()).fold(self.accept_at, Time::min)
     }
 
     fn accept(&mut self, now: Time, reactor: &mut Reactor) {
+        self.may_accept |= self.accept_at <= now;
         for _ in 0..ACCEPTS_MAX {
             if !self.may_accept {
                 return;
@@ -161,8 +174,13 @@ impl Clients {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => {
                     self.may_accept = false;
-                    if error.kind() != ErrorKind::WouldBlock {
-                        log::warn!("control socket: {error}");
+                    if error.kind() == ErrorKind::WouldBlock {
+                        self.accept_at = Time::NEVER;
+                    } else {
+                        if self.accept_at.is_never() {
+                            log::warn!("control socket: {error}; new clients wait");
+                        }
+                        self.accept_at = now + ACCEPT_RETRY;
                     }
                     return;
                 }
