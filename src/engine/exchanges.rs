@@ -15,7 +15,7 @@ use crate::base::time::Time;
 use crate::engine::pump::Ending;
 use crate::engine::{Effect, Engine, Progress, Transmit};
 use crate::protocol::dns::Resolver;
-use crate::protocol::tracker::{AskId, ExchangeId, Need, TrackerClient};
+use crate::protocol::tracker::{AskId, Event, ExchangeId, Need, TrackerClient};
 use crate::torrent::torrent::AnnounceRequest;
 
 /// Bytes that one turn of an exchange reads at a time.
@@ -35,7 +35,7 @@ pub(super) struct Exchanges {
 impl Exchanges {
     pub(super) fn new(config: &Config, mut rng: Rng) -> Self {
         Self {
-            trackers: TrackerClient::new(config.tracker_timeout, rng.fork("trackers")),
+            trackers: TrackerClient::new(config.tracker_timeout, &config.listen, rng.fork("trackers")),
             resolver: Resolver::new(&config.name_servers, &config.hosts, rng.fork("names")),
             asks: BTreeMap::new(),
             next_ask: 0,
@@ -113,20 +113,31 @@ impl<S: Storage> Engine<S> {
                 self.act_on_need(now, need);
             } else if let Some((name, found)) = self.exchanges.resolver.poll_event() {
                 self.exchanges.trackers.handle_resolved(now, &name, &found);
-            } else if let Some((id, outcome)) = self.exchanges.trackers.poll_event() {
-                let Some((torrent_id, tracker)) = self.exchanges.asks.remove(&id) else { continue };
-                match &outcome {
-                    Ok(_) => self.stats.announces_answered += 1,
-                    Err(_) => self.stats.announces_failed += 1,
-                }
-                if let Some(torrent) = self.torrents.get_mut(torrent_id) {
-                    torrent.handle_announced(now, tracker, outcome);
-                    self.touched.push(torrent_id);
-                }
+            } else if let Some(event) = self.exchanges.trackers.poll_event() {
+                self.tell_announced(now, event);
             } else {
                 return;
             }
         }
+    }
+
+    /// Tells a torrent what came of its announce.
+    fn tell_announced(&mut self, now: Time, event: Event) {
+        let (Event::Found(id, _) | Event::Announced(id, _)) = &event;
+        let Some(&(torrent_id, tracker)) = self.exchanges.asks.get(id) else { return };
+        if let Event::Announced(id, outcome) = &event {
+            self.exchanges.asks.remove(id);
+            match outcome {
+                Ok(_) => self.stats.announces_answered += 1,
+                Err(_) => self.stats.announces_failed += 1,
+            }
+        }
+        let Some(torrent) = self.torrents.get_mut(torrent_id) else { return };
+        match event {
+            Event::Found(_, peers) => torrent.handle_found(now, &peers),
+            Event::Announced(_, outcome) => torrent.handle_announced(now, tracker, outcome),
+        }
+        self.touched.push(torrent_id);
     }
 
     fn act_on_need(&mut self, now: Time, need: Need) {

@@ -1,7 +1,8 @@
 //! Asking trackers: announces under way, over UDP (BEP 15) and HTTP (BEP 3), for all torrents of the process.
 //!
-//! It opens nothing: it says which name it needs, which stream, which datagram should go. One announce is tried at each address
-//! of its tracker in turn, IPv4 first. Redirects are followed a few times, to http and https only, never from TLS to
+//! It opens nothing: it says which name it needs, which stream, which datagram should go. One announce is made over both address
+//! families, where the tracker and we have them (BEP 7): one exchange each, tried at each address in turn, and one outcome of
+//! both. Redirects are followed a few times, to http and https only, never from TLS to
 //! plain. A loopback or link-local address that a *redirect* leads to is refused: no stranger makes us talk to our own machine.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -22,7 +23,11 @@ use crate::protocol::dns::{DnsError, Found};
 use crate::protocol::http::{ExchangeError, HttpExchange};
 use crate::protocol::tls::{Tls, TlsError};
 
-/// Announces under way at once; more wait in the order they came.
+use self::families::{Families, Family, merge};
+
+mod families;
+
+/// Announces under way at once, each with an exchange a family; more wait in the order they came.
 pub const ACTIVE_MAX: usize = 64;
 /// Announces that wait; more fail as busy.
 pub const WAITING_MAX: usize = 100_000;
@@ -30,7 +35,7 @@ pub const WAITING_MAX: usize = 100_000;
 pub const REDIRECTS_MAX: u8 = 5;
 /// Bytes of an answer's body.
 pub const BODY_MAX: usize = 1 << 20;
-/// Addresses of one tracker that are tried.
+/// Addresses of one tracker and family that are tried.
 const ADDRESSES_MAX: usize = 4;
 /// A UDP connection id is good for so long (BEP 15).
 const CONNECTION_LIFE: Duration = Duration::from_secs(60);
@@ -110,15 +115,41 @@ pub enum Need {
 /// An announce's end.
 pub type Outcome = Result<AnnounceAnswer, TrackerError>;
 
+/// What the client has to tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Peers that one family brought while the other is still asked; they stand in the outcome, too.
+    Found(AskId, Vec<SocketAddr>),
+    /// An announce has ended.
+    Announced(AskId, Outcome),
+}
+
+/// One exchange of an ask: the only one, or that of IPv4; or that of IPv6 beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct LegId {
+    ask: AskId,
+    second: bool,
+}
+
 #[derive(Debug)]
-struct Ask {
+struct Leg {
     url: TrackerUrl,
     announce: Announce,
     tracker_id: Option<Vec<u8>>,
+    /// The family it is bound to, where it is one of two.
+    family: Option<Family>,
     /// Still to be tried.
     addresses: VecDeque<IpAddr>,
     redirects: u8,
     stage: Stage,
+}
+
+/// What two legs have in common.
+#[derive(Debug)]
+struct Pair {
+    host: String,
+    /// The one that has ended.
+    ended: Option<(Family, Outcome)>,
 }
 
 #[derive(Debug)]
@@ -153,25 +184,30 @@ struct Udp {
 /// The client. Every ask gets exactly one outcome.
 #[derive(Debug)]
 pub struct TrackerClient {
-    asks: BTreeMap<AskId, Ask>,
-    waiting: VecDeque<AskId>,
+    families: Families,
+    legs: BTreeMap<LegId, Leg>,
+    /// Asks of two legs.
+    pairs: BTreeMap<AskId, Pair>,
+    waiting: VecDeque<LegId>,
     active: usize,
-    exchanges: BTreeMap<ExchangeId, AskId>,
+    exchanges: BTreeMap<ExchangeId, LegId>,
     next_exchange: u64,
     connections: BTreeMap<SocketAddr, (u64, Time)>,
     trust: Option<Arc<ClientConfig>>,
     needs: VecDeque<Need>,
-    outcomes: VecDeque<(AskId, Outcome)>,
+    events: VecDeque<Event>,
     patience: Duration,
     rng: Rng,
 }
 
 impl TrackerClient {
-    /// A client that gives each address `patience` to answer.
+    /// A client that gives each address `patience` to answer, of a node that listens at `listen`.
     #[must_use]
-    pub fn new(patience: Duration, rng: Rng) -> Self {
+    pub fn new(patience: Duration, listen: &[SocketAddr], rng: Rng) -> Self {
         Self {
-            asks: BTreeMap::new(),
+            families: Families::new(listen),
+            legs: BTreeMap::new(),
+            pairs: BTreeMap::new(),
             waiting: VecDeque::new(),
             active: 0,
             exchanges: BTreeMap::new(),
@@ -179,7 +215,7 @@ impl TrackerClient {
             connections: BTreeMap::new(),
             trust: None,
             needs: VecDeque::new(),
-            outcomes: VecDeque::new(),
+            events: VecDeque::new(),
             patience,
             rng,
         }
@@ -189,13 +225,15 @@ impl TrackerClient {
     pub fn start(&mut self, now: Time, id: AskId, url: &str, announce: Announce, tracker_id: Option<Vec<u8>>) {
         let url = match TrackerUrl::parse(url) {
             Ok(url) => url,
-            Err(error) => return self.outcomes.push_back((id, Err(TrackerError::Url(error)))),
+            Err(error) => return self.events.push_back(Event::Announced(id, Err(TrackerError::Url(error)))),
         };
         if self.waiting.len() >= WAITING_MAX {
-            return self.outcomes.push_back((id, Err(TrackerError::Busy)));
+            return self.events.push_back(Event::Announced(id, Err(TrackerError::Busy)));
         }
-        let ask = Ask { url, announce, tracker_id, addresses: VecDeque::new(), redirects: 0, stage: Stage::Waiting };
-        self.asks.insert(id, ask);
+        let (addresses, stage) = (VecDeque::new(), Stage::Waiting);
+        let leg = Leg { url, announce, tracker_id, family: None, addresses, redirects: 0, stage };
+        let id = LegId { ask: id, second: false };
+        self.legs.insert(id, leg);
         self.waiting.push_back(id);
         self.admit(now);
     }
@@ -209,60 +247,93 @@ impl TrackerClient {
         }
     }
 
-    /// Finds the addresses of an ask's tracker.
-    fn locate(&mut self, now: Time, id: AskId) {
-        let ask = self.asks.get_mut(&id).expect("an admitted ask is there");
-        match ask.url.ip {
-            Some(ip) => {
-                ask.addresses = VecDeque::from([ip]);
-                self.try_next(now, id, TrackerError::Unreachable);
-            }
+    /// Finds the addresses of a leg's tracker.
+    fn locate(&mut self, now: Time, id: LegId) {
+        let leg = self.legs.get_mut(&id).expect("an admitted leg is there");
+        match leg.url.ip {
+            Some(ip) => self.locate_at(now, id, &[ip]),
             None => {
-                ask.stage = Stage::Resolving;
-                self.needs.push_back(Need::Resolve(ask.url.host.clone()));
+                leg.stage = Stage::Resolving;
+                self.needs.push_back(Need::Resolve(leg.url.host.clone()));
             }
         }
     }
 
     /// A name was looked up.
     pub fn handle_resolved(&mut self, now: Time, name: &str, found: &Found) {
-        let is_waiting = |ask: &Ask| matches!(ask.stage, Stage::Resolving) && ask.url.host.eq_ignore_ascii_case(name);
-        let ids: Vec<AskId> = self.asks.iter().filter(|(_, ask)| is_waiting(ask)).map(|(&id, _)| id).collect();
+        let is_waiting = |leg: &Leg| matches!(leg.stage, Stage::Resolving) && leg.url.host.eq_ignore_ascii_case(name);
+        let ids: Vec<LegId> = self.legs.iter().filter(|(_, leg)| is_waiting(leg)).map(|(&id, _)| id).collect();
         for id in ids {
             match found {
                 Ok(ips) => {
-                    let ask = self.asks.get_mut(&id).expect("it was just listed");
-                    ask.addresses = ips
-                        .iter()
-                        .copied()
-                        .filter(|ip| ask.redirects == 0 || !is_local(*ip))
-                        .take(ADDRESSES_MAX)
-                        .collect();
-                    self.try_next(now, id, TrackerError::Unreachable);
+                    let redirected = self.legs[&id].redirects > 0;
+                    let ips: Vec<IpAddr> = ips.iter().copied().filter(|ip| !redirected || !is_local(*ip)).collect();
+                    self.locate_at(now, id, &ips);
                 }
                 Err(error) => self.end(now, id, Err(TrackerError::Name(*error))),
             }
         }
     }
 
-    /// Tries the next address of an ask; if there is none, it ends with `error`.
-    fn try_next(&mut self, now: Time, id: AskId, error: TrackerError) {
-        let ask = self.asks.get_mut(&id).expect("only asks that are there are tried");
-        let Some(ip) = ask.addresses.pop_front() else { return self.end(now, id, Err(error)) };
-        let to = SocketAddr::new(ip, ask.url.port);
-        if ask.url.scheme == Scheme::Udp {
+    /// The addresses of a leg's tracker are known: it becomes two where there are two families to ask.
+    fn locate_at(&mut self, now: Time, id: LegId, ips: &[IpAddr]) {
+        let leg = self.legs.get_mut(&id).expect("a located leg is there");
+        let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = ips.iter().partition(|ip| Family::of(**ip) == Family::V4);
+        let of = |ips: Vec<IpAddr>| ips.into_iter().take(ADDRESSES_MAX).collect::<VecDeque<_>>();
+        let (mut v4, mut v6) = (of(v4), of(v6));
+        let is_asked = |family| self.families.is_asked(now, &leg.url.host, family);
+        match leg.family {
+            Some(Family::V4) => leg.addresses = v4,
+            Some(Family::V6) => leg.addresses = v6,
+            // A family that is not asked is tried where the other one fails.
+            None if v4.is_empty() || v6.is_empty() || !is_asked(Family::V4) || !is_asked(Family::V6) => {
+                if is_asked(Family::V4) {
+                    v4.append(&mut v6);
+                    leg.addresses = v4;
+                } else {
+                    v6.append(&mut v4);
+                    leg.addresses = v6;
+                }
+            }
+            None => {
+                (leg.addresses, leg.family) = (v4, Some(Family::V4));
+                let second = Leg {
+                    url: leg.url.clone(),
+                    announce: leg.announce.clone(),
+                    tracker_id: leg.tracker_id.clone(),
+                    family: Some(Family::V6),
+                    addresses: v6,
+                    redirects: leg.redirects,
+                    stage: Stage::Waiting,
+                };
+                self.pairs.insert(id.ask, Pair { host: leg.url.host.clone(), ended: None });
+                let other = LegId { second: true, ..id };
+                self.legs.insert(other, second);
+                self.try_next(now, id, TrackerError::Unreachable);
+                return self.try_next(now, other, TrackerError::Unreachable);
+            }
+        }
+        self.try_next(now, id, TrackerError::Unreachable);
+    }
+
+    /// Tries the next address of a leg; if there is none, it ends with `error`.
+    fn try_next(&mut self, now: Time, id: LegId, error: TrackerError) {
+        let leg = self.legs.get_mut(&id).expect("only legs that are there are tried");
+        let Some(ip) = leg.addresses.pop_front() else { return self.end(now, id, Err(error)) };
+        let to = SocketAddr::new(ip.to_canonical(), leg.url.port);
+        if leg.url.scheme == Scheme::Udp {
             let known = self.connections.get(&to).is_some_and(|(_, expires)| *expires > now);
             let transaction = self.rng.u32();
-            ask.stage = Stage::Udp(Udp { to, transaction, announcing: known, tries: 0, due: now, send: true });
-        } else if ask.url.scheme == Scheme::Https && self.trust.is_none() {
-            ask.addresses.push_front(ip);
-            ask.stage = Stage::Trusting;
+            leg.stage = Stage::Udp(Udp { to, transaction, announcing: known, tries: 0, due: now, send: true });
+        } else if leg.url.scheme == Scheme::Https && self.trust.is_none() {
+            leg.addresses.push_front(ip);
+            leg.stage = Stage::Trusting;
             self.needs.push_back(Need::Trust);
         } else {
             let exchange = ExchangeId(self.next_exchange);
             self.next_exchange += 1;
             self.exchanges.insert(exchange, id);
-            ask.stage = Stage::Connecting { exchange, deadline: now + self.patience };
+            leg.stage = Stage::Connecting { exchange, deadline: now + self.patience };
             self.needs.push_back(Need::Connect(exchange, to));
         }
     }
@@ -270,8 +341,8 @@ impl TrackerClient {
     /// The trusted certificates are here.
     pub fn handle_trust(&mut self, now: Time, trust: Arc<ClientConfig>) {
         self.trust = Some(trust);
-        let waiting = self.asks.iter().filter(|(_, ask)| matches!(ask.stage, Stage::Trusting));
-        let ids: Vec<AskId> = waiting.map(|(&id, _)| id).collect();
+        let waiting = self.legs.iter().filter(|(_, leg)| matches!(leg.stage, Stage::Trusting));
+        let ids: Vec<LegId> = waiting.map(|(&id, _)| id).collect();
         for id in ids {
             self.try_next(now, id, TrackerError::Unreachable);
         }
@@ -280,26 +351,26 @@ impl TrackerClient {
     /// The stream of an exchange stands: the request goes out.
     pub fn handle_connected(&mut self, now: Time, exchange: ExchangeId) {
         let Some(&id) = self.exchanges.get(&exchange) else { return };
-        let ask = self.asks.get_mut(&id).expect("an exchange has its ask");
-        let path = announce_path(&ask.url, &ask.announce, ask.tracker_id.as_deref());
-        let request = get_request(&path, &ask.url.authority());
-        let tls = match (ask.url.scheme, &self.trust) {
-            (Scheme::Https, Some(trust)) => match Tls::new(trust, &ask.url.host) {
+        let leg = self.legs.get_mut(&id).expect("an exchange has its leg");
+        let path = announce_path(&leg.url, &leg.announce, leg.tracker_id.as_deref());
+        let request = get_request(&path, &leg.url.authority());
+        let tls = match (leg.url.scheme, &self.trust) {
+            (Scheme::Https, Some(trust)) => match Tls::new(trust, &leg.url.host) {
                 Ok(tls) => Some(tls),
                 Err(_) => return self.fail(now, id, exchange, TrackerError::Tls),
             },
             _ => None,
         };
         let http = HttpExchange::new(now, &request, tls, BODY_MAX, self.patience);
-        ask.stage = Stage::Http { exchange, http: Box::new(http) };
+        leg.stage = Stage::Http { exchange, http: Box::new(http) };
         self.needs.push_back(Need::Wake(exchange));
     }
 
     /// The stream of an exchange could not be had, or ended.
     pub fn handle_closed(&mut self, now: Time, exchange: ExchangeId) {
         let Some(id) = self.exchanges.remove(&exchange) else { return };
-        let ask = self.asks.get_mut(&id).expect("an exchange has its ask");
-        match &mut ask.stage {
+        let leg = self.legs.get_mut(&id).expect("an exchange has its leg");
+        match &mut leg.stage {
             Stage::Http { http, .. } => match http.handle_end() {
                 Ok(response) => self.judge(now, id, response),
                 Err(error) => self.try_next(now, id, of_exchange(error)),
@@ -311,8 +382,8 @@ impl TrackerClient {
     /// Bytes came on the stream of an exchange.
     pub fn handle_input(&mut self, now: Time, exchange: ExchangeId, bytes: &[u8]) {
         let Some(&id) = self.exchanges.get(&exchange) else { return };
-        let ask = self.asks.get_mut(&id).expect("an exchange has its ask");
-        let Stage::Http { http, .. } = &mut ask.stage else { return };
+        let leg = self.legs.get_mut(&id).expect("an exchange has its leg");
+        let Stage::Http { http, .. } = &mut leg.stage else { return };
         match http.handle_input(bytes) {
             Ok(None) => {
                 if !http.outgoing().is_empty() {
@@ -331,8 +402,8 @@ impl TrackerClient {
     /// What should be sent on the stream of an exchange.
     #[must_use]
     pub fn outgoing(&self, exchange: ExchangeId) -> &[u8] {
-        let ask = self.exchanges.get(&exchange).and_then(|id| self.asks.get(id));
-        match ask.map(|ask| &ask.stage) {
+        let leg = self.exchanges.get(&exchange).and_then(|id| self.legs.get(id));
+        match leg.map(|leg| &leg.stage) {
             Some(Stage::Http { http, .. }) => http.outgoing(),
             _ => &[],
         }
@@ -340,20 +411,20 @@ impl TrackerClient {
 
     /// So many of those bytes were sent.
     pub fn advance(&mut self, exchange: ExchangeId, count: usize) {
-        let ask = self.exchanges.get(&exchange).and_then(|id| self.asks.get_mut(id));
-        if let Some(Stage::Http { http, .. }) = ask.map(|ask| &mut ask.stage) {
+        let leg = self.exchanges.get(&exchange).and_then(|id| self.legs.get_mut(id));
+        if let Some(Stage::Http { http, .. }) = leg.map(|leg| &mut leg.stage) {
             http.advance(count);
         }
     }
 
-    fn fail(&mut self, now: Time, id: AskId, exchange: ExchangeId, error: TrackerError) {
+    fn fail(&mut self, now: Time, id: LegId, exchange: ExchangeId, error: TrackerError) {
         self.exchanges.remove(&exchange);
         self.needs.push_back(Need::Close(exchange));
         self.try_next(now, id, error);
     }
 
     /// A whole HTTP answer.
-    fn judge(&mut self, now: Time, id: AskId, response: HttpResponse) {
+    fn judge(&mut self, now: Time, id: LegId, response: HttpResponse) {
         match response.status {
             200 => {
                 let outcome = match parse_announce(&response.body) {
@@ -372,14 +443,14 @@ impl TrackerClient {
         }
     }
 
-    fn redirect(&mut self, now: Time, id: AskId, location: Option<&str>) {
-        let ask = self.asks.get_mut(&id).expect("a judged ask is there");
-        ask.redirects += 1;
-        let target = location.and_then(|location| ask.url.redirected(location).ok());
+    fn redirect(&mut self, now: Time, id: LegId, location: Option<&str>) {
+        let leg = self.legs.get_mut(&id).expect("a judged leg is there");
+        leg.redirects += 1;
+        let target = location.and_then(|location| leg.url.redirected(location).ok());
         let target = target.filter(|target| {
-            let was_local = ask.url.ip.is_some_and(is_local);
-            ask.redirects <= REDIRECTS_MAX
-                && !(ask.url.scheme == Scheme::Https && target.scheme == Scheme::Http)
+            let was_local = leg.url.ip.is_some_and(is_local);
+            leg.redirects <= REDIRECTS_MAX
+                && !(leg.url.scheme == Scheme::Https && target.scheme == Scheme::Http)
                 && (was_local || !target.ip.is_some_and(is_local))
         });
         match target {
@@ -391,18 +462,32 @@ impl TrackerClient {
                     let kept = url.path.trim_end_matches(['?', '&']).len();
                     url.path.truncate(kept);
                 }
-                ask.url = url;
+                leg.url = url;
                 self.locate(now, id);
             }
         }
     }
 
-    fn end(&mut self, now: Time, id: AskId, outcome: Outcome) {
-        if self.asks.remove(&id).is_some() {
-            self.active -= 1;
-            self.outcomes.push_back((id, outcome));
-            self.admit(now);
-        }
+    fn end(&mut self, now: Time, id: LegId, outcome: Outcome) {
+        let Some(leg) = self.legs.remove(&id) else { return };
+        let outcome = match (self.pairs.remove(&id.ask), leg.family) {
+            (Some(Pair { host, ended: None }), Some(family)) => {
+                if let Ok(answer) = &outcome {
+                    self.events.push_back(Event::Found(id.ask, answer.peers.clone()));
+                }
+                self.pairs.insert(id.ask, Pair { host, ended: Some((family, outcome)) });
+                return;
+            }
+            (Some(Pair { host, ended: Some(first) }), Some(family)) => {
+                let second = (family, outcome);
+                self.families.judge(now, &host, &first, &second);
+                merge(first, second)
+            }
+            _ => outcome,
+        };
+        self.active -= 1;
+        self.events.push_back(Event::Announced(id.ask, outcome));
+        self.admit(now);
     }
 
     /// A datagram came that may be a tracker's; true if it was.
@@ -415,7 +500,7 @@ impl TrackerClient {
             | Response::Scrape { transaction, .. }
             | Response::Error { transaction, .. } => *transaction,
         };
-        let found = self.asks.iter_mut().find_map(|(&id, ask)| match &mut ask.stage {
+        let found = self.legs.iter_mut().find_map(|(&id, leg)| match &mut leg.stage {
             Stage::Udp(udp) if udp.transaction == told && canonical_addr(udp.to) == from => Some((id, udp)),
             _ => None,
         });
@@ -454,8 +539,8 @@ impl TrackerClient {
 
     /// The next datagram to send; its bytes replace what is in `packet`.
     pub fn poll_transmit(&mut self, now: Time, packet: &mut Vec<u8>) -> Option<SocketAddr> {
-        for ask in self.asks.values_mut() {
-            let Stage::Udp(udp) = &mut ask.stage else { continue };
+        for leg in self.legs.values_mut() {
+            let Stage::Udp(udp) = &mut leg.stage else { continue };
             if !std::mem::take(&mut udp.send) {
                 continue;
             }
@@ -465,7 +550,7 @@ impl TrackerClient {
             let known = self.connections.get(&udp.to).filter(|(_, expires)| *expires > now);
             match known {
                 Some(&(connection, _)) if udp.announcing => {
-                    let announce = Announce { path: udp_path(&ask.url), ..ask.announce.clone() };
+                    let announce = Announce { path: udp_path(&leg.url), ..leg.announce.clone() };
                     Request::Announce { connection, transaction, announce }.write(packet);
                 }
                 _ => {
@@ -480,16 +565,16 @@ impl TrackerClient {
 
     /// What took too long is tried again or given up.
     pub fn handle_timeout(&mut self, now: Time) {
-        let late = |ask: &Ask| match &ask.stage {
+        let late = |leg: &Leg| match &leg.stage {
             Stage::Udp(udp) => udp.due <= now && !udp.send,
             Stage::Connecting { deadline, .. } => *deadline <= now,
             Stage::Http { http, .. } => http.poll_timeout() <= now,
             Stage::Waiting | Stage::Resolving | Stage::Trusting => false,
         };
-        let ids: Vec<AskId> = self.asks.iter().filter(|(_, ask)| late(ask)).map(|(&id, _)| id).collect();
+        let ids: Vec<LegId> = self.legs.iter().filter(|(_, leg)| late(leg)).map(|(&id, _)| id).collect();
         for id in ids {
-            let ask = self.asks.get_mut(&id).expect("it was just listed");
-            match &mut ask.stage {
+            let leg = self.legs.get_mut(&id).expect("it was just listed");
+            match &mut leg.stage {
                 Stage::Udp(udp) if udp.tries < UDP_TRIES => udp.send = true,
                 Stage::Connecting { exchange, .. } | Stage::Http { exchange, .. } => {
                     let exchange = *exchange;
@@ -505,21 +590,22 @@ impl TrackerClient {
         self.needs.pop_front()
     }
 
-    /// The next announce that has ended.
-    pub fn poll_event(&mut self) -> Option<(AskId, Outcome)> {
-        self.outcomes.pop_front()
+    /// The next thing to tell.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
     }
 
-    /// No announce is under way.
+    /// Nothing is under way that is worth waiting for: a tracker that has answered in one family knows.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.asks.is_empty() && self.outcomes.is_empty()
+        let is_known = |id: &LegId| matches!(self.pairs.get(&id.ask), Some(Pair { ended: Some((_, Ok(_))), .. }));
+        self.legs.keys().all(is_known) && self.events.is_empty()
     }
 
     /// When `handle_timeout` wants to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
-        let deadline = |ask: &Ask| match &ask.stage {
+        let deadline = |leg: &Leg| match &leg.stage {
             // What waits to be sent waits for `poll_transmit`, not for the time.
             Stage::Udp(udp) if udp.send => Time::NEVER,
             Stage::Udp(udp) => udp.due,
@@ -527,7 +613,7 @@ impl TrackerClient {
             Stage::Http { http, .. } => http.poll_timeout(),
             Stage::Waiting | Stage::Resolving | Stage::Trusting => Time::NEVER,
         };
-        self.asks.values().map(deadline).min().unwrap_or(Time::NEVER)
+        self.legs.values().map(deadline).min().unwrap_or(Time::NEVER)
     }
 }
 

@@ -10,17 +10,17 @@ use crate::codec::udp_tracker::{AnnounceEvent, Request, Response};
 #[derive(Debug)]
 pub struct Tracker {
     /// Where it is.
-    pub addr: SocketAddr,
+    pub addrs: Vec<SocketAddr>,
     swarms: BTreeMap<InfoHash, BTreeSet<SocketAddr>>,
     /// How often each event was told.
     pub events: [u32; 4],
 }
 
 impl Tracker {
-    /// A tracker at `addr`.
+    /// A tracker at `addrs`.
     #[must_use]
-    pub fn new(addr: SocketAddr) -> Self {
-        Self { addr, swarms: BTreeMap::new(), events: [0; 4] }
+    pub fn new(addrs: &[SocketAddr]) -> Self {
+        Self { addrs: addrs.to_vec(), swarms: BTreeMap::new(), events: [0; 4] }
     }
 
     /// The answer to a datagram.
@@ -36,7 +36,8 @@ impl Tracker {
                 } else {
                     swarm.insert(peer);
                 }
-                let peers: Vec<SocketAddr> = swarm.iter().copied().filter(|&other| other != peer).collect();
+                let is_told = |other: &SocketAddr| *other != peer && other.is_ipv4() == peer.is_ipv4();
+                let peers: Vec<SocketAddr> = swarm.iter().copied().filter(is_told).collect();
                 Response::Announce { transaction, interval: 120, leechers: 0, seeders: 0, peers }
             }
             Request::Scrape { transaction, .. } => Response::Scrape { transaction, swarms: Vec::new() },

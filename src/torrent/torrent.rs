@@ -551,6 +551,13 @@ impl Torrent {
         Some(AnnounceRequest { tracker: ask.tracker, url: ask.url, announce, tracker_id: ask.tracker_id })
     }
 
+    /// A tracker that is still being asked has named peers.
+    pub fn handle_found(&mut self, now: Time, peers: &[SocketAddr]) {
+        if self.running {
+            self.add_candidates(now, peers, Origin::Tracker);
+        }
+    }
+
     /// An announce has ended.
     pub fn handle_announced(&mut self, now: Time, tracker: usize, outcome: Outcome) {
         let peers = self.announces.handle_outcome(now, tracker, outcome);
