@@ -185,3 +185,19 @@ fn a_family_in_which_the_tracker_is_silent_stops_nothing() {
     world.nodes[1].engine.handle_command(now, Command::Shutdown).expect("it may always end");
     assert!(world.run(now + Duration::from_secs(1), |world| world.nodes[1].exited), "the silence is not waited for");
 }
+
+#[test]
+fn a_paused_torrent_knows_its_swarm_by_a_scrape_every_half_hour() {
+    let both = [addr(200, 6969)];
+    let mut world = dual_world(&[&[addr(1, 6881)], &[addr(2, 6881)]], &both, &both);
+    world.nodes[1].engine.handle_command(Time::ZERO, Command::Pause(Which::All)).expect("it may be paused");
+    world.run(Time::from_secs(2 * 3600), |_| false);
+    let scrapes = world.tracker.as_ref().expect("there is one").scrapes;
+    assert!((3..=4).contains(&scrapes), "{scrapes} scrapes in two hours");
+    let now = world.now();
+    let rows = match world.nodes[1].engine.handle_command(now, Command::Trackers(Which::All)) {
+        Ok(Answer::Trackers(rows)) => rows,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((rows[0].state, rows[0].leechers), ("idle", Some(1)));
+}

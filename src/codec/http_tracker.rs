@@ -1,8 +1,9 @@
-//! HTTP tracker messages (BEP 3, 7, 23, 24, 31, 48): the query of an announce, and its answer.
+//! HTTP tracker messages (BEP 3, 7, 23, 24, 31, 48): the queries of an announce and a scrape, and their answers.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::base::hash::InfoHash;
 use crate::codec::bencode::{self, Dict, Value};
 use crate::codec::udp_tracker::{Announce, AnnounceEvent, PEERS_MAX, compact_peers};
 use crate::codec::url::TrackerUrl;
@@ -53,6 +54,19 @@ pub struct Failure {
     pub retry_in: Option<RetryIn>,
 }
 
+/// What a tracker answers to a scrape of one swarm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ScrapeAnswer {
+    /// Complete peers.
+    pub seeders: Option<u32>,
+    /// Incomplete peers.
+    pub leechers: Option<u32>,
+    /// Downloads ever completed.
+    pub downloaded: Option<u32>,
+    /// Seconds that must pass until the next scrape at least.
+    pub min_interval: Option<u32>,
+}
+
 /// An answer or a refusal; none if the body is neither.
 pub type Parsed = Option<Result<AnnounceAnswer, Failure>>;
 
@@ -85,6 +99,13 @@ pub fn announce_path(url: &TrackerUrl, announce: &Announce, tracker_id: Option<&
     path
 }
 
+/// Path and query of a scrape of one swarm at `url`, which is a scrape address.
+#[must_use]
+pub fn scrape_path(url: &TrackerUrl, info_hash: &InfoHash) -> String {
+    let separator = if url.path.contains('?') { '&' } else { '?' };
+    format!("{}{separator}info_hash={}", url.path, percent(&info_hash.0))
+}
+
 /// Every byte that is not unreserved as `%XX`.
 fn percent(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() * 3);
@@ -103,16 +124,8 @@ fn percent(bytes: &[u8]) -> String {
 pub fn parse_announce(body: &[u8]) -> Parsed {
     let document = bencode::parse(body).ok()?;
     let dict = document.as_dict()?;
-    if let Some(reason) = dict.bytes(b"failure reason") {
-        let retry_in = match dict.get(b"retry in") {
-            Some(value) if value.as_bytes() == Some(b"never") => Some(RetryIn::Never),
-            Some(value) => {
-                let digits = value.as_bytes().and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
-                value.as_int().or(digits).and_then(|minutes| u32::try_from(minutes).ok()).map(RetryIn::Minutes)
-            }
-            None => None,
-        };
-        return Some(Err(Failure { reason: text(reason), retry_in }));
+    if let Some(failure) = failure(dict) {
+        return Some(Err(failure));
     }
     let number = |key: &[u8]| dict.int(key).and_then(|int| u32::try_from(int).ok());
     let mut peers = match dict.get(b"peers") {
@@ -138,6 +151,38 @@ pub fn parse_announce(body: &[u8]) -> Parsed {
     }))
 }
 
+/// Reads the body of an answer to a scrape of `info_hash`. An answer that does not name it has no counts.
+#[must_use]
+pub fn parse_scrape(body: &[u8], info_hash: &InfoHash) -> Option<Result<ScrapeAnswer, Failure>> {
+    let document = bencode::parse(body).ok()?;
+    let dict = document.as_dict()?;
+    if let Some(failure) = failure(dict) {
+        return Some(Err(failure));
+    }
+    let swarm = dict.get(b"files")?.as_dict()?.get(&info_hash.0).and_then(Value::as_dict);
+    let number = |dict: Option<&Dict<'_>>, key| dict?.int(key).and_then(|int| u32::try_from(int).ok());
+    Some(Ok(ScrapeAnswer {
+        seeders: number(swarm, b"complete"),
+        leechers: number(swarm, b"incomplete"),
+        downloaded: number(swarm, b"downloaded"),
+        min_interval: number(dict.get(b"flags").and_then(Value::as_dict), b"min_request_interval"),
+    }))
+}
+
+/// The refusal that an answer is, if it is one.
+fn failure(dict: &Dict<'_>) -> Option<Failure> {
+    let reason = text(dict.bytes(b"failure reason")?);
+    let retry_in = match dict.get(b"retry in") {
+        Some(value) if value.as_bytes() == Some(b"never") => Some(RetryIn::Never),
+        Some(value) => {
+            let digits = value.as_bytes().and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+            value.as_int().or(digits).and_then(|minutes| u32::try_from(minutes).ok()).map(RetryIn::Minutes)
+        }
+        None => None,
+    };
+    Some(Failure { reason, retry_in })
+}
+
 fn listed_peer(value: &Value<'_>) -> Option<SocketAddr> {
     let peer: &Dict<'_> = value.as_dict()?;
     let ip: IpAddr = std::str::from_utf8(peer.bytes(b"ip")?).ok()?.parse().ok()?;
@@ -159,7 +204,6 @@ fn text(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::hash::InfoHash;
 
     #[test]
     fn an_announce_asks_for_what_bep_3_says() {
@@ -199,6 +243,25 @@ mod tests {
         assert_eq!((failure.reason.as_str(), failure.retry_in), ("no", Some(RetryIn::Never)));
         let failure = parse_announce(b"d14:failure reason2:no8:retry ini7ee").unwrap().unwrap_err();
         assert_eq!(failure.retry_in, Some(RetryIn::Minutes(7)));
+    }
+
+    #[test]
+    fn a_scrape_asks_for_one_swarm_and_reads_its_counts() {
+        let hash = InfoHash::of(b"x");
+        let url = TrackerUrl::parse("http://t/announce?pass=1").unwrap().scrape().unwrap();
+        let expected = "/scrape?pass=1&info_hash=%11%F6%AD%8E%C5%2A%29%84%AB%AA%FD%7C%3BQe%03x%5C%20r";
+        assert_eq!(scrape_path(&url, &hash), expected);
+        let mut body = b"d5:filesd20:".to_vec();
+        body.extend(hash.0);
+        body.extend(b"d8:completei5e10:downloadedi50e10:incompletei-1eee5:flagsd20:min_request_intervali9eee");
+        let answer = ScrapeAnswer { seeders: Some(5), leechers: None, downloaded: Some(50), min_interval: Some(9) };
+        assert_eq!(parse_scrape(&body, &hash), Some(Ok(answer)));
+        assert_eq!(parse_scrape(b"d5:filesdee", &hash), Some(Ok(ScrapeAnswer::default())));
+        let refusal = parse_scrape(b"d14:failure reason2:noe", &hash).unwrap().unwrap_err();
+        assert_eq!(refusal.reason, "no");
+        for bad in [&b"<html>"[..], b"de", b"d5:filesi1ee"] {
+            assert_eq!(parse_scrape(bad, &hash), None, "{}", String::from_utf8_lossy(bad));
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::base::addr::canonical_addr;
 use crate::base::config::Config;
+use crate::base::hash::InfoHash;
 use crate::base::ids::{ConnId, SocketId, TorrentId};
 use crate::base::rate::Budget;
 use crate::base::rng::Rng;
@@ -16,6 +17,7 @@ use crate::engine::pump::Ending;
 use crate::engine::{Effect, Engine, Progress, Transmit};
 use crate::protocol::dns::Resolver;
 use crate::protocol::tracker::{AskId, Event, ExchangeId, Need, TrackerClient};
+use crate::torrent::scrapes::ScrapeAsk;
 use crate::torrent::torrent::AnnounceRequest;
 
 /// Bytes that one turn of an exchange reads at a time.
@@ -44,10 +46,20 @@ impl Exchanges {
     }
 
     pub(super) fn start(&mut self, now: Time, torrent: TorrentId, request: AnnounceRequest) {
+        let id = self.ask(torrent, request.tracker);
+        self.trackers.start(now, id, &request.url, request.announce, request.tracker_id);
+    }
+
+    pub(super) fn scrape(&mut self, now: Time, torrent: TorrentId, info_hash: InfoHash, ask: &ScrapeAsk) {
+        let id = self.ask(torrent, ask.tracker);
+        self.trackers.scrape(now, id, &ask.url, info_hash);
+    }
+
+    fn ask(&mut self, torrent: TorrentId, tracker: usize) -> AskId {
         let id = AskId(self.next_ask);
         self.next_ask += 1;
-        self.asks.insert(id, (torrent, request.tracker));
-        self.trackers.start(now, id, &request.url, request.announce, request.tracker_id);
+        self.asks.insert(id, (torrent, tracker));
+        id
     }
 
     pub(super) fn handle_timeout(&mut self, now: Time) {
@@ -114,28 +126,30 @@ impl<S: Storage> Engine<S> {
             } else if let Some((name, found)) = self.exchanges.resolver.poll_event() {
                 self.exchanges.trackers.handle_resolved(now, &name, &found);
             } else if let Some(event) = self.exchanges.trackers.poll_event() {
-                self.tell_announced(now, event);
+                self.tell_tracked(now, event);
             } else {
                 return;
             }
         }
     }
 
-    /// Tells a torrent what came of its announce.
-    fn tell_announced(&mut self, now: Time, event: Event) {
-        let (Event::Found(id, _) | Event::Announced(id, _)) = &event;
+    /// Tells a torrent what came of its announce or scrape.
+    fn tell_tracked(&mut self, now: Time, event: Event) {
+        let (Event::Found(id, _) | Event::Announced(id, _) | Event::Scraped(id, _)) = &event;
         let Some(&(torrent_id, tracker)) = self.exchanges.asks.get(id) else { return };
-        if let Event::Announced(id, outcome) = &event {
+        if !matches!(event, Event::Found(..)) {
             self.exchanges.asks.remove(id);
-            match outcome {
-                Ok(_) => self.stats.announces_answered += 1,
-                Err(_) => self.stats.announces_failed += 1,
-            }
+        }
+        match &event {
+            Event::Announced(_, Ok(_)) => self.stats.announces_answered += 1,
+            Event::Announced(_, Err(_)) => self.stats.announces_failed += 1,
+            Event::Found(..) | Event::Scraped(..) => {}
         }
         let Some(torrent) = self.torrents.get_mut(torrent_id) else { return };
         match event {
             Event::Found(_, peers) => torrent.handle_found(now, &peers),
             Event::Announced(_, outcome) => torrent.handle_announced(now, tracker, outcome),
+            Event::Scraped(_, outcome) => torrent.handle_scraped(now, tracker, &outcome),
         }
         self.touched.push(torrent_id);
     }

@@ -1,8 +1,8 @@
-//! Asking trackers: announces under way, over UDP (BEP 15) and HTTP (BEP 3), for all torrents of the process.
+//! Asking trackers: announces and scrapes under way, over UDP (BEP 15) and HTTP (BEP 3, 48), for all torrents of the process.
 //!
 //! It opens nothing: it says which name it needs, which stream, which datagram should go. One announce is made over both address
 //! families, where the tracker and we have them (BEP 7): one exchange each, tried at each address in turn, and one outcome of
-//! both. Redirects are followed a few times, to http and https only, never from TLS to
+//! both. A scrape is made in one family. Redirects are followed a few times, to http and https only, never from TLS to
 //! plain. A loopback or link-local address that a *redirect* leads to is refused: no stranger makes us talk to our own machine.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -13,10 +13,13 @@ use std::time::Duration;
 use rustls::ClientConfig;
 
 use crate::base::addr::canonical_addr;
+use crate::base::hash::InfoHash;
 use crate::base::rng::Rng;
 use crate::base::time::Time;
 use crate::codec::http::{HttpError, Response as HttpResponse, get_request};
-use crate::codec::http_tracker::{AnnounceAnswer, Failure, announce_path, parse_announce};
+use crate::codec::http_tracker::{
+    AnnounceAnswer, Failure, ScrapeAnswer, announce_path, parse_announce, parse_scrape, scrape_path,
+};
 use crate::codec::udp_tracker::{Announce, Request, Response};
 use crate::codec::url::{Scheme, TrackerUrl, UrlError};
 use crate::protocol::dns::{DnsError, Found};
@@ -27,9 +30,9 @@ use self::families::{Families, Family, merge};
 
 mod families;
 
-/// Announces under way at once, each with an exchange a family; more wait in the order they came.
+/// Announces and scrapes under way at once, each with an exchange a family; more wait in the order they came.
 pub const ACTIVE_MAX: usize = 64;
-/// Announces that wait; more fail as busy.
+/// Announces and scrapes that wait; more fail as busy.
 pub const WAITING_MAX: usize = 100_000;
 /// Redirects of one announce.
 pub const REDIRECTS_MAX: u8 = 5;
@@ -44,7 +47,7 @@ const CONNECTIONS_MAX: usize = 256;
 /// Tries at one UDP address within the patience: at 1, 3 and 7 fifteenths of it.
 const UDP_TRIES: u32 = 4;
 
-/// An announce, as its owner names it.
+/// An announce or a scrape, as its owner names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AskId(pub u64);
 
@@ -115,6 +118,9 @@ pub enum Need {
 /// An announce's end.
 pub type Outcome = Result<AnnounceAnswer, TrackerError>;
 
+/// A scrape's end.
+pub type ScrapeOutcome = Result<ScrapeAnswer, TrackerError>;
+
 /// What the client has to tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -122,6 +128,46 @@ pub enum Event {
     Found(AskId, Vec<SocketAddr>),
     /// An announce has ended.
     Announced(AskId, Outcome),
+    /// A scrape has ended.
+    Scraped(AskId, ScrapeOutcome),
+}
+
+/// What is asked.
+#[derive(Debug, Clone)]
+enum Question {
+    Announce(Announce, Option<Vec<u8>>),
+    Scrape(InfoHash),
+}
+
+/// How a leg ended.
+#[derive(Debug)]
+enum Ended {
+    Announce(Outcome),
+    Scrape(ScrapeOutcome),
+}
+
+impl Question {
+    fn path(&self, url: &TrackerUrl) -> String {
+        match self {
+            Self::Announce(announce, tracker_id) => announce_path(url, announce, tracker_id.as_deref()),
+            Self::Scrape(info_hash) => scrape_path(url, info_hash),
+        }
+    }
+
+    /// The answer that stands in the body of a response; none if none does.
+    fn answer(&self, body: &[u8]) -> Option<Result<Ended, Failure>> {
+        match self {
+            Self::Announce(..) => parse_announce(body).map(|parsed| parsed.map(|answer| Ended::Announce(Ok(answer)))),
+            Self::Scrape(hash) => parse_scrape(body, hash).map(|parsed| parsed.map(|answer| Ended::Scrape(Ok(answer)))),
+        }
+    }
+
+    fn failed(&self, error: TrackerError) -> Ended {
+        match self {
+            Self::Announce(..) => Ended::Announce(Err(error)),
+            Self::Scrape(_) => Ended::Scrape(Err(error)),
+        }
+    }
 }
 
 /// One exchange of an ask: the only one, or that of IPv4; or that of IPv6 beside it.
@@ -134,8 +180,7 @@ struct LegId {
 #[derive(Debug)]
 struct Leg {
     url: TrackerUrl,
-    announce: Announce,
-    tracker_id: Option<Vec<u8>>,
+    question: Question,
     /// The family it is bound to, where it is one of two.
     family: Option<Family>,
     /// Still to be tried.
@@ -173,8 +218,8 @@ enum Stage {
 struct Udp {
     to: SocketAddr,
     transaction: u32,
-    /// The announce itself was asked, not the connection id.
-    announcing: bool,
+    /// The question itself was asked, not for the connection id.
+    asking: bool,
     tries: u32,
     /// When to send next.
     due: Time,
@@ -223,15 +268,24 @@ impl TrackerClient {
 
     /// Announces to `url`; the outcome comes under `id`.
     pub fn start(&mut self, now: Time, id: AskId, url: &str, announce: Announce, tracker_id: Option<Vec<u8>>) {
+        self.ask(now, id, url, Question::Announce(announce, tracker_id));
+    }
+
+    /// Asks for the counts of a swarm at `url`, which is a scrape address; the outcome comes under `id`.
+    pub fn scrape(&mut self, now: Time, id: AskId, url: &str, info_hash: InfoHash) {
+        self.ask(now, id, url, Question::Scrape(info_hash));
+    }
+
+    fn ask(&mut self, now: Time, id: AskId, url: &str, question: Question) {
         let url = match TrackerUrl::parse(url) {
             Ok(url) => url,
-            Err(error) => return self.events.push_back(Event::Announced(id, Err(TrackerError::Url(error)))),
+            Err(error) => return self.tell(id, question.failed(TrackerError::Url(error))),
         };
         if self.waiting.len() >= WAITING_MAX {
-            return self.events.push_back(Event::Announced(id, Err(TrackerError::Busy)));
+            return self.tell(id, question.failed(TrackerError::Busy));
         }
         let (addresses, stage) = (VecDeque::new(), Stage::Waiting);
-        let leg = Leg { url, announce, tracker_id, family: None, addresses, redirects: 0, stage };
+        let leg = Leg { url, question, family: None, addresses, redirects: 0, stage };
         let id = LegId { ask: id, second: false };
         self.legs.insert(id, leg);
         self.waiting.push_back(id);
@@ -270,7 +324,7 @@ impl TrackerClient {
                     let ips: Vec<IpAddr> = ips.iter().copied().filter(|ip| !redirected || !is_local(*ip)).collect();
                     self.locate_at(now, id, &ips);
                 }
-                Err(error) => self.end(now, id, Err(TrackerError::Name(*error))),
+                Err(error) => self.give_up(now, id, TrackerError::Name(*error)),
             }
         }
     }
@@ -282,11 +336,12 @@ impl TrackerClient {
         let of = |ips: Vec<IpAddr>| ips.into_iter().take(ADDRESSES_MAX).collect::<VecDeque<_>>();
         let (mut v4, mut v6) = (of(v4), of(v6));
         let is_asked = |family| self.families.is_asked(now, &leg.url.host, family);
+        let is_scrape = matches!(leg.question, Question::Scrape(_));
         match leg.family {
             Some(Family::V4) => leg.addresses = v4,
             Some(Family::V6) => leg.addresses = v6,
             // A family that is not asked is tried where the other one fails.
-            None if v4.is_empty() || v6.is_empty() || !is_asked(Family::V4) || !is_asked(Family::V6) => {
+            None if v4.is_empty() || v6.is_empty() || is_scrape || !is_asked(Family::V4) || !is_asked(Family::V6) => {
                 if is_asked(Family::V4) {
                     v4.append(&mut v6);
                     leg.addresses = v4;
@@ -299,8 +354,7 @@ impl TrackerClient {
                 (leg.addresses, leg.family) = (v4, Some(Family::V4));
                 let second = Leg {
                     url: leg.url.clone(),
-                    announce: leg.announce.clone(),
-                    tracker_id: leg.tracker_id.clone(),
+                    question: leg.question.clone(),
                     family: Some(Family::V6),
                     addresses: v6,
                     redirects: leg.redirects,
@@ -319,12 +373,12 @@ impl TrackerClient {
     /// Tries the next address of a leg; if there is none, it ends with `error`.
     fn try_next(&mut self, now: Time, id: LegId, error: TrackerError) {
         let leg = self.legs.get_mut(&id).expect("only legs that are there are tried");
-        let Some(ip) = leg.addresses.pop_front() else { return self.end(now, id, Err(error)) };
+        let Some(ip) = leg.addresses.pop_front() else { return self.give_up(now, id, error) };
         let to = SocketAddr::new(ip.to_canonical(), leg.url.port);
         if leg.url.scheme == Scheme::Udp {
             let known = self.connections.get(&to).is_some_and(|(_, expires)| *expires > now);
             let transaction = self.rng.u32();
-            leg.stage = Stage::Udp(Udp { to, transaction, announcing: known, tries: 0, due: now, send: true });
+            leg.stage = Stage::Udp(Udp { to, transaction, asking: known, tries: 0, due: now, send: true });
         } else if leg.url.scheme == Scheme::Https && self.trust.is_none() {
             leg.addresses.push_front(ip);
             leg.stage = Stage::Trusting;
@@ -352,8 +406,7 @@ impl TrackerClient {
     pub fn handle_connected(&mut self, now: Time, exchange: ExchangeId) {
         let Some(&id) = self.exchanges.get(&exchange) else { return };
         let leg = self.legs.get_mut(&id).expect("an exchange has its leg");
-        let path = announce_path(&leg.url, &leg.announce, leg.tracker_id.as_deref());
-        let request = get_request(&path, &leg.url.authority());
+        let request = get_request(&leg.question.path(&leg.url), &leg.url.authority());
         let tls = match (leg.url.scheme, &self.trust) {
             (Scheme::Https, Some(trust)) => match Tls::new(trust, &leg.url.host) {
                 Ok(tls) => Some(tls),
@@ -425,21 +478,16 @@ impl TrackerClient {
 
     /// A whole HTTP answer.
     fn judge(&mut self, now: Time, id: LegId, response: HttpResponse) {
-        match response.status {
-            200 => {
-                let outcome = match parse_announce(&response.body) {
-                    Some(Ok(answer)) => Ok(answer),
-                    Some(Err(failure)) => Err(TrackerError::Failure(failure)),
-                    None => Err(TrackerError::NoTracker),
-                };
-                self.end(now, id, outcome);
-            }
-            301 | 302 | 303 | 307 | 308 => self.redirect(now, id, response.location.as_deref()),
+        if matches!(response.status, 301 | 302 | 303 | 307 | 308) {
+            return self.redirect(now, id, response.location.as_deref());
+        }
+        let leg = self.legs.get(&id).expect("a judged leg is there");
+        match (response.status, leg.question.answer(&response.body)) {
+            (200, Some(Ok(ended))) => self.end(now, id, ended),
             // Some trackers say in the body why, whatever the status.
-            status => match parse_announce(&response.body) {
-                Some(Err(failure)) => self.end(now, id, Err(TrackerError::Failure(failure))),
-                _ => self.end(now, id, Err(TrackerError::Status(status))),
-            },
+            (_, Some(Err(failure))) => self.give_up(now, id, TrackerError::Failure(failure)),
+            (200, None) => self.give_up(now, id, TrackerError::NoTracker),
+            (status, _) => self.give_up(now, id, TrackerError::Status(status)),
         }
     }
 
@@ -454,7 +502,7 @@ impl TrackerClient {
                 && (was_local || !target.ip.is_some_and(is_local))
         });
         match target {
-            None => self.end(now, id, Err(TrackerError::Redirect)),
+            None => self.give_up(now, id, TrackerError::Redirect),
             Some(mut url) => {
                 // The query of the announce is added anew; what the answer repeats of it must not stand twice.
                 if let Some(at) = url.path.find("info_hash=") {
@@ -468,26 +516,49 @@ impl TrackerClient {
         }
     }
 
-    fn end(&mut self, now: Time, id: LegId, outcome: Outcome) {
+    fn give_up(&mut self, now: Time, id: LegId, error: TrackerError) {
+        let ended = self.legs.get(&id).expect("only legs that are there are given up").question.failed(error);
+        self.end(now, id, ended);
+    }
+
+    fn end(&mut self, now: Time, id: LegId, ended: Ended) {
         let Some(leg) = self.legs.remove(&id) else { return };
-        let outcome = match (self.pairs.remove(&id.ask), leg.family) {
+        let ended = match ended {
+            Ended::Announce(outcome) => match self.join(now, id.ask, leg.family, outcome) {
+                Some(outcome) => Ended::Announce(outcome),
+                None => return,
+            },
+            Ended::Scrape(_) => ended,
+        };
+        self.active -= 1;
+        self.tell(id.ask, ended);
+        self.admit(now);
+    }
+
+    fn tell(&mut self, id: AskId, ended: Ended) {
+        self.events.push_back(match ended {
+            Ended::Announce(outcome) => Event::Announced(id, outcome),
+            Ended::Scrape(outcome) => Event::Scraped(id, outcome),
+        });
+    }
+
+    /// The outcome of an ask one leg of which has ended; none if the other one has not.
+    fn join(&mut self, now: Time, id: AskId, family: Option<Family>, outcome: Outcome) -> Option<Outcome> {
+        match (self.pairs.remove(&id), family) {
             (Some(Pair { host, ended: None }), Some(family)) => {
                 if let Ok(answer) = &outcome {
-                    self.events.push_back(Event::Found(id.ask, answer.peers.clone()));
+                    self.events.push_back(Event::Found(id, answer.peers.clone()));
                 }
-                self.pairs.insert(id.ask, Pair { host, ended: Some((family, outcome)) });
-                return;
+                self.pairs.insert(id, Pair { host, ended: Some((family, outcome)) });
+                None
             }
             (Some(Pair { host, ended: Some(first) }), Some(family)) => {
                 let second = (family, outcome);
                 self.families.judge(now, &host, &first, &second);
-                merge(first, second)
+                Some(merge(first, second))
             }
-            _ => outcome,
-        };
-        self.active -= 1;
-        self.events.push_back(Event::Announced(id.ask, outcome));
-        self.admit(now);
+            _ => Some(outcome),
+        }
     }
 
     /// A datagram came that may be a tracker's; true if it was.
@@ -501,14 +572,16 @@ impl TrackerClient {
             | Response::Error { transaction, .. } => *transaction,
         };
         let found = self.legs.iter_mut().find_map(|(&id, leg)| match &mut leg.stage {
-            Stage::Udp(udp) if udp.transaction == told && canonical_addr(udp.to) == from => Some((id, udp)),
+            Stage::Udp(udp) if udp.transaction == told && canonical_addr(udp.to) == from => {
+                Some((id, &leg.question, udp))
+            }
             _ => None,
         });
-        let Some((id, udp)) = found else { return false };
-        match response {
-            Response::Connect { connection, .. } if !udp.announcing => {
+        let Some((id, question, udp)) = found else { return false };
+        match (question, response) {
+            (_, Response::Connect { connection, .. }) if !udp.asking => {
                 let to = udp.to;
-                (udp.announcing, udp.tries, udp.due, udp.send) = (true, 0, now, true);
+                (udp.asking, udp.tries, udp.due, udp.send) = (true, 0, now, true);
                 udp.transaction = self.rng.u32();
                 if self.connections.len() >= CONNECTIONS_MAX {
                     let oldest = self.connections.iter().min_by_key(|(_, (_, expires))| *expires).map(|(&to, _)| to);
@@ -516,7 +589,7 @@ impl TrackerClient {
                 }
                 self.connections.insert(to, (connection, now + CONNECTION_LIFE));
             }
-            Response::Announce { interval, leechers, seeders, peers, .. } if udp.announcing => {
+            (Question::Announce(..), Response::Announce { interval, leechers, seeders, peers, .. }) if udp.asking => {
                 let answer = AnnounceAnswer {
                     interval,
                     seeders: Some(seeders),
@@ -524,13 +597,23 @@ impl TrackerClient {
                     peers,
                     ..AnnounceAnswer::default()
                 };
-                self.end(now, id, Ok(answer));
+                self.end(now, id, Ended::Announce(Ok(answer)));
             }
-            Response::Error { message, .. } => {
+            (Question::Scrape(_), Response::Scrape { swarms, .. }) if udp.asking => {
+                let counts = swarms.first().copied();
+                let answer = ScrapeAnswer {
+                    seeders: counts.map(|counts| counts.seeders),
+                    leechers: counts.map(|counts| counts.leechers),
+                    downloaded: counts.map(|counts| counts.completed),
+                    min_interval: None,
+                };
+                self.end(now, id, Ended::Scrape(Ok(answer)));
+            }
+            (_, Response::Error { message, .. }) => {
                 let to = udp.to;
                 self.connections.remove(&to);
                 let failure = Failure { reason: message, retry_in: None };
-                self.end(now, id, Err(TrackerError::Failure(failure)));
+                self.give_up(now, id, TrackerError::Failure(failure));
             }
             _ => return false,
         }
@@ -549,12 +632,20 @@ impl TrackerClient {
             let transaction = udp.transaction;
             let known = self.connections.get(&udp.to).filter(|(_, expires)| *expires > now);
             match known {
-                Some(&(connection, _)) if udp.announcing => {
-                    let announce = Announce { path: udp_path(&leg.url), ..leg.announce.clone() };
-                    Request::Announce { connection, transaction, announce }.write(packet);
+                Some(&(connection, _)) if udp.asking => {
+                    let request = match &leg.question {
+                        Question::Announce(announce, _) => {
+                            let announce = Announce { path: udp_path(&leg.url), ..announce.clone() };
+                            Request::Announce { connection, transaction, announce }
+                        }
+                        Question::Scrape(info_hash) => {
+                            Request::Scrape { connection, transaction, info_hashes: vec![*info_hash] }
+                        }
+                    };
+                    request.write(packet);
                 }
                 _ => {
-                    udp.announcing = false;
+                    udp.asking = false;
                     Request::Connect { transaction }.write(packet);
                 }
             }
@@ -595,11 +686,14 @@ impl TrackerClient {
         self.events.pop_front()
     }
 
-    /// Nothing is under way that is worth waiting for: a tracker that has answered in one family knows.
+    /// No tracker has still to hear something: one that has answered in one family knows, and a scrape tells nothing.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        let is_known = |id: &LegId| matches!(self.pairs.get(&id.ask), Some(Pair { ended: Some((_, Ok(_))), .. }));
-        self.legs.keys().all(is_known) && self.events.is_empty()
+        let is_told = |(id, leg): (&LegId, &Leg)| {
+            matches!(leg.question, Question::Scrape(_))
+                || matches!(self.pairs.get(&id.ask), Some(Pair { ended: Some((_, Ok(_))), .. }))
+        };
+        self.legs.iter().all(is_told) && self.events.is_empty()
     }
 
     /// When `handle_timeout` wants to be called.

@@ -2,7 +2,8 @@
 //!
 //! Tiers are shuffled once; within a tier the one that answered moves to the front, and only one of a tier is asked at a time
 //! unless the user wants all. `started` comes first, `completed` once and only for what was downloaded, `stopped` only where
-//! `started` was heard. A failure is followed by longer and longer waits.
+//! `started` was heard. A failure is followed by longer and longer waits. Where announces bring no counts, are rare (seeding) or
+//! are not made at all (stopped), the tracker whose turn it is gets a scrape every while.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,7 +12,8 @@ use crate::base::rng::Rng;
 use crate::base::time::Time;
 use crate::codec::http_tracker::RetryIn;
 use crate::codec::udp_tracker::AnnounceEvent;
-use crate::protocol::tracker::{Outcome, TrackerError};
+use crate::protocol::tracker::{Outcome, ScrapeOutcome, TrackerError};
+use crate::torrent::scrapes::{ScrapeAsk, ScrapeClock};
 use crate::torrent::snapshot::TrackerRow;
 
 /// Between two announces, whatever a tracker says: at least and at most.
@@ -62,6 +64,9 @@ struct Tracker {
     downloaded: Option<u32>,
     peers: u32,
     message: Option<String>,
+    scrape: ScrapeClock,
+    /// Its last answer did not say how many seeders and leechers there are.
+    uncounted: bool,
 }
 
 /// The announces of one torrent.
@@ -76,13 +81,14 @@ pub struct Announces {
     completed: Vec<usize>,
     finished: bool,
     asks: VecDeque<AnnounceAsk>,
+    scrapes: VecDeque<ScrapeAsk>,
     rng: Rng,
 }
 
 impl Announces {
     /// The trackers of `tiers`; `to_all` asks every one of them.
     #[must_use]
-    pub fn new(tiers: &[Vec<String>], to_all: bool, mut rng: Rng) -> Self {
+    pub fn new(now: Time, tiers: &[Vec<String>], to_all: bool, mut rng: Rng) -> Self {
         let mut trackers = Vec::new();
         let mut order = Vec::new();
         for (tier, urls) in tiers.iter().enumerate() {
@@ -104,6 +110,8 @@ impl Announces {
                 downloaded: None,
                 peers: 0,
                 message: None,
+                scrape: ScrapeClock::new(now, url, &mut rng),
+                uncounted: false,
             }));
         }
         Self {
@@ -114,6 +122,7 @@ impl Announces {
             completed: Vec::new(),
             finished: false,
             asks: VecDeque::new(),
+            scrapes: VecDeque::new(),
             rng,
         }
     }
@@ -199,6 +208,24 @@ impl Announces {
         }
     }
 
+    /// Scrapes whoever should be, as far as it may.
+    fn scrape_due(&mut self, now: Time) {
+        for index in 0..self.trackers.len() {
+            if self.is_scraped(index) && self.trackers[index].scrape.due() <= now {
+                let tracker = &mut self.trackers[index];
+                let url = tracker.scrape.begin(&tracker.url);
+                self.scrapes.push_back(ScrapeAsk { tracker: index, url });
+            }
+        }
+    }
+
+    /// True if no announce tells, soon enough, how many peers this tracker knows.
+    fn is_scraped(&self, index: usize) -> bool {
+        let tracker = &self.trackers[index];
+        let announces_tell = self.running && !(tracker.started && (tracker.uncounted || self.finished));
+        tracker.busy.is_none() && !tracker.never && !announces_tell && self.is_turn_of(index)
+    }
+
     /// True if nobody before it in its tier, and in the tiers before, answers.
     fn is_turn_of(&self, index: usize) -> bool {
         if self.to_all || self.trackers[index].started {
@@ -233,6 +260,10 @@ impl Announces {
                 tracker.seeders = answer.seeders.or(tracker.seeders);
                 tracker.leechers = answer.leechers.or(tracker.leechers);
                 tracker.downloaded = answer.downloaded.or(tracker.downloaded);
+                tracker.uncounted = answer.seeders.is_none() || answer.leechers.is_none();
+                if !tracker.uncounted {
+                    tracker.scrape.refreshed(now);
+                }
                 tracker.peers = u32::try_from(answer.peers.len()).unwrap_or(u32::MAX);
                 let tier = &mut self.tiers[tracker.tier];
                 let place = tier.iter().position(|&other| other == index).expect("every tracker is in its tier");
@@ -277,9 +308,26 @@ impl Announces {
         peers
     }
 
+    /// A scrape has ended.
+    pub fn handle_scraped(&mut self, now: Time, index: usize, outcome: &ScrapeOutcome) {
+        let Some(tracker) = self.trackers.get_mut(index) else { return };
+        tracker.scrape.handle_outcome(now, outcome);
+        if let Ok(answer) = outcome {
+            tracker.seeders = answer.seeders.or(tracker.seeders);
+            tracker.leechers = answer.leechers.or(tracker.leechers);
+            tracker.downloaded = answer.downloaded.or(tracker.downloaded);
+        }
+    }
+
     /// Asks whoever is due.
     pub fn handle_timeout(&mut self, now: Time) {
         self.ask_due(now);
+        self.scrape_due(now);
+    }
+
+    /// The next scrape to make.
+    pub fn poll_scrape(&mut self) -> Option<ScrapeAsk> {
+        self.scrapes.pop_front()
     }
 
     /// The next announce to make.
@@ -295,7 +343,9 @@ impl Announces {
             tracker.busy.is_none() && !tracker.never && self.is_turn_of(index)
         };
         let next = (0..self.trackers.len()).filter(waits).map(|index| self.trackers[index].next).min();
-        next.filter(|_| self.running).unwrap_or(Time::NEVER)
+        let scrapes = (0..self.trackers.len()).filter(|&index| self.is_scraped(index));
+        let scrape = scrapes.map(|index| self.trackers[index].scrape.due()).min().unwrap_or(Time::NEVER);
+        next.filter(|_| self.running).unwrap_or(Time::NEVER).min(scrape)
     }
 
     /// What the user sees.
@@ -336,12 +386,12 @@ fn shown(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::http_tracker::{AnnounceAnswer, Failure};
+    use crate::codec::http_tracker::{AnnounceAnswer, Failure, ScrapeAnswer};
 
     fn announces(tiers: &[&[&str]], to_all: bool) -> Announces {
         let tiers: Vec<Vec<String>> =
             tiers.iter().map(|tier| tier.iter().map(|url| (*url).to_owned()).collect()).collect();
-        Announces::new(&tiers, to_all, Rng::from_number(1))
+        Announces::new(Time::ZERO, &tiers, to_all, Rng::from_number(1))
     }
 
     fn asked(announces: &mut Announces) -> Vec<(usize, AnnounceEvent)> {
@@ -472,5 +522,65 @@ mod tests {
         announces.hurry(Time::from_secs(99_999));
         assert_eq!(asked(&mut announces), []);
         assert_eq!(announces.rows(Time::ZERO)[0].message.as_deref(), Some("it refused: gone  [31m"));
+    }
+
+    const URL: &str = "udp://t:1/announce";
+
+    /// Waits for scrapes until `until`: when they were made. Each is answered at once.
+    fn scraped(announces: &mut Announces, until: u64) -> Vec<u64> {
+        let mut times = Vec::new();
+        while announces.poll_timeout() <= Time::from_secs(until) {
+            let now = announces.poll_timeout();
+            announces.handle_timeout(now);
+            assert_eq!(asked(announces), [], "an announce is due");
+            while let Some(scrape) = announces.poll_scrape() {
+                assert_eq!((scrape.tracker, scrape.url.as_str()), (0, URL));
+                times.push(now.as_secs());
+                let counts = ScrapeAnswer { seeders: Some(7), leechers: Some(8), ..ScrapeAnswer::default() };
+                announces.handle_scraped(now, 0, &Ok(counts));
+            }
+        }
+        times
+    }
+
+    #[test]
+    fn a_torrent_that_does_not_run_is_scraped_every_half_hour_at_the_tracker_whose_turn_it_is() {
+        let mut announces = announces(&[&[URL], &["udp://t:2"]], false);
+        let times = scraped(&mut announces, 10_000);
+        assert!((60..600).contains(&times[0]) && times.len() == 6, "{times:?}");
+        assert!(times.windows(2).all(|pair| pair[1] - pair[0] == 1800), "{times:?}");
+        let row = &announces.rows(Time::ZERO)[0];
+        assert_eq!((row.state, row.seeders, row.leechers), ("idle", Some(7), Some(8)));
+    }
+
+    #[test]
+    fn a_download_is_scraped_only_where_announces_tell_no_counts() {
+        for (seeders, expected) in [(Some(1), 0), (None, 2)] {
+            let mut announces = announces(&[&[URL]], false);
+            announces.start(Time::ZERO, false);
+            asked(&mut announces);
+            assert!(scraped(&mut announces, 700).is_empty(), "an announce is under way");
+            let answer = AnnounceAnswer { interval: 7200, seeders, leechers: Some(1), ..AnnounceAnswer::default() };
+            announces.handle_outcome(Time::from_secs(700), 0, Ok(answer));
+            assert_eq!(scraped(&mut announces, 700 + 3000).len(), expected);
+        }
+    }
+
+    #[test]
+    fn a_seed_is_scraped_only_where_its_announces_are_rare() {
+        for (interval, expected) in [(1800, 0), (7200, 3)] {
+            let mut announces = announces(&[&[URL]], false);
+            announces.start(Time::ZERO, true);
+            let answer = AnnounceAnswer { interval, seeders: Some(1), leechers: Some(1), ..AnnounceAnswer::default() };
+            let mut scrapes = 0;
+            for round in 0..4 {
+                assert_eq!(asked(&mut announces).len(), 1);
+                let now = Time::from_secs(round * u64::from(interval));
+                announces.handle_outcome(now, 0, Ok(answer.clone()));
+                scrapes += scraped(&mut announces, (round + 1) * u64::from(interval) - 1).len();
+                announces.handle_timeout(Time::from_secs((round + 1) * u64::from(interval)));
+            }
+            assert_eq!(scrapes, expected * 4);
+        }
     }
 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::base::hash::InfoHash;
-use crate::codec::udp_tracker::AnnounceEvent;
+use crate::codec::udp_tracker::{AnnounceEvent, SwarmCounts};
 
 fn announce() -> Announce {
     Announce {
@@ -289,4 +289,36 @@ fn a_redirect_of_one_family_stays_in_it() {
     assert_eq!((to.ip(), client.legs.len()), (ips[1], 2));
     client.handle_closed(Time::ZERO, v4);
     assert_eq!(client.poll_event(), None, "the other one is still asked");
+}
+
+#[test]
+fn a_scrape_is_made_over_udp_and_http_in_one_family() {
+    let mut client = client();
+    client.connections.insert("10.0.0.1:6969".parse().unwrap(), (5, Time::NEVER));
+    client.scrape(Time::ZERO, AskId(1), "udp://10.0.0.1:6969", InfoHash::of(b"x"));
+    assert!(client.is_idle(), "a shutdown waits for no scrape");
+    let (to, request) = transmit(&mut client, Time::ZERO).unwrap();
+    let Request::Scrape { connection: 5, transaction, info_hashes } = request else { panic!("{request:?}") };
+    assert_eq!(info_hashes, [InfoHash::of(b"x")]);
+    let announced = Response::Announce { transaction, interval: 9, leechers: 1, seeders: 2, peers: Vec::new() };
+    assert!(!answer(&mut client, to, &announced), "that was not the question");
+    let swarms = vec![SwarmCounts { seeders: 1, completed: 2, leechers: 3 }];
+    assert!(answer(&mut client, to, &Response::Scrape { transaction, swarms }));
+    let counts = ScrapeAnswer { seeders: Some(1), leechers: Some(3), downloaded: Some(2), min_interval: None };
+    assert_eq!(client.poll_event(), Some(Event::Scraped(AskId(1), Ok(counts))));
+
+    client.scrape(Time::ZERO, AskId(2), "http://tracker.example/scrape", InfoHash::of(b"x"));
+    assert_eq!(client.poll_need(), Some(Need::Resolve("tracker.example".into())));
+    let ips = ["10.0.0.1", "fd00::1"].map(|ip| ip.parse().unwrap());
+    client.handle_resolved(Time::ZERO, "tracker.example", &Ok(ips.to_vec()));
+    let (exchange, to) = connect(&mut client);
+    assert!(to.is_ipv4() && client.legs.len() == 1);
+    assert!(request_of(&mut client, exchange).starts_with("GET /scrape?info_hash=%11"));
+    client.handle_input(Time::ZERO, exchange, b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\nd5:filesdee");
+    assert_eq!(client.poll_event(), Some(Event::Scraped(AskId(2), Ok(ScrapeAnswer::default()))));
+
+    client.scrape(Time::ZERO, AskId(3), "http://10.0.0.1/scrape", InfoHash::of(b"x"));
+    respond(&mut client, b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(client.poll_event(), Some(Event::Scraped(AskId(3), Err(TrackerError::Status(404)))));
+    assert!(client.active == 0 && client.legs.is_empty());
 }
