@@ -15,13 +15,22 @@ use crate::base::storage::Storage;
 use crate::base::time::Time;
 use crate::engine::pump::Ending;
 use crate::engine::{Effect, Engine, Progress, Transmit};
-use crate::protocol::dns::Resolver;
+use crate::protocol::dns::{NameNeed, NameStreamId, Resolver};
 use crate::protocol::tracker::{AskId, Event, ExchangeId, Need, TrackerClient};
 use crate::torrent::scrapes::ScrapeAsk;
 use crate::torrent::torrent::AnnounceRequest;
 
 /// Bytes that one turn of an exchange reads at a time.
 const READ_LEN: usize = 16 * 1024;
+
+/// What a stream that is no peer's is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Exchange {
+    /// A request to a tracker.
+    Tracker(ExchangeId),
+    /// A question to a name server.
+    Name(NameStreamId),
+}
 
 /// Announces and names under way.
 #[derive(Debug)]
@@ -31,7 +40,7 @@ pub(super) struct Exchanges {
     /// Which torrent's which tracker an ask is for.
     asks: BTreeMap<AskId, (TorrentId, usize)>,
     next_ask: u64,
-    streams: BTreeMap<ExchangeId, ConnId>,
+    streams: BTreeMap<Exchange, ConnId>,
 }
 
 impl Exchanges {
@@ -60,6 +69,34 @@ impl Exchanges {
         self.next_ask += 1;
         self.asks.insert(id, (torrent, tracker));
         id
+    }
+
+    /// The stream of an exchange stands.
+    pub(super) fn handle_connected(&mut self, now: Time, exchange: Exchange) {
+        if let Exchange::Tracker(id) = exchange {
+            self.trackers.handle_connected(now, id);
+        }
+    }
+
+    fn handle_input(&mut self, now: Time, exchange: Exchange, bytes: &[u8]) {
+        match exchange {
+            Exchange::Tracker(id) => self.trackers.handle_input(now, id, bytes),
+            Exchange::Name(id) => self.resolver.handle_input(now, id, bytes),
+        }
+    }
+
+    fn outgoing(&self, exchange: Exchange) -> &[u8] {
+        match exchange {
+            Exchange::Tracker(id) => self.trackers.outgoing(id),
+            Exchange::Name(id) => self.resolver.outgoing(id),
+        }
+    }
+
+    fn advance(&mut self, exchange: Exchange, count: usize) {
+        match exchange {
+            Exchange::Tracker(id) => self.trackers.advance(id, count),
+            Exchange::Name(id) => self.resolver.advance(id, count),
+        }
     }
 
     pub(super) fn handle_timeout(&mut self, now: Time) {
@@ -123,6 +160,11 @@ impl<S: Storage> Engine<S> {
         loop {
             if let Some(need) = self.exchanges.trackers.poll_need() {
                 self.act_on_need(now, need);
+            } else if let Some(need) = self.exchanges.resolver.poll_need() {
+                match need {
+                    NameNeed::Connect(id, to) => self.open_stream(Exchange::Name(id), to),
+                    NameNeed::Close(id) => self.close_stream(Exchange::Name(id)),
+                }
             } else if let Some((name, found)) = self.exchanges.resolver.poll_event() {
                 self.exchanges.trackers.handle_resolved(now, &name, &found);
             } else if let Some(event) = self.exchanges.trackers.poll_event() {
@@ -163,34 +205,42 @@ impl<S: Storage> Engine<S> {
                 }
                 self.exchanges.resolver.resolve(now, &name);
             }
-            Need::Connect(exchange, to) => {
-                let conn = self.dial_exchange(exchange, to);
-                self.exchanges.streams.insert(exchange, conn);
-            }
-            Need::Close(exchange) => {
-                if let Some(conn) = self.exchanges.streams.remove(&exchange) {
-                    self.forget(conn);
-                    self.effects.push_back(Effect::Close(conn));
-                }
-            }
-            Need::Wake(exchange) => {
-                self.effects.extend(self.exchanges.streams.get(&exchange).map(|&conn| Effect::Wake(conn)));
+            Need::Connect(id, to) => self.open_stream(Exchange::Tracker(id), to),
+            Need::Close(id) => self.close_stream(Exchange::Tracker(id)),
+            Need::Wake(id) => {
+                let conn = self.exchanges.streams.get(&Exchange::Tracker(id));
+                self.effects.extend(conn.map(|&conn| Effect::Wake(conn)));
             }
             Need::Trust => self.effects.push_back(Effect::Trust),
         }
     }
 
+    fn open_stream(&mut self, exchange: Exchange, to: SocketAddr) {
+        let conn = self.dial_exchange(exchange, to);
+        self.exchanges.streams.insert(exchange, conn);
+    }
+
+    fn close_stream(&mut self, exchange: Exchange) {
+        if let Some(conn) = self.exchanges.streams.remove(&exchange) {
+            self.forget(conn);
+            self.effects.push_back(Effect::Close(conn));
+        }
+    }
+
     /// The stream of an exchange is no more.
-    pub(super) fn exchange_gone(&mut self, now: Time, exchange: ExchangeId) {
+    pub(super) fn exchange_gone(&mut self, now: Time, exchange: Exchange) {
         self.exchanges.streams.remove(&exchange);
-        self.exchanges.trackers.handle_closed(now, exchange);
+        match exchange {
+            Exchange::Tracker(id) => self.exchanges.trackers.handle_closed(now, id),
+            Exchange::Name(id) => self.exchanges.resolver.handle_closed(now, id),
+        }
     }
 
     pub(super) fn read_exchange(
         &mut self,
         now: Time,
         conn: ConnId,
-        exchange: ExchangeId,
+        exchange: Exchange,
         stream: &mut S::Stream,
         budget: &mut Budget,
     ) -> Result<Progress, Ending> {
@@ -200,7 +250,7 @@ impl<S: Storage> Engine<S> {
                 Ok(0) => return Err(Ending::Closed),
                 Ok(count) => {
                     budget.spend(count);
-                    self.exchanges.trackers.handle_input(now, exchange, &self.receive[..count]);
+                    self.exchanges.handle_input(now, exchange, &self.receive[..count]);
                     self.act_on_exchanges(now);
                     if !self.connections.contains(conn) {
                         return Ok(Progress::Drained);
@@ -214,14 +264,14 @@ impl<S: Storage> Engine<S> {
         Ok(Progress::Spent)
     }
 
-    pub(super) fn write_exchange(&mut self, exchange: ExchangeId, stream: &mut S::Stream) -> Result<Progress, Ending> {
+    pub(super) fn write_exchange(&mut self, exchange: Exchange, stream: &mut S::Stream) -> Result<Progress, Ending> {
         loop {
-            let outgoing = self.exchanges.trackers.outgoing(exchange);
+            let outgoing = self.exchanges.outgoing(exchange);
             if outgoing.is_empty() {
                 return Ok(Progress::Drained);
             }
             match stream.write(outgoing) {
-                Ok(count) => self.exchanges.trackers.advance(exchange, count),
+                Ok(count) => self.exchanges.advance(exchange, count),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Progress::Drained),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return Err(Ending::Closed),
