@@ -10,6 +10,8 @@ use crate::codec::url::TrackerUrl;
 
 /// Bytes of a tracker's text that are kept.
 const TEXT_MAX: usize = 512;
+/// Values in an answer; more are no answer. A peer that is not compact has four.
+const VALUES_MAX: usize = 8 * PEERS_MAX;
 /// Bytes of a tracker id; a longer one is not kept.
 const TRACKER_ID_MAX: usize = 256;
 
@@ -122,7 +124,7 @@ fn percent(bytes: &[u8]) -> String {
 /// Reads the body of an answer to an announce.
 #[must_use]
 pub fn parse_announce(body: &[u8]) -> Parsed {
-    let document = bencode::parse(body).ok()?;
+    let document = bencode::parse(body, VALUES_MAX).ok()?;
     let dict = document.as_dict()?;
     if let Some(failure) = failure(dict) {
         return Some(Err(failure));
@@ -154,7 +156,7 @@ pub fn parse_announce(body: &[u8]) -> Parsed {
 /// Reads the body of an answer to a scrape of `info_hash`. An answer that does not name it has no counts.
 #[must_use]
 pub fn parse_scrape(body: &[u8], info_hash: &InfoHash) -> Option<Result<ScrapeAnswer, Failure>> {
-    let document = bencode::parse(body).ok()?;
+    let document = bencode::parse(body, VALUES_MAX).ok()?;
     let dict = document.as_dict()?;
     if let Some(failure) = failure(dict) {
         return Some(Err(failure));
@@ -262,6 +264,20 @@ mod tests {
         for bad in [&b"<html>"[..], b"de", b"d5:filesi1ee"] {
             assert_eq!(parse_scrape(bad, &hash), None, "{}", String::from_utf8_lossy(bad));
         }
+    }
+
+    #[test]
+    fn an_answer_may_list_every_peer_that_is_read_and_not_much_more() {
+        let body = |peers: usize| {
+            let peer = b"d2:ip7:1.2.3.47:peer id2:xx4:porti80ee".repeat(peers);
+            [&b"d5:peersl"[..], &peer, b"ee"].concat()
+        };
+        let answer = parse_announce(&body(PEERS_MAX + 1)).unwrap().unwrap();
+        assert_eq!(answer.peers.len(), PEERS_MAX);
+        assert_eq!(parse_announce(&body(3 * PEERS_MAX)), None);
+        let hash = InfoHash::of(b"x");
+        let values = [&b"d5:filesde1:xl"[..], &b"0:".repeat(VALUES_MAX), b"ee"].concat();
+        assert_eq!(parse_scrape(&values, &hash), None);
     }
 
     #[test]

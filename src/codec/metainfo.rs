@@ -146,12 +146,12 @@ impl Metainfo {
         if bytes.len() > FILE_LEN_MAX {
             return Err(MetainfoError::TooLong(FILE_LEN_MAX));
         }
-        let document = bencode::parse(bytes).map_err(MetainfoError::Bencode)?;
+        let document = bencode::parse(bytes, bencode::VALUES_MAX).map_err(MetainfoError::Bencode)?;
         let outer = document.as_dict().ok_or(key("info", "in a dictionary"))?;
         let info = outer.get(b"info").ok_or(key("info", "there"))?;
         let mut meta = Self::from_value(info)?;
         if meta.st_id.is_some() {
-            bencode::parse_canonical(bytes).map_err(MetainfoError::Bencode)?;
+            bencode::parse_canonical(bytes, bencode::VALUES_MAX).map_err(MetainfoError::Bencode)?;
         }
         meta.read_outer(outer)?;
         Ok(meta)
@@ -162,9 +162,9 @@ impl Metainfo {
     /// # Errors
     /// As [`Metainfo::parse`].
     pub fn from_info(bytes: &[u8]) -> Result<Self, MetainfoError> {
-        let meta = Self::from_value(&bencode::parse(bytes).map_err(MetainfoError::Bencode)?)?;
+        let meta = Self::from_value(&bencode::parse(bytes, bencode::VALUES_MAX).map_err(MetainfoError::Bencode)?)?;
         if meta.st_id.is_some() {
-            bencode::parse_canonical(bytes).map_err(MetainfoError::Bencode)?;
+            bencode::parse_canonical(bytes, bencode::VALUES_MAX).map_err(MetainfoError::Bencode)?;
         }
         Ok(meta)
     }
