@@ -178,7 +178,8 @@ fn failure(dict: &Dict<'_>) -> Option<Failure> {
         Some(value) if value.as_bytes() == Some(b"never") => Some(RetryIn::Never),
         Some(value) => {
             let digits = value.as_bytes().and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
-            value.as_int().or(digits).and_then(|minutes| u32::try_from(minutes).ok()).map(RetryIn::Minutes)
+            let minutes = value.as_int().or(digits).filter(|minutes| *minutes >= 0);
+            minutes.map(|minutes| RetryIn::Minutes(u32::try_from(minutes).unwrap_or(u32::MAX)))
         }
         None => None,
     };
@@ -245,6 +246,15 @@ mod tests {
         assert_eq!((failure.reason.as_str(), failure.retry_in), ("no", Some(RetryIn::Never)));
         let failure = parse_announce(b"d14:failure reason2:no8:retry ini7ee").unwrap().unwrap_err();
         assert_eq!(failure.retry_in, Some(RetryIn::Minutes(7)));
+        for (value, expected) in [
+            (&b"1:5"[..], Some(RetryIn::Minutes(5))),
+            (b"i99999999999e", Some(RetryIn::Minutes(u32::MAX))),
+            (b"i-1e", None),
+            (b"4:soon", None),
+        ] {
+            let body = [&b"d14:failure reason2:no8:retry in"[..], value, b"e"].concat();
+            assert_eq!(parse_announce(&body).unwrap().unwrap_err().retry_in, expected);
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::base::rng::Rng;
 use crate::base::time::Time;
 use crate::codec::http::{HttpError, Response as HttpResponse, get_request};
 use crate::codec::http_tracker::{
-    AnnounceAnswer, Failure, ScrapeAnswer, announce_path, parse_announce, parse_scrape, scrape_path,
+    AnnounceAnswer, Failure, RetryIn, ScrapeAnswer, announce_path, parse_announce, parse_scrape, scrape_path,
 };
 use crate::codec::udp_tracker::{Announce, Request, Response};
 use crate::codec::url::{Scheme, TrackerUrl, UrlError};
@@ -94,6 +94,9 @@ impl std::fmt::Display for TrackerError {
             Self::Tls => f.write_str("its certificate is not to be trusted, or it does not speak TLS"),
             Self::NoTracker => f.write_str("its answer is not that of a tracker"),
             Self::Redirect => f.write_str("it redirects too often, or to where a tracker may not"),
+            Self::Failure(failure) if failure.retry_in == Some(RetryIn::Never) => {
+                write!(f, "it refused for good: {}", failure.reason)
+            }
             Self::Failure(failure) => write!(f, "it refused: {}", failure.reason),
             Self::Busy => f.write_str("too many announces are waiting"),
         }

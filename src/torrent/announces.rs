@@ -279,11 +279,13 @@ impl Announces {
                 tracker.next = now + wait;
                 if let TrackerError::Failure(failure) = &error {
                     match failure.retry_in {
-                        Some(RetryIn::Never) => tracker.never = true,
+                        // Not even a goodbye.
+                        Some(RetryIn::Never) => (tracker.never, tracker.started) = (true, false),
                         Some(RetryIn::Minutes(minutes)) => {
                             tracker.next =
                                 now + Duration::from_secs(u64::from(minutes) * 60).clamp(INTERVAL.0, INTERVAL.1);
                             tracker.not_before = tracker.next;
+                            tracker.scrape.put_off(tracker.next);
                         }
                         None => {}
                     }
@@ -380,6 +382,7 @@ impl Announces {
 
 /// A stranger's text, short and without control bytes.
 fn shown(text: &str) -> String {
+    let text = text.trim_end_matches(|c: char| c.is_control() || c.is_whitespace());
     text.chars().take(256).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
@@ -521,7 +524,42 @@ mod tests {
         assert!(announces.poll_timeout().is_never());
         announces.hurry(Time::from_secs(99_999));
         assert_eq!(asked(&mut announces), []);
-        assert_eq!(announces.rows(Time::ZERO)[0].message.as_deref(), Some("it refused: gone  [31m"));
+        assert_eq!(announces.rows(Time::ZERO)[0].message.as_deref(), Some("it refused for good: gone  [31m"));
+    }
+
+    #[test]
+    fn a_tracker_that_says_never_after_it_worked_hears_nothing_more() {
+        let mut announces = announces(&[&[URL]], false);
+        announces.start(Time::ZERO, false);
+        asked(&mut announces);
+        announces.handle_outcome(Time::ZERO, 0, good(1800));
+        announces.handle_timeout(Time::from_secs(1800));
+        assert_eq!(asked(&mut announces), [(0, Regular)]);
+        let failure = Failure { reason: "gone".into(), retry_in: Some(RetryIn::Never) };
+        announces.handle_outcome(Time::from_secs(1800), 0, Err(TrackerError::Failure(failure)));
+        announces.stop(Time::from_secs(1801));
+        assert_eq!(asked(&mut announces), [], "no goodbye");
+        announces.start(Time::from_secs(1802), false);
+        assert_eq!(asked(&mut announces), [], "and no new beginning");
+        assert!(announces.poll_timeout().is_never(), "nor a scrape");
+    }
+
+    #[test]
+    fn a_tracker_that_names_minutes_is_left_alone_for_them_by_announces_and_scrapes() {
+        let mut announces = announces(&[&[URL]], false);
+        announces.start(Time::ZERO, false);
+        asked(&mut announces);
+        let failure = Failure { reason: "busy\0".into(), retry_in: Some(RetryIn::Minutes(300)) };
+        announces.handle_outcome(Time::ZERO, 0, Err(TrackerError::Failure(failure)));
+        let minutes = Time::from_secs(300 * 60);
+        assert_eq!(announces.poll_timeout(), minutes);
+        announces.hurry(Time::from_secs(60));
+        announces.stop(Time::from_secs(61));
+        assert_eq!(announces.poll_timeout(), minutes, "for a scrape");
+        announces.start(Time::from_secs(62), false);
+        assert_eq!(asked(&mut announces), []);
+        assert_eq!(announces.poll_timeout(), minutes);
+        assert_eq!(announces.rows(Time::ZERO)[0].message.as_deref(), Some("it refused: busy"));
     }
 
     const URL: &str = "udp://t:1/announce";

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::base::rng::Rng;
 use crate::base::time::Time;
-use crate::codec::http_tracker::RetryIn;
+use crate::codec::http_tracker::{Failure, RetryIn};
 use crate::codec::url::TrackerUrl;
 use crate::protocol::tracker::{ScrapeOutcome, TrackerError};
 
@@ -54,7 +54,12 @@ impl ScrapeClock {
 
     /// Fresh counts came with an announce.
     pub(super) fn refreshed(&mut self, now: Time) {
-        self.due = self.due.max(now + INTERVAL.0);
+        self.put_off(now + INTERVAL.0);
+    }
+
+    /// The tracker wants to hear nothing before `until`.
+    pub(super) fn put_off(&mut self, until: Time) {
+        self.due = self.due.max(until);
     }
 
     /// One has ended.
@@ -67,12 +72,16 @@ impl ScrapeClock {
             }
             Err(error) => {
                 self.failures += 1;
+                let longer = INTERVAL.0 * 2_u32.saturating_pow(self.failures.min(10));
                 match error {
-                    TrackerError::Failure(failure) if failure.retry_in == Some(RetryIn::Never) => {
+                    TrackerError::Failure(Failure { retry_in: Some(RetryIn::Never), .. }) => {
                         self.due = Time::NEVER;
                         return;
                     }
-                    _ => INTERVAL.0 * 2_u32.saturating_pow(self.failures.min(10)),
+                    TrackerError::Failure(Failure { retry_in: Some(RetryIn::Minutes(minutes)), .. }) => {
+                        longer.max(Duration::from_secs(u64::from(*minutes) * 60))
+                    }
+                    _ => longer,
                 }
             }
         };
@@ -87,10 +96,14 @@ fn scrape_url(url: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::http_tracker::{Failure, ScrapeAnswer};
+    use crate::codec::http_tracker::ScrapeAnswer;
 
     fn clock(url: &str) -> ScrapeClock {
         ScrapeClock::new(Time::ZERO, url, &mut Rng::from_number(1))
+    }
+
+    fn refusal(retry_in: RetryIn) -> TrackerError {
+        TrackerError::Failure(Failure { reason: String::new(), retry_in: Some(retry_in) })
     }
 
     #[test]
@@ -120,6 +133,8 @@ mod tests {
             (Err(TrackerError::Timeout), 3600),
             (Err(TrackerError::Timeout), 7200),
             (Err(TrackerError::Timeout), 14400),
+            (Err(refusal(RetryIn::Minutes(600))), 36000),
+            (Err(refusal(RetryIn::Minutes(1))), 57600),
         ];
         for (outcome, secs) in outcomes {
             clock.begin("udp://t:1");
@@ -130,8 +145,7 @@ mod tests {
             clock.handle_outcome(Time::ZERO, &Err(TrackerError::Timeout));
         }
         assert_eq!(clock.due(), Time::from_secs(24 * 3600));
-        let never = Failure { reason: String::new(), retry_in: Some(RetryIn::Never) };
-        clock.handle_outcome(Time::ZERO, &Err(TrackerError::Failure(never)));
+        clock.handle_outcome(Time::ZERO, &Err(refusal(RetryIn::Never)));
         clock.refreshed(Time::ZERO);
         assert!(clock.due().is_never());
     }
