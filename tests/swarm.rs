@@ -187,6 +187,18 @@ fn a_family_in_which_the_tracker_is_silent_stops_nothing() {
 }
 
 #[test]
+fn a_goodbye_waits_for_no_family_in_which_the_tracker_is_silent() {
+    let (v4, v6) = (addr(200, 6969), addr6(200, 6969));
+    let (first, second) = ([addr(1, 6881), addr6(1, 6881)], [addr(2, 6881), addr6(2, 6881)]);
+    let mut world = dual_world(&[&first, &second], &[v4], &[v4, v6]);
+    assert!(world.run(Time::from_secs(10), all_seed), "the first announce is still tried over IPv6");
+    let now = world.now();
+    world.nodes[1].engine.handle_command(now, Command::Shutdown).expect("it may always end");
+    assert!(world.run(now + Duration::from_secs(1), |world| world.nodes[1].exited));
+    assert_eq!(world.tracker.as_ref().expect("there is one").events[AnnounceEvent::Stopped as usize], 1);
+}
+
+#[test]
 fn a_paused_torrent_knows_its_swarm_by_a_scrape_every_half_hour() {
     let both = [addr(200, 6969)];
     let mut world = dual_world(&[&[addr(1, 6881)], &[addr(2, 6881)]], &both, &both);

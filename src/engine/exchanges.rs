@@ -108,6 +108,11 @@ impl Exchanges {
         self.trackers.poll_timeout().min(self.resolver.poll_timeout())
     }
 
+    /// The node ends: goodbyes wait for no second family.
+    pub(super) fn hurry(&mut self, now: Time) {
+        self.trackers.hurry(now);
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.trackers.is_idle()
     }

@@ -679,6 +679,24 @@ impl TrackerClient {
         }
     }
 
+    /// Nobody has time: an announce that was answered in one family does not wait for the other one.
+    pub fn hurry(&mut self, now: Time) {
+        let is_answered = |id: &&LegId| self.is_answered(**id);
+        let ids: Vec<LegId> = self.legs.keys().filter(is_answered).copied().collect();
+        for id in ids {
+            if let Stage::Connecting { exchange, .. } | Stage::Http { exchange, .. } = self.legs[&id].stage {
+                self.exchanges.remove(&exchange);
+                self.needs.push_back(Need::Close(exchange));
+            }
+            self.give_up(now, id, TrackerError::Timeout);
+        }
+    }
+
+    /// The other leg of its ask brought an answer.
+    fn is_answered(&self, id: LegId) -> bool {
+        matches!(self.pairs.get(&id.ask), Some(Pair { ended: Some((_, Ok(_))), .. }))
+    }
+
     /// The next thing it wants from outside.
     pub fn poll_need(&mut self) -> Option<Need> {
         self.needs.pop_front()
@@ -692,10 +710,7 @@ impl TrackerClient {
     /// No tracker has still to hear something: one that has answered in one family knows, and a scrape tells nothing.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        let is_told = |(id, leg): (&LegId, &Leg)| {
-            matches!(leg.question, Question::Scrape(_))
-                || matches!(self.pairs.get(&id.ask), Some(Pair { ended: Some((_, Ok(_))), .. }))
-        };
+        let is_told = |(id, leg): (&LegId, &Leg)| matches!(leg.question, Question::Scrape(_)) || self.is_answered(*id);
         self.legs.iter().all(is_told) && self.events.is_empty()
     }
 

@@ -234,13 +234,17 @@ fn a_family_that_fails_is_no_failure_and_is_left_alone_for_a_while() {
     let mut client = client();
     start_both(&mut client, "http://tracker.example/announce");
     let (v4, _) = connect(&mut client);
-    let (_, to6) = connect(&mut client);
+    let (v6, to6) = connect(&mut client);
     assert!(to6.is_ipv6());
+    client.hurry(Time::ZERO);
+    assert_eq!(client.legs.len(), 2, "neither has answered");
     client.handle_connected(Time::ZERO, v4);
     client.handle_input(Time::ZERO, v4, OF_V4);
     assert!(matches!(client.poll_event(), Some(Event::Found(..))));
     assert!(client.is_idle(), "a shutdown waits for no silent family");
-    client.handle_timeout(Time::from_secs(15));
+    while client.poll_need().is_some() {}
+    client.hurry(Time::ZERO);
+    assert_eq!(client.poll_need(), Some(Need::Close(v6)));
     assert_eq!(ended(&mut client).unwrap().unwrap().peers.len(), 1);
     assert_eq!(client.poll_event(), None);
     while client.poll_need().is_some() {}
