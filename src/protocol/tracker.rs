@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 
-use crate::base::addr::canonical_addr;
 use crate::base::hash::InfoHash;
 use crate::base::rng::Rng;
 use crate::base::time::Time;
@@ -20,15 +19,17 @@ use crate::codec::http::{HttpError, Response as HttpResponse, get_request};
 use crate::codec::http_tracker::{
     AnnounceAnswer, Failure, RetryIn, ScrapeAnswer, announce_path, parse_announce, parse_scrape, scrape_path,
 };
-use crate::codec::udp_tracker::{Announce, Request, Response};
+use crate::codec::udp_tracker::Announce;
 use crate::codec::url::{Scheme, TrackerUrl, UrlError};
 use crate::protocol::dns::{DnsError, Found};
 use crate::protocol::http::{ExchangeError, HttpExchange};
 use crate::protocol::tls::{Tls, TlsError};
 
 use self::families::{Families, Family, merge};
+use self::udp::{UDP_TRIES, Udp};
 
 mod families;
+mod udp;
 
 /// Announces and scrapes under way at once, each with an exchange a family; more wait in the order they came.
 pub const ACTIVE_MAX: usize = 64;
@@ -40,13 +41,6 @@ pub const REDIRECTS_MAX: u8 = 5;
 pub const BODY_MAX: usize = 1 << 20;
 /// Addresses of one tracker and family that are tried.
 const ADDRESSES_MAX: usize = 4;
-/// A UDP connection id is good for so long (BEP 15).
-const CONNECTION_LIFE: Duration = Duration::from_secs(60);
-/// UDP connection ids that are kept; beyond it the oldest goes.
-const CONNECTIONS_MAX: usize = 256;
-/// Tries at one UDP address within the patience: at 1, 3 and 7 fifteenths of it.
-const UDP_TRIES: u32 = 4;
-
 /// An announce or a scrape, as its owner names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AskId(pub u64);
@@ -215,18 +209,6 @@ enum Stage {
         exchange: ExchangeId,
         http: Box<HttpExchange>,
     },
-}
-
-#[derive(Debug)]
-struct Udp {
-    to: SocketAddr,
-    transaction: u32,
-    /// The question itself was asked, not for the connection id.
-    asking: bool,
-    tries: u32,
-    /// When to send next.
-    due: Time,
-    send: bool,
 }
 
 /// The client. Every ask gets exactly one outcome.
@@ -564,99 +546,6 @@ impl TrackerClient {
         }
     }
 
-    /// A datagram came that may be a tracker's; true if it was.
-    pub fn handle_packet(&mut self, now: Time, from: SocketAddr, packet: &[u8]) -> bool {
-        let from = canonical_addr(from);
-        let Some(response) = Response::parse(packet, from.is_ipv6()) else { return false };
-        let told = match &response {
-            Response::Connect { transaction, .. }
-            | Response::Announce { transaction, .. }
-            | Response::Scrape { transaction, .. }
-            | Response::Error { transaction, .. } => *transaction,
-        };
-        let found = self.legs.iter_mut().find_map(|(&id, leg)| match &mut leg.stage {
-            Stage::Udp(udp) if udp.transaction == told && canonical_addr(udp.to) == from => {
-                Some((id, &leg.question, udp))
-            }
-            _ => None,
-        });
-        let Some((id, question, udp)) = found else { return false };
-        match (question, response) {
-            (_, Response::Connect { connection, .. }) if !udp.asking => {
-                let to = udp.to;
-                (udp.asking, udp.tries, udp.due, udp.send) = (true, 0, now, true);
-                udp.transaction = self.rng.u32();
-                if self.connections.len() >= CONNECTIONS_MAX {
-                    let oldest = self.connections.iter().min_by_key(|(_, (_, expires))| *expires).map(|(&to, _)| to);
-                    self.connections.remove(&oldest.expect("it is full"));
-                }
-                self.connections.insert(to, (connection, now + CONNECTION_LIFE));
-            }
-            (Question::Announce(..), Response::Announce { interval, leechers, seeders, peers, .. }) if udp.asking => {
-                let answer = AnnounceAnswer {
-                    interval,
-                    seeders: Some(seeders),
-                    leechers: Some(leechers),
-                    peers,
-                    ..AnnounceAnswer::default()
-                };
-                self.end(now, id, Ended::Announce(Ok(answer)));
-            }
-            (Question::Scrape(_), Response::Scrape { swarms, .. }) if udp.asking => {
-                let counts = swarms.first().copied();
-                let answer = ScrapeAnswer {
-                    seeders: counts.map(|counts| counts.seeders),
-                    leechers: counts.map(|counts| counts.leechers),
-                    downloaded: counts.map(|counts| counts.completed),
-                    min_interval: None,
-                };
-                self.end(now, id, Ended::Scrape(Ok(answer)));
-            }
-            (_, Response::Error { message, .. }) => {
-                let to = udp.to;
-                self.connections.remove(&to);
-                let failure = Failure { reason: message, retry_in: None };
-                self.give_up(now, id, TrackerError::Failure(failure));
-            }
-            _ => return false,
-        }
-        true
-    }
-
-    /// The next datagram to send; its bytes replace what is in `packet`.
-    pub fn poll_transmit(&mut self, now: Time, packet: &mut Vec<u8>) -> Option<SocketAddr> {
-        for leg in self.legs.values_mut() {
-            let Stage::Udp(udp) = &mut leg.stage else { continue };
-            if !std::mem::take(&mut udp.send) {
-                continue;
-            }
-            udp.tries += 1;
-            udp.due = now + self.patience / 15 * (1 << udp.tries.min(UDP_TRIES)) / 2;
-            let transaction = udp.transaction;
-            let known = self.connections.get(&udp.to).filter(|(_, expires)| *expires > now);
-            match known {
-                Some(&(connection, _)) if udp.asking => {
-                    let request = match &leg.question {
-                        Question::Announce(announce, _) => {
-                            let announce = Announce { path: udp_path(&leg.url), ..announce.clone() };
-                            Request::Announce { connection, transaction, announce }
-                        }
-                        Question::Scrape(info_hash) => {
-                            Request::Scrape { connection, transaction, info_hashes: vec![*info_hash] }
-                        }
-                    };
-                    request.write(packet);
-                }
-                _ => {
-                    udp.asking = false;
-                    Request::Connect { transaction }.write(packet);
-                }
-            }
-            return Some(udp.to);
-        }
-        None
-    }
-
     /// What took too long is tried again or given up.
     pub fn handle_timeout(&mut self, now: Time) {
         let late = |leg: &Leg| match &leg.stage {
@@ -727,11 +616,6 @@ impl TrackerClient {
         };
         self.legs.values().map(deadline).min().unwrap_or(Time::NEVER)
     }
-}
-
-/// BEP 41: what stands in the address beyond host and port; nothing where nothing was meant.
-fn udp_path(url: &TrackerUrl) -> String {
-    if matches!(url.path.as_str(), "/" | "/announce") { String::new() } else { url.path.clone() }
 }
 
 fn of_exchange(error: ExchangeError) -> TrackerError {

@@ -1,6 +1,6 @@
 use super::*;
 use crate::base::hash::InfoHash;
-use crate::codec::udp_tracker::{AnnounceEvent, SwarmCounts};
+use crate::codec::udp_tracker::{AnnounceEvent, Request, Response, SwarmCounts};
 
 fn announce() -> Announce {
     Announce {
