@@ -4,9 +4,12 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+use swarmtorrent::codec::udp_tracker::{Request, Response};
 
 use common::{Daemon, free_port, make, noise, tool, wait};
 
@@ -307,6 +310,85 @@ fn hostile_trackers_are_told_to_the_user_and_stop_nothing() {
     leecher.add(&st, "");
     leecher.ask(&format!("connect all {}", daemon.listen));
     leecher.wait_state("seeding", 20);
+}
+
+/// An HTTP tracker that answers everything with `body`, and what it was asked.
+fn http_tracker(body: &'static [u8]) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/announce", listener.local_addr().unwrap());
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut buf = [0; 4096];
+            let len = stream.read(&mut buf).unwrap_or(0);
+            heard.lock().unwrap().push(String::from_utf8_lossy(&buf[..len]).into_owned());
+            let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+            let _ = stream.write_all(body);
+        }
+    });
+    (url, asked)
+}
+
+/// A UDP tracker that refuses everything.
+fn refusing_udp_tracker() -> String {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let url = format!("udp://{}", socket.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let mut packet = [0; 2048];
+        while let Ok((len, from)) = socket.recv_from(&mut packet) {
+            let response = match Request::parse(&packet[..len]).unwrap() {
+                Request::Connect { transaction } => Response::Connect { transaction, connection: 1 },
+                Request::Announce { transaction, .. } | Request::Scrape { transaction, .. } => {
+                    Response::Error { transaction, message: "unregistered torrent\0".into() }
+                }
+            };
+            let mut out = Vec::new();
+            response.write(&mut out);
+            socket.send_to(&out, from).unwrap();
+        }
+    });
+    url
+}
+
+#[test]
+fn what_trackers_say_is_shown_and_one_that_says_never_is_asked_once() {
+    let temp = tempfile::tempdir().unwrap();
+    let (warning, heard_by_warning) = http_tracker(
+        b"d8:completei3e10:incompletei4e8:intervali1800e12:min intervali1e5:peers0:15:warning message10:use https\x07e",
+    );
+    let (never, heard_by_never) = http_tracker(b"d14:failure reason13:Not a tracker8:retry in5:nevere");
+    let (later, _) = http_tracker(b"d14:failure reason10:Overloaded8:retry in2:10e");
+    let urls = [warning, never, later, refusing_udp_tracker()];
+    let home = temp.path().join("daemon");
+    std::fs::create_dir_all(home.join("downloads")).unwrap();
+    std::fs::write(home.join("downloads/content"), noise(7, 100_000)).unwrap();
+    let args: Vec<&str> = urls.iter().flat_map(|url| ["--tracker", url.as_str()]).collect();
+    let (st, _, _) = make(&home.join("downloads/content"), temp.path(), &args);
+    let daemon = Daemon::start(&home, "[trackers]\nannounce_to_all = true\n");
+    daemon.add(&st, "");
+    let rows = || daemon.json("trackers all");
+    wait("all have answered", 20, || rows().iter().all(|row| row["state"] == "failed" || row["state"] == "working"));
+    let row = |url: &str| rows().into_iter().find(|row| row["url"].as_str().unwrap().starts_with(url)).unwrap();
+    let [warning, never, later, udp] = [0, 1, 2, 3].map(|at: usize| row(&urls[at]));
+    assert_eq!((&warning["state"], &warning["message"]), (&"working".into(), &"use https".into()));
+    assert_eq!((&warning["seeders"], &warning["leechers"]), (&3.into(), &4.into()));
+    assert_eq!((&never["state"], &never["message"]), (&"failed".into(), &"it refused for good: Not a tracker".into()));
+    assert!(never["next"].is_null(), "{never}");
+    assert_eq!(later["message"], "it refused: Overloaded");
+    assert!((500..=600).contains(&later["next"].as_u64().unwrap()), "{later}");
+    assert_eq!((&udp["state"], &udp["message"]), (&"failed".into(), &"it refused: unregistered torrent".into()));
+    let told = daemon.ask("trackers all").join("\n");
+    assert!(told.contains("use https") && told.contains("unregistered torrent"), "{told}");
+
+    for command in ["announce all", "pause all", "resume all"] {
+        assert!(daemon.ask(command).last().unwrap().starts_with("OK"), "{command}");
+    }
+    let started =
+        |asked: &Mutex<Vec<String>>| asked.lock().unwrap().iter().filter(|line| line.contains("event=started")).count();
+    wait("the others are told that it is back", 20, || started(&heard_by_warning) == 2);
+    assert_eq!(heard_by_never.lock().unwrap().len(), 1);
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn tree() -> impl Strategy<Value = Tree> {
 
 /// Every value's own bytes are in its parent's, and read alone they are the same value.
 fn raw_bytes_are_right(value: &Value<'_>) {
-    assert_eq!(&bencode::parse(value.raw).expect("it was read before"), value);
+    assert_eq!(&bencode::parse(value.raw, bencode::VALUES_MAX).expect("it was read before"), value);
     let inner: Vec<&Value<'_>> = match &value.kind {
         Kind::List(items) => items.iter().collect(),
         Kind::Dict(dict) => dict.entries().iter().map(|(_, value)| value).collect(),
@@ -129,13 +129,13 @@ proptest! {
     fn bencode_is_read_as_it_was_written(tree in tree()) {
         let mut bytes = Vec::new();
         tree.write(&mut bytes);
-        let value = bencode::parse_canonical(&bytes).expect("canonical");
+        let value = bencode::parse_canonical(&bytes, bencode::VALUES_MAX).expect("canonical");
         prop_assert_eq!(Tree::of(&value), tree);
         prop_assert_eq!(value.raw, bytes.as_slice());
         raw_bytes_are_right(&value);
         let followed = [&bytes[..], b"rest"].concat();
-        prop_assert_eq!(bencode::parse_front(&followed), Ok((value, &b"rest"[..])));
-        prop_assert_eq!(bencode::parse(&followed).expect_err("something follows").offset, bytes.len());
+        prop_assert_eq!(bencode::parse_front(&followed, bencode::VALUES_MAX), Ok((value, &b"rest"[..])));
+        prop_assert_eq!(bencode::parse(&followed, bencode::VALUES_MAX).expect_err("something follows").offset, bytes.len());
     }
 
     #[test]
@@ -143,7 +143,7 @@ proptest! {
         let mut bytes = Vec::new();
         tree.write(&mut bytes);
         let bytes = mangled(&bytes, &flips, cut);
-        match bencode::parse_canonical(&bytes) {
+        match bencode::parse_canonical(&bytes, bencode::VALUES_MAX) {
             Ok(value) => {
                 let mut again = Vec::new();
                 Tree::of(&value).write(&mut again);
@@ -155,10 +155,10 @@ proptest! {
 
     #[test]
     fn any_bytes_are_a_value_or_an_error_with_its_place(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-        if let Err(error) = bencode::parse(&bytes) {
+        if let Err(error) = bencode::parse(&bytes, bencode::VALUES_MAX) {
             prop_assert!(error.offset <= bytes.len());
         }
-        if let Ok((value, rest)) = bencode::parse_front(&bytes) {
+        if let Ok((value, rest)) = bencode::parse_front(&bytes, bencode::VALUES_MAX) {
             prop_assert_eq!(value.raw.len() + rest.len(), bytes.len());
         }
     }
@@ -167,7 +167,7 @@ proptest! {
     fn no_nesting_is_too_deep_to_refuse(depth in 0..4 * DEPTH_MAX, in_dicts: bool) {
         let open = if in_dicts { &b"d0:"[..] } else { b"l" };
         let bytes = [open.repeat(depth), b"i1e".to_vec(), b"e".repeat(depth)].concat();
-        prop_assert_eq!(bencode::parse(&bytes).is_ok(), depth <= DEPTH_MAX);
+        prop_assert_eq!(bencode::parse(&bytes, bencode::VALUES_MAX).is_ok(), depth <= DEPTH_MAX);
     }
 
     #[test]

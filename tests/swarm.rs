@@ -23,10 +23,10 @@ fn addr(number: u8, port: u16) -> SocketAddr {
 }
 
 /// Content and the bytes of a torrent file that describes it.
-fn torrent(len: usize) -> (Vec<u8>, Vec<u8>) {
+fn torrent(len: usize, tracker: &str) -> (Vec<u8>, Vec<u8>) {
     let mut content = vec![0; len];
     Rng::from_number(99).fill(&mut content);
-    let notes = Notes { name: b"content".to_vec(), trackers: vec!["udp://10.0.0.200:6969".into()], ..Notes::default() };
+    let notes = Notes { name: b"content".to_vec(), trackers: vec![tracker.into()], ..Notes::default() };
     let mut creator = Creator::new(Profile::Compatible, PIECE_LEN, vec![(vec![], len as u64)], notes);
     creator.update(&content);
     (content, creator.finish().expect("it is within all limits").1)
@@ -34,9 +34,9 @@ fn torrent(len: usize) -> (Vec<u8>, Vec<u8>) {
 
 /// A world with a tracker, a seeder and so many leechers.
 fn world(seed: u64, leechers: u8, len: usize, config: &Config) -> (World, Vec<u8>) {
-    let (content, metainfo) = torrent(len);
+    let (content, metainfo) = torrent(len, "udp://10.0.0.200:6969");
     let mut world = World::new(Duration::from_millis(20), 1_250_000);
-    world.tracker = Some(Tracker::new(addr(200, 6969)));
+    world.tracker = Some(Tracker::new(&[addr(200, 6969)]));
     let mut rng = Rng::from_number(seed);
     for number in 0..=leechers {
         let listen = addr(number + 1, 6881);
@@ -129,4 +129,87 @@ fn a_shutdown_says_goodbye_and_a_restart_claims_what_was_there() {
     engine.restore(Time::ZERO, find(".meta").expect("saved"), find(".resume").map(Vec::as_slice)).expect("good");
     let Ok(Answer::Show(summary)) = engine.handle_command(Time::ZERO, Command::Show(Which::All)) else { panic!() };
     assert_eq!((summary.have_bytes, summary.downloaded, summary.state), (2_000_000, 2_000_000, State::Seeding));
+}
+
+/// A node at each of these addresses, all of which know the tracker's name; the first one seeds.
+fn dual_world(nodes: &[&[SocketAddr]], trackers: &[SocketAddr], known: &[SocketAddr]) -> World {
+    let (content, metainfo) = torrent(500_000, "udp://tracker.sim:6969");
+    let mut world = World::new(Duration::from_millis(20), 1_250_000);
+    world.tracker = Some(Tracker::new(trackers));
+    let hosts: Vec<_> = known.iter().map(|addr| ("tracker.sim".to_owned(), addr.ip())).collect();
+    for (number, listen) in nodes.iter().enumerate() {
+        let config = Config { listen: listen.to_vec(), hosts: hosts.clone(), ..Config::default() };
+        let seed = u64::try_from(number).expect("few nodes");
+        let engine = Engine::new(config, 0, Rng::from_number(seed), MemoryStorage::default());
+        let mut node = Node::new(engine, listen[0]);
+        let options = AddOptions { verify: Some(number == 0), ..AddOptions::default() };
+        let add = Command::Add { source: Source::Metainfo(metainfo.clone()), options };
+        node.engine.handle_command(Time::ZERO, add).expect("a good torrent");
+        if number == 0 {
+            let store = node.engine.storage().ids().next().expect("the torrent's content");
+            node.engine.storage().fill(store, &content);
+        }
+        world.nodes.push(node);
+    }
+    world
+}
+
+fn addr6(number: u16, port: u16) -> SocketAddr {
+    SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, number], port))
+}
+
+#[test]
+fn a_tracker_of_both_families_brings_peers_of_both() {
+    let both = [addr(200, 6969), addr6(200, 6969)];
+    let seeder = [addr(1, 6881), addr6(1, 6881)];
+    let nodes: [&[SocketAddr]; 3] = [&seeder, &[addr(2, 6881)], &[addr6(3, 6881)]];
+    let mut world = dual_world(&nodes, &both, &both);
+    assert!(world.run(Time::from_secs(60), all_seed), "not done after {:?}", world.now());
+    let events = world.tracker.as_ref().expect("there is one").events;
+    assert_eq!(events[AnnounceEvent::Started as usize], 4, "the seeder over each, the others over their own");
+}
+
+#[test]
+fn a_family_in_which_the_tracker_is_silent_stops_nothing() {
+    let (v4, v6) = (addr(200, 6969), addr6(200, 6969));
+    let (first, second) = ([addr(1, 6881), addr6(1, 6881)], [addr(2, 6881), addr6(2, 6881)]);
+    let mut world = dual_world(&[&first, &second], &[v4], &[v4, v6]);
+    assert!(world.run(Time::from_secs(10), all_seed), "not done after {:?}", world.now());
+    world.run(Time::from_secs(60), |_| false);
+    let now = world.now();
+    let rows = match world.nodes[1].engine.handle_command(now, Command::Trackers(Which::All)) {
+        Ok(Answer::Trackers(rows)) => rows,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((rows[0].state, rows[0].message.as_deref()), ("working", None));
+    world.nodes[1].engine.handle_command(now, Command::Shutdown).expect("it may always end");
+    assert!(world.run(now + Duration::from_secs(1), |world| world.nodes[1].exited), "the silence is not waited for");
+}
+
+#[test]
+fn a_goodbye_waits_for_no_family_in_which_the_tracker_is_silent() {
+    let (v4, v6) = (addr(200, 6969), addr6(200, 6969));
+    let (first, second) = ([addr(1, 6881), addr6(1, 6881)], [addr(2, 6881), addr6(2, 6881)]);
+    let mut world = dual_world(&[&first, &second], &[v4], &[v4, v6]);
+    assert!(world.run(Time::from_secs(10), all_seed), "the first announce is still tried over IPv6");
+    let now = world.now();
+    world.nodes[1].engine.handle_command(now, Command::Shutdown).expect("it may always end");
+    assert!(world.run(now + Duration::from_secs(1), |world| world.nodes[1].exited));
+    assert_eq!(world.tracker.as_ref().expect("there is one").events[AnnounceEvent::Stopped as usize], 1);
+}
+
+#[test]
+fn a_paused_torrent_knows_its_swarm_by_a_scrape_every_half_hour() {
+    let both = [addr(200, 6969)];
+    let mut world = dual_world(&[&[addr(1, 6881)], &[addr(2, 6881)]], &both, &both);
+    world.nodes[1].engine.handle_command(Time::ZERO, Command::Pause(Which::All)).expect("it may be paused");
+    world.run(Time::from_secs(2 * 3600), |_| false);
+    let scrapes = world.tracker.as_ref().expect("there is one").scrapes;
+    assert!((3..=4).contains(&scrapes), "{scrapes} scrapes in two hours");
+    let now = world.now();
+    let rows = match world.nodes[1].engine.handle_command(now, Command::Trackers(Which::All)) {
+        Ok(Answer::Trackers(rows)) => rows,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((rows[0].state, rows[0].leechers), ("idle", Some(1)));
 }

@@ -29,20 +29,20 @@ fn files(meta: &Metainfo) -> Vec<(&str, u64, bool)> {
 
 #[test]
 fn the_examples_of_bep_3_are_read() {
-    let kind = |bytes: &'static [u8]| bencode::parse_canonical(bytes).expect("an example").kind;
+    let kind = |bytes: &'static [u8]| bencode::parse_canonical(bytes, bencode::VALUES_MAX).expect("an example").kind;
     assert_eq!(kind(b"4:spam"), Kind::Bytes(b"spam"));
     assert_eq!(kind(b"i3e"), Kind::Int(3));
     assert_eq!(kind(b"i-3e"), Kind::Int(-3));
     assert_eq!(kind(b"i0e"), Kind::Int(0));
-    let list = bencode::parse_canonical(b"l4:spam4:eggse").expect("an example");
+    let list = bencode::parse_canonical(b"l4:spam4:eggse", bencode::VALUES_MAX).expect("an example");
     let items: Vec<_> = list.as_list().expect("a list").iter().map(|item| item.as_bytes().expect("a string")).collect();
     assert_eq!(items, [b"spam", b"eggs"]);
-    let dict = bencode::parse_canonical(b"d3:cow3:moo4:spam4:eggse").expect("an example");
+    let dict = bencode::parse_canonical(b"d3:cow3:moo4:spam4:eggse", bencode::VALUES_MAX).expect("an example");
     assert_eq!(dict.as_dict().expect("a dictionary").bytes(b"cow"), Some(&b"moo"[..]));
-    let nested = bencode::parse_canonical(b"d4:spaml1:a1:bee").expect("an example");
+    let nested = bencode::parse_canonical(b"d4:spaml1:a1:bee", bencode::VALUES_MAX).expect("an example");
     assert_eq!(nested.as_dict().expect("a dictionary").list(b"spam").map(<[_]>::len), Some(2));
     for invalid in [&b"i-0e"[..], b"i03e"] {
-        assert!(bencode::parse(invalid).is_err());
+        assert!(bencode::parse(invalid, bencode::VALUES_MAX).is_err());
     }
 }
 

@@ -1,8 +1,9 @@
 //! Bencode (BEP 3): byte strings, integers, lists, dictionaries.
 //!
-//! Values borrow the input and keep their own raw bytes, so that a hash is always of the bytes as they came. Depth and
-//! number of values are bounded. `parse_canonical` is for `.st` files: keys in order and nothing left over; `parse` forgives
-//! the order of keys, which real trackers and clients get wrong, and nothing else.
+//! Values borrow the input and keep their own raw bytes, so that a hash is always of the bytes as they came. Depth is
+//! bounded, and so is the number of values, by what the caller says. `parse_canonical` is for what we wrote ourselves, `.st`
+//! files among it: keys in order and nothing left over; `parse` forgives the order of keys, which real trackers and clients
+//! get wrong, and nothing else.
 
 use std::fmt;
 
@@ -16,7 +17,8 @@ use nom::sequence::{delimited, terminated};
 
 /// Lists and dictionaries within one another; one more is refused.
 pub const DEPTH_MAX: usize = 32;
-/// Values in one document; more are refused. A file of 100,000 files has about a million.
+/// Values in a document from the disk; more are refused. A torrent of 100,000 files has about a million. What strangers send has
+/// its own, smaller bound, where it is read.
 pub const VALUES_MAX: usize = 2_000_000;
 /// Digits of a length or an integer: 2⁶³ has nineteen.
 const DIGITS_MAX: usize = 19;
@@ -65,7 +67,7 @@ pub enum Problem {
     Malformed,
     /// See [`DEPTH_MAX`].
     TooDeep,
-    /// See [`VALUES_MAX`].
+    /// More values than the reader allows, as [`VALUES_MAX`].
     TooMany,
     /// A key stands there twice.
     DuplicateKey,
@@ -89,31 +91,31 @@ impl fmt::Display for BencodeError {
     }
 }
 
-/// Reads a whole document; keys may be in any order.
+/// Reads a whole document of at most `values_max` values; keys may be in any order.
 ///
 /// # Errors
 /// See [`Problem`].
-pub fn parse(input: &[u8]) -> Result<Value<'_>, BencodeError> {
-    parse_noting(input).map(|(value, _)| value)
+pub fn parse(input: &[u8], values_max: usize) -> Result<Value<'_>, BencodeError> {
+    parse_noting(input, values_max).map(|(value, _)| value)
 }
 
-/// Reads a whole document in canonical form.
+/// Reads a whole document of at most `values_max` values in canonical form.
 ///
 /// # Errors
 /// See [`Problem`].
-pub fn parse_canonical(input: &[u8]) -> Result<Value<'_>, BencodeError> {
-    match parse_noting(input)? {
+pub fn parse_canonical(input: &[u8], values_max: usize) -> Result<Value<'_>, BencodeError> {
+    match parse_noting(input, values_max)? {
         (value, None) => Ok(value),
         (_, Some(error)) => Err(error),
     }
 }
 
-/// Reads one value from the front; the rest follows it.
+/// Reads one value, of at most `values_max` with those inside it, from the front; the rest follows it.
 ///
 /// # Errors
 /// See [`Problem`]; never `Trailing`.
-pub fn parse_front(input: &[u8]) -> Result<(Value<'_>, &[u8]), BencodeError> {
-    let mut reader = Reader { start: input.as_ptr() as usize, values: 0, unsorted: None, problem: None };
+pub fn parse_front(input: &[u8], values_max: usize) -> Result<(Value<'_>, &[u8]), BencodeError> {
+    let mut reader = Reader::new(input, values_max);
     match reader.value(input, 0) {
         Ok((rest, value)) => Ok((value, rest)),
         Err(nom::Err::Error(error) | nom::Err::Failure(error)) => Err(reader.error(error.input)),
@@ -121,12 +123,12 @@ pub fn parse_front(input: &[u8]) -> Result<(Value<'_>, &[u8]), BencodeError> {
     }
 }
 
-/// Reads a whole document; keys may be in any order. With it, where it is not in canonical form.
+/// Reads a whole document of at most `values_max` values; keys may be in any order. With it, where it is not in canonical form.
 ///
 /// # Errors
 /// See [`Problem`].
-pub fn parse_noting(input: &[u8]) -> Result<(Value<'_>, Option<BencodeError>), BencodeError> {
-    let mut reader = Reader { start: input.as_ptr() as usize, values: 0, unsorted: None, problem: None };
+pub fn parse_noting(input: &[u8], values_max: usize) -> Result<(Value<'_>, Option<BencodeError>), BencodeError> {
+    let mut reader = Reader::new(input, values_max);
     match reader.value(input, 0) {
         Ok((&[], value)) => {
             let unsorted = reader.unsorted.map(|offset| BencodeError { offset, problem: Problem::UnsortedKey });
@@ -144,6 +146,7 @@ type Parsed<'a, T> = IResult<&'a [u8], T, NomError<&'a [u8]>>;
 struct Reader {
     start: usize,
     values: usize,
+    values_max: usize,
     /// Where the first key stands that is out of order.
     unsorted: Option<usize>,
     /// What went wrong, where it was not simply malformed.
@@ -151,6 +154,10 @@ struct Reader {
 }
 
 impl Reader {
+    fn new(input: &[u8], values_max: usize) -> Self {
+        Self { start: input.as_ptr() as usize, values: 0, values_max, unsorted: None, problem: None }
+    }
+
     fn error(&self, at: &[u8]) -> BencodeError {
         let offset = (at.as_ptr() as usize).saturating_sub(self.start);
         BencodeError { offset, problem: self.problem.unwrap_or(Problem::Malformed) }
@@ -167,7 +174,7 @@ impl Reader {
             return self.fail(input, Problem::TooDeep);
         }
         self.values += 1;
-        if self.values > VALUES_MAX {
+        if self.values > self.values_max {
             return self.fail(input, Problem::TooMany);
         }
         let (rest, kind) = match input.first() {
@@ -367,18 +374,18 @@ mod tests {
     use super::*;
 
     fn problem(input: &[u8]) -> (usize, Problem) {
-        let error = parse_canonical(input).unwrap_err();
+        let error = parse_canonical(input, VALUES_MAX).unwrap_err();
         (error.offset, error.problem)
     }
 
     #[test]
     fn values_keep_their_own_bytes() {
-        let value = parse(b"d4:infod4:name1:xe1:zi-5ee").unwrap();
+        let value = parse(b"d4:infod4:name1:xe1:zi-5ee", VALUES_MAX).unwrap();
         let dict = value.as_dict().unwrap();
         assert_eq!(dict.get(b"info").unwrap().raw, b"d4:name1:xe");
         assert_eq!(dict.int(b"z"), Some(-5));
         assert_eq!(dict.dict(b"info").unwrap().bytes(b"name"), Some(&b"x"[..]));
-        let (front, rest) = parse_front(b"l1:aei7erest").unwrap();
+        let (front, rest) = parse_front(b"l1:aei7erest", VALUES_MAX).unwrap();
         assert_eq!((front.raw, rest), (&b"l1:ae"[..], &b"i7erest"[..]));
     }
 
@@ -413,32 +420,38 @@ mod tests {
 
     #[test]
     fn keys_out_of_order_are_forgiven_elsewhere_but_never_twice() {
-        let value = parse(b"d1:bi1e1:ai2ee").unwrap();
+        let value = parse(b"d1:bi1e1:ai2ee", VALUES_MAX).unwrap();
         assert_eq!(value.as_dict().unwrap().int(b"a"), Some(2));
-        assert_eq!(parse(b"d1:bi1e1:ai2e1:bi3ee").unwrap_err().problem, Problem::DuplicateKey);
+        assert_eq!(parse(b"d1:bi1e1:ai2e1:bi3ee", VALUES_MAX).unwrap_err().problem, Problem::DuplicateKey);
     }
 
     #[test]
     fn bombs_of_depth_and_number_are_refused_at_once() {
-        assert_eq!(parse(&vec![b'l'; 100_000_000]).unwrap_err().problem, Problem::TooDeep);
+        assert_eq!(parse(&vec![b'l'; 100_000_000], VALUES_MAX).unwrap_err().problem, Problem::TooDeep);
         let mut many = vec![b'l'];
-        many.extend(b"0:".repeat(VALUES_MAX + 1));
+        many.extend(b"0:".repeat(99));
         many.push(b'e');
-        assert_eq!(parse(&many).unwrap_err().problem, Problem::TooMany);
+        assert!(parse(&many, 100).is_ok(), "the list is a value, too");
+        assert_eq!(parse(&many, 99).unwrap_err(), BencodeError { offset: 1 + 98 * 2, problem: Problem::TooMany });
+        assert_eq!(parse_front(&many, 99).unwrap_err().problem, Problem::TooMany);
+        assert_eq!(parse_canonical(&many, 99).unwrap_err().problem, Problem::TooMany);
     }
 
     #[test]
     fn nesting_is_as_deep_as_the_limit_says_and_no_deeper() {
         let nested = |depth: usize, core: &[u8]| [&b"l".repeat(depth)[..], core, &b"e".repeat(depth)].concat();
-        assert!(parse(&nested(DEPTH_MAX, b"i1e")).is_ok());
-        let error = parse(&nested(DEPTH_MAX + 1, b"")).unwrap_err();
+        assert!(parse(&nested(DEPTH_MAX, b"i1e"), VALUES_MAX).is_ok());
+        let error = parse(&nested(DEPTH_MAX + 1, b""), VALUES_MAX).unwrap_err();
         assert_eq!(error, BencodeError { offset: DEPTH_MAX, problem: Problem::TooDeep });
     }
 
     #[test]
     fn an_error_in_the_front_value_has_its_place_too() {
-        assert_eq!(parse_front(b"d1:a").unwrap_err(), BencodeError { offset: 4, problem: Problem::Malformed });
-        assert_eq!(parse_front(b"").unwrap_err().offset, 0);
+        assert_eq!(
+            parse_front(b"d1:a", VALUES_MAX).unwrap_err(),
+            BencodeError { offset: 4, problem: Problem::Malformed }
+        );
+        assert_eq!(parse_front(b"", VALUES_MAX).unwrap_err().offset, 0);
     }
 
     #[test]
@@ -452,8 +465,8 @@ mod tests {
 
     #[test]
     fn the_extremes_of_integers_are_read() {
-        assert_eq!(parse(b"i9223372036854775807e").unwrap().as_int(), Some(i64::MAX));
-        assert_eq!(parse(b"i-9223372036854775808e").unwrap().as_int(), Some(i64::MIN));
-        assert!(parse(b"i9223372036854775808e").is_err());
+        assert_eq!(parse(b"i9223372036854775807e", VALUES_MAX).unwrap().as_int(), Some(i64::MAX));
+        assert_eq!(parse(b"i-9223372036854775808e", VALUES_MAX).unwrap().as_int(), Some(i64::MIN));
+        assert!(parse(b"i9223372036854775808e", VALUES_MAX).is_err());
     }
 }

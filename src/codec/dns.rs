@@ -19,8 +19,8 @@ pub enum Answer {
     NoName,
     /// The server cannot say.
     Failed,
-    /// It does not fit a datagram.
-    Truncated,
+    /// It does not fit a datagram; this much of it did.
+    Truncated(Vec<IpAddr>, u32),
 }
 
 /// The bytes of a question for the addresses of `name`; none if no name looks like that.
@@ -47,15 +47,18 @@ pub fn parse(bytes: &[u8], id: u16, name: &str, v6: bool) -> Option<Answer> {
     if !is_ours {
         return None;
     }
-    if packet.has_flags(PacketFlag::TRUNCATION) && packet.answers.is_empty() {
-        return Some(Answer::Truncated);
-    }
     match packet.rcode() {
         RCODE::NoError => {}
         RCODE::NameError => return Some(Answer::NoName),
         _ => return Some(Answer::Failed),
     }
-    let mut name = question.qname.to_string();
+    let (ips, ttl) = addresses(&packet, question.qname.to_string(), v6);
+    let is_cut = packet.has_flags(PacketFlag::TRUNCATION);
+    Some(if is_cut { Answer::Truncated(ips, ttl) } else { Answer::Addresses(ips, ttl) })
+}
+
+/// The addresses of `name`, directly or by aliases, and for how many seconds they are good.
+fn addresses(packet: &Packet<'_>, mut name: String, v6: bool) -> (Vec<IpAddr>, u32) {
     for _ in 0..ALIASES_MAX {
         let here = || packet.answers.iter().filter(|answer| answer.name.to_string().eq_ignore_ascii_case(&name));
         let address = |rdata: &RData<'_>| match rdata {
@@ -67,7 +70,7 @@ pub fn parse(bytes: &[u8], id: u16, name: &str, v6: bool) -> Option<Answer> {
             here().filter_map(|answer| Some((address(&answer.rdata)?, answer.ttl))).take(ADDRESSES_MAX).collect();
         if !found.is_empty() {
             let ttl = found.iter().map(|&(_, ttl)| ttl).min().unwrap_or(0);
-            return Some(Answer::Addresses(found.into_iter().map(|(ip, _)| ip).collect(), ttl));
+            return (found.into_iter().map(|(ip, _)| ip).collect(), ttl);
         }
         let alias = here()
             .find_map(|answer| if let RData::CNAME(alias) = &answer.rdata { Some(alias.0.to_string()) } else { None });
@@ -76,7 +79,7 @@ pub fn parse(bytes: &[u8], id: u16, name: &str, v6: bool) -> Option<Answer> {
             None => break,
         }
     }
-    Some(Answer::Addresses(Vec::new(), 60))
+    (Vec::new(), 60)
 }
 
 /// An answer of one name with these addresses, as a server sends it; for tests of the resolver.
@@ -110,6 +113,10 @@ mod tests {
         assert_eq!(parse(&reply, 7, "other.example", false), None);
         assert_eq!(parse(&reply, 7, "tracker.example", true), None);
         assert_eq!(parse(&bytes, 7, "tracker.example", false), None, "a question is no answer");
+        let mut cut_short = reply.clone();
+        cut_short[2] |= 0x02;
+        let expected = Answer::Truncated(vec!["1.2.3.4".parse().unwrap()], 60);
+        assert_eq!(parse(&cut_short, 7, "tracker.example", false), Some(expected));
         for cut in 0..reply.len() {
             let _ = parse(&reply[..cut], 7, "tracker.example", false);
         }

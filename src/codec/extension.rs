@@ -12,6 +12,8 @@ use crate::codec::bencode::{self, Dict};
 
 /// Longest client name that is looked at, in bytes; a longer one is as good as absent.
 const CLIENT_LEN_MAX: usize = 1024;
+/// Values in a message; one with more is as good as garbage. A handshake of a client that speaks everything has about forty.
+const VALUES_MAX: usize = 256;
 
 /// The extensions that we speak. Each has the number by which others send it to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -113,10 +115,10 @@ pub struct ExtensionHandshake<'b> {
 }
 
 impl<'b> ExtensionHandshake<'b> {
-    /// The handshake in `payload`; none if that does not begin with a bencoded dictionary.
+    /// The handshake in `payload`; none if that does not begin with a bencoded dictionary, or that is too large.
     #[must_use]
     pub fn parse(payload: &'b [u8]) -> Option<Self> {
-        let (document, _) = bencode::parse_front(payload).ok()?;
+        let (document, _) = bencode::parse_front(payload, VALUES_MAX).ok()?;
         let dict = document.as_dict()?;
         let mut ids = ExtensionIds::default();
         for (name, id) in dict.dict(b"m").map(Dict::entries).unwrap_or_default() {
@@ -267,6 +269,13 @@ mod tests {
         let expected = ExtensionHandshake { upload_only: Some(false), ..ExtensionHandshake::default() };
         assert_eq!(ExtensionHandshake::parse(payload), Some(expected));
         assert_eq!(ExtensionHandshake::parse(b"d1:md6:ut_pexi256eee"), Some(ExtensionHandshake::default()));
+    }
+
+    #[test]
+    fn a_dictionary_of_too_many_values_is_refused() {
+        let message = |values: usize| [&b"d1:xl"[..], &b"0:".repeat(values), b"ee"].concat();
+        assert!(ExtensionHandshake::parse(&message(VALUES_MAX - 2)).is_some());
+        assert_eq!(ExtensionHandshake::parse(&message(VALUES_MAX - 1)), None);
     }
 
     #[test]

@@ -1,14 +1,17 @@
-//! HTTP tracker messages (BEP 3, 7, 23, 24, 31, 48): the query of an announce, and its answer.
+//! HTTP tracker messages (BEP 3, 7, 23, 24, 31, 48): the queries of an announce and a scrape, and their answers.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::base::hash::InfoHash;
 use crate::codec::bencode::{self, Dict, Value};
 use crate::codec::udp_tracker::{Announce, AnnounceEvent, PEERS_MAX, compact_peers};
 use crate::codec::url::TrackerUrl;
 
 /// Bytes of a tracker's text that are kept.
 const TEXT_MAX: usize = 512;
+/// Values in an answer; more are no answer. A peer that is not compact has four.
+const VALUES_MAX: usize = 8 * PEERS_MAX;
 /// Bytes of a tracker id; a longer one is not kept.
 const TRACKER_ID_MAX: usize = 256;
 
@@ -53,6 +56,19 @@ pub struct Failure {
     pub retry_in: Option<RetryIn>,
 }
 
+/// What a tracker answers to a scrape of one swarm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ScrapeAnswer {
+    /// Complete peers.
+    pub seeders: Option<u32>,
+    /// Incomplete peers.
+    pub leechers: Option<u32>,
+    /// Downloads ever completed.
+    pub downloaded: Option<u32>,
+    /// Seconds that must pass until the next scrape at least.
+    pub min_interval: Option<u32>,
+}
+
 /// An answer or a refusal; none if the body is neither.
 pub type Parsed = Option<Result<AnnounceAnswer, Failure>>;
 
@@ -85,6 +101,13 @@ pub fn announce_path(url: &TrackerUrl, announce: &Announce, tracker_id: Option<&
     path
 }
 
+/// Path and query of a scrape of one swarm at `url`, which is a scrape address.
+#[must_use]
+pub fn scrape_path(url: &TrackerUrl, info_hash: &InfoHash) -> String {
+    let separator = if url.path.contains('?') { '&' } else { '?' };
+    format!("{}{separator}info_hash={}", url.path, percent(&info_hash.0))
+}
+
 /// Every byte that is not unreserved as `%XX`.
 fn percent(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() * 3);
@@ -101,18 +124,10 @@ fn percent(bytes: &[u8]) -> String {
 /// Reads the body of an answer to an announce.
 #[must_use]
 pub fn parse_announce(body: &[u8]) -> Parsed {
-    let document = bencode::parse(body).ok()?;
+    let document = bencode::parse(body, VALUES_MAX).ok()?;
     let dict = document.as_dict()?;
-    if let Some(reason) = dict.bytes(b"failure reason") {
-        let retry_in = match dict.get(b"retry in") {
-            Some(value) if value.as_bytes() == Some(b"never") => Some(RetryIn::Never),
-            Some(value) => {
-                let digits = value.as_bytes().and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
-                value.as_int().or(digits).and_then(|minutes| u32::try_from(minutes).ok()).map(RetryIn::Minutes)
-            }
-            None => None,
-        };
-        return Some(Err(Failure { reason: text(reason), retry_in }));
+    if let Some(failure) = failure(dict) {
+        return Some(Err(failure));
     }
     let number = |key: &[u8]| dict.int(key).and_then(|int| u32::try_from(int).ok());
     let mut peers = match dict.get(b"peers") {
@@ -138,6 +153,39 @@ pub fn parse_announce(body: &[u8]) -> Parsed {
     }))
 }
 
+/// Reads the body of an answer to a scrape of `info_hash`. An answer that does not name it has no counts.
+#[must_use]
+pub fn parse_scrape(body: &[u8], info_hash: &InfoHash) -> Option<Result<ScrapeAnswer, Failure>> {
+    let document = bencode::parse(body, VALUES_MAX).ok()?;
+    let dict = document.as_dict()?;
+    if let Some(failure) = failure(dict) {
+        return Some(Err(failure));
+    }
+    let swarm = dict.get(b"files")?.as_dict()?.get(&info_hash.0).and_then(Value::as_dict);
+    let number = |dict: Option<&Dict<'_>>, key| dict?.int(key).and_then(|int| u32::try_from(int).ok());
+    Some(Ok(ScrapeAnswer {
+        seeders: number(swarm, b"complete"),
+        leechers: number(swarm, b"incomplete"),
+        downloaded: number(swarm, b"downloaded"),
+        min_interval: number(dict.get(b"flags").and_then(Value::as_dict), b"min_request_interval"),
+    }))
+}
+
+/// The refusal that an answer is, if it is one.
+fn failure(dict: &Dict<'_>) -> Option<Failure> {
+    let reason = text(dict.bytes(b"failure reason")?);
+    let retry_in = match dict.get(b"retry in") {
+        Some(value) if value.as_bytes() == Some(b"never") => Some(RetryIn::Never),
+        Some(value) => {
+            let digits = value.as_bytes().and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+            let minutes = value.as_int().or(digits).filter(|minutes| *minutes >= 0);
+            minutes.map(|minutes| RetryIn::Minutes(u32::try_from(minutes).unwrap_or(u32::MAX)))
+        }
+        None => None,
+    };
+    Some(Failure { reason, retry_in })
+}
+
 fn listed_peer(value: &Value<'_>) -> Option<SocketAddr> {
     let peer: &Dict<'_> = value.as_dict()?;
     let ip: IpAddr = std::str::from_utf8(peer.bytes(b"ip")?).ok()?.parse().ok()?;
@@ -159,7 +207,6 @@ fn text(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::hash::InfoHash;
 
     #[test]
     fn an_announce_asks_for_what_bep_3_says() {
@@ -199,6 +246,48 @@ mod tests {
         assert_eq!((failure.reason.as_str(), failure.retry_in), ("no", Some(RetryIn::Never)));
         let failure = parse_announce(b"d14:failure reason2:no8:retry ini7ee").unwrap().unwrap_err();
         assert_eq!(failure.retry_in, Some(RetryIn::Minutes(7)));
+        for (value, expected) in [
+            (&b"1:5"[..], Some(RetryIn::Minutes(5))),
+            (b"i99999999999e", Some(RetryIn::Minutes(u32::MAX))),
+            (b"i-1e", None),
+            (b"4:soon", None),
+        ] {
+            let body = [&b"d14:failure reason2:no8:retry in"[..], value, b"e"].concat();
+            assert_eq!(parse_announce(&body).unwrap().unwrap_err().retry_in, expected);
+        }
+    }
+
+    #[test]
+    fn a_scrape_asks_for_one_swarm_and_reads_its_counts() {
+        let hash = InfoHash::of(b"x");
+        let url = TrackerUrl::parse("http://t/announce?pass=1").unwrap().scrape().unwrap();
+        let expected = "/scrape?pass=1&info_hash=%11%F6%AD%8E%C5%2A%29%84%AB%AA%FD%7C%3BQe%03x%5C%20r";
+        assert_eq!(scrape_path(&url, &hash), expected);
+        let mut body = b"d5:filesd20:".to_vec();
+        body.extend(hash.0);
+        body.extend(b"d8:completei5e10:downloadedi50e10:incompletei-1eee5:flagsd20:min_request_intervali9eee");
+        let answer = ScrapeAnswer { seeders: Some(5), leechers: None, downloaded: Some(50), min_interval: Some(9) };
+        assert_eq!(parse_scrape(&body, &hash), Some(Ok(answer)));
+        assert_eq!(parse_scrape(b"d5:filesdee", &hash), Some(Ok(ScrapeAnswer::default())));
+        let refusal = parse_scrape(b"d14:failure reason2:noe", &hash).unwrap().unwrap_err();
+        assert_eq!(refusal.reason, "no");
+        for bad in [&b"<html>"[..], b"de", b"d5:filesi1ee"] {
+            assert_eq!(parse_scrape(bad, &hash), None, "{}", String::from_utf8_lossy(bad));
+        }
+    }
+
+    #[test]
+    fn an_answer_may_list_every_peer_that_is_read_and_not_much_more() {
+        let body = |peers: usize| {
+            let peer = b"d2:ip7:1.2.3.47:peer id2:xx4:porti80ee".repeat(peers);
+            [&b"d5:peersl"[..], &peer, b"ee"].concat()
+        };
+        let answer = parse_announce(&body(PEERS_MAX + 1)).unwrap().unwrap();
+        assert_eq!(answer.peers.len(), PEERS_MAX);
+        assert_eq!(parse_announce(&body(3 * PEERS_MAX)), None);
+        let hash = InfoHash::of(b"x");
+        let values = [&b"d5:filesde1:xl"[..], &b"0:".repeat(VALUES_MAX), b"ee"].concat();
+        assert_eq!(parse_scrape(&values, &hash), None);
     }
 
     #[test]

@@ -146,7 +146,7 @@ impl Metainfo {
         if bytes.len() > FILE_LEN_MAX {
             return Err(MetainfoError::TooLong(FILE_LEN_MAX));
         }
-        let (document, unsorted) = bencode::parse_noting(bytes).map_err(MetainfoError::Bencode)?;
+        let (document, unsorted) = bencode::parse_noting(bytes, bencode::VALUES_MAX).map_err(MetainfoError::Bencode)?;
         let outer = document.as_dict().ok_or(key("info", "in a dictionary"))?;
         let info = outer.get(b"info").ok_or(key("info", "there"))?;
         let mut meta = Self::from_value(info)?;
@@ -160,7 +160,7 @@ impl Metainfo {
     /// # Errors
     /// As [`Metainfo::parse`].
     pub fn from_info(bytes: &[u8]) -> Result<Self, MetainfoError> {
-        let (info, unsorted) = bencode::parse_noting(bytes).map_err(MetainfoError::Bencode)?;
+        let (info, unsorted) = bencode::parse_noting(bytes, bencode::VALUES_MAX).map_err(MetainfoError::Bencode)?;
         let meta = Self::from_value(&info)?;
         meta.require_order(unsorted)?;
         Ok(meta)
@@ -177,7 +177,7 @@ impl Metainfo {
         if self.st_id.is_none() || self.is_pure {
             return None;
         }
-        let info = bencode::parse(&self.info).ok()?;
+        let info = bencode::parse(&self.info, bencode::VALUES_MAX).ok()?;
         Some(PieceHashes::Sha1(info.as_dict()?.bytes(b"pieces")?.into()))
     }
 

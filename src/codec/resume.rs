@@ -128,7 +128,7 @@ impl Record {
         if crc32c::crc32c(body) != u32::from_be_bytes(*crc) {
             return None;
         }
-        let document = bencode::parse_canonical(body).ok()?;
+        let document = bencode::parse_canonical(body, bencode::VALUES_MAX).ok()?;
         let dict = document.as_dict()?;
         let number = |key: &[u8]| dict.int(key).and_then(|int| u64::try_from(int).ok());
         let flag = |key: &[u8]| dict.int(key) == Some(1);

@@ -106,8 +106,12 @@ impl TrackerUrl {
     }
 
     /// The address to scrape, by BEP 48's rule: the last `/announce` becomes `/scrape`; none if there is no such part.
+    /// A UDP tracker is scraped where it is (BEP 15).
     #[must_use]
     pub fn scrape(&self) -> Option<Self> {
+        if self.scheme == Scheme::Udp {
+            return Some(self.clone());
+        }
         let (path, query) = self.path.split_once('?').unwrap_or((&self.path, ""));
         let (start, last) = path.rsplit_once('/')?;
         let last = last.strip_prefix("announce")?;
@@ -136,7 +140,9 @@ mod tests {
         let url = TrackerUrl::parse("http://T.example/a/announce?k=1 2").unwrap();
         assert_eq!((url.host.as_str(), url.port, url.path.as_str()), ("t.example", 80, "/a/announce?k=1%202"));
         assert_eq!(url.scrape().unwrap().path, "/a/scrape?k=1%202");
+        assert_eq!(TrackerUrl::parse("http://t/a").unwrap().scrape(), None);
         let udp = TrackerUrl::parse("udp://[::1]:6969").unwrap();
+        assert_eq!(udp.scrape().unwrap(), udp);
         assert_eq!((udp.ip, udp.port, udp.authority()), (Some("::1".parse().unwrap()), 6969, "[::1]:6969".into()));
         assert_eq!(TrackerUrl::parse("udp://10.0.0.1:5/announce").unwrap().ip, Some("10.0.0.1".parse().unwrap()));
         for bad in ["", "udp://x", "ftp://x/", "file:///etc/passwd", "http://", "http://x:0/", "http://x:99999/"] {

@@ -133,6 +133,9 @@ impl<S: Storage> Engine<S> {
             } else if let Some(ask) = torrent.poll_announce() {
                 self.stats.announces_started += 1;
                 self.exchanges.start(now, id, ask);
+            } else if let Some(ask) = torrent.poll_scrape() {
+                self.stats.scrapes_started += 1;
+                self.exchanges.scrape(now, id, torrent.info_hash(), &ask);
             } else {
                 self.turns_changed |= torrent.turn_changed();
                 self.timers.set(Timer::Torrent(id), torrent.poll_timeout());

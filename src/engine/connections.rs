@@ -7,9 +7,9 @@ use crate::base::addr::canonical_addr;
 use crate::base::ids::{ConnId, ListenerId, TorrentId};
 use crate::base::storage::Storage;
 use crate::base::time::Time;
+use crate::engine::exchanges::Exchange;
 use crate::engine::{Effect, Engine, Timer};
 use crate::protocol::peer::{Peer, Tail};
-use crate::protocol::tracker::ExchangeId;
 
 /// How long an accepted connection may take to introduce itself, and a dialled one to stand, from its first moment.
 pub(super) const GREETING_MAX: Duration = Duration::from_secs(10);
@@ -38,8 +38,8 @@ pub(super) enum Role {
     Greeting(Box<Peer>),
     /// A peer of a torrent.
     Peer(TorrentId),
-    /// A request to a tracker.
-    Exchange(ExchangeId),
+    /// A request to a tracker, or a question to a name server.
+    Exchange(Exchange),
 }
 
 impl Connection {
@@ -83,7 +83,7 @@ impl<S: Storage> Engine<S> {
                 }
             }
             Role::Exchange(exchange) => {
-                self.exchanges.trackers.handle_connected(now, exchange);
+                self.exchanges.handle_connected(now, exchange);
                 self.effects.push_back(Effect::Wake(conn));
             }
             Role::Greeting(_) | Role::Peer(_) => unreachable!("only what was dialled becomes connected"),
@@ -153,8 +153,8 @@ impl<S: Storage> Engine<S> {
         }
     }
 
-    /// Opens a stream for a request to a tracker.
-    pub(super) fn dial_exchange(&mut self, exchange: ExchangeId, to: SocketAddr) -> ConnId {
+    /// Opens a stream for a request to a tracker or a name server.
+    pub(super) fn dial_exchange(&mut self, exchange: Exchange, to: SocketAddr) -> ConnId {
         let conn = self.connections.insert(Connection::new(to, Role::Exchange(exchange)));
         self.effects.push_back(Effect::Connect { conn, to });
         conn

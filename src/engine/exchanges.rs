@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::base::addr::canonical_addr;
 use crate::base::config::Config;
+use crate::base::hash::InfoHash;
 use crate::base::ids::{ConnId, SocketId, TorrentId};
 use crate::base::rate::Budget;
 use crate::base::rng::Rng;
@@ -14,12 +15,22 @@ use crate::base::storage::Storage;
 use crate::base::time::Time;
 use crate::engine::pump::Ending;
 use crate::engine::{Effect, Engine, Progress, Transmit};
-use crate::protocol::dns::Resolver;
-use crate::protocol::tracker::{AskId, ExchangeId, Need, TrackerClient};
+use crate::protocol::dns::{NameNeed, NameStreamId, Resolver};
+use crate::protocol::tracker::{AskId, Event, ExchangeId, Need, TrackerClient};
+use crate::torrent::scrapes::ScrapeAsk;
 use crate::torrent::torrent::AnnounceRequest;
 
 /// Bytes that one turn of an exchange reads at a time.
 const READ_LEN: usize = 16 * 1024;
+
+/// What a stream that is no peer's is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Exchange {
+    /// A request to a tracker.
+    Tracker(ExchangeId),
+    /// A question to a name server.
+    Name(NameStreamId),
+}
 
 /// Announces and names under way.
 #[derive(Debug)]
@@ -29,13 +40,13 @@ pub(super) struct Exchanges {
     /// Which torrent's which tracker an ask is for.
     asks: BTreeMap<AskId, (TorrentId, usize)>,
     next_ask: u64,
-    streams: BTreeMap<ExchangeId, ConnId>,
+    streams: BTreeMap<Exchange, ConnId>,
 }
 
 impl Exchanges {
     pub(super) fn new(config: &Config, mut rng: Rng) -> Self {
         Self {
-            trackers: TrackerClient::new(config.tracker_timeout, rng.fork("trackers")),
+            trackers: TrackerClient::new(config.tracker_timeout, &config.listen, rng.fork("trackers")),
             resolver: Resolver::new(&config.name_servers, &config.hosts, rng.fork("names")),
             asks: BTreeMap::new(),
             next_ask: 0,
@@ -44,10 +55,48 @@ impl Exchanges {
     }
 
     pub(super) fn start(&mut self, now: Time, torrent: TorrentId, request: AnnounceRequest) {
+        let id = self.ask(torrent, request.tracker);
+        self.trackers.start(now, id, &request.url, request.announce, request.tracker_id);
+    }
+
+    pub(super) fn scrape(&mut self, now: Time, torrent: TorrentId, info_hash: InfoHash, ask: &ScrapeAsk) {
+        let id = self.ask(torrent, ask.tracker);
+        self.trackers.scrape(now, id, &ask.url, info_hash);
+    }
+
+    fn ask(&mut self, torrent: TorrentId, tracker: usize) -> AskId {
         let id = AskId(self.next_ask);
         self.next_ask += 1;
-        self.asks.insert(id, (torrent, request.tracker));
-        self.trackers.start(now, id, &request.url, request.announce, request.tracker_id);
+        self.asks.insert(id, (torrent, tracker));
+        id
+    }
+
+    /// The stream of an exchange stands.
+    pub(super) fn handle_connected(&mut self, now: Time, exchange: Exchange) {
+        if let Exchange::Tracker(id) = exchange {
+            self.trackers.handle_connected(now, id);
+        }
+    }
+
+    fn handle_input(&mut self, now: Time, exchange: Exchange, bytes: &[u8]) {
+        match exchange {
+            Exchange::Tracker(id) => self.trackers.handle_input(now, id, bytes),
+            Exchange::Name(id) => self.resolver.handle_input(now, id, bytes),
+        }
+    }
+
+    fn outgoing(&self, exchange: Exchange) -> &[u8] {
+        match exchange {
+            Exchange::Tracker(id) => self.trackers.outgoing(id),
+            Exchange::Name(id) => self.resolver.outgoing(id),
+        }
+    }
+
+    fn advance(&mut self, exchange: Exchange, count: usize) {
+        match exchange {
+            Exchange::Tracker(id) => self.trackers.advance(id, count),
+            Exchange::Name(id) => self.resolver.advance(id, count),
+        }
     }
 
     pub(super) fn handle_timeout(&mut self, now: Time) {
@@ -57,6 +106,11 @@ impl Exchanges {
 
     pub(super) fn poll_timeout(&self) -> Time {
         self.trackers.poll_timeout().min(self.resolver.poll_timeout())
+    }
+
+    /// The node ends: goodbyes wait for no second family.
+    pub(super) fn hurry(&mut self, now: Time) {
+        self.trackers.hurry(now);
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -111,22 +165,40 @@ impl<S: Storage> Engine<S> {
         loop {
             if let Some(need) = self.exchanges.trackers.poll_need() {
                 self.act_on_need(now, need);
+            } else if let Some(need) = self.exchanges.resolver.poll_need() {
+                match need {
+                    NameNeed::Connect(id, to) => self.open_stream(Exchange::Name(id), to),
+                    NameNeed::Close(id) => self.close_stream(Exchange::Name(id)),
+                }
             } else if let Some((name, found)) = self.exchanges.resolver.poll_event() {
                 self.exchanges.trackers.handle_resolved(now, &name, &found);
-            } else if let Some((id, outcome)) = self.exchanges.trackers.poll_event() {
-                let Some((torrent_id, tracker)) = self.exchanges.asks.remove(&id) else { continue };
-                match &outcome {
-                    Ok(_) => self.stats.announces_answered += 1,
-                    Err(_) => self.stats.announces_failed += 1,
-                }
-                if let Some(torrent) = self.torrents.get_mut(torrent_id) {
-                    torrent.handle_announced(now, tracker, outcome);
-                    self.touched.push(torrent_id);
-                }
+            } else if let Some(event) = self.exchanges.trackers.poll_event() {
+                self.tell_tracked(now, event);
             } else {
                 return;
             }
         }
+    }
+
+    /// Tells a torrent what came of its announce or scrape.
+    fn tell_tracked(&mut self, now: Time, event: Event) {
+        let (Event::Found(id, _) | Event::Announced(id, _) | Event::Scraped(id, _)) = &event;
+        let Some(&(torrent_id, tracker)) = self.exchanges.asks.get(id) else { return };
+        if !matches!(event, Event::Found(..)) {
+            self.exchanges.asks.remove(id);
+        }
+        match &event {
+            Event::Announced(_, Ok(_)) => self.stats.announces_answered += 1,
+            Event::Announced(_, Err(_)) => self.stats.announces_failed += 1,
+            Event::Found(..) | Event::Scraped(..) => {}
+        }
+        let Some(torrent) = self.torrents.get_mut(torrent_id) else { return };
+        match event {
+            Event::Found(_, peers) => torrent.handle_found(now, &peers),
+            Event::Announced(_, outcome) => torrent.handle_announced(now, tracker, outcome),
+            Event::Scraped(_, outcome) => torrent.handle_scraped(now, tracker, &outcome),
+        }
+        self.touched.push(torrent_id);
     }
 
     fn act_on_need(&mut self, now: Time, need: Need) {
@@ -138,34 +210,42 @@ impl<S: Storage> Engine<S> {
                 }
                 self.exchanges.resolver.resolve(now, &name);
             }
-            Need::Connect(exchange, to) => {
-                let conn = self.dial_exchange(exchange, to);
-                self.exchanges.streams.insert(exchange, conn);
-            }
-            Need::Close(exchange) => {
-                if let Some(conn) = self.exchanges.streams.remove(&exchange) {
-                    self.forget(conn);
-                    self.effects.push_back(Effect::Close(conn));
-                }
-            }
-            Need::Wake(exchange) => {
-                self.effects.extend(self.exchanges.streams.get(&exchange).map(|&conn| Effect::Wake(conn)));
+            Need::Connect(id, to) => self.open_stream(Exchange::Tracker(id), to),
+            Need::Close(id) => self.close_stream(Exchange::Tracker(id)),
+            Need::Wake(id) => {
+                let conn = self.exchanges.streams.get(&Exchange::Tracker(id));
+                self.effects.extend(conn.map(|&conn| Effect::Wake(conn)));
             }
             Need::Trust => self.effects.push_back(Effect::Trust),
         }
     }
 
+    fn open_stream(&mut self, exchange: Exchange, to: SocketAddr) {
+        let conn = self.dial_exchange(exchange, to);
+        self.exchanges.streams.insert(exchange, conn);
+    }
+
+    fn close_stream(&mut self, exchange: Exchange) {
+        if let Some(conn) = self.exchanges.streams.remove(&exchange) {
+            self.forget(conn);
+            self.effects.push_back(Effect::Close(conn));
+        }
+    }
+
     /// The stream of an exchange is no more.
-    pub(super) fn exchange_gone(&mut self, now: Time, exchange: ExchangeId) {
+    pub(super) fn exchange_gone(&mut self, now: Time, exchange: Exchange) {
         self.exchanges.streams.remove(&exchange);
-        self.exchanges.trackers.handle_closed(now, exchange);
+        match exchange {
+            Exchange::Tracker(id) => self.exchanges.trackers.handle_closed(now, id),
+            Exchange::Name(id) => self.exchanges.resolver.handle_closed(now, id),
+        }
     }
 
     pub(super) fn read_exchange(
         &mut self,
         now: Time,
         conn: ConnId,
-        exchange: ExchangeId,
+        exchange: Exchange,
         stream: &mut S::Stream,
         budget: &mut Budget,
     ) -> Result<Progress, Ending> {
@@ -175,7 +255,7 @@ impl<S: Storage> Engine<S> {
                 Ok(0) => return Err(Ending::Closed),
                 Ok(count) => {
                     budget.spend(count);
-                    self.exchanges.trackers.handle_input(now, exchange, &self.receive[..count]);
+                    self.exchanges.handle_input(now, exchange, &self.receive[..count]);
                     self.act_on_exchanges(now);
                     if !self.connections.contains(conn) {
                         return Ok(Progress::Drained);
@@ -189,14 +269,14 @@ impl<S: Storage> Engine<S> {
         Ok(Progress::Spent)
     }
 
-    pub(super) fn write_exchange(&mut self, exchange: ExchangeId, stream: &mut S::Stream) -> Result<Progress, Ending> {
+    pub(super) fn write_exchange(&mut self, exchange: Exchange, stream: &mut S::Stream) -> Result<Progress, Ending> {
         loop {
-            let outgoing = self.exchanges.trackers.outgoing(exchange);
+            let outgoing = self.exchanges.outgoing(exchange);
             if outgoing.is_empty() {
                 return Ok(Progress::Drained);
             }
             match stream.write(outgoing) {
-                Ok(count) => self.exchanges.trackers.advance(exchange, count),
+                Ok(count) => self.exchanges.advance(exchange, count),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Progress::Drained),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return Err(Ending::Closed),

@@ -271,6 +271,7 @@ impl<S: Storage> Engine<S> {
             return;
         }
         self.exiting = true;
+        self.exchanges.hurry(now);
         self.timers.set(Timer::Shutdown, now + SHUTDOWN_MAX);
         let ids: Vec<TorrentId> = self.torrents.ids().collect();
         for id in ids {

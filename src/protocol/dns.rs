@@ -1,4 +1,4 @@
-//! A stub resolver: names to addresses over UDP, on the loop.
+//! A stub resolver: names to addresses over UDP, on the loop; over TCP what does not fit a datagram (RFC 7766).
 //!
 //! Servers are asked in turn with a short patience each, for both families at once; ids are random, and an answer must come from
 //! the server that was asked, with that id and that question. The hosts table is asked first, answers are kept as long as they say.
@@ -12,12 +12,20 @@ use crate::base::rng::Rng;
 use crate::base::time::Time;
 use crate::codec::dns::{Answer, parse, query};
 
+use self::stream::NameStream;
+
+mod stream;
+
 /// Names that are looked up at once; more fail as busy.
 pub const LOOKUPS_MAX: usize = 256;
 /// Names that are remembered; beyond it the one that expires first goes.
 pub const CACHE_MAX: usize = 1024;
 /// How long a server may take.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long it may take over a stream, which has to be made first.
+const STREAM_PATIENCE: Duration = Duration::from_secs(4);
+/// Streams to servers at once; beyond it an answer that was cut short is taken as it is, or the next server is asked.
+pub const STREAMS_MAX: usize = 16;
 /// How often the list of servers is gone through.
 const ROUNDS: usize = 2;
 /// An answer is kept at least and at most so long.
@@ -49,6 +57,19 @@ impl std::fmt::Display for DnsError {
     }
 }
 
+/// A stream for one question. Never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NameStreamId(pub u64);
+
+/// What the resolver wants from outside, besides datagrams.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NameNeed {
+    /// Open a stream; what is to be sent on it is there already. Call `handle_closed` if it cannot be had.
+    Connect(NameStreamId, SocketAddr),
+    /// Close this stream.
+    Close(NameStreamId),
+}
+
 /// What a lookup found.
 pub type Found = Result<Vec<IpAddr>, DnsError>;
 
@@ -62,7 +83,16 @@ struct Lookup {
 
 #[derive(Debug, Clone)]
 enum Question {
-    Asked { id: u16, sent: bool },
+    Asked {
+        id: u16,
+        sent: bool,
+    },
+    /// Its answer did not fit a datagram; this much of it did.
+    Streamed {
+        stream: NameStreamId,
+        id: u16,
+        cut: Option<(Vec<IpAddr>, u32)>,
+    },
     Answered(Vec<IpAddr>, u32),
 }
 
@@ -74,6 +104,10 @@ pub struct Resolver {
     lookups: BTreeMap<String, Lookup>,
     cache: BTreeMap<String, (Time, Found)>,
     events: VecDeque<(String, Found)>,
+    /// With the name and the family that is asked for.
+    streams: BTreeMap<NameStreamId, (String, bool, NameStream)>,
+    next_stream: u64,
+    needs: VecDeque<NameNeed>,
     rng: Rng,
 }
 
@@ -91,6 +125,9 @@ impl Resolver {
             lookups: BTreeMap::new(),
             cache: BTreeMap::new(),
             events: VecDeque::new(),
+            streams: BTreeMap::new(),
+            next_stream: 0,
+            needs: VecDeque::new(),
             rng,
         }
     }
@@ -129,6 +166,7 @@ impl Resolver {
     pub fn handle_packet(&mut self, now: Time, from: SocketAddr, packet: &[u8]) {
         let from = canonical_addr(from);
         let servers = &self.servers;
+        let mut cut_short = None;
         let answered = self.lookups.iter_mut().find_map(|(name, lookup)| {
             let server = servers[lookup.tries % servers.len()];
             let open = lookup.questions.iter_mut().zip([false, true]).filter_map(|(question, v6)| match *question {
@@ -142,7 +180,10 @@ impl Resolver {
                     match answer {
                         Answer::Addresses(ips, ttl) => *question = Question::Answered(ips, ttl),
                         Answer::NoName => *question = Question::Answered(Vec::new(), 60),
-                        Answer::Failed | Answer::Truncated => lookup.deadline = now, // the next server, at once
+                        Answer::Failed => lookup.deadline = now, // the next server, at once
+                        Answer::Truncated(ips, ttl) => {
+                            cut_short = Some((server, v6, Some((ips, ttl)).filter(|(ips, _)| !ips.is_empty())));
+                        }
                     }
                     return Some(name.clone());
                 }
@@ -150,8 +191,87 @@ impl Resolver {
             None
         });
         if let Some(name) = answered {
+            if let Some((server, v6, cut)) = cut_short {
+                self.ask_by_stream(now, &name, v6, server, cut);
+            }
             self.conclude(now, &name);
         }
+    }
+
+    /// Asks the server whose answer was cut short again.
+    fn ask_by_stream(&mut self, now: Time, name: &str, v6: bool, server: SocketAddr, cut: Option<(Vec<IpAddr>, u32)>) {
+        let stream = NameStreamId(self.next_stream);
+        let id = u16::from_be_bytes(self.rng.bytes());
+        let lookup = self.lookups.get_mut(name).expect("it was just asked");
+        lookup.questions[usize::from(v6)] = Question::Streamed { stream, id, cut };
+        if self.streams.len() >= STREAMS_MAX {
+            return self.do_without(now, name, v6);
+        }
+        self.next_stream += 1;
+        lookup.deadline = now + STREAM_PATIENCE;
+        let question = query(id, name, v6).expect("it was tried when the name was taken");
+        self.streams.insert(stream, (name.to_owned(), v6, NameStream::new(&question)));
+        self.needs.push_back(NameNeed::Connect(stream, server));
+    }
+
+    /// A question gets no answer by stream: what was cut short must do, or the next server is asked.
+    fn do_without(&mut self, now: Time, name: &str, v6: bool) {
+        let lookup = self.lookups.get_mut(name).expect("a stream has its lookup");
+        let question = &mut lookup.questions[usize::from(v6)];
+        let Question::Streamed { id, cut, .. } = question else { unreachable!("it was asked by stream") };
+        match cut.take() {
+            Some((ips, ttl)) => {
+                *question = Question::Answered(ips, ttl);
+                self.conclude(now, name);
+            }
+            None => {
+                *question = Question::Asked { id: *id, sent: true };
+                lookup.deadline = now;
+            }
+        }
+    }
+
+    /// Bytes came on a stream.
+    pub fn handle_input(&mut self, now: Time, stream: NameStreamId, bytes: &[u8]) {
+        let Some((name, v6, machine)) = self.streams.get_mut(&stream) else { return };
+        let Some(message) = machine.handle_input(bytes) else { return };
+        let lookup = self.lookups.get_mut(name).expect("a stream has its lookup");
+        let question = &mut lookup.questions[usize::from(*v6)];
+        let Question::Streamed { id, .. } = *question else { unreachable!("it was asked by stream") };
+        let answer = parse(message, id, name, *v6);
+        let (name, v6, _) = self.streams.remove(&stream).expect("it is there");
+        self.needs.push_back(NameNeed::Close(stream));
+        match answer {
+            Some(Answer::Addresses(ips, ttl)) => *question = Question::Answered(ips, ttl),
+            Some(Answer::NoName) => *question = Question::Answered(Vec::new(), 60),
+            Some(Answer::Failed | Answer::Truncated(..)) | None => return self.do_without(now, &name, v6),
+        }
+        self.conclude(now, &name);
+    }
+
+    /// A stream could not be had, or ended.
+    pub fn handle_closed(&mut self, now: Time, stream: NameStreamId) {
+        if let Some((name, v6, _)) = self.streams.remove(&stream) {
+            self.do_without(now, &name, v6);
+        }
+    }
+
+    /// What should be sent on a stream.
+    #[must_use]
+    pub fn outgoing(&self, stream: NameStreamId) -> &[u8] {
+        self.streams.get(&stream).map_or(&[], |(_, _, machine)| machine.outgoing())
+    }
+
+    /// So many of those bytes were sent.
+    pub fn advance(&mut self, stream: NameStreamId, count: usize) {
+        if let Some((_, _, machine)) = self.streams.get_mut(&stream) {
+            machine.advance(count);
+        }
+    }
+
+    /// The next stream to open or to close.
+    pub fn poll_need(&mut self) -> Option<NameNeed> {
+        self.needs.pop_front()
     }
 
     /// Ends a lookup whose two questions are answered.
@@ -188,19 +308,26 @@ impl Resolver {
             let lookup = self.lookups.get_mut(&name).expect("it was just listed");
             lookup.tries += 1;
             lookup.deadline = now + PATIENCE;
-            if lookup.tries < self.servers.len() * ROUNDS {
-                for (question, fresh) in lookup.questions.iter_mut().zip(fresh) {
-                    if matches!(question, Question::Asked { .. }) {
-                        *question = fresh;
+            for (question, fresh) in lookup.questions.iter_mut().zip(fresh) {
+                match question {
+                    Question::Asked { .. } => *question = fresh,
+                    Question::Streamed { stream, cut, .. } => {
+                        self.streams.remove(stream);
+                        self.needs.push_back(NameNeed::Close(*stream));
+                        *question = cut.take().map_or(fresh, |(ips, ttl)| Question::Answered(ips, ttl));
                     }
+                    Question::Answered(..) => {}
                 }
+            }
+            if lookup.tries < self.servers.len() * ROUNDS {
+                self.conclude(now, &name);
                 continue;
             }
             // One family may have been answered: that is enough.
             let lookup = self.lookups.remove(&name).expect("it was just listed");
             let answered = lookup.questions.into_iter().filter_map(|question| match question {
                 Question::Answered(ips, _) => Some(ips),
-                Question::Asked { .. } => None,
+                Question::Asked { .. } | Question::Streamed { .. } => None,
             });
             let ips: Vec<IpAddr> = answered.flatten().collect();
             let found = if ips.is_empty() { Err(DnsError::NoAnswer) } else { Ok(ips) };
@@ -243,84 +370,4 @@ impl Resolver {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::codec::dns::answer;
-
-    fn server(number: u8) -> SocketAddr {
-        SocketAddr::from(([10, 0, 0, number], 53))
-    }
-
-    fn resolver() -> Resolver {
-        Resolver::new(&[server(1), server(2)], &[("box".into(), "10.1.1.1".parse().unwrap())], Rng::from_number(1))
-    }
-
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
-    fn sent(resolver: &mut Resolver) -> Vec<(SocketAddr, Vec<u8>)> {
-        let mut packet = Vec::new();
-        std::iter::from_fn(|| resolver.poll_transmit(&mut packet).map(|to| (to, packet.clone()))).collect()
-    }
-
-    #[test]
-    fn both_families_are_asked_and_the_answer_is_kept() {
-        let mut resolver = resolver();
-        resolver.resolve(Time::ZERO, "T.example");
-        let packets = sent(&mut resolver);
-        assert_eq!(packets.len(), 2);
-        assert!(packets.iter().all(|(to, _)| *to == server(1)));
-        resolver.handle_packet(Time::ZERO, server(1), &answer(&packets[0].1, &[ip("1.2.3.4")], 100));
-        assert_eq!(resolver.poll_event(), None);
-        resolver.handle_packet(Time::ZERO, server(1), &answer(&packets[1].1, &[ip("::5")], 50));
-        let expected = Some(("t.example".to_owned(), Ok(vec![ip("1.2.3.4"), ip("::5")])));
-        assert_eq!(resolver.poll_event(), expected);
-        resolver.resolve(Time::from_secs(49), "t.example");
-        assert_eq!(resolver.poll_event(), expected);
-        resolver.resolve(Time::from_secs(51), "t.example");
-        assert_eq!((resolver.poll_event(), sent(&mut resolver).len()), (None, 2));
-    }
-
-    #[test]
-    fn an_answer_from_elsewhere_is_nothing() {
-        let mut resolver = resolver();
-        resolver.resolve(Time::ZERO, "t.example");
-        let packets = sent(&mut resolver);
-        for (_, packet) in &packets {
-            resolver.handle_packet(Time::ZERO, server(9), &answer(packet, &[ip("6.6.6.6")], 100));
-            resolver.handle_packet(Time::ZERO, server(1), b"garbage");
-        }
-        assert_eq!(resolver.poll_event(), None);
-    }
-
-    #[test]
-    fn silent_servers_are_passed_over_and_then_given_up() {
-        let mut resolver = resolver();
-        resolver.resolve(Time::ZERO, "t.example");
-        let mut asked = Vec::new();
-        while resolver.poll_event().is_none() {
-            asked.extend(sent(&mut resolver).into_iter().map(|(to, _)| to));
-            let now = resolver.poll_timeout();
-            assert!(now < Time::from_secs(60));
-            resolver.handle_timeout(now);
-        }
-        assert_eq!(asked.len(), 8);
-        assert_eq!(asked.iter().filter(|to| **to == server(2)).count(), 4);
-        resolver.resolve(Time::from_secs(8), "t.example");
-        assert_eq!(
-            resolver.poll_event(),
-            Some(("t.example".into(), Err(DnsError::NoAnswer))),
-            "remembered for a while"
-        );
-    }
-
-    #[test]
-    fn the_hosts_table_needs_no_server() {
-        let mut resolver = Resolver::new(&[], &[("box".into(), ip("10.1.1.1"))], Rng::from_number(1));
-        resolver.resolve(Time::ZERO, "BOX");
-        assert_eq!(resolver.poll_event(), Some(("box".into(), Ok(vec![ip("10.1.1.1")]))));
-        resolver.resolve(Time::ZERO, "other");
-        assert_eq!(resolver.poll_event(), Some(("other".into(), Err(DnsError::NoServers))));
-    }
-}
+mod tests;

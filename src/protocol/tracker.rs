@@ -1,7 +1,8 @@
-//! Asking trackers: announces under way, over UDP (BEP 15) and HTTP (BEP 3), for all torrents of the process.
+//! Asking trackers: announces and scrapes under way, over UDP (BEP 15) and HTTP (BEP 3, 48), for all torrents of the process.
 //!
-//! It opens nothing: it says which name it needs, which stream, which datagram should go. One announce is tried at each address
-//! of its tracker in turn, IPv4 first. Redirects are followed a few times, to http and https only, never from TLS to
+//! It opens nothing: it says which name it needs, which stream, which datagram should go. One announce is made over both address
+//! families, where the tracker and we have them (BEP 7): one exchange each, tried at each address in turn, and one outcome of
+//! both. A scrape is made in one family. Redirects are followed a few times, to http and https only, never from TLS to
 //! plain. A loopback or link-local address that a *redirect* leads to is refused: no stranger makes us talk to our own machine.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -11,35 +12,36 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 
-use crate::base::addr::canonical_addr;
+use crate::base::hash::InfoHash;
 use crate::base::rng::Rng;
 use crate::base::time::Time;
 use crate::codec::http::{HttpError, Response as HttpResponse, get_request};
-use crate::codec::http_tracker::{AnnounceAnswer, Failure, announce_path, parse_announce};
-use crate::codec::udp_tracker::{Announce, Request, Response};
+use crate::codec::http_tracker::{
+    AnnounceAnswer, Failure, RetryIn, ScrapeAnswer, announce_path, parse_announce, parse_scrape, scrape_path,
+};
+use crate::codec::udp_tracker::Announce;
 use crate::codec::url::{Scheme, TrackerUrl, UrlError};
 use crate::protocol::dns::{DnsError, Found};
 use crate::protocol::http::{ExchangeError, HttpExchange};
 use crate::protocol::tls::{Tls, TlsError};
 
-/// Announces under way at once; more wait in the order they came.
+use self::families::{Families, Family, merge};
+use self::udp::{UDP_TRIES, Udp};
+
+mod families;
+mod udp;
+
+/// Announces and scrapes under way at once, each with an exchange a family; more wait in the order they came.
 pub const ACTIVE_MAX: usize = 64;
-/// Announces that wait; more fail as busy.
+/// Announces and scrapes that wait; more fail as busy.
 pub const WAITING_MAX: usize = 100_000;
 /// Redirects of one announce.
 pub const REDIRECTS_MAX: u8 = 5;
 /// Bytes of an answer's body.
 pub const BODY_MAX: usize = 1 << 20;
-/// Addresses of one tracker that are tried.
+/// Addresses of one tracker and family that are tried.
 const ADDRESSES_MAX: usize = 4;
-/// A UDP connection id is good for so long (BEP 15).
-const CONNECTION_LIFE: Duration = Duration::from_secs(60);
-/// UDP connection ids that are kept; beyond it the oldest goes.
-const CONNECTIONS_MAX: usize = 256;
-/// Tries at one UDP address within the patience: at 1, 3 and 7 fifteenths of it.
-const UDP_TRIES: u32 = 4;
-
-/// An announce, as its owner names it.
+/// An announce or a scrape, as its owner names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AskId(pub u64);
 
@@ -86,6 +88,9 @@ impl std::fmt::Display for TrackerError {
             Self::Tls => f.write_str("its certificate is not to be trusted, or it does not speak TLS"),
             Self::NoTracker => f.write_str("its answer is not that of a tracker"),
             Self::Redirect => f.write_str("it redirects too often, or to where a tracker may not"),
+            Self::Failure(failure) if failure.retry_in == Some(RetryIn::Never) => {
+                write!(f, "it refused for good: {}", failure.reason)
+            }
             Self::Failure(failure) => write!(f, "it refused: {}", failure.reason),
             Self::Busy => f.write_str("too many announces are waiting"),
         }
@@ -110,15 +115,83 @@ pub enum Need {
 /// An announce's end.
 pub type Outcome = Result<AnnounceAnswer, TrackerError>;
 
+/// A scrape's end.
+pub type ScrapeOutcome = Result<ScrapeAnswer, TrackerError>;
+
+/// What the client has to tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Peers that one family brought while the other is still asked; they stand in the outcome, too.
+    Found(AskId, Vec<SocketAddr>),
+    /// An announce has ended.
+    Announced(AskId, Outcome),
+    /// A scrape has ended.
+    Scraped(AskId, ScrapeOutcome),
+}
+
+/// What is asked.
+#[derive(Debug, Clone)]
+enum Question {
+    Announce(Announce, Option<Vec<u8>>),
+    Scrape(InfoHash),
+}
+
+/// How a leg ended.
 #[derive(Debug)]
-struct Ask {
+enum Ended {
+    Announce(Outcome),
+    Scrape(ScrapeOutcome),
+}
+
+impl Question {
+    fn path(&self, url: &TrackerUrl) -> String {
+        match self {
+            Self::Announce(announce, tracker_id) => announce_path(url, announce, tracker_id.as_deref()),
+            Self::Scrape(info_hash) => scrape_path(url, info_hash),
+        }
+    }
+
+    /// The answer that stands in the body of a response; none if none does.
+    fn answer(&self, body: &[u8]) -> Option<Result<Ended, Failure>> {
+        match self {
+            Self::Announce(..) => parse_announce(body).map(|parsed| parsed.map(|answer| Ended::Announce(Ok(answer)))),
+            Self::Scrape(hash) => parse_scrape(body, hash).map(|parsed| parsed.map(|answer| Ended::Scrape(Ok(answer)))),
+        }
+    }
+
+    fn failed(&self, error: TrackerError) -> Ended {
+        match self {
+            Self::Announce(..) => Ended::Announce(Err(error)),
+            Self::Scrape(_) => Ended::Scrape(Err(error)),
+        }
+    }
+}
+
+/// One exchange of an ask: the only one, or that of IPv4; or that of IPv6 beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct LegId {
+    ask: AskId,
+    second: bool,
+}
+
+#[derive(Debug)]
+struct Leg {
     url: TrackerUrl,
-    announce: Announce,
-    tracker_id: Option<Vec<u8>>,
+    question: Question,
+    /// The family it is bound to, where it is one of two.
+    family: Option<Family>,
     /// Still to be tried.
     addresses: VecDeque<IpAddr>,
     redirects: u8,
     stage: Stage,
+}
+
+/// What two legs have in common.
+#[derive(Debug)]
+struct Pair {
+    host: String,
+    /// The one that has ended.
+    ended: Option<(Family, Outcome)>,
 }
 
 #[derive(Debug)]
@@ -138,40 +211,33 @@ enum Stage {
     },
 }
 
-#[derive(Debug)]
-struct Udp {
-    to: SocketAddr,
-    transaction: u32,
-    /// The announce itself was asked, not the connection id.
-    announcing: bool,
-    tries: u32,
-    /// When to send next.
-    due: Time,
-    send: bool,
-}
-
 /// The client. Every ask gets exactly one outcome.
 #[derive(Debug)]
 pub struct TrackerClient {
-    asks: BTreeMap<AskId, Ask>,
-    waiting: VecDeque<AskId>,
+    families: Families,
+    legs: BTreeMap<LegId, Leg>,
+    /// Asks of two legs.
+    pairs: BTreeMap<AskId, Pair>,
+    waiting: VecDeque<LegId>,
     active: usize,
-    exchanges: BTreeMap<ExchangeId, AskId>,
+    exchanges: BTreeMap<ExchangeId, LegId>,
     next_exchange: u64,
     connections: BTreeMap<SocketAddr, (u64, Time)>,
     trust: Option<Arc<ClientConfig>>,
     needs: VecDeque<Need>,
-    outcomes: VecDeque<(AskId, Outcome)>,
+    events: VecDeque<Event>,
     patience: Duration,
     rng: Rng,
 }
 
 impl TrackerClient {
-    /// A client that gives each address `patience` to answer.
+    /// A client that gives each address `patience` to answer, of a node that listens at `listen`.
     #[must_use]
-    pub fn new(patience: Duration, rng: Rng) -> Self {
+    pub fn new(patience: Duration, listen: &[SocketAddr], rng: Rng) -> Self {
         Self {
-            asks: BTreeMap::new(),
+            families: Families::new(listen),
+            legs: BTreeMap::new(),
+            pairs: BTreeMap::new(),
             waiting: VecDeque::new(),
             active: 0,
             exchanges: BTreeMap::new(),
@@ -179,7 +245,7 @@ impl TrackerClient {
             connections: BTreeMap::new(),
             trust: None,
             needs: VecDeque::new(),
-            outcomes: VecDeque::new(),
+            events: VecDeque::new(),
             patience,
             rng,
         }
@@ -187,15 +253,26 @@ impl TrackerClient {
 
     /// Announces to `url`; the outcome comes under `id`.
     pub fn start(&mut self, now: Time, id: AskId, url: &str, announce: Announce, tracker_id: Option<Vec<u8>>) {
+        self.ask(now, id, url, Question::Announce(announce, tracker_id));
+    }
+
+    /// Asks for the counts of a swarm at `url`, which is a scrape address; the outcome comes under `id`.
+    pub fn scrape(&mut self, now: Time, id: AskId, url: &str, info_hash: InfoHash) {
+        self.ask(now, id, url, Question::Scrape(info_hash));
+    }
+
+    fn ask(&mut self, now: Time, id: AskId, url: &str, question: Question) {
         let url = match TrackerUrl::parse(url) {
             Ok(url) => url,
-            Err(error) => return self.outcomes.push_back((id, Err(TrackerError::Url(error)))),
+            Err(error) => return self.tell(id, question.failed(TrackerError::Url(error))),
         };
         if self.waiting.len() >= WAITING_MAX {
-            return self.outcomes.push_back((id, Err(TrackerError::Busy)));
+            return self.tell(id, question.failed(TrackerError::Busy));
         }
-        let ask = Ask { url, announce, tracker_id, addresses: VecDeque::new(), redirects: 0, stage: Stage::Waiting };
-        self.asks.insert(id, ask);
+        let (addresses, stage) = (VecDeque::new(), Stage::Waiting);
+        let leg = Leg { url, question, family: None, addresses, redirects: 0, stage };
+        let id = LegId { ask: id, second: false };
+        self.legs.insert(id, leg);
         self.waiting.push_back(id);
         self.admit(now);
     }
@@ -209,60 +286,93 @@ impl TrackerClient {
         }
     }
 
-    /// Finds the addresses of an ask's tracker.
-    fn locate(&mut self, now: Time, id: AskId) {
-        let ask = self.asks.get_mut(&id).expect("an admitted ask is there");
-        match ask.url.ip {
-            Some(ip) => {
-                ask.addresses = VecDeque::from([ip]);
-                self.try_next(now, id, TrackerError::Unreachable);
-            }
+    /// Finds the addresses of a leg's tracker.
+    fn locate(&mut self, now: Time, id: LegId) {
+        let leg = self.legs.get_mut(&id).expect("an admitted leg is there");
+        match leg.url.ip {
+            Some(ip) => self.locate_at(now, id, &[ip]),
             None => {
-                ask.stage = Stage::Resolving;
-                self.needs.push_back(Need::Resolve(ask.url.host.clone()));
+                leg.stage = Stage::Resolving;
+                self.needs.push_back(Need::Resolve(leg.url.host.clone()));
             }
         }
     }
 
     /// A name was looked up.
     pub fn handle_resolved(&mut self, now: Time, name: &str, found: &Found) {
-        let is_waiting = |ask: &Ask| matches!(ask.stage, Stage::Resolving) && ask.url.host.eq_ignore_ascii_case(name);
-        let ids: Vec<AskId> = self.asks.iter().filter(|(_, ask)| is_waiting(ask)).map(|(&id, _)| id).collect();
+        let is_waiting = |leg: &Leg| matches!(leg.stage, Stage::Resolving) && leg.url.host.eq_ignore_ascii_case(name);
+        let ids: Vec<LegId> = self.legs.iter().filter(|(_, leg)| is_waiting(leg)).map(|(&id, _)| id).collect();
         for id in ids {
             match found {
                 Ok(ips) => {
-                    let ask = self.asks.get_mut(&id).expect("it was just listed");
-                    ask.addresses = ips
-                        .iter()
-                        .copied()
-                        .filter(|ip| ask.redirects == 0 || !is_local(*ip))
-                        .take(ADDRESSES_MAX)
-                        .collect();
-                    self.try_next(now, id, TrackerError::Unreachable);
+                    let redirected = self.legs[&id].redirects > 0;
+                    let ips: Vec<IpAddr> = ips.iter().copied().filter(|ip| !redirected || !is_local(*ip)).collect();
+                    self.locate_at(now, id, &ips);
                 }
-                Err(error) => self.end(now, id, Err(TrackerError::Name(*error))),
+                Err(error) => self.give_up(now, id, TrackerError::Name(*error)),
             }
         }
     }
 
-    /// Tries the next address of an ask; if there is none, it ends with `error`.
-    fn try_next(&mut self, now: Time, id: AskId, error: TrackerError) {
-        let ask = self.asks.get_mut(&id).expect("only asks that are there are tried");
-        let Some(ip) = ask.addresses.pop_front() else { return self.end(now, id, Err(error)) };
-        let to = SocketAddr::new(ip, ask.url.port);
-        if ask.url.scheme == Scheme::Udp {
+    /// The addresses of a leg's tracker are known: it becomes two where there are two families to ask.
+    fn locate_at(&mut self, now: Time, id: LegId, ips: &[IpAddr]) {
+        let leg = self.legs.get_mut(&id).expect("a located leg is there");
+        let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = ips.iter().partition(|ip| Family::of(**ip) == Family::V4);
+        let of = |ips: Vec<IpAddr>| ips.into_iter().take(ADDRESSES_MAX).collect::<VecDeque<_>>();
+        let (mut v4, mut v6) = (of(v4), of(v6));
+        let is_asked = |family| self.families.is_asked(now, &leg.url.host, family);
+        let is_scrape = matches!(leg.question, Question::Scrape(_));
+        match leg.family {
+            Some(Family::V4) => leg.addresses = v4,
+            Some(Family::V6) => leg.addresses = v6,
+            // A family that is not asked is tried where the other one fails.
+            None if v4.is_empty() || v6.is_empty() || is_scrape || !is_asked(Family::V4) || !is_asked(Family::V6) => {
+                if is_asked(Family::V4) {
+                    v4.append(&mut v6);
+                    leg.addresses = v4;
+                } else {
+                    v6.append(&mut v4);
+                    leg.addresses = v6;
+                }
+            }
+            None => {
+                (leg.addresses, leg.family) = (v4, Some(Family::V4));
+                let second = Leg {
+                    url: leg.url.clone(),
+                    question: leg.question.clone(),
+                    family: Some(Family::V6),
+                    addresses: v6,
+                    redirects: leg.redirects,
+                    stage: Stage::Waiting,
+                };
+                self.pairs.insert(id.ask, Pair { host: leg.url.host.clone(), ended: None });
+                let other = LegId { second: true, ..id };
+                self.legs.insert(other, second);
+                self.try_next(now, id, TrackerError::Unreachable);
+                return self.try_next(now, other, TrackerError::Unreachable);
+            }
+        }
+        self.try_next(now, id, TrackerError::Unreachable);
+    }
+
+    /// Tries the next address of a leg; if there is none, it ends with `error`.
+    fn try_next(&mut self, now: Time, id: LegId, error: TrackerError) {
+        let leg = self.legs.get_mut(&id).expect("only legs that are there are tried");
+        let Some(ip) = leg.addresses.pop_front() else { return self.give_up(now, id, error) };
+        let to = SocketAddr::new(ip.to_canonical(), leg.url.port);
+        if leg.url.scheme == Scheme::Udp {
             let known = self.connections.get(&to).is_some_and(|(_, expires)| *expires > now);
             let transaction = self.rng.u32();
-            ask.stage = Stage::Udp(Udp { to, transaction, announcing: known, tries: 0, due: now, send: true });
-        } else if ask.url.scheme == Scheme::Https && self.trust.is_none() {
-            ask.addresses.push_front(ip);
-            ask.stage = Stage::Trusting;
+            leg.stage = Stage::Udp(Udp { to, transaction, asking: known, tries: 0, due: now, send: true });
+        } else if leg.url.scheme == Scheme::Https && self.trust.is_none() {
+            leg.addresses.push_front(ip);
+            leg.stage = Stage::Trusting;
             self.needs.push_back(Need::Trust);
         } else {
             let exchange = ExchangeId(self.next_exchange);
             self.next_exchange += 1;
             self.exchanges.insert(exchange, id);
-            ask.stage = Stage::Connecting { exchange, deadline: now + self.patience };
+            leg.stage = Stage::Connecting { exchange, deadline: now + self.patience };
             self.needs.push_back(Need::Connect(exchange, to));
         }
     }
@@ -270,8 +380,8 @@ impl TrackerClient {
     /// The trusted certificates are here.
     pub fn handle_trust(&mut self, now: Time, trust: Arc<ClientConfig>) {
         self.trust = Some(trust);
-        let waiting = self.asks.iter().filter(|(_, ask)| matches!(ask.stage, Stage::Trusting));
-        let ids: Vec<AskId> = waiting.map(|(&id, _)| id).collect();
+        let waiting = self.legs.iter().filter(|(_, leg)| matches!(leg.stage, Stage::Trusting));
+        let ids: Vec<LegId> = waiting.map(|(&id, _)| id).collect();
         for id in ids {
             self.try_next(now, id, TrackerError::Unreachable);
         }
@@ -280,26 +390,25 @@ impl TrackerClient {
     /// The stream of an exchange stands: the request goes out.
     pub fn handle_connected(&mut self, now: Time, exchange: ExchangeId) {
         let Some(&id) = self.exchanges.get(&exchange) else { return };
-        let ask = self.asks.get_mut(&id).expect("an exchange has its ask");
-        let path = announce_path(&ask.url, &ask.announce, ask.tracker_id.as_deref());
-        let request = get_request(&path, &ask.url.authority());
-        let tls = match (ask.url.scheme, &self.trust) {
-            (Scheme::Https, Some(trust)) => match Tls::new(trust, &ask.url.host) {
+        let leg = self.legs.get_mut(&id).expect("an exchange has its leg");
+        let request = get_request(&leg.question.path(&leg.url), &leg.url.authority());
+        let tls = match (leg.url.scheme, &self.trust) {
+            (Scheme::Https, Some(trust)) => match Tls::new(trust, &leg.url.host) {
                 Ok(tls) => Some(tls),
                 Err(_) => return self.fail(now, id, exchange, TrackerError::Tls),
             },
             _ => None,
         };
         let http = HttpExchange::new(now, &request, tls, BODY_MAX, self.patience);
-        ask.stage = Stage::Http { exchange, http: Box::new(http) };
+        leg.stage = Stage::Http { exchange, http: Box::new(http) };
         self.needs.push_back(Need::Wake(exchange));
     }
 
     /// The stream of an exchange could not be had, or ended.
     pub fn handle_closed(&mut self, now: Time, exchange: ExchangeId) {
         let Some(id) = self.exchanges.remove(&exchange) else { return };
-        let ask = self.asks.get_mut(&id).expect("an exchange has its ask");
-        match &mut ask.stage {
+        let leg = self.legs.get_mut(&id).expect("an exchange has its leg");
+        match &mut leg.stage {
             Stage::Http { http, .. } => match http.handle_end() {
                 Ok(response) => self.judge(now, id, response),
                 Err(error) => self.try_next(now, id, of_exchange(error)),
@@ -311,8 +420,8 @@ impl TrackerClient {
     /// Bytes came on the stream of an exchange.
     pub fn handle_input(&mut self, now: Time, exchange: ExchangeId, bytes: &[u8]) {
         let Some(&id) = self.exchanges.get(&exchange) else { return };
-        let ask = self.asks.get_mut(&id).expect("an exchange has its ask");
-        let Stage::Http { http, .. } = &mut ask.stage else { return };
+        let leg = self.legs.get_mut(&id).expect("an exchange has its leg");
+        let Stage::Http { http, .. } = &mut leg.stage else { return };
         match http.handle_input(bytes) {
             Ok(None) => {
                 if !http.outgoing().is_empty() {
@@ -331,8 +440,8 @@ impl TrackerClient {
     /// What should be sent on the stream of an exchange.
     #[must_use]
     pub fn outgoing(&self, exchange: ExchangeId) -> &[u8] {
-        let ask = self.exchanges.get(&exchange).and_then(|id| self.asks.get(id));
-        match ask.map(|ask| &ask.stage) {
+        let leg = self.exchanges.get(&exchange).and_then(|id| self.legs.get(id));
+        match leg.map(|leg| &leg.stage) {
             Some(Stage::Http { http, .. }) => http.outgoing(),
             _ => &[],
         }
@@ -340,50 +449,45 @@ impl TrackerClient {
 
     /// So many of those bytes were sent.
     pub fn advance(&mut self, exchange: ExchangeId, count: usize) {
-        let ask = self.exchanges.get(&exchange).and_then(|id| self.asks.get_mut(id));
-        if let Some(Stage::Http { http, .. }) = ask.map(|ask| &mut ask.stage) {
+        let leg = self.exchanges.get(&exchange).and_then(|id| self.legs.get_mut(id));
+        if let Some(Stage::Http { http, .. }) = leg.map(|leg| &mut leg.stage) {
             http.advance(count);
         }
     }
 
-    fn fail(&mut self, now: Time, id: AskId, exchange: ExchangeId, error: TrackerError) {
+    fn fail(&mut self, now: Time, id: LegId, exchange: ExchangeId, error: TrackerError) {
         self.exchanges.remove(&exchange);
         self.needs.push_back(Need::Close(exchange));
         self.try_next(now, id, error);
     }
 
     /// A whole HTTP answer.
-    fn judge(&mut self, now: Time, id: AskId, response: HttpResponse) {
-        match response.status {
-            200 => {
-                let outcome = match parse_announce(&response.body) {
-                    Some(Ok(answer)) => Ok(answer),
-                    Some(Err(failure)) => Err(TrackerError::Failure(failure)),
-                    None => Err(TrackerError::NoTracker),
-                };
-                self.end(now, id, outcome);
-            }
-            301 | 302 | 303 | 307 | 308 => self.redirect(now, id, response.location.as_deref()),
+    fn judge(&mut self, now: Time, id: LegId, response: HttpResponse) {
+        if matches!(response.status, 301 | 302 | 303 | 307 | 308) {
+            return self.redirect(now, id, response.location.as_deref());
+        }
+        let leg = self.legs.get(&id).expect("a judged leg is there");
+        match (response.status, leg.question.answer(&response.body)) {
+            (200, Some(Ok(ended))) => self.end(now, id, ended),
             // Some trackers say in the body why, whatever the status.
-            status => match parse_announce(&response.body) {
-                Some(Err(failure)) => self.end(now, id, Err(TrackerError::Failure(failure))),
-                _ => self.end(now, id, Err(TrackerError::Status(status))),
-            },
+            (_, Some(Err(failure))) => self.give_up(now, id, TrackerError::Failure(failure)),
+            (200, None) => self.give_up(now, id, TrackerError::NoTracker),
+            (status, _) => self.give_up(now, id, TrackerError::Status(status)),
         }
     }
 
-    fn redirect(&mut self, now: Time, id: AskId, location: Option<&str>) {
-        let ask = self.asks.get_mut(&id).expect("a judged ask is there");
-        ask.redirects += 1;
-        let target = location.and_then(|location| ask.url.redirected(location).ok());
+    fn redirect(&mut self, now: Time, id: LegId, location: Option<&str>) {
+        let leg = self.legs.get_mut(&id).expect("a judged leg is there");
+        leg.redirects += 1;
+        let target = location.and_then(|location| leg.url.redirected(location).ok());
         let target = target.filter(|target| {
-            let was_local = ask.url.ip.is_some_and(is_local);
-            ask.redirects <= REDIRECTS_MAX
-                && !(ask.url.scheme == Scheme::Https && target.scheme == Scheme::Http)
+            let was_local = leg.url.ip.is_some_and(is_local);
+            leg.redirects <= REDIRECTS_MAX
+                && !(leg.url.scheme == Scheme::Https && target.scheme == Scheme::Http)
                 && (was_local || !target.ip.is_some_and(is_local))
         });
         match target {
-            None => self.end(now, id, Err(TrackerError::Redirect)),
+            None => self.give_up(now, id, TrackerError::Redirect),
             Some(mut url) => {
                 // The query of the announce is added anew; what the answer repeats of it must not stand twice.
                 if let Some(at) = url.path.find("info_hash=") {
@@ -391,105 +495,69 @@ impl TrackerClient {
                     let kept = url.path.trim_end_matches(['?', '&']).len();
                     url.path.truncate(kept);
                 }
-                ask.url = url;
+                leg.url = url;
                 self.locate(now, id);
             }
         }
     }
 
-    fn end(&mut self, now: Time, id: AskId, outcome: Outcome) {
-        if self.asks.remove(&id).is_some() {
-            self.active -= 1;
-            self.outcomes.push_back((id, outcome));
-            self.admit(now);
-        }
+    fn give_up(&mut self, now: Time, id: LegId, error: TrackerError) {
+        let ended = self.legs.get(&id).expect("only legs that are there are given up").question.failed(error);
+        self.end(now, id, ended);
     }
 
-    /// A datagram came that may be a tracker's; true if it was.
-    pub fn handle_packet(&mut self, now: Time, from: SocketAddr, packet: &[u8]) -> bool {
-        let from = canonical_addr(from);
-        let Some(response) = Response::parse(packet, from.is_ipv6()) else { return false };
-        let told = match &response {
-            Response::Connect { transaction, .. }
-            | Response::Announce { transaction, .. }
-            | Response::Scrape { transaction, .. }
-            | Response::Error { transaction, .. } => *transaction,
+    fn end(&mut self, now: Time, id: LegId, ended: Ended) {
+        let Some(leg) = self.legs.remove(&id) else { return };
+        let ended = match ended {
+            Ended::Announce(outcome) => match self.join(now, id.ask, leg.family, outcome) {
+                Some(outcome) => Ended::Announce(outcome),
+                None => return,
+            },
+            Ended::Scrape(_) => ended,
         };
-        let found = self.asks.iter_mut().find_map(|(&id, ask)| match &mut ask.stage {
-            Stage::Udp(udp) if udp.transaction == told && canonical_addr(udp.to) == from => Some((id, udp)),
-            _ => None,
-        });
-        let Some((id, udp)) = found else { return false };
-        match response {
-            Response::Connect { connection, .. } if !udp.announcing => {
-                let to = udp.to;
-                (udp.announcing, udp.tries, udp.due, udp.send) = (true, 0, now, true);
-                udp.transaction = self.rng.u32();
-                if self.connections.len() >= CONNECTIONS_MAX {
-                    let oldest = self.connections.iter().min_by_key(|(_, (_, expires))| *expires).map(|(&to, _)| to);
-                    self.connections.remove(&oldest.expect("it is full"));
-                }
-                self.connections.insert(to, (connection, now + CONNECTION_LIFE));
-            }
-            Response::Announce { interval, leechers, seeders, peers, .. } if udp.announcing => {
-                let answer = AnnounceAnswer {
-                    interval,
-                    seeders: Some(seeders),
-                    leechers: Some(leechers),
-                    peers,
-                    ..AnnounceAnswer::default()
-                };
-                self.end(now, id, Ok(answer));
-            }
-            Response::Error { message, .. } => {
-                let to = udp.to;
-                self.connections.remove(&to);
-                let failure = Failure { reason: message, retry_in: None };
-                self.end(now, id, Err(TrackerError::Failure(failure)));
-            }
-            _ => return false,
-        }
-        true
+        self.active -= 1;
+        self.tell(id.ask, ended);
+        self.admit(now);
     }
 
-    /// The next datagram to send; its bytes replace what is in `packet`.
-    pub fn poll_transmit(&mut self, now: Time, packet: &mut Vec<u8>) -> Option<SocketAddr> {
-        for ask in self.asks.values_mut() {
-            let Stage::Udp(udp) = &mut ask.stage else { continue };
-            if !std::mem::take(&mut udp.send) {
-                continue;
-            }
-            udp.tries += 1;
-            udp.due = now + self.patience / 15 * (1 << udp.tries.min(UDP_TRIES)) / 2;
-            let transaction = udp.transaction;
-            let known = self.connections.get(&udp.to).filter(|(_, expires)| *expires > now);
-            match known {
-                Some(&(connection, _)) if udp.announcing => {
-                    let announce = Announce { path: udp_path(&ask.url), ..ask.announce.clone() };
-                    Request::Announce { connection, transaction, announce }.write(packet);
+    fn tell(&mut self, id: AskId, ended: Ended) {
+        self.events.push_back(match ended {
+            Ended::Announce(outcome) => Event::Announced(id, outcome),
+            Ended::Scrape(outcome) => Event::Scraped(id, outcome),
+        });
+    }
+
+    /// The outcome of an ask one leg of which has ended; none if the other one has not.
+    fn join(&mut self, now: Time, id: AskId, family: Option<Family>, outcome: Outcome) -> Option<Outcome> {
+        match (self.pairs.remove(&id), family) {
+            (Some(Pair { host, ended: None }), Some(family)) => {
+                if let Ok(answer) = &outcome {
+                    self.events.push_back(Event::Found(id, answer.peers.clone()));
                 }
-                _ => {
-                    udp.announcing = false;
-                    Request::Connect { transaction }.write(packet);
-                }
+                self.pairs.insert(id, Pair { host, ended: Some((family, outcome)) });
+                None
             }
-            return Some(udp.to);
+            (Some(Pair { host, ended: Some(first) }), Some(family)) => {
+                let second = (family, outcome);
+                self.families.judge(now, &host, &first, &second);
+                Some(merge(first, second))
+            }
+            _ => Some(outcome),
         }
-        None
     }
 
     /// What took too long is tried again or given up.
     pub fn handle_timeout(&mut self, now: Time) {
-        let late = |ask: &Ask| match &ask.stage {
+        let late = |leg: &Leg| match &leg.stage {
             Stage::Udp(udp) => udp.due <= now && !udp.send,
             Stage::Connecting { deadline, .. } => *deadline <= now,
             Stage::Http { http, .. } => http.poll_timeout() <= now,
             Stage::Waiting | Stage::Resolving | Stage::Trusting => false,
         };
-        let ids: Vec<AskId> = self.asks.iter().filter(|(_, ask)| late(ask)).map(|(&id, _)| id).collect();
+        let ids: Vec<LegId> = self.legs.iter().filter(|(_, leg)| late(leg)).map(|(&id, _)| id).collect();
         for id in ids {
-            let ask = self.asks.get_mut(&id).expect("it was just listed");
-            match &mut ask.stage {
+            let leg = self.legs.get_mut(&id).expect("it was just listed");
+            match &mut leg.stage {
                 Stage::Udp(udp) if udp.tries < UDP_TRIES => udp.send = true,
                 Stage::Connecting { exchange, .. } | Stage::Http { exchange, .. } => {
                     let exchange = *exchange;
@@ -500,26 +568,45 @@ impl TrackerClient {
         }
     }
 
+    /// Nobody has time: an announce that was answered in one family does not wait for the other one.
+    pub fn hurry(&mut self, now: Time) {
+        let is_answered = |id: &&LegId| self.is_answered(**id);
+        let ids: Vec<LegId> = self.legs.keys().filter(is_answered).copied().collect();
+        for id in ids {
+            if let Stage::Connecting { exchange, .. } | Stage::Http { exchange, .. } = self.legs[&id].stage {
+                self.exchanges.remove(&exchange);
+                self.needs.push_back(Need::Close(exchange));
+            }
+            self.give_up(now, id, TrackerError::Timeout);
+        }
+    }
+
+    /// The other leg of its ask brought an answer.
+    fn is_answered(&self, id: LegId) -> bool {
+        matches!(self.pairs.get(&id.ask), Some(Pair { ended: Some((_, Ok(_))), .. }))
+    }
+
     /// The next thing it wants from outside.
     pub fn poll_need(&mut self) -> Option<Need> {
         self.needs.pop_front()
     }
 
-    /// The next announce that has ended.
-    pub fn poll_event(&mut self) -> Option<(AskId, Outcome)> {
-        self.outcomes.pop_front()
+    /// The next thing to tell.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
     }
 
-    /// No announce is under way.
+    /// No tracker has still to hear something: one that has answered in one family knows, and a scrape tells nothing.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.asks.is_empty() && self.outcomes.is_empty()
+        let is_told = |(id, leg): (&LegId, &Leg)| matches!(leg.question, Question::Scrape(_)) || self.is_answered(*id);
+        self.legs.iter().all(is_told) && self.events.is_empty()
     }
 
     /// When `handle_timeout` wants to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
-        let deadline = |ask: &Ask| match &ask.stage {
+        let deadline = |leg: &Leg| match &leg.stage {
             // What waits to be sent waits for `poll_transmit`, not for the time.
             Stage::Udp(udp) if udp.send => Time::NEVER,
             Stage::Udp(udp) => udp.due,
@@ -527,13 +614,8 @@ impl TrackerClient {
             Stage::Http { http, .. } => http.poll_timeout(),
             Stage::Waiting | Stage::Resolving | Stage::Trusting => Time::NEVER,
         };
-        self.asks.values().map(deadline).min().unwrap_or(Time::NEVER)
+        self.legs.values().map(deadline).min().unwrap_or(Time::NEVER)
     }
-}
-
-/// BEP 41: what stands in the address beyond host and port; nothing where nothing was meant.
-fn udp_path(url: &TrackerUrl) -> String {
-    if matches!(url.path.as_str(), "/" | "/announce") { String::new() } else { url.path.clone() }
 }
 
 fn of_exchange(error: ExchangeError) -> TrackerError {

@@ -1,13 +1,15 @@
 //! The loop with an engine that has no torrents: what the reactor owes to everybody, whatever is on the wire.
 
 use std::io::{Read, Write};
-use std::net::{TcpStream, UdpSocket};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 
 use mio::net::UnixStream;
 
 use super::*;
 use crate::base::config::Config;
 use crate::base::rng::Rng;
+use crate::torrent::command::{AddOptions, Command, Source};
+use crate::torrent::create::{Creator, Notes, Profile};
 
 const LOCALHOST: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 /// No test waits longer.
@@ -116,4 +118,53 @@ fn a_closed_connection_is_gone_from_every_table() {
     reactor.act(&mut engine, Effect::Wake(conn), &mut turn);
     reactor.act(&mut engine, Effect::Close(conn), &mut turn);
     assert_eq!((reactor.sockets.len(), reactor.ready.len()), (0, 0));
+}
+
+/// A name server on loopback, both UDP and TCP at one port. Over UDP it says that nothing fits; over TCP, that every name is here.
+#[expect(clippy::disallowed_methods, reason = "the server is no part of the daemon")]
+fn truncating_name_server() -> SocketAddr {
+    let listener = TcpListener::bind(SocketAddr::from(LOCALHOST)).unwrap();
+    let addr = listener.local_addr().unwrap();
+    let socket = UdpSocket::bind(addr).unwrap();
+    std::thread::spawn(move || {
+        let mut packet = [0; 512];
+        while let Ok((len, from)) = socket.recv_from(&mut packet) {
+            packet[2] |= 0x82; // an answer, cut short
+            let _ = socket.send_to(&packet[..len], from);
+        }
+    });
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut len = [0; 2];
+            stream.read_exact(&mut len).unwrap();
+            let mut question = vec![0; usize::from(u16::from_be_bytes(len))];
+            stream.read_exact(&mut question).unwrap();
+            let reply = crate::codec::dns::answer(&question, &[], 60);
+            let is_v4 = question[question.len() - 3] == 1;
+            let reply = if is_v4 { crate::codec::dns::answer(&question, &[LOCALHOST.0.into()], 60) } else { reply };
+            stream.write_all(&u16::try_from(reply.len()).unwrap().to_be_bytes()).unwrap();
+            stream.write_all(&reply).unwrap();
+        }
+    });
+    addr
+}
+
+#[test]
+fn a_tracker_is_found_whose_name_does_not_fit_a_datagram() {
+    let (mut reactor, engine) = pair();
+    let tracker = TcpListener::bind(SocketAddr::from(LOCALHOST)).unwrap();
+    tracker.set_nonblocking(true).unwrap();
+    let config = Config { name_servers: vec![truncating_name_server()], ..engine.config().clone() };
+    let mut engine = Engine::new(config, 0, Rng::from_number(1), FileStorage::without_state());
+    let url = format!("http://tracker.test:{}/announce", tracker.local_addr().unwrap().port());
+    let notes = Notes { name: b"content".to_vec(), trackers: vec![url], ..Notes::default() };
+    let mut creator = Creator::new(Profile::Compatible, 1 << 16, vec![(vec![], 5)], notes);
+    creator.update(b"bytes");
+    let source = Source::Metainfo(creator.finish().unwrap().1);
+    let temp = tempfile::tempdir().unwrap();
+    let options = AddOptions { dir: Some(temp.path().to_owned()), verify: Some(false), ..AddOptions::default() };
+    engine.handle_command(reactor.now(), Command::Add { source, options }).unwrap();
+    reactor.set_deadline(reactor.now() + PATIENCE);
+    turn_until(&mut reactor, &mut engine, |_, _, _| tracker.accept().is_ok());
 }

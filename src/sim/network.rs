@@ -111,7 +111,6 @@ impl World {
         let (now, arrival) = (self.now, self.now + self.delay);
         let mut outputs = Vec::new();
         self.nodes[index].settle(now, &mut outputs);
-        let addr = self.nodes[index].addr;
         for output in outputs {
             match output {
                 Output::Connect { conn, to } => self.schedule(arrival, Event::Dialled { from: (index, conn), to }),
@@ -128,7 +127,7 @@ impl World {
                     let at = begin + takes + self.delay;
                     self.schedule(at, Event::Bytes { to: other, from: (index, conn), bytes });
                 }
-                Output::Packet { to, bytes } => self.schedule(arrival, Event::Packet { from: addr, to, bytes }),
+                Output::Packet { from, to, bytes } => self.schedule(arrival, Event::Packet { from, to, bytes }),
             }
         }
     }
@@ -144,8 +143,8 @@ impl World {
             Event::Dialled { from, to } => {
                 self.record("dialled", from.0, to.to_string().as_bytes());
                 let back = now + self.delay;
-                let from_addr = self.nodes[from.0].addr;
-                let accepted = self.nodes.iter().position(|node| node.addr == to).and_then(|index| {
+                let from_addr = self.nodes[from.0].addr_towards(to);
+                let accepted = self.nodes.iter().position(|node| node.is_at(to)).and_then(|index| {
                     let node = &mut self.nodes[index];
                     let dialler = SocketAddr::new(from_addr.ip(), 50_000 + (self.counter % 10_000) as u16);
                     let conn = node.engine.handle_accept(now, crate::base::ids::ListenerId(0), dialler)?;
@@ -184,13 +183,16 @@ impl World {
                 self.settle(to.0);
             }
             Event::Packet { from, to, mut bytes } => {
-                if let Some(tracker) = self.tracker.as_mut().filter(|tracker| tracker.addr == to) {
+                if let Some(tracker) = self.tracker.as_mut().filter(|tracker| tracker.addrs.contains(&to)) {
                     if let Some(answer) = tracker.handle_packet(from, &bytes) {
                         self.schedule(now + self.delay, Event::Packet { from: to, to: from, bytes: answer });
                     }
-                } else if let Some(index) = self.nodes.iter().position(|node| node.addr == to) {
+                } else if let Some(index) = self.nodes.iter().position(|node| node.is_at(to)) {
                     self.record("packet", index, &bytes);
-                    self.nodes[index].engine.handle_packet(now, SocketId::Peers(0), from, &mut bytes);
+                    let engine = &mut self.nodes[index].engine;
+                    let socket = engine.config().listen.iter().position(|addr| *addr == to).expect("it is there");
+                    let socket = SocketId::Peers(u16::try_from(socket).expect("few addresses"));
+                    engine.handle_packet(now, socket, from, &mut bytes);
                     self.settle(index);
                 }
             }

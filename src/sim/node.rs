@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 
-use crate::base::ids::{ConnId, JobId};
+use crate::base::ids::{ConnId, JobId, SocketId};
 use crate::base::rate::Budget;
 use crate::base::storage::Job;
 use crate::base::time::Time;
@@ -69,7 +69,7 @@ pub(crate) struct Link {
 pub struct Node {
     /// The node itself.
     pub engine: Engine<MemoryStorage>,
-    /// Where it listens.
+    /// Where it listens: the first address of its config, which may have one of the other family.
     pub addr: SocketAddr,
     pub(crate) links: BTreeMap<ConnId, Link>,
     /// State that was saved, by name.
@@ -84,7 +84,7 @@ pub(crate) enum Output {
     Connect { conn: ConnId, to: SocketAddr },
     Close { other: (usize, ConnId) },
     Bytes { conn: ConnId, other: (usize, ConnId), bytes: Vec<u8> },
-    Packet { to: SocketAddr, bytes: Vec<u8> },
+    Packet { from: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
 }
 
 impl Node {
@@ -185,8 +185,21 @@ impl Node {
         }
         let mut packet = Vec::new();
         while let Some(transmit) = self.engine.poll_transmit(now, &mut packet) {
-            outputs.push(Output::Packet { to: transmit.to, bytes: packet.clone() });
+            let SocketId::Peers(index) = transmit.socket else { continue };
+            let from = self.engine.config().listen[usize::from(index)];
+            outputs.push(Output::Packet { from, to: transmit.to, bytes: packet.clone() });
         }
+    }
+
+    /// Its address of the family of `other`.
+    pub(crate) fn addr_towards(&self, other: SocketAddr) -> SocketAddr {
+        let listen = &self.engine.config().listen;
+        listen.iter().copied().find(|addr| addr.is_ipv4() == other.is_ipv4()).unwrap_or(self.addr)
+    }
+
+    /// It listens there.
+    pub(crate) fn is_at(&self, addr: SocketAddr) -> bool {
+        self.engine.config().listen.contains(&addr)
     }
 
     pub(crate) fn connected(&mut self, now: Time, conn: ConnId, other: (usize, ConnId)) {

@@ -2,7 +2,8 @@
 //!
 //! Tiers are shuffled once; within a tier the one that answered moves to the front, and only one of a tier is asked at a time
 //! unless the user wants all. `started` comes first, `completed` once and only for what was downloaded, `stopped` only where
-//! `started` was heard. A failure is followed by longer and longer waits.
+//! `started` was heard. A failure is followed by longer and longer waits. Where announces bring no counts, are rare (seeding) or
+//! are not made at all (stopped), the tracker whose turn it is gets a scrape every while.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,7 +12,8 @@ use crate::base::rng::Rng;
 use crate::base::time::Time;
 use crate::codec::http_tracker::RetryIn;
 use crate::codec::udp_tracker::AnnounceEvent;
-use crate::protocol::tracker::{Outcome, TrackerError};
+use crate::protocol::tracker::{Outcome, ScrapeOutcome, TrackerError};
+use crate::torrent::scrapes::{ScrapeAsk, ScrapeClock};
 use crate::torrent::snapshot::TrackerRow;
 
 /// Between two announces, whatever a tracker says: at least and at most.
@@ -62,6 +64,9 @@ struct Tracker {
     downloaded: Option<u32>,
     peers: u32,
     message: Option<String>,
+    scrape: ScrapeClock,
+    /// Its last answer did not say how many seeders and leechers there are.
+    uncounted: bool,
 }
 
 /// The announces of one torrent.
@@ -76,13 +81,14 @@ pub struct Announces {
     completed: Vec<usize>,
     finished: bool,
     asks: VecDeque<AnnounceAsk>,
+    scrapes: VecDeque<ScrapeAsk>,
     rng: Rng,
 }
 
 impl Announces {
     /// The trackers of `tiers`; `to_all` asks every one of them.
     #[must_use]
-    pub fn new(tiers: &[Vec<String>], to_all: bool, mut rng: Rng) -> Self {
+    pub fn new(now: Time, tiers: &[Vec<String>], to_all: bool, mut rng: Rng) -> Self {
         let mut trackers = Vec::new();
         let mut order = Vec::new();
         for (tier, urls) in tiers.iter().enumerate() {
@@ -104,6 +110,8 @@ impl Announces {
                 downloaded: None,
                 peers: 0,
                 message: None,
+                scrape: ScrapeClock::new(now, url, &mut rng),
+                uncounted: false,
             }));
         }
         Self {
@@ -114,6 +122,7 @@ impl Announces {
             completed: Vec::new(),
             finished: false,
             asks: VecDeque::new(),
+            scrapes: VecDeque::new(),
             rng,
         }
     }
@@ -199,6 +208,24 @@ impl Announces {
         }
     }
 
+    /// Scrapes whoever should be, as far as it may.
+    fn scrape_due(&mut self, now: Time) {
+        for index in 0..self.trackers.len() {
+            if self.is_scraped(index) && self.trackers[index].scrape.due() <= now {
+                let tracker = &mut self.trackers[index];
+                let url = tracker.scrape.begin(&tracker.url);
+                self.scrapes.push_back(ScrapeAsk { tracker: index, url });
+            }
+        }
+    }
+
+    /// True if no announce tells, soon enough, how many peers this tracker knows.
+    fn is_scraped(&self, index: usize) -> bool {
+        let tracker = &self.trackers[index];
+        let announces_tell = self.running && !(tracker.started && (tracker.uncounted || self.finished));
+        tracker.busy.is_none() && !tracker.never && !announces_tell && self.is_turn_of(index)
+    }
+
     /// True if nobody before it in its tier, and in the tiers before, answers.
     fn is_turn_of(&self, index: usize) -> bool {
         if self.to_all || self.trackers[index].started {
@@ -233,6 +260,10 @@ impl Announces {
                 tracker.seeders = answer.seeders.or(tracker.seeders);
                 tracker.leechers = answer.leechers.or(tracker.leechers);
                 tracker.downloaded = answer.downloaded.or(tracker.downloaded);
+                tracker.uncounted = answer.seeders.is_none() || answer.leechers.is_none();
+                if !tracker.uncounted {
+                    tracker.scrape.refreshed(now);
+                }
                 tracker.peers = u32::try_from(answer.peers.len()).unwrap_or(u32::MAX);
                 let tier = &mut self.tiers[tracker.tier];
                 let place = tier.iter().position(|&other| other == index).expect("every tracker is in its tier");
@@ -248,11 +279,13 @@ impl Announces {
                 tracker.next = now + wait;
                 if let TrackerError::Failure(failure) = &error {
                     match failure.retry_in {
-                        Some(RetryIn::Never) => tracker.never = true,
+                        // Not even a goodbye.
+                        Some(RetryIn::Never) => (tracker.never, tracker.started) = (true, false),
                         Some(RetryIn::Minutes(minutes)) => {
                             tracker.next =
                                 now + Duration::from_secs(u64::from(minutes) * 60).clamp(INTERVAL.0, INTERVAL.1);
                             tracker.not_before = tracker.next;
+                            tracker.scrape.put_off(tracker.next);
                         }
                         None => {}
                     }
@@ -277,9 +310,26 @@ impl Announces {
         peers
     }
 
+    /// A scrape has ended.
+    pub fn handle_scraped(&mut self, now: Time, index: usize, outcome: &ScrapeOutcome) {
+        let Some(tracker) = self.trackers.get_mut(index) else { return };
+        tracker.scrape.handle_outcome(now, outcome);
+        if let Ok(answer) = outcome {
+            tracker.seeders = answer.seeders.or(tracker.seeders);
+            tracker.leechers = answer.leechers.or(tracker.leechers);
+            tracker.downloaded = answer.downloaded.or(tracker.downloaded);
+        }
+    }
+
     /// Asks whoever is due.
     pub fn handle_timeout(&mut self, now: Time) {
         self.ask_due(now);
+        self.scrape_due(now);
+    }
+
+    /// The next scrape to make.
+    pub fn poll_scrape(&mut self) -> Option<ScrapeAsk> {
+        self.scrapes.pop_front()
     }
 
     /// The next announce to make.
@@ -295,7 +345,9 @@ impl Announces {
             tracker.busy.is_none() && !tracker.never && self.is_turn_of(index)
         };
         let next = (0..self.trackers.len()).filter(waits).map(|index| self.trackers[index].next).min();
-        next.filter(|_| self.running).unwrap_or(Time::NEVER)
+        let scrapes = (0..self.trackers.len()).filter(|&index| self.is_scraped(index));
+        let scrape = scrapes.map(|index| self.trackers[index].scrape.due()).min().unwrap_or(Time::NEVER);
+        next.filter(|_| self.running).unwrap_or(Time::NEVER).min(scrape)
     }
 
     /// What the user sees.
@@ -330,147 +382,9 @@ impl Announces {
 
 /// A stranger's text, short and without control bytes.
 fn shown(text: &str) -> String {
+    let text = text.trim_end_matches(|c: char| c.is_control() || c.is_whitespace());
     text.chars().take(256).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::codec::http_tracker::{AnnounceAnswer, Failure};
-
-    fn announces(tiers: &[&[&str]], to_all: bool) -> Announces {
-        let tiers: Vec<Vec<String>> =
-            tiers.iter().map(|tier| tier.iter().map(|url| (*url).to_owned()).collect()).collect();
-        Announces::new(&tiers, to_all, Rng::from_number(1))
-    }
-
-    fn asked(announces: &mut Announces) -> Vec<(usize, AnnounceEvent)> {
-        std::iter::from_fn(|| announces.poll_ask()).map(|ask| (ask.tracker, ask.event)).collect()
-    }
-
-    fn good(interval: u32) -> Outcome {
-        Ok(AnnounceAnswer { interval, peers: vec!["1.2.3.4:5".parse().unwrap()], ..AnnounceAnswer::default() })
-    }
-
-    fn bad() -> Outcome {
-        Err(TrackerError::Unreachable)
-    }
-
-    use AnnounceEvent::{Completed, Regular, Started, Stopped};
-
-    #[test]
-    fn a_torrents_life_is_started_regular_completed_stopped() {
-        let mut announces = announces(&[&["a"]], false);
-        announces.start(Time::ZERO, false);
-        assert_eq!(asked(&mut announces), [(0, Started)]);
-        assert_eq!(announces.handle_outcome(Time::ZERO, 0, good(1800)).len(), 1);
-        assert_eq!(announces.poll_timeout(), Time::from_secs(1800));
-        announces.handle_timeout(Time::from_secs(1800));
-        assert_eq!(asked(&mut announces), [(0, Regular)]);
-        announces.completed(Time::from_secs(1801));
-        assert_eq!(asked(&mut announces), [], "one is under way");
-        announces.handle_outcome(Time::from_secs(1802), 0, good(1800));
-        announces.completed(Time::from_secs(1803));
-        announces.handle_timeout(announces.poll_timeout());
-        assert_eq!(asked(&mut announces), [(0, Completed)]);
-        announces.handle_outcome(Time::from_secs(3602), 0, good(1800));
-        announces.stop(Time::from_secs(3603));
-        assert_eq!(asked(&mut announces), [(0, Stopped)]);
-        announces.handle_outcome(Time::from_secs(3604), 0, good(1800));
-        assert!(announces.poll_timeout().is_never() && !announces.is_busy());
-    }
-
-    #[test]
-    fn what_was_complete_at_the_start_is_never_completed() {
-        let mut announces = announces(&[&["a"]], false);
-        announces.start(Time::ZERO, true);
-        asked(&mut announces);
-        announces.handle_outcome(Time::ZERO, 0, good(1800));
-        announces.completed(Time::from_secs(5));
-        assert_eq!(asked(&mut announces), []);
-    }
-
-    #[test]
-    fn stopped_is_said_only_to_those_who_heard_started() {
-        let mut announces = announces(&[&["a"]], false);
-        announces.start(Time::ZERO, false);
-        asked(&mut announces);
-        announces.stop(Time::ZERO);
-        assert_eq!(asked(&mut announces), []);
-        announces.handle_outcome(Time::ZERO, 0, good(5));
-        assert_eq!(asked(&mut announces), [(0, Stopped)], "it heard it after all");
-    }
-
-    #[test]
-    fn a_tracker_that_is_being_asked_hears_stopped_once() {
-        let mut announces = announces(&[&["a"]], false);
-        announces.start(Time::ZERO, false);
-        asked(&mut announces);
-        announces.handle_outcome(Time::ZERO, 0, good(1800));
-        announces.completed(Time::from_secs(1));
-        assert_eq!(asked(&mut announces), [(0, Completed)]);
-        announces.stop(Time::from_secs(2));
-        assert_eq!(asked(&mut announces), []);
-        announces.handle_outcome(Time::from_secs(3), 0, good(1800));
-        assert_eq!(asked(&mut announces), [(0, Stopped)]);
-        announces.handle_outcome(Time::from_secs(4), 0, good(1800));
-        assert_eq!(asked(&mut announces), []);
-    }
-
-    #[test]
-    fn the_next_of_a_tier_and_the_next_tier_are_asked_after_failures() {
-        let mut announces = announces(&[&["a", "b"], &["c"]], false);
-        announces.start(Time::ZERO, false);
-        let [(first, Started)] = asked(&mut announces)[..] else { panic!() };
-        announces.handle_outcome(Time::ZERO, first, bad());
-        assert_eq!(asked(&mut announces), [(1 - first, Started)]);
-        announces.handle_outcome(Time::ZERO, 1 - first, bad());
-        assert_eq!(asked(&mut announces), [(2, Started)]);
-        announces.handle_outcome(Time::ZERO, 2, good(1800));
-        let rows = announces.rows(Time::ZERO);
-        assert_eq!(rows.iter().map(|row| row.state).collect::<Vec<_>>(), ["failed", "failed", "working"]);
-        assert_eq!(rows[0].message.as_deref(), Some("it cannot be reached"));
-    }
-
-    #[test]
-    fn all_are_asked_where_the_user_wants_it() {
-        let mut announces = announces(&[&["a", "b"], &["c"]], true);
-        announces.start(Time::ZERO, false);
-        assert_eq!(asked(&mut announces).len(), 3);
-    }
-
-    #[test]
-    fn failures_wait_longer_and_longer_and_a_hurry_obeys_the_least_interval() {
-        let mut announces = announces(&[&["a"]], false);
-        announces.start(Time::ZERO, false);
-        let mut now = Time::ZERO;
-        let mut waits = Vec::new();
-        for _ in 0..12 {
-            assert_eq!(asked(&mut announces), [(0, Started)]);
-            announces.handle_outcome(now, 0, bad());
-            waits.push(announces.poll_timeout().since(now).as_secs());
-            now = announces.poll_timeout();
-            announces.handle_timeout(now);
-        }
-        assert!(waits[0] >= 15 && waits[3] >= 120 && waits[11] <= 4500, "{waits:?}");
-        asked(&mut announces);
-        let answer = AnnounceAnswer { interval: 1800, min_interval: Some(600), ..AnnounceAnswer::default() };
-        announces.handle_outcome(now, 0, Ok(answer));
-        announces.hurry(now + Duration::from_secs(5));
-        assert_eq!(asked(&mut announces), []);
-        assert_eq!(announces.poll_timeout(), now + Duration::from_secs(600));
-    }
-
-    #[test]
-    fn a_tracker_that_says_never_is_left_alone() {
-        let mut announces = announces(&[&["a"]], false);
-        announces.start(Time::ZERO, false);
-        asked(&mut announces);
-        let failure = Failure { reason: "gone\n\u{1b}[31m".into(), retry_in: Some(RetryIn::Never) };
-        announces.handle_outcome(Time::ZERO, 0, Err(TrackerError::Failure(failure)));
-        assert!(announces.poll_timeout().is_never());
-        announces.hurry(Time::from_secs(99_999));
-        assert_eq!(asked(&mut announces), []);
-        assert_eq!(announces.rows(Time::ZERO)[0].message.as_deref(), Some("it refused: gone  [31m"));
-    }
-}
+mod tests;

@@ -1,7 +1,8 @@
 //! One torrent: what it knows and decides. It knows no sockets.
 //!
 //! `torrent` routes between the parts; its rooms are `peers`, `download`, `upload`, `check`, `persist`, `disk`, `settings` and `report`. The
-//! parts that know nothing of one another: `layout`, `picker`, `partial`, `blame`, `choker`, `candidates`, `announces`.
+//! parts that know nothing of one another: `layout`, `picker`, `partial`, `blame`, `choker`, `candidates`, `announces` (with
+//! `scrapes`).
 
 pub mod announces;
 pub mod blame;
@@ -18,6 +19,7 @@ pub mod peers;
 mod persist;
 pub mod picker;
 mod report;
+pub mod scrapes;
 pub mod settings;
 
 pub mod snapshot;

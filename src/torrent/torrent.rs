@@ -20,7 +20,7 @@ use crate::base::storage::{Content, Fault, FaultKind};
 use crate::base::time::Time;
 use crate::codec::metainfo::Metainfo;
 use crate::codec::udp_tracker::Announce;
-use crate::protocol::tracker::Outcome;
+use crate::protocol::tracker::{Outcome, ScrapeOutcome};
 use crate::torrent::announces::Announces;
 use crate::torrent::candidates::{Candidates, Origin};
 use crate::torrent::check::Check;
@@ -31,6 +31,7 @@ use crate::torrent::download::Download;
 use crate::torrent::layout::Layout;
 use crate::torrent::peers::TorrentPeer;
 use crate::torrent::persist::Persistence;
+use crate::torrent::scrapes::ScrapeAsk;
 use crate::torrent::settings::Settings;
 use crate::torrent::snapshot::{Priority, State};
 
@@ -189,7 +190,7 @@ impl Torrent {
         if !begin.options.only.is_empty() {
             select_only(&mut layout, &begin.options.only)?;
         }
-        let announces = Announces::new(&meta.trackers, config.announce_to_all, rng.fork("announces"));
+        let announces = Announces::new(now, &meta.trackers, config.announce_to_all, rng.fork("announces"));
         let settings = Settings {
             label: begin.options.label.clone(),
             sequential: begin.options.sequential,
@@ -550,6 +551,23 @@ impl Torrent {
             path: String::new(),
         };
         Some(AnnounceRequest { tracker: ask.tracker, url: ask.url, announce, tracker_id: ask.tracker_id })
+    }
+
+    /// The next scrape to make.
+    pub fn poll_scrape(&mut self) -> Option<ScrapeAsk> {
+        self.announces.poll_scrape()
+    }
+
+    /// A scrape has ended.
+    pub fn handle_scraped(&mut self, now: Time, tracker: usize, outcome: &ScrapeOutcome) {
+        self.announces.handle_scraped(now, tracker, outcome);
+    }
+
+    /// A tracker that is still being asked has named peers.
+    pub fn handle_found(&mut self, now: Time, peers: &[SocketAddr]) {
+        if self.running {
+            self.add_candidates(now, peers, Origin::Tracker);
+        }
     }
 
     /// An announce has ended.
