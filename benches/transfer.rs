@@ -13,7 +13,7 @@
 
 use std::fs::File;
 use std::io::{IoSlice, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ use sha1::{Digest, Sha1};
 #[path = "../tests/common/mod.rs"]
 mod common;
 
-use common::{Daemon, make, noise};
+use common::{Daemon, free_port, make, noise};
 
 const GIB: f64 = (1_u64 << 30) as f64;
 /// Bytes of one read or write of a bare loop.
@@ -60,17 +60,18 @@ fn main() {
             hash_pass(len),
             least_loop(&content, &temp.path().join("bare.bin"), len),
             pread_loop(&content, len),
-            transfer(temp.path(), &content, "mmap", len),
-            transfer(temp.path(), &content, "pread", len),
+            transfer(temp.path(), &content, "mmap", "prefer", len),
+            transfer(temp.path(), &content, "pread", "prefer", len),
+            transfer(temp.path(), &content, "mmap", "require", len),
         ]);
     }
     println!("{:<44} {:>8} {:>8} {:>8}", "", "sender", "receiver", "seconds");
     let rows: Vec<Row> = (0..rounds[0].len()).map(|at| median(rounds.iter().map(|round| &round[at]))).collect();
-    let [_, _, least, pread, _, _] = rows.as_slice() else { unreachable!("six rows") };
+    let [_, _, least, pread, ..] = rows.as_slice() else { unreachable!("seven rows") };
     for row in &rows {
         println!("{:<44} {:>8} {:>8} {:>8.2}", row.name, figure(row.sender), figure(row.receiver), row.secs);
     }
-    for (row, sender) in [(&rows[4], least.sender), (&rows[5], pread.sender)] {
+    for (row, sender) in [(&rows[4], least.sender), (&rows[5], pread.sender), (&rows[6], pread.sender)] {
         let name = format!("{}: times the bare loop", row.name);
         let times = |ours: Option<f64>, bare: Option<f64>| ours.unwrap() / bare.unwrap();
         println!("{name:<44} {:>8.2} {:>8.2}", times(row.sender, sender), times(row.receiver, least.receiver));
@@ -249,7 +250,7 @@ fn pread_loop(from: &Path, len: u64) -> Row {
 }
 
 /// Two daemons.
-fn transfer(temp: &Path, content: &Path, backend: &str, len: u64) -> Row {
+fn transfer(temp: &Path, content: &Path, backend: &str, encryption: &str, len: u64) -> Row {
     let (here, there) = (temp.join(format!("seed-{backend}")), temp.join(format!("leech-{backend}")));
     std::fs::create_dir_all(here.join("downloads")).unwrap();
     let out = temp.join(format!("made-{backend}"));
@@ -257,19 +258,21 @@ fn transfer(temp: &Path, content: &Path, backend: &str, len: u64) -> Row {
     let (_, torrent, hash) = make(content, &out, &[]);
     std::fs::hard_link(content, here.join("downloads/content.bin")).unwrap();
     let settings = format!("[storage]\nbackend = \"{backend}\"\n");
-    let seed = Daemon::start(&here, &settings);
+    let keys = format!("encryption = \"{encryption}\"\n");
+    let start = |dir| Daemon::launch(dir, SocketAddr::from(([127, 0, 0, 1], free_port())), &keys, &settings);
+    let seed = start(&here);
     seed.add(&torrent, "");
     seed.wait_state("seeding", 600);
-    let leech = Daemon::start(&there, &settings);
+    let leech = start(&there);
     let (before_seed, before_leech) = (process_cpu(seed.pid()), process_cpu(leech.pid()));
-    let start = Instant::now();
+    let began = Instant::now();
     leech.add(&torrent, "");
     leech.ask(&format!("connect {hash} {}", seed.listen));
     leech.wait_state("seeding", 600);
-    let secs = start.elapsed().as_secs_f64();
+    let secs = began.elapsed().as_secs_f64();
     let gib = len as f64 / GIB;
     let row = Row {
-        name: format!("two daemons, backend {backend}"),
+        name: format!("two daemons, {backend}{}", if encryption == "require" { ", ciphered" } else { "" }),
         sender: Some((process_cpu(seed.pid()) - before_seed) / gib),
         receiver: Some((process_cpu(leech.pid()) - before_leech) / gib),
         secs,

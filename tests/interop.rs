@@ -17,6 +17,8 @@ enum Client {
     Transmission,
     Aria2,
     Libtorrent,
+    /// Which takes and begins ciphered connections only.
+    LibtorrentRc4,
     Rtorrent,
 }
 
@@ -24,7 +26,7 @@ const LIBTORRENT: &str = "
 import libtorrent as lt, sys, time
 torrent, save, port = sys.argv[1], sys.argv[2], sys.argv[3]
 s = lt.session({'listen_interfaces': '127.0.0.1:' + port, 'enable_dht': False, 'enable_lsd': False, 'enable_upnp': False,
-    'enable_natpmp': False, 'enable_outgoing_utp': False, 'enable_incoming_utp': False, 'allow_multiple_connections_per_ip': True})
+    'enable_natpmp': False, 'enable_outgoing_utp': False, 'enable_incoming_utp': False, 'allow_multiple_connections_per_ip': True, **eval(sys.argv[4])})
 p = lt.add_torrent_params(); p.ti = lt.torrent_info(torrent); p.save_path = save
 h = s.add_torrent(p); h.resume()
 time.sleep(240)
@@ -36,7 +38,7 @@ impl Client {
             Self::Transmission => ("transmission-daemon", "--version"),
             Self::Aria2 => ("aria2c", "--version"),
             Self::Rtorrent => ("rtorrent", "-h"),
-            Self::Libtorrent => {
+            Self::Libtorrent | Self::LibtorrentRc4 => {
                 return python(&["-c", "import libtorrent"]).is_ok_and(|mut child| child.wait().unwrap().success());
             }
         };
@@ -90,9 +92,11 @@ impl Client {
                 command.args(["-n", "-o"]).arg(format!("import={home}/rc"));
                 command
             }
-            Self::Libtorrent => {
+            Self::Libtorrent | Self::LibtorrentRc4 => {
+                let ciphered = "{'in_enc_policy': 0, 'out_enc_policy': 0, 'allowed_enc_level': 2}";
+                let settings = if self == Self::LibtorrentRc4 { ciphered } else { "{}" };
                 let mut command = Command::new("python3");
-                command.args(["-c", LIBTORRENT]).arg(torrent).args([dir_text, &port]);
+                command.args(["-c", LIBTORRENT]).arg(torrent).args([dir_text, &port, settings]);
                 command
             }
         };
@@ -197,6 +201,11 @@ fn libtorrent_gives_and_gets() {
 #[test]
 fn rtorrent_gives_and_gets() {
     both_ways(Client::Rtorrent, &set());
+}
+
+#[test]
+fn libtorrent_gives_and_gets_ciphered() {
+    both_ways(Client::LibtorrentRc4, &set());
 }
 
 #[test]

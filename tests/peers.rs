@@ -56,6 +56,53 @@ impl Wire {
     }
 }
 
+/// What a daemon with each `encryption` gets from one with another: whether it came ciphered, or not at all.
+#[test]
+fn plain_and_ciphered_streams_store_equal_bytes() {
+    let temp = tempfile::tempdir().unwrap();
+    let content = noise(7, 5_000_001);
+    let mut st = None;
+    for (seeds, leeches, ciphered) in [
+        ("off", "prefer", Some(false)), // it hangs up on the handshake, and is dialled again
+        ("prefer", "off", Some(false)),
+        ("allow", "prefer", Some(false)),
+        ("prefer", "require", Some(true)),
+        ("require", "allow", None), // it dials plainly
+        ("require", "require", Some(true)),
+        ("off", "require", None),
+    ] {
+        let dirs = [temp.path().join(format!("{seeds}-{leeches}-s")), temp.path().join(format!("{seeds}-{leeches}-l"))];
+        std::fs::create_dir_all(dirs[0].join("downloads")).unwrap();
+        std::fs::write(dirs[0].join("downloads/content"), &content).unwrap();
+        let st = st.get_or_insert_with(|| make(&dirs[0].join("downloads/content"), temp.path(), &[]).0);
+        // Daemon::start has a `[peers]` of its own, so the key goes in beside it.
+        let seeder = Daemon::start_with_peers(&dirs[0], &format!("encryption = \"{seeds}\"\n"));
+        let leecher = Daemon::start_with_peers(&dirs[1], &format!("encryption = \"{leeches}\"\n"));
+        seeder.add(st, "");
+        seeder.wait_state("seeding", 20);
+        seeder.ask("limit up 2M");
+        leecher.add(st, "");
+        leecher.ask(&format!("connect all {}", seeder.listen));
+        if let Some(ciphered) = ciphered {
+            wait("there is a peer", 10, || {
+                leecher.json("peers all").first().is_some_and(|peer| peer["down_rate"].as_u64() > Some(0))
+            });
+            assert_eq!(leecher.json("peers all")[0]["encrypted"], ciphered, "{leeches} from {seeds}");
+            seeder.ask("limit up 0");
+            leecher.wait_state("seeding", 20);
+            assert!(std::fs::read(dirs[1].join("downloads/content")).unwrap() == content, "{leeches} from {seeds}");
+        } else {
+            wait("it was tried", 10, || {
+                let stats = leecher.ask("stats");
+                stats.iter().any(|line| line.starts_with("peers.dialled ") && line != "peers.dialled 0")
+            });
+            assert_eq!(leecher.torrent()["downloaded"], 0, "{leeches} from {seeds}");
+        }
+        assert_eq!(leecher.terminate(), 0);
+        assert_eq!(seeder.terminate(), 0);
+    }
+}
+
 /// CPU time of another process, seconds.
 fn cpu_secs(pid: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();

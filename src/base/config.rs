@@ -9,12 +9,12 @@ use std::time::Duration;
 pub enum Encryption {
     /// Neither offered nor taken.
     Off,
-    /// Taken when a peer asks for it.
+    /// Taken when a peer begins so.
     Allow,
-    /// Tried first, plain connections taken too.
+    /// The handshake is tried first, plain connections are taken too; what follows is plain where both ends take that.
     #[default]
     Prefer,
-    /// Nothing else.
+    /// Everything is ciphered; nobody else is spoken with.
     Require,
 }
 

@@ -25,7 +25,8 @@ pub const EXTENDED_KEPT_MAX: u32 = 64 * 1024;
 pub const MESSAGE_LEN_MAX: u32 = 1024 * 1024;
 
 /// What the handshake begins with (BEP 3).
-const PROTOCOL: &[u8; 20] = b"\x13BitTorrent protocol";
+/// What every plain connection begins with.
+pub const PROTOCOL: &[u8; 20] = b"\x13BitTorrent protocol";
 
 const CHOKE: u8 = 0;
 const UNCHOKE: u8 = 1;

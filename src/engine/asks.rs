@@ -8,6 +8,7 @@ use crate::base::ids::{JobId, StoreId, TorrentId};
 use crate::base::storage::{Fault, FaultKind, Job, Storage};
 use crate::base::time::Time;
 use crate::engine::{Effect, Engine, Timer};
+use crate::protocol::mse::obfuscated;
 use crate::torrent::command::{Answer, Reply};
 use crate::torrent::torrent::{Ask, Torrent};
 
@@ -49,6 +50,7 @@ impl<S: Storage> Engine<S> {
         let content = torrent.content();
         let id = self.torrents.insert(torrent);
         self.by_hash.insert(info_hash, id);
+        self.by_obfuscated.insert(obfuscated(info_hash), info_hash);
         let store = self.storage.open(content);
         self.torrents.get_mut(id).expect("it was just inserted").handle_opened(now, store);
         self.touched.push(id);
@@ -63,6 +65,7 @@ impl<S: Storage> Engine<S> {
         self.act_on_asks(now, id);
         let torrent = self.torrents.remove(id).expect("it was just there");
         self.by_hash.remove(&info_hash);
+        self.by_obfuscated.remove(&obfuscated(info_hash));
         self.timers.remove(Timer::Torrent(id));
         self.turns_changed = true;
         for purpose in self.jobs.values_mut() {

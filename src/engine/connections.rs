@@ -8,6 +8,7 @@ use crate::base::ids::{ConnId, ListenerId, TorrentId};
 use crate::base::storage::Storage;
 use crate::base::time::Time;
 use crate::engine::exchanges::Exchange;
+use crate::engine::lane::{Lane, Sealed};
 use crate::engine::{Effect, Engine, Timer};
 use crate::protocol::peer::{Peer, Tail};
 
@@ -21,6 +22,9 @@ pub(super) const CONNECTIONS_PER_IP_MAX: usize = 64;
 pub(super) struct Connection {
     pub(super) addr: SocketAddr,
     pub(super) role: Role,
+    pub(super) lane: Lane,
+    /// Goes out before anything else.
+    pub(super) sealed: Sealed,
     /// What was received of an unfinished message.
     pub(super) tail: Tail,
     /// Reading waits until what we have to say is gone.
@@ -44,7 +48,15 @@ pub(super) enum Role {
 
 impl Connection {
     pub(super) fn new(addr: SocketAddr, role: Role) -> Self {
-        Self { addr, role, tail: Tail::default(), read_parked: false, disk_since: None }
+        Self {
+            addr,
+            role,
+            lane: Lane::Plain,
+            sealed: Sealed::default(),
+            tail: Tail::default(),
+            read_parked: false,
+            disk_since: None,
+        }
     }
 }
 
@@ -58,7 +70,9 @@ impl<S: Storage> Engine<S> {
             return None;
         }
         self.stats.peers_accepted += 1;
-        let conn = self.connections.insert(Connection::new(addr, Role::Greeting(Box::new(Peer::accepted(now)))));
+        let mut connection = Connection::new(addr, Role::Greeting(Box::new(Peer::accepted(now))));
+        connection.lane = self.first_lane();
+        let conn = self.connections.insert(connection);
         self.timers.set(Timer::Greeting(conn), now + GREETING_MAX);
         Some(conn)
     }
@@ -72,14 +86,20 @@ impl<S: Storage> Engine<S> {
                 self.timers.remove(Timer::Greeting(conn));
                 connection.role = Role::Peer(id);
                 let addr = connection.addr;
-                let joined = self.torrents.get_mut(id).is_some_and(|torrent| {
+                let takes_cipher = self.torrents.get(id).is_some_and(|torrent| torrent.takes_cipher(addr));
+                let ciphered = self.begins_ciphered(takes_cipher);
+                let joined = self.torrents.get_mut(id).and_then(|torrent| {
                     torrent.handle_local_addr(local);
-                    torrent.handle_dialled(now, conn, addr).is_ok()
+                    torrent.handle_dialled(now, conn, addr, ciphered).ok().map(|()| torrent.info_hash())
                 });
                 self.touched.push(id);
-                if !joined {
-                    self.forget(conn);
-                    self.effects.push_back(Effect::Close(conn));
+                match joined {
+                    Some(info_hash) if ciphered => self.begin_shaking(conn, info_hash),
+                    Some(_) => {}
+                    None => {
+                        self.forget(conn);
+                        self.effects.push_back(Effect::Close(conn));
+                    }
                 }
             }
             Role::Exchange(exchange) => {

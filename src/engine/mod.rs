@@ -11,6 +11,7 @@ mod asks;
 mod commands;
 mod connections;
 mod exchanges;
+mod lane;
 mod limits;
 mod pump;
 mod restore;
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use crate::base::arena::Arena;
 use crate::base::config::Config;
-use crate::base::hash::InfoHash;
+use crate::base::hash::{InfoHash, Sha1Hash};
 use crate::base::ids::{ConnId, ConnKey, JobId, SocketId, TorrentId, TorrentKey};
 use crate::base::rate::Meter;
 use crate::base::rng::Rng;
@@ -121,6 +122,8 @@ pub struct Engine<S: Storage> {
     half_open: usize,
     torrents: Arena<TorrentKey, Torrent>,
     by_hash: BTreeMap<InfoHash, TorrentId>,
+    /// What stands for each torrent's hash in ciphered handshakes.
+    by_obfuscated: BTreeMap<Sha1Hash, InfoHash>,
     timers: Timers<Timer>,
     /// Torrents that were touched and not yet settled.
     touched: Vec<TorrentId>,
@@ -168,6 +171,7 @@ impl<S: Storage> Engine<S> {
             half_open: 0,
             torrents: Arena::default(),
             by_hash: BTreeMap::new(),
+            by_obfuscated: BTreeMap::new(),
             timers: Timers::default(),
             touched: Vec::new(),
             dialling: VecDeque::new(),

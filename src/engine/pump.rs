@@ -13,6 +13,7 @@ use crate::base::storage::{Chunk, Fault, SendError, Storage};
 use crate::base::time::Time;
 use crate::codec::wire::Handshake;
 use crate::engine::connections::Role;
+use crate::engine::lane::SEALED_MAX;
 use crate::engine::{Effect, Engine, Progress, Timer};
 use crate::protocol::peer::{Event, Peer};
 use crate::torrent::download::Landing;
@@ -69,7 +70,11 @@ impl<S: Storage> Engine<S> {
         let progress = match connection.role {
             Role::Exchange(exchange) => self.write_exchange(exchange, stream),
             Role::Peer(id) => self.write_peer(now, conn, id, stream, budget),
-            Role::Greeting(_) | Role::Dialling(_) => Ok(Progress::Drained),
+            Role::Greeting(_) => {
+                let connection = self.connections.get_mut(conn).expect("it was just there");
+                connection.sealed.flush(stream).map(|_| Progress::Drained)
+            }
+            Role::Dialling(_) => Ok(Progress::Drained),
         };
         let progress = progress.unwrap_or_else(|_| {
             self.close(now, conn);
@@ -131,7 +136,9 @@ impl<S: Storage> Engine<S> {
             {
                 self.down.take(read as u64, &mut torrent.down_bucket);
             }
-            self.step(now, conn, kept + read)?;
+            if let Some(len) = self.pass_lane(conn, kept, kept + read)? {
+                self.step(now, conn, len)?;
+            }
         }
     }
 
@@ -183,6 +190,7 @@ impl<S: Storage> Engine<S> {
         self.timers.remove(Timer::Greeting(conn));
         let torrent = self.torrents.get_mut(id).expect("by_hash names torrents that are there");
         let welcome = torrent.handle_incoming(now, conn, machine, connection.addr, handshake);
+        torrent.handle_lane(conn, connection.is_ciphered());
         welcome.map(|()| id).map_err(|_| Ending::Closed)
     }
 
@@ -197,6 +205,9 @@ impl<S: Storage> Engine<S> {
         let connection = self.connections.get_mut(conn).ok_or(Ending::Closed)?;
         let torrent = self.torrents.get_mut(id).ok_or(Ending::Closed)?;
         loop {
+            if !connection.sealed.flush(stream)? || !connection.is_open() {
+                return Ok(Progress::Drained);
+            }
             let waits_for_disk = feed(now, conn, torrent, &mut self.storage, &mut connection.disk_since, budget.left());
             if torrent.machine(conn).ok_or(Ending::Closed)?.outbuf().is_empty() {
                 if !waits_for_disk {
@@ -218,9 +229,15 @@ impl<S: Storage> Engine<S> {
             }
             let machine = torrent.machine(conn).ok_or(Ending::Closed)?;
             let mut chunks: Vec<Chunk<'_>> = Vec::with_capacity(CHUNKS_MAX);
-            machine.outbuf().chunks(CHUNKS_MAX, allowance, &mut chunks);
+            let most = if connection.is_ciphered() { allowance.min(SEALED_MAX) } else { allowance };
+            machine.outbuf().chunks(CHUNKS_MAX, most, &mut chunks);
             let offered: usize = chunks.iter().map(chunk_len).sum();
-            let sent = match self.storage.send(stream, &chunks) {
+            let sent = if connection.is_ciphered() {
+                connection.seal(&mut self.storage, &chunks).map(|()| offered)
+            } else {
+                self.storage.send(stream, &chunks)
+            };
+            let sent = match sent {
                 Ok(sent) => sent,
                 Err(SendError::Stream(error)) => return stream_error(&error),
                 Err(SendError::Content(_, fault)) => {

@@ -2,6 +2,7 @@
 
 pub mod dns;
 pub mod http;
+pub mod mse;
 pub mod outbuf;
 pub mod peer;
 pub mod tls;

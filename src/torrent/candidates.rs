@@ -79,6 +79,8 @@ struct Candidate {
     next_try: Time,
     dialled_at: Time,
     usage: Use,
+    /// It hung up on a ciphered handshake: the next one is plain.
+    plain: bool,
     /// Among equals, the order in which they are tried.
     rank: u32,
 }
@@ -161,7 +163,16 @@ impl Candidates {
         };
         self.known.insert(
             addr,
-            Candidate { origin, failures: 0, short: 0, next_try: now, dialled_at: now, usage: Use::Idle, rank },
+            Candidate {
+                origin,
+                failures: 0,
+                short: 0,
+                next_try: now,
+                dialled_at: now,
+                usage: Use::Idle,
+                plain: false,
+                rank,
+            },
         );
     }
 
@@ -246,6 +257,22 @@ impl Candidates {
         false
     }
 
+    /// Whether `addr` may be dialled with a ciphered handshake.
+    #[must_use]
+    pub fn takes_cipher(&self, addr: SocketAddr) -> bool {
+        self.known.get(&canonical_addr(addr)).is_none_or(|known| !known.plain)
+    }
+
+    /// A dialled address answered and hung up on our ciphered handshake: it is dialled again at once, plainly. False if that is
+    /// nothing new.
+    pub fn handle_no_cipher(&mut self, now: Time, addr: SocketAddr) -> bool {
+        let Some(known) = self.known.get_mut(&canonical_addr(addr)).filter(|known| !known.plain) else { return false };
+        known.plain = true;
+        known.usage = Use::Idle;
+        known.next_try = now;
+        true
+    }
+
     /// True if it did not answer, or parted with us before it introduced itself, when it was tried last.
     #[must_use]
     pub fn has_failed(&self, addr: SocketAddr) -> bool {
@@ -257,6 +284,7 @@ impl Candidates {
         let addr = canonical_addr(addr);
         let Some(known) = self.known.get_mut(&addr) else { return };
         known.usage = Use::Idle;
+        known.plain = false;
         known.failures = known.failures.saturating_add(1);
         if known.origin == Origin::User {
             known.next_try = now + USER_AGAIN * u32::from(known.failures).min(12);
@@ -458,6 +486,20 @@ mod tests {
             }
         }
         assert!((12..40).contains(&dials), "{dials}");
+    }
+
+    #[test]
+    fn who_hangs_up_on_a_ciphered_handshake_is_dialled_plainly_at_once() {
+        let mut candidates = candidates();
+        candidates.add(Time::ZERO, addr("10.0.0.1:1"), Origin::Tracker);
+        assert!(candidates.next(Time::ZERO).is_some() && candidates.takes_cipher(addr("10.0.0.1:1")));
+        candidates.handle_connected(addr("10.0.0.1:1"));
+        assert!(candidates.handle_no_cipher(Time::ZERO, addr("10.0.0.1:1")));
+        assert!(candidates.next(Time::ZERO).is_some() && !candidates.takes_cipher(addr("10.0.0.1:1")));
+        candidates.handle_connected(addr("10.0.0.1:1"));
+        assert!(!candidates.handle_no_cipher(Time::ZERO, addr("10.0.0.1:1")), "it was plain");
+        candidates.handle_closed(Time::ZERO, addr("10.0.0.1:1"), false);
+        assert!(candidates.next(Time::ZERO).is_none() && candidates.takes_cipher(addr("10.0.0.1:1")));
     }
 
     #[test]

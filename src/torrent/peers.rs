@@ -33,6 +33,10 @@ pub(crate) struct TorrentPeer {
     pub(crate) peer_id: [u8; 20],
     /// Where one that dialled us says that it listens; nobody dials it there while it is connected.
     pub(crate) listens_at: Option<SocketAddr>,
+    /// We began ciphered, and it has not answered so.
+    pub(crate) shaking: bool,
+    /// What passes is ciphered.
+    pub(crate) encrypted: bool,
 }
 
 impl TorrentPeer {
@@ -86,11 +90,30 @@ impl Torrent {
         Some(addr)
     }
 
-    /// The connection to `addr` stands.
+    /// Whether the peer at `addr` may take a ciphered handshake: it has not yet hung up on one.
+    #[must_use]
+    pub fn takes_cipher(&self, addr: SocketAddr) -> bool {
+        self.candidates.takes_cipher(addr)
+    }
+
+    /// The handshakes below ours are over, and so it is known whether what follows is ciphered.
+    pub fn handle_lane(&mut self, conn: ConnId, encrypted: bool) {
+        if let Some(peer) = self.peers.get_mut(&conn) {
+            (peer.shaking, peer.encrypted) = (false, encrypted);
+        }
+    }
+
+    /// The connection to `addr` stands; we begin `ciphered` or not.
     ///
     /// # Errors
     /// It is not wanted any more.
-    pub fn handle_dialled(&mut self, now: Time, conn: ConnId, addr: SocketAddr) -> Result<(), Unwelcome> {
+    pub fn handle_dialled(
+        &mut self,
+        now: Time,
+        conn: ConnId,
+        addr: SocketAddr,
+        ciphered: bool,
+    ) -> Result<(), Unwelcome> {
         self.dialling -= 1;
         let origin = self.candidates.handle_connected(addr);
         if let Err(unwelcome) = self.may_join(addr) {
@@ -99,6 +122,7 @@ impl Torrent {
         }
         let machine = Peer::dialled(now, self.hello());
         self.join(now, conn, machine, addr, origin, false);
+        self.peers.get_mut(&conn).expect("it has just joined").shaking = ciphered;
         Ok(())
     }
 
@@ -157,6 +181,8 @@ impl Torrent {
             connected_at: now,
             peer_id: [0; 20],
             listens_at: None,
+            shaking: false,
+            encrypted: false,
         };
         self.peers.insert(conn, peer);
         self.asks.push_back(Ask::Wake(conn));
@@ -332,6 +358,10 @@ impl Torrent {
         }
         self.downloaded_from(&peer);
         self.choker.handle_gone(now, conn);
+        if peer.shaking && self.running && self.candidates.handle_no_cipher(now, peer.addr) {
+            self.look_for_peers(now);
+            return true;
+        }
         if !peer.established && peer.origin == Origin::User && !self.candidates.has_failed(peer.addr) {
             log::warn!(
                 "{}: {} closed the connection at once; it may not have this torrent, or be banned from it",

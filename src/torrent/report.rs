@@ -95,7 +95,7 @@ impl Torrent {
         if machine.peer_interested() {
             flags.push(if machine.am_choking() { 'u' } else { 'U' });
         }
-        for (flag, is_set) in [('S', machine.is_snubbed(now)), ('I', peer.incoming)] {
+        for (flag, is_set) in [('S', machine.is_snubbed(now)), ('E', peer.encrypted), ('I', peer.incoming)] {
             if is_set {
                 flags.push(flag);
             }
@@ -109,7 +109,7 @@ impl Torrent {
             down_rate: machine.down().rate_bytes(now),
             up_rate: machine.up().rate_bytes(now),
             transport: "tcp",
-            encrypted: false,
+            encrypted: peer.encrypted,
             source: peer.origin.word(),
         }
     }

@@ -80,13 +80,23 @@ impl Daemon {
         Self::start_at(dir, SocketAddr::from(([127, 0, 0, 1], free_port())), extra)
     }
 
+    /// Starts it in `dir`, with more keys of `[peers]`.
+    pub fn start_with_peers(dir: &Path, keys: &str) -> Self {
+        Self::launch(dir, SocketAddr::from(([127, 0, 0, 1], free_port())), keys, "")
+    }
+
     /// Starts it in `dir`, listening at `listen`.
     pub fn start_at(dir: &Path, listen: SocketAddr, extra: &str) -> Self {
+        Self::launch(dir, listen, "", extra)
+    }
+
+    /// Starts it in `dir`, listening at `listen`, with more keys of `[peers]`; `extra` is appended to its config.
+    pub fn launch(dir: &Path, listen: SocketAddr, keys: &str, extra: &str) -> Self {
         std::fs::create_dir_all(dir).unwrap();
         let here = dir.display();
         let config = format!(
             "[paths]\nstate = \"{here}/state\"\ndownloads = \"{here}/downloads\"\n[[watch]]\npath = \"{here}/watch\"\n\
-             [control]\nsocket = \"{here}/control\"\n[peers]\nlisten = [\"{listen}\"]\n[http]\nlisten = []\n\
+             [control]\nsocket = \"{here}/control\"\n[peers]\nlisten = [\"{listen}\"]\n{keys}[http]\nlisten = []\n\
              [dht]\nenabled = false\n[log]\nlevel = \"debug\"\n{extra}"
         );
         std::fs::write(dir.join("config.toml"), config).unwrap();

@@ -164,12 +164,12 @@ pub struct Peers {
 pub enum Encryption {
     /// Never.
     Off,
-    /// If the peer wants it.
+    /// If the peer begins so.
     Allow,
-    /// If the peer can.
+    /// Connections begin so, and go on plainly if both may.
     #[default]
     Prefer,
-    /// Always.
+    /// Everything, always.
     Require,
 }
 
@@ -554,7 +554,6 @@ impl Settings {
         let default = Self::default();
         [
             ("share", !self.share.is_empty()),
-            ("peers.encryption", self.peers.encryption == Encryption::Require),
             ("peers.block", !self.peers.block.is_empty()),
             ("trackers.proxy", !self.trackers.proxy.is_empty()),
             ("dht.listen", !self.dht.listen.is_empty()),

@@ -204,6 +204,6 @@ fn a_user_has_everything_at_home() {
 fn only_what_is_asked_for_is_said_to_be_missing() {
     assert!(Settings::default().unsupported().is_empty());
     let settings =
-        parse("[peers]\nencryption = \"require\"\n[tracker]\nudp = [\"0.0.0.0:1\"]\n[http]\nlisten = []").unwrap();
-    assert_eq!(settings.unsupported(), ["peers.encryption", "tracker.udp"]);
+        parse("[peers]\nblock = [\"10.0.0.0/8\"]\n[tracker]\nudp = [\"0.0.0.0:1\"]\n[http]\nlisten = []").unwrap();
+    assert_eq!(settings.unsupported(), ["peers.block", "tracker.udp"]);
 }
