@@ -173,6 +173,7 @@ impl Daemon {
     /// Turns the loop until the end.
     fn run(mut self) -> Result<(), Failure> {
         let mut outside: Vec<OutsideEvent> = Vec::new();
+        self.reactor.set_deadline(Time::ZERO); // the first turn does not wait: nobody has said until when
         loop {
             let turn = self.reactor.turn(&mut self.engine, &mut outside);
             let turn = turn.map_err(|error| (FAILED, format!("the kernel no longer lets us wait: {error}")))?;
