@@ -92,6 +92,11 @@ impl Daemon {
 
     /// Starts it in `dir`, listening at `listen`, with more keys of `[peers]`; `extra` is appended to its config.
     pub fn launch(dir: &Path, listen: SocketAddr, keys: &str, extra: &str) -> Self {
+        Self::launch_with(dir, listen, keys, extra, &[])
+    }
+
+    /// The same, with more in its environment.
+    pub fn launch_with(dir: &Path, listen: SocketAddr, keys: &str, extra: &str, env: &[(&str, &Path)]) -> Self {
         std::fs::create_dir_all(dir).unwrap();
         let here = dir.display();
         let config = format!(
@@ -104,6 +109,7 @@ impl Daemon {
         let child = Command::new(env!("CARGO_BIN_EXE_swarmtorrentd"))
             .arg("-c")
             .arg(dir.join("config.toml"))
+            .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
