@@ -11,16 +11,9 @@ use swarmtorrent::codec::udp_tracker::{
 use swarmtorrent::codec::url::TrackerUrl;
 use swarmtorrent::codec::{dns, http_tracker};
 
-/// Some bytes changed, and some of the end gone.
-fn mangled(bytes: &[u8], flips: &[(usize, u8)], cut: usize) -> Vec<u8> {
-    let mut bytes = bytes.to_vec();
-    for (at, byte) in flips {
-        let at = at % bytes.len();
-        bytes[at] = *byte;
-    }
-    bytes.truncate(bytes.len() - cut % bytes.len());
-    bytes
-}
+mod common;
+
+use common::mangled;
 
 fn damage() -> impl Strategy<Value = (Vec<(usize, u8)>, usize)> {
     let flips = proptest::collection::vec((any::<usize>(), any::<u8>()), 0..4);

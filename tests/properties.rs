@@ -11,6 +11,10 @@ use swarmtorrent::codec::metainfo::{ADDRESSES_MAX, COMPONENT_LEN_MAX, Metainfo};
 use swarmtorrent::codec::st;
 use swarmtorrent::torrent::create::{Creator, Notes, Profile};
 
+mod common;
+
+use common::mangled;
+
 /// A value that owns its parts.
 #[derive(Debug, Clone, PartialEq)]
 enum Tree {
@@ -73,17 +77,6 @@ fn raw_bytes_are_right(value: &Value<'_>) {
         assert!(value.raw.as_ptr_range().contains(&item.raw.as_ptr()) && item.raw.len() < value.raw.len());
         raw_bytes_are_right(item);
     }
-}
-
-/// Some bytes changed, and some of the end gone.
-fn mangled(bytes: &[u8], flips: &[(usize, u8)], cut: usize) -> Vec<u8> {
-    let mut bytes = bytes.to_vec();
-    for (at, byte) in flips {
-        let at = at % bytes.len();
-        bytes[at] = *byte;
-    }
-    bytes.truncate(bytes.len() - cut % bytes.len());
-    bytes
 }
 
 fn flips() -> impl Strategy<Value = Vec<(usize, u8)>> {

@@ -36,6 +36,17 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
+/// Some bytes changed, and some of the end gone.
+pub fn mangled(bytes: &[u8], flips: &[(usize, u8)], cut: usize) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for (at, byte) in flips {
+        let at = at % bytes.len();
+        bytes[at] = *byte;
+    }
+    bytes.truncate(bytes.len() - cut % bytes.len());
+    bytes
+}
+
 /// A child that does not outlive its test.
 #[derive(Debug)]
 pub struct Running(pub Child);
