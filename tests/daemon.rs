@@ -31,7 +31,8 @@ fn it_downloads_what_another_one_seeds_on_one_thread() {
     let (seeder, st) = seeder(temp.path(), 60_000_001, "");
     let leecher = Daemon::start(&temp.path().join("leecher"), "");
     leecher.add(&st, "label=mine");
-    assert!(leecher.ask(&format!("connect all {}", seeder.listen)).last().unwrap().starts_with("OK"));
+    let named = format!("connect all localhost:{}", seeder.listen.port());
+    assert!(leecher.ask(&named).last().unwrap().starts_with("OK"));
     let mut threads = 1;
     wait("it is here", 30, || {
         threads = threads.max(leecher.threads()).max(seeder.threads());
@@ -57,6 +58,8 @@ fn the_control_socket_says_what_is_wrong() {
         ("add /nowhere/x.torrent", "ERR"),
         ("add 0000", "ERR"),
         ("set all ratio", "ERR usage"),
+        ("connect all 127.0.0.1", "ERR invalid"),
+        ("connect all nobody:0", "ERR invalid"),
     ] {
         let reply = daemon.ask(line);
         assert!(reply.last().unwrap().starts_with(code), "{line}: {reply:?}");

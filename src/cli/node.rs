@@ -86,7 +86,8 @@ impl Node {
     /// # Errors
     /// What the engine says against it.
     pub(crate) fn connect(&mut self, addr: SocketAddr) -> Result<(), String> {
-        self.command(Command::Connect { which: Which::All, addr }).map(drop)
+        let (host, port) = (addr.ip().to_string(), addr.port());
+        self.command(Command::Connect { which: Which::All, host, port }).map(drop)
     }
 
     /// The one torrent at a glance.

@@ -1,5 +1,6 @@
 //! What users ask, carried out: finds the torrents that are meant, and either does all of it or refuses.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::base::ids::TorrentId;
@@ -83,9 +84,12 @@ impl<S: Storage> Engine<S> {
                 let id = self.one_id(&which)?;
                 self.move_content(now, id, dir)
             }
-            Command::Connect { which, addr } => {
-                let torrent = self.one_mut(&which)?;
-                torrent.connect(now, addr)?;
+            Command::Connect { which, host, port } => {
+                let id = self.one_id(&which)?;
+                match host.parse::<IpAddr>() {
+                    Ok(ip) => self.one_mut(&which)?.connect(now, SocketAddr::new(ip, port))?,
+                    Err(_) => self.connect_by_name(now, id, &host, port)?,
+                }
                 Ok(Answer::Done)
             }
             Command::Magnet(which) => Ok(Answer::Link(self.one(&which)?.magnet())),

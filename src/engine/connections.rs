@@ -46,6 +46,14 @@ pub(super) enum Role {
     Exchange(Exchange),
 }
 
+/// How a connection's turn went wrong.
+pub(super) enum Ending {
+    /// It ended, failed or is not wanted.
+    Closed,
+    /// It broke the protocol.
+    Misbehaved,
+}
+
 impl Connection {
     pub(super) fn new(addr: SocketAddr, role: Role) -> Self {
         Self {

@@ -13,15 +13,19 @@ use crate::base::rate::Budget;
 use crate::base::rng::Rng;
 use crate::base::storage::Storage;
 use crate::base::time::Time;
-use crate::engine::pump::Ending;
+use crate::engine::connections::Ending;
 use crate::engine::{Effect, Engine, Progress, Transmit};
-use crate::protocol::dns::{NameNeed, NameStreamId, Resolver};
+use crate::protocol::dns::{Found, NameNeed, NameStreamId, Resolver};
 use crate::protocol::tracker::{AskId, Event, ExchangeId, Need, TrackerClient};
+use crate::torrent::command::{Refusal, RefusalKind};
 use crate::torrent::scrapes::ScrapeAsk;
 use crate::torrent::torrent::AnnounceRequest;
 
 /// Bytes that one turn of an exchange reads at a time.
 const READ_LEN: usize = 16 * 1024;
+
+/// Peers that the user named and whose names are being looked up; one more is refused.
+const NAMED_PEERS_MAX: usize = 64;
 
 /// What a stream that is no peer's is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +45,8 @@ pub(super) struct Exchanges {
     asks: BTreeMap<AskId, (TorrentId, usize)>,
     next_ask: u64,
     streams: BTreeMap<Exchange, ConnId>,
+    /// Peers that the user named, by name: for which torrent, and at which port.
+    named_peers: BTreeMap<String, Vec<(TorrentId, u16)>>,
 }
 
 impl Exchanges {
@@ -51,6 +57,7 @@ impl Exchanges {
             asks: BTreeMap::new(),
             next_ask: 0,
             streams: BTreeMap::new(),
+            named_peers: BTreeMap::new(),
         }
     }
 
@@ -172,6 +179,7 @@ impl<S: Storage> Engine<S> {
                 }
             } else if let Some((name, found)) = self.exchanges.resolver.poll_event() {
                 self.exchanges.trackers.handle_resolved(now, &name, &found);
+                self.connect_named(now, &name, &found);
             } else if let Some(event) = self.exchanges.trackers.poll_event() {
                 self.tell_tracked(now, event);
             } else {
@@ -203,13 +211,7 @@ impl<S: Storage> Engine<S> {
 
     fn act_on_need(&mut self, now: Time, need: Need) {
         match need {
-            Need::Resolve(name) => {
-                if self.exchanges.resolver.is_idle() {
-                    // Nobody waits for the old ports: new ones make answers harder to forge.
-                    self.effects.extend([SocketId::Resolver4, SocketId::Resolver6].map(Effect::Rebind));
-                }
-                self.exchanges.resolver.resolve(now, &name);
-            }
+            Need::Resolve(name) => self.resolve(now, &name),
             Need::Connect(id, to) => self.open_stream(Exchange::Tracker(id), to),
             Need::Close(id) => self.close_stream(Exchange::Tracker(id)),
             Need::Wake(id) => {
@@ -217,6 +219,44 @@ impl<S: Storage> Engine<S> {
                 self.effects.extend(conn.map(|&conn| Effect::Wake(conn)));
             }
             Need::Trust => self.effects.push_back(Effect::Trust),
+        }
+    }
+
+    fn resolve(&mut self, now: Time, name: &str) {
+        if self.exchanges.resolver.is_idle() {
+            // Nobody waits for the old ports: new ones make answers harder to forge.
+            self.effects.extend([SocketId::Resolver4, SocketId::Resolver6].map(Effect::Rebind));
+        }
+        self.exchanges.resolver.resolve(now, name);
+    }
+
+    /// The user names a peer: it is dialled once its addresses are known.
+    pub(super) fn connect_by_name(&mut self, now: Time, id: TorrentId, host: &str, port: u16) -> Result<(), Refusal> {
+        if self.exchanges.named_peers.values().map(Vec::len).sum::<usize>() >= NAMED_PEERS_MAX {
+            let message = "too many names are being looked up; try again in a moment";
+            return Err(Refusal::new(RefusalKind::Busy, message));
+        }
+        let name = host.to_ascii_lowercase();
+        self.exchanges.named_peers.entry(name).or_default().push((id, port));
+        self.resolve(now, host);
+        Ok(())
+    }
+
+    /// A name was looked up: whoever the user named by it is dialled.
+    fn connect_named(&mut self, now: Time, name: &str, found: &Found) {
+        for (id, port) in self.exchanges.named_peers.remove(name).unwrap_or_default() {
+            let Some(torrent) = self.torrents.get_mut(id) else { continue };
+            match found {
+                Ok(ips) => {
+                    for &ip in ips {
+                        if let Err(refusal) = torrent.connect(now, SocketAddr::new(ip, port)) {
+                            log::warn!("{name}: {}", refusal.message);
+                        }
+                    }
+                    self.touched.push(id);
+                }
+                Err(error) => log::warn!("{name}:{port} is not dialled: {error}"),
+            }
         }
     }
 

@@ -7,8 +7,7 @@ use crate::base::hash::InfoHash;
 use crate::base::ids::ConnId;
 use crate::base::storage::{Chunk, SendError, Storage};
 use crate::codec::wire::PROTOCOL;
-use crate::engine::connections::{Connection, Role};
-use crate::engine::pump::Ending;
+use crate::engine::connections::{Connection, Ending, Role};
 use crate::engine::{Effect, Engine};
 use crate::protocol::mse::{Ciphers, Mse, Step};
 

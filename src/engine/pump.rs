@@ -12,7 +12,7 @@ use crate::base::rate::Budget;
 use crate::base::storage::{Chunk, Fault, SendError, Storage};
 use crate::base::time::Time;
 use crate::codec::wire::Handshake;
-use crate::engine::connections::Role;
+use crate::engine::connections::{Ending, Role};
 use crate::engine::lane::SEALED_MAX;
 use crate::engine::{Effect, Engine, Progress, Timer};
 use crate::protocol::peer::{Event, Peer};
@@ -25,14 +25,6 @@ const CHUNKS_MAX: usize = 64;
 const DISK_RETRY: Duration = Duration::from_millis(2);
 /// After so long content is sent whether it is in memory or not: somebody evicts it faster than we look.
 const DISK_PATIENCE: Duration = Duration::from_millis(500);
-
-/// How a connection's turn went wrong.
-pub(super) enum Ending {
-    /// It ended, failed or is not wanted.
-    Closed,
-    /// It broke the protocol.
-    Misbehaved,
-}
 
 impl<S: Storage> Engine<S> {
     /// A turn to read. Errors and the end of the stream are met inside and answered by [`Effect::Close`].

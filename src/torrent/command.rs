@@ -150,8 +150,10 @@ pub enum Command {
     Connect {
         /// For which torrent.
         which: Which,
-        /// Where it is.
-        addr: SocketAddr,
+        /// Where it is: an IP address, or a name that is looked up.
+        host: String,
+        /// Its port.
+        port: u16,
     },
     /// The torrent's magnet link.
     Magnet(Which),

@@ -57,7 +57,7 @@ pub const COMMANDS: &[Spec] = &[
     spec("priority", "ID FILE off|low|normal|high", "FILE: index, range or glob"),
     spec("limit", "down|up RATE", "global rate limit in bytes a second, with K, M or G; 0 = none"),
     spec("move", "ID DIR", "move its content and go on"),
-    spec("connect", "ID ADDRESS:PORT", "dial one peer now"),
+    spec("connect", "ID HOST:PORT", "dial one peer now"),
     spec("magnet", "ID", "its magnet link"),
     spec("export", "ID FILE [format=st|torrent]", "write its metainfo to a new file"),
     spec("stats", "", "every counter"),
@@ -157,13 +157,13 @@ fn command_of(word: &str, arguments: &mut Arguments<'_>) -> Result<Parsed, Refus
         }
         "move" => Command::Move { which: arguments.which()?, dir: absolute(arguments.next()?)? },
         "connect" => {
-            let (which, addr) = (arguments.which()?, arguments.next()?);
-            let addr: SocketAddr = addr.parse().map_err(|_| {
+            let (which, peer) = (arguments.which()?, arguments.next()?);
+            let (host, port) = host_and_port(peer).ok_or_else(|| {
                 invalid(format!(
-                    "`{addr}` is not an IP address with a port, such as 192.0.2.7:6881 or [2001:db8::7]:6881"
+                    "`{peer}` is not HOST:PORT, such as 192.0.2.7:6881, [2001:db8::7]:6881 or peer.example.org:6881"
                 ))
             })?;
-            Command::Connect { which, addr }
+            Command::Connect { which, host, port }
         }
         _ => unreachable!("every command of the table is read above"),
     };
@@ -370,6 +370,16 @@ impl<'a> Arguments<'a> {
     }
 }
 
+/// Takes `HOST:PORT` apart; an IPv6 address stands in brackets there.
+fn host_and_port(text: &str) -> Option<(String, u16)> {
+    if let Ok(addr) = text.parse::<SocketAddr>() {
+        return Some((addr.ip().to_string(), addr.port()));
+    }
+    let (host, port) = text.rsplit_once(':')?;
+    let is_name = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+    Some((host.to_owned(), port.parse().ok().filter(|&port| port > 0 && is_name)?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -465,7 +475,12 @@ mod tests {
         let label = Command::Set { which: one("abcd"), key: "label".to_owned(), value: "a=b".to_owned() };
         assert_eq!(node("set abcd label a=b"), label);
         assert_eq!(node("remove abcd data=yes"), Command::Remove { which: one("abcd"), data: true });
-        assert_eq!(refusal("connect abcd example.org:1"), RefusalKind::Invalid);
+        let connect = |host: &str| Command::Connect { which: one("abcd"), host: host.to_owned(), port: 7 };
+        assert_eq!(node("connect abcd peer.example.org:7"), connect("peer.example.org"));
+        assert_eq!(node("connect abcd [2001:db8::7]:7"), connect("2001:db8::7"));
+        for bad in ["example.org", "example.org:0", ":7", "2001:db8::7:7", "example.org:70000"] {
+            assert_eq!(refusal(&format!("connect abcd {bad}")), RefusalKind::Invalid, "{bad}");
+        }
         assert_eq!(refusal("move abcd there"), RefusalKind::Invalid);
         assert_eq!(refusal("log loud"), RefusalKind::Invalid);
     }
