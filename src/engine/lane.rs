@@ -6,6 +6,7 @@ use crate::base::config::Encryption;
 use crate::base::hash::InfoHash;
 use crate::base::ids::ConnId;
 use crate::base::storage::{Chunk, SendError, Storage};
+use crate::base::time::Time;
 use crate::codec::wire::PROTOCOL;
 use crate::engine::connections::{Connection, Ending, Role};
 use crate::engine::{Effect, Engine};
@@ -13,6 +14,28 @@ use crate::protocol::mse::{Ciphers, Mse, Step};
 
 /// Bytes that are ciphered and handed to the kernel at once.
 pub(super) const SEALED_MAX: usize = 128 * 1024;
+
+/// Ciphered handshakes of strangers in a second, each of which costs us some 0.1 ms; one more is closed. Our own are as few as
+/// what we dial.
+const SHAKES_MAX: u32 = 200;
+
+/// How many strangers began a ciphered handshake in the present second.
+#[derive(Debug, Default)]
+pub(super) struct Shakes {
+    second: u64,
+    count: u32,
+}
+
+impl Shakes {
+    /// Counts one more; false if there were enough.
+    fn admit(&mut self, now: Time) -> bool {
+        if self.second != now.as_secs() {
+            *self = Self { second: now.as_secs(), count: 0 };
+        }
+        self.count += 1;
+        self.count <= SHAKES_MAX
+    }
+}
 
 /// The lane of one stream.
 #[derive(Debug)]
@@ -111,7 +134,13 @@ impl<S: Storage> Engine<S> {
 
     /// The first `len` bytes of the receive buffer came, all but the first `kept` just now. How many plain bytes it holds
     /// now; none while the lane is being agreed on.
-    pub(super) fn pass_lane(&mut self, conn: ConnId, kept: usize, len: usize) -> Result<Option<usize>, Ending> {
+    pub(super) fn pass_lane(
+        &mut self,
+        now: Time,
+        conn: ConnId,
+        kept: usize,
+        len: usize,
+    ) -> Result<Option<usize>, Ending> {
         let connection = self.connections.get_mut(conn).ok_or(Ending::Closed)?;
         match &mut connection.lane {
             Lane::Plain => Ok(Some(len)),
@@ -123,6 +152,9 @@ impl<S: Storage> Engine<S> {
             Lane::Undecided => {
                 let shown = len.min(PROTOCOL.len());
                 if self.receive[..shown] != PROTOCOL[..shown] {
+                    if !self.shakes.admit(now) {
+                        return Err(Ending::Closed);
+                    }
                     let may_be_plain = self.config.encryption != Encryption::Require;
                     connection.lane = Lane::Shaking(Box::new(Mse::accepted(may_be_plain, self.rng.fork("mse"))));
                     return self.shake(conn, len);
@@ -160,5 +192,17 @@ impl<S: Storage> Engine<S> {
         }
         self.receive[..rest.len()].copy_from_slice(&rest);
         Ok(Some(rest.len()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_get_so_many_handshakes_a_second() {
+        let mut shakes = Shakes::default();
+        assert_eq!((0..1000).filter(|_| shakes.admit(Time::from_secs(7))).count(), SHAKES_MAX as usize);
+        assert!(shakes.admit(Time::from_secs(8)));
     }
 }

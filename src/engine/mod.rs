@@ -37,6 +37,7 @@ use crate::torrent::torrent::Torrent;
 use self::asks::Purpose;
 use self::connections::Connection;
 use self::exchanges::Exchanges;
+use self::lane::Shakes;
 use self::limits::Limit;
 use self::stats::Stats;
 
@@ -124,6 +125,7 @@ pub struct Engine<S: Storage> {
     by_hash: BTreeMap<InfoHash, TorrentId>,
     /// What stands for each torrent's hash in ciphered handshakes.
     by_obfuscated: BTreeMap<Sha1Hash, InfoHash>,
+    shakes: Shakes,
     timers: Timers<Timer>,
     /// Torrents that were touched and not yet settled.
     touched: Vec<TorrentId>,
@@ -172,6 +174,7 @@ impl<S: Storage> Engine<S> {
             torrents: Arena::default(),
             by_hash: BTreeMap::new(),
             by_obfuscated: BTreeMap::new(),
+            shakes: Shakes::default(),
             timers: Timers::default(),
             touched: Vec::new(),
             dialling: VecDeque::new(),

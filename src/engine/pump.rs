@@ -128,7 +128,7 @@ impl<S: Storage> Engine<S> {
             {
                 self.down.take(read as u64, &mut torrent.down_bucket);
             }
-            if let Some(len) = self.pass_lane(conn, kept, kept + read)? {
+            if let Some(len) = self.pass_lane(now, conn, kept, kept + read)? {
                 self.step(now, conn, len)?;
             }
         }
