@@ -25,9 +25,19 @@ enum Command {
     Convert(convert::Args),
 }
 
+/// What the engine warns of, such as a peer that hangs up, is said on standard error; `RUST_LOG` says how much.
+fn tell_warnings() {
+    use std::io::Write;
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(log::LevelFilter::Warn).parse_default_env();
+    builder.format(|out, record| writeln!(out, "swarmtorrent: {}", record.args()));
+    let _already_told = builder.try_init();
+}
+
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
+    tell_warnings();
     let done = match Cli::parse().command {
         Command::Create(args) => create::run(&args),
         Command::Show(args) => show::run(&args),
