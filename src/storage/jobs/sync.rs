@@ -14,9 +14,10 @@ use crate::storage::{FileStorage, fault, place, writeback};
 
 /// With no more than so many bytes still to be written, a sync has little to wait for. While a torrent goes on writing
 /// there is always some.
-const LITTLE_BYTES: u64 = 8 << 20;
-/// How often one sync looks whether that is so; then it syncs and waits, for a disk that never catches up.
-const LOOKS_MAX: u32 = 500;
+const LITTLE_BYTES: u64 = 16 << 20;
+/// How often one sync looks whether that is so, a second in all; then it syncs and waits. A record that is older than that would
+/// have us fetch too much again after a crash.
+const LOOKS_MAX: u32 = 100;
 
 /// A sync under way.
 #[derive(Debug)]
