@@ -203,12 +203,7 @@ impl<S: Storage> Engine<S> {
     /// Takes stamps of some files that need one; saves the record once all have theirs. False if some have not.
     pub(super) fn save_record(&mut self, id: TorrentId) -> bool {
         let Some(torrent) = self.torrents.get_mut(id) else { return true };
-        let store = torrent.store().expect("a torrent in the table is opened");
-        let files = torrent.doubtful_files(STAMPS_MAX + 1);
-        for &file in files.iter().take(STAMPS_MAX) {
-            torrent.note_stamp(file, self.storage.stamp(store, file));
-        }
-        let is_whole = files.len() <= STAMPS_MAX;
+        let is_whole = take_stamps(&mut self.storage, torrent);
         if is_whole {
             let name = record_name(torrent.info_hash());
             let bytes = torrent.record();
@@ -216,6 +211,16 @@ impl<S: Storage> Engine<S> {
         }
         is_whole
     }
+}
+
+/// Takes stamps of some files that need one; true once all have theirs.
+pub(super) fn take_stamps<S: Storage>(storage: &mut S, torrent: &mut Torrent) -> bool {
+    let store = torrent.store().expect("a torrent in the table is opened");
+    let files = torrent.doubtful_files(STAMPS_MAX + 1);
+    for &file in files.iter().take(STAMPS_MAX) {
+        torrent.note_stamp(file, storage.stamp(store, file));
+    }
+    files.len() <= STAMPS_MAX
 }
 
 /// Looks whether a torrent that stopped can go on: there is room for a piece, and every file that held something is there.

@@ -4,6 +4,7 @@
 use crate::base::storage::Storage;
 use crate::base::time::Time;
 use crate::engine::Engine;
+use crate::engine::asks::take_stamps;
 
 impl<S: Storage> Engine<S> {
     /// One slice of background work (at most 256 KiB of hashing, and a look at 256 files); true while more waits.
@@ -16,7 +17,8 @@ impl<S: Storage> Engine<S> {
         if let Some(id) = self.hashing.pop_front()
             && let Some(torrent) = self.torrents.get_mut(id)
         {
-            if torrent.work(now, &mut self.storage, &mut self.receive) {
+            let waits_for_stamps = torrent.check_progress().is_some() && !take_stamps(&mut self.storage, torrent);
+            if waits_for_stamps || torrent.work(now, &mut self.storage, &mut self.receive) {
                 self.hashing.push_back(id);
             }
             self.touched.push(id);

@@ -47,6 +47,8 @@ impl Torrent {
     }
 
     pub(crate) fn begin_check(&mut self) {
+        // Stamps are taken before anything is read, so that what changes meanwhile is found by the next run.
+        self.disk.doubt_all();
         self.have.clear_all();
         self.restored.clear();
         self.phase = Phase::Checking;
@@ -130,7 +132,6 @@ impl Torrent {
         if self.is_finished() && self.finished.is_none() {
             self.finished = Some(self.epoch_secs + now.as_secs());
         }
-        self.disk.doubt_all();
         self.content_changed(now);
         self.turn_changed = true;
         self.reconsider(now);
