@@ -200,7 +200,13 @@ impl Torrent {
             {
                 self.candidates.mark_ourselves(peer.addr);
             }
+            let dialled = self.peers.get(&conn).filter(|peer| !peer.incoming).map(|peer| peer.addr);
             self.forget_peer(now, conn);
+            if unwelcome == Unwelcome::Twice
+                && let Some(addr) = dialled
+            {
+                self.note_twice(now, handshake.peer_id, addr);
+            }
             return Err(unwelcome);
         }
         let peer = self.peers.get_mut(&conn).expect("it was just examined");
@@ -234,6 +240,16 @@ impl Torrent {
         let twice =
             |(&id, peer): (&ConnId, &TorrentPeer)| id != conn && peer.established && peer.peer_id == handshake.peer_id;
         if self.peers.iter().any(twice) { Err(Unwelcome::Twice) } else { Ok(()) }
+    }
+
+    /// A peer that is here was found at `addr` as well: if it came to us, that is where it listens.
+    fn note_twice(&mut self, now: Time, peer_id: [u8; 20], addr: SocketAddr) {
+        let mut same = self.peers.values_mut().filter(|peer| peer.established && peer.peer_id == peer_id);
+        if let Some(peer) = same.find(|peer| peer.incoming && peer.listens_at.is_none())
+            && self.candidates.mark_connected(now, addr)
+        {
+            peer.listens_at = Some(addr);
+        }
     }
 
     /// Something came from a peer. What it returns is payload that must be written before anything else is told.
@@ -508,3 +524,6 @@ impl Torrent {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

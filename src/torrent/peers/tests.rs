@@ -1,0 +1,183 @@
+use super::*;
+use crate::base::arena::Id;
+use crate::base::config::Config;
+use crate::base::rng::Rng;
+use crate::base::storage::Chunk;
+use crate::codec::extension::dont_have;
+use crate::codec::wire::{Front, Message, Reserved, parse_handshake, parse_message};
+use crate::torrent::command::AddOptions;
+use crate::torrent::create::{Creator, Notes, Profile};
+use crate::torrent::torrent::Begin;
+
+const PIECES: u32 = 40;
+const NOW: Time = Time::ZERO;
+
+/// A torrent of forty pieces of one block each, all of which it has if `seeds`, running.
+fn torrent(seeds: bool, config: &Config) -> Torrent {
+    let len = u64::from(PIECES) * 16_384;
+    let notes = Notes { name: b"x".to_vec(), ..Notes::default() };
+    let mut creator = Creator::new(Profile::V1, 16_384, vec![(vec![], len)], notes);
+    creator.update(&vec![7; usize::try_from(len).unwrap()]);
+    let meta = std::sync::Arc::new(creator.finish().unwrap().0);
+    let config = Config { allocate_full: false, ..config.clone() };
+    let begin = Begin { dir: "d".into(), verify: false, added: 0, options: AddOptions::default() };
+    let mut torrent = Torrent::new(NOW, meta, begin, &config, Rng::from_number(1), [99; 20]).unwrap();
+    if seeds {
+        torrent.have.set_all();
+    }
+    torrent.handle_opened(NOW, Id::from_bits(1));
+    torrent.set_queued(NOW, false);
+    assert!(torrent.running);
+    torrent
+}
+
+fn conn(number: u64) -> ConnId {
+    Id::from_bits(number)
+}
+
+fn addr(number: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, number], 6881))
+}
+
+fn handshake(torrent: &Torrent, id: u8) -> Handshake {
+    Handshake { reserved: Reserved::new(true, true, false), info_hash: torrent.info_hash(), peer_id: [id; 20] }
+}
+
+/// Bytes that a peer sends.
+fn hear(torrent: &mut Torrent, number: u64, bytes: &[u8]) -> Result<(), Unwelcome> {
+    let mut input = bytes;
+    while let Some(machine) = torrent.machine(conn(number)) {
+        let Some(event) = machine.handle_input(NOW, &mut input).unwrap() else { break };
+        torrent.handle_peer_event(NOW, conn(number), event)?;
+    }
+    Ok(())
+}
+
+fn tell(torrent: &mut Torrent, number: u64, messages: &[Message<'_>]) {
+    let mut bytes = Vec::new();
+    messages.iter().for_each(|message| message.write(&mut bytes));
+    hear(torrent, number, &bytes).unwrap();
+}
+
+/// What we said to a peer since the last time, our handshake aside.
+fn said(torrent: &mut Torrent, number: u64) -> Vec<String> {
+    let machine = torrent.machine(conn(number)).unwrap();
+    let mut chunks = Vec::new();
+    machine.outbuf().chunks(1000, usize::MAX, &mut chunks);
+    let bytes: Vec<u8> = chunks
+        .iter()
+        .flat_map(|chunk| match chunk {
+            Chunk::Bytes(bytes) => bytes.to_vec(),
+            Chunk::Content(..) => panic!("no content is asked for here"),
+        })
+        .collect();
+    machine.advance(NOW, bytes.len());
+    let mut rest = bytes.as_slice();
+    if let Ok(Front::Whole(_, len)) = parse_handshake(rest) {
+        rest = &rest[len..];
+    }
+    let mut messages = Vec::new();
+    while let Front::Whole(message, len) = parse_message(rest, Some(PIECES)).unwrap() {
+        messages.push(format!("{message:?}"));
+        rest = &rest[len..];
+    }
+    messages
+}
+
+/// A peer at `addr(number)` that we dialled and that has introduced itself.
+fn dialled(torrent: &mut Torrent, number: u8) {
+    torrent.candidates.add(NOW, addr(number), Origin::Tracker);
+    assert_eq!(torrent.next_candidate(NOW), Some(addr(number)));
+    torrent.handle_dialled(NOW, conn(number.into()), addr(number), false).unwrap();
+    let handshake = handshake(torrent, number).to_bytes();
+    hear(torrent, number.into(), &handshake).unwrap();
+}
+
+/// A peer with the id of `number` that came to us from some port of `addr(number)`.
+fn accepted(torrent: &mut Torrent, number: u8) {
+    let handshake = handshake(torrent, number);
+    let mut machine = Box::new(Peer::accepted(NOW));
+    assert!(matches!(machine.handle_input(NOW, &mut &handshake.to_bytes()[..]), Ok(Some(Event::Handshake(_)))));
+    let from = SocketAddr::new(addr(number).ip(), 50_000);
+    torrent.handle_incoming(NOW, conn(number.into()), machine, from, &handshake).unwrap();
+}
+
+#[test]
+fn an_address_that_answers_and_is_refused_may_be_dialled_again() {
+    let mut torrent = torrent(false, &Config { connections_per_torrent_max: 1, ..Config::default() });
+    for number in [1, 2] {
+        torrent.candidates.add(NOW, addr(number), Origin::Tracker);
+    }
+    let first = torrent.next_candidate(NOW).unwrap();
+    accepted(&mut torrent, 9);
+    assert_eq!(torrent.handle_dialled(NOW, conn(1), first, false), Err(Unwelcome::Full));
+    torrent.handle_peer_closed(NOW, conn(9));
+    let later = Time::from_secs(100);
+    let mut next: Vec<_> = (0..2).filter_map(|_| torrent.candidates.next(later)).collect();
+    next.sort_unstable();
+    assert_eq!(next, [addr(1), addr(2)]);
+}
+
+#[test]
+fn nobody_dials_a_peer_that_came_and_told_where_it_listens() {
+    let mut torrent = torrent(false, &Config::default());
+    accepted(&mut torrent, 1);
+    let mut payload = Vec::new();
+    ExtensionHandshake { port: Some(6881), ..ExtensionHandshake::default() }.write(&mut payload);
+    tell(&mut torrent, 1, &[Message::Extended { id: 0, payload: &payload }]);
+    torrent.candidates.add(NOW, addr(1), Origin::Tracker);
+    assert_eq!(torrent.candidates.next(Time::from_secs(10_000)), None);
+    torrent.handle_peer_closed(Time::from_secs(100), conn(1));
+    assert_eq!(torrent.candidates.next(Time::from_secs(160)), Some(addr(1)));
+}
+
+#[test]
+fn a_peer_that_came_and_was_dialled_all_the_same_is_not_dialled_again_while_it_stays() {
+    let mut torrent = torrent(false, &Config::default());
+    accepted(&mut torrent, 1);
+    torrent.candidates.add(NOW, addr(1), Origin::Tracker);
+    assert_eq!(torrent.next_candidate(NOW), Some(addr(1)));
+    torrent.handle_dialled(NOW, conn(2), addr(1), false).unwrap();
+    let handshake = handshake(&torrent, 1).to_bytes();
+    assert_eq!(hear(&mut torrent, 2, &handshake), Err(Unwelcome::Twice));
+    assert_eq!(torrent.candidates.next(Time::from_secs(10_000)), None);
+    torrent.handle_peer_closed(Time::from_secs(20_000), conn(1));
+    assert_eq!(torrent.candidates.next(Time::from_secs(20_060)), Some(addr(1)));
+}
+
+#[test]
+fn what_a_peer_has_lost_is_asked_of_another() {
+    let mut torrent = torrent(false, &Config::default());
+    for number in [1, 2] {
+        dialled(&mut torrent, number);
+        tell(&mut torrent, number.into(), &[Message::HaveAll]);
+    }
+    tell(&mut torrent, 1, &[Message::Unchoke]);
+    let Some(Ask::Prepare(piece, _)) =
+        std::iter::from_fn(|| torrent.poll_ask()).find(|ask| matches!(ask, Ask::Prepare(..)))
+    else {
+        panic!("a piece is begun")
+    };
+    torrent.handle_prepared(NOW, piece, conn(1), Ok(()));
+    let request = format!("{:?}", Message::Request(torrent.geometry().block(piece, 0)));
+    assert!(said(&mut torrent, 1).contains(&request));
+    tell(&mut torrent, 2, &[Message::Unchoke]);
+    assert!(!said(&mut torrent, 2).contains(&request), "another peer was asked");
+    tell(&mut torrent, 1, &[Message::Extended { id: ExtensionKind::DontHave.id(), payload: &dont_have(piece) }]);
+    assert!(said(&mut torrent, 2).contains(&request));
+    assert!(!said(&mut torrent, 1).contains(&request));
+    assert_eq!(torrent.machine(conn(1)).unwrap().outstanding(), 0);
+}
+
+#[test]
+fn whoever_was_told_of_pieces_is_gone_before_they_are_looked_at_again() {
+    let mut torrent = torrent(true, &Config::default());
+    accepted(&mut torrent, 1);
+    assert!(said(&mut torrent, 1).contains(&"HaveAll".to_owned()));
+    torrent.verify(NOW);
+    assert_eq!(torrent.peer_count(), 0);
+    assert!(std::iter::from_fn(|| torrent.poll_ask()).any(|ask| ask == Ask::Drop(conn(1))));
+    let handshake = handshake(&torrent, 1);
+    let machine = Box::new(Peer::accepted(NOW));
+    assert_eq!(torrent.handle_incoming(NOW, conn(2), machine, addr(1), &handshake), Err(Unwelcome::Stopped));
+}
