@@ -93,7 +93,7 @@ impl Torrent {
     pub(crate) fn fill_requests(&mut self, now: Time, conn: ConnId) {
         let Some(download) = self.download.as_deref_mut() else { return };
         let Some(peer) = self.peers.get_mut(&conn) else { return };
-        let TorrentPeer { machine, field, .. } = peer;
+        let TorrentPeer { machine, field, suggested, .. } = peer;
         let wanted = machine.wanted(now);
         if wanted == 0 || !machine.am_interested() || field.is_empty() {
             return;
@@ -104,7 +104,7 @@ impl Torrent {
         let mut started = None;
         if blocks.len() < wanted {
             if !download.partials.is_crowded() {
-                started = download.picker.pick(field, |piece| machine.may_ask(piece));
+                started = download.picker.pick(field, suggested, |piece| machine.may_ask(piece));
             }
             if started.is_none() && download.picker.is_exhausted() {
                 let room = (wanted - blocks.len()).min(END_GAME_MAX);

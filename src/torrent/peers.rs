@@ -15,6 +15,9 @@ use crate::torrent::command::{Refusal, RefusalKind};
 use crate::torrent::download::Landing;
 use crate::torrent::torrent::{Ask, LOOK_SOON, TICK, Torrent};
 
+/// Pieces that a peer suggested and that are remembered; beyond it the oldest is forgotten.
+const SUGGESTED_MAX: usize = 16;
+
 /// What a torrent knows of one connection.
 #[derive(Debug)]
 pub(crate) struct TorrentPeer {
@@ -26,6 +29,8 @@ pub(crate) struct TorrentPeer {
     pub(crate) established: bool,
     /// What it has. No allocation until it says so.
     pub(crate) field: Bitfield,
+    /// What it proposes to be asked for (BEP 6), the oldest first; at most [`SUGGESTED_MAX`].
+    pub(crate) suggested: Vec<Piece>,
     pub(crate) connected_at: Time,
     /// It let us wait when it was last looked at.
     pub(crate) snubbed: bool,
@@ -178,6 +183,7 @@ impl Torrent {
             incoming,
             established: false,
             field: Bitfield::default(),
+            suggested: Vec::new(),
             connected_at: now,
             peer_id: [0; 20],
             listens_at: None,
@@ -288,7 +294,8 @@ impl Torrent {
             Event::Interested | Event::NotInterested => self.handle_interest(now, conn),
             Event::Request(block) => self.handle_request(conn, block),
             Event::ExtensionHandshake(theirs) => return self.handle_extension_handshake(now, conn, &theirs),
-            Event::Cancel(_) | Event::Suggest(_) | Event::Port(_) | Event::Extended { .. } => {}
+            Event::Suggest(piece) => self.handle_suggested(conn, piece),
+            Event::Cancel(_) | Event::Port(_) | Event::Extended { .. } => {}
         }
         Ok(None)
     }
@@ -448,6 +455,18 @@ impl Torrent {
         if !asked.is_empty() {
             self.offer_blocks(now);
         }
+    }
+
+    /// It would rather send this piece than another (BEP 6): kept for when a piece is begun.
+    fn handle_suggested(&mut self, conn: ConnId, piece: Piece) {
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        if self.have.get(piece.0) || peer.suggested.contains(&piece) {
+            return;
+        }
+        if peer.suggested.len() >= SUGGESTED_MAX {
+            peer.suggested.remove(0);
+        }
+        peer.suggested.push(piece);
     }
 
     /// Lets a peer that has next to nothing have a few pieces though it is choked (BEP 6), so that it has something to give.

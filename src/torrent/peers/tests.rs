@@ -102,6 +102,12 @@ fn accepted(torrent: &mut Torrent, number: u8) {
     torrent.handle_incoming(NOW, conn(number.into()), machine, from, &handshake).unwrap();
 }
 
+/// The piece that is about to be begun.
+fn begun(torrent: &mut Torrent) -> Piece {
+    let mut asks = std::iter::from_fn(|| torrent.poll_ask());
+    asks.find_map(|ask| if let Ask::Prepare(piece, _) = ask { Some(piece) } else { None }).expect("a piece is begun")
+}
+
 #[test]
 fn an_address_that_answers_and_is_refused_may_be_dialled_again() {
     let mut torrent = torrent(false, &Config { connections_per_torrent_max: 1, ..Config::default() });
@@ -153,11 +159,7 @@ fn what_a_peer_has_lost_is_asked_of_another() {
         tell(&mut torrent, number.into(), &[Message::HaveAll]);
     }
     tell(&mut torrent, 1, &[Message::Unchoke]);
-    let Some(Ask::Prepare(piece, _)) =
-        std::iter::from_fn(|| torrent.poll_ask()).find(|ask| matches!(ask, Ask::Prepare(..)))
-    else {
-        panic!("a piece is begun")
-    };
+    let piece = begun(&mut torrent);
     torrent.handle_prepared(NOW, piece, conn(1), Ok(()));
     let request = format!("{:?}", Message::Request(torrent.geometry().block(piece, 0)));
     assert!(said(&mut torrent, 1).contains(&request));
@@ -180,4 +182,17 @@ fn whoever_was_told_of_pieces_is_gone_before_they_are_looked_at_again() {
     let handshake = handshake(&torrent, 1);
     let machine = Box::new(Peer::accepted(NOW));
     assert_eq!(torrent.handle_incoming(NOW, conn(2), machine, addr(1), &handshake), Err(Unwelcome::Stopped));
+}
+
+#[test]
+fn what_a_peer_suggests_is_asked_of_it_first_and_remembered_within_bounds() {
+    let mut torrent = torrent(false, &Config::default());
+    dialled(&mut torrent, 1);
+    tell(&mut torrent, 1, &[Message::HaveAll]);
+    let suggestions: Vec<_> = (0..30).chain([29]).map(|piece| Message::Suggest(Piece(piece))).collect();
+    tell(&mut torrent, 1, &suggestions);
+    let expected: Vec<Piece> = (14..30).map(Piece).collect();
+    assert_eq!(torrent.peers[&conn(1)].suggested, expected);
+    tell(&mut torrent, 1, &[Message::Unchoke]);
+    assert_eq!(begun(&mut torrent), Piece(14));
 }
