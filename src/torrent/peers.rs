@@ -543,6 +543,3 @@ impl Torrent {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,29 +1,39 @@
-use super::*;
+//! A torrent and its peers, message by message.
+
+use std::net::SocketAddr;
+
 use crate::base::arena::Id;
 use crate::base::config::Config;
+use crate::base::geometry::Piece;
+use crate::base::ids::ConnId;
 use crate::base::rng::Rng;
 use crate::base::storage::Chunk;
-use crate::codec::extension::dont_have;
-use crate::codec::wire::{Front, Message, Reserved, parse_handshake, parse_message};
+use crate::base::time::Time;
+use crate::codec::extension::{ExtensionHandshake, ExtensionKind, dont_have};
+use crate::codec::wire::{Front, Handshake, Message, Reserved, parse_handshake, parse_message};
+use crate::protocol::peer::{Event, Peer};
+use crate::torrent::candidates::Origin;
 use crate::torrent::command::AddOptions;
 use crate::torrent::create::{Creator, Notes, Profile};
-use crate::torrent::torrent::Begin;
+use crate::torrent::partial::BlockSource;
+use crate::torrent::peers::Unwelcome;
+use crate::torrent::torrent::{Ask, Begin, Torrent};
 
 const PIECES: u32 = 40;
 const NOW: Time = Time::ZERO;
 
-/// A torrent of forty pieces of one block each, all of which it has if `seeds`, running.
-fn torrent(seeds: bool, config: &Config) -> Torrent {
-    let len = u64::from(PIECES) * 16_384;
+/// A running torrent of forty pieces of two blocks each, which has all of them but for `missing`.
+fn torrent(missing: std::ops::Range<u32>, config: &Config) -> Torrent {
+    let len = u64::from(PIECES) * 32_768;
     let notes = Notes { name: b"x".to_vec(), ..Notes::default() };
-    let mut creator = Creator::new(Profile::V1, 16_384, vec![(vec![], len)], notes);
+    let mut creator = Creator::new(Profile::V1, 32_768, vec![(vec![], len)], notes);
     creator.update(&vec![7; usize::try_from(len).unwrap()]);
     let meta = std::sync::Arc::new(creator.finish().unwrap().0);
     let config = Config { allocate_full: false, ..config.clone() };
     let begin = Begin { dir: "d".into(), verify: false, added: 0, options: AddOptions::default() };
     let mut torrent = Torrent::new(NOW, meta, begin, &config, Rng::from_number(1), [99; 20]).unwrap();
-    if seeds {
-        torrent.have.set_all();
+    for piece in (0..PIECES).filter(|piece| !missing.contains(piece)) {
+        torrent.have.set(piece);
     }
     torrent.handle_opened(NOW, Id::from_bits(1));
     torrent.set_queued(NOW, false);
@@ -110,7 +120,7 @@ fn begun(torrent: &mut Torrent) -> Piece {
 
 #[test]
 fn an_address_that_answers_and_is_refused_may_be_dialled_again() {
-    let mut torrent = torrent(false, &Config { connections_per_torrent_max: 1, ..Config::default() });
+    let mut torrent = torrent(0..PIECES, &Config { connections_per_torrent_max: 1, ..Config::default() });
     for number in [1, 2] {
         torrent.candidates.add(NOW, addr(number), Origin::Tracker);
     }
@@ -126,7 +136,7 @@ fn an_address_that_answers_and_is_refused_may_be_dialled_again() {
 
 #[test]
 fn nobody_dials_a_peer_that_came_and_told_where_it_listens() {
-    let mut torrent = torrent(false, &Config::default());
+    let mut torrent = torrent(0..PIECES, &Config::default());
     accepted(&mut torrent, 1);
     let mut payload = Vec::new();
     ExtensionHandshake { port: Some(6881), ..ExtensionHandshake::default() }.write(&mut payload);
@@ -139,7 +149,7 @@ fn nobody_dials_a_peer_that_came_and_told_where_it_listens() {
 
 #[test]
 fn a_peer_that_came_and_was_dialled_all_the_same_is_not_dialled_again_while_it_stays() {
-    let mut torrent = torrent(false, &Config::default());
+    let mut torrent = torrent(0..PIECES, &Config::default());
     accepted(&mut torrent, 1);
     torrent.candidates.add(NOW, addr(1), Origin::Tracker);
     assert_eq!(torrent.next_candidate(NOW), Some(addr(1)));
@@ -153,7 +163,7 @@ fn a_peer_that_came_and_was_dialled_all_the_same_is_not_dialled_again_while_it_s
 
 #[test]
 fn what_a_peer_has_lost_is_asked_of_another() {
-    let mut torrent = torrent(false, &Config::default());
+    let mut torrent = torrent(0..PIECES, &Config::default());
     for number in [1, 2] {
         dialled(&mut torrent, number);
         tell(&mut torrent, number.into(), &[Message::HaveAll]);
@@ -173,7 +183,7 @@ fn what_a_peer_has_lost_is_asked_of_another() {
 
 #[test]
 fn whoever_was_told_of_pieces_is_gone_before_they_are_looked_at_again() {
-    let mut torrent = torrent(true, &Config::default());
+    let mut torrent = torrent(0..0, &Config::default());
     accepted(&mut torrent, 1);
     assert!(said(&mut torrent, 1).contains(&"HaveAll".to_owned()));
     torrent.verify(NOW);
@@ -186,7 +196,7 @@ fn whoever_was_told_of_pieces_is_gone_before_they_are_looked_at_again() {
 
 #[test]
 fn what_a_peer_suggests_is_asked_of_it_first_and_remembered_within_bounds() {
-    let mut torrent = torrent(false, &Config::default());
+    let mut torrent = torrent(0..PIECES, &Config::default());
     dialled(&mut torrent, 1);
     tell(&mut torrent, 1, &[Message::HaveAll]);
     let suggestions: Vec<_> = (0..30).chain([29]).map(|piece| Message::Suggest(Piece(piece))).collect();
@@ -195,4 +205,56 @@ fn what_a_peer_suggests_is_asked_of_it_first_and_remembered_within_bounds() {
     assert_eq!(torrent.peers[&conn(1)].suggested, expected);
     tell(&mut torrent, 1, &[Message::Unchoke]);
     assert_eq!(begun(&mut torrent), Piece(14));
+}
+
+#[test]
+fn a_piece_that_failed_is_asked_of_no_suspect_while_another_peer_can_be_asked() {
+    let block = |torrent: &Torrent, index| format!("{:?}", Message::Request(torrent.geometry().block(Piece(3), index)));
+    for (helper, asked) in [(true, 3), (false, 1)] {
+        let mut torrent = torrent(3..4, &Config::default());
+        let blame = &mut torrent.download.as_mut().unwrap().blame;
+        let failed = [1, 2].map(|number| BlockSource { from: Some(addr(number)), crc: 0 });
+        assert_eq!(blame.handle_failed(Piece(3), failed.to_vec()), None);
+        for number in [1, 2, 3] {
+            dialled(&mut torrent, number);
+            tell(&mut torrent, number.into(), &[Message::HaveAll]);
+        }
+        let order = if helper { [3, 1, 2] } else { [1, 2, 3] };
+        order[..2].iter().for_each(|&number| tell(&mut torrent, number, &[Message::Unchoke]));
+        assert_eq!(begun(&mut torrent), Piece(3));
+        torrent.handle_prepared(NOW, Piece(3), conn(1), Ok(()));
+        tell(&mut torrent, order[2], &[Message::Unchoke]);
+        torrent.offer_blocks(NOW);
+        for number in [1, 2, 3] {
+            let said = said(&mut torrent, number);
+            for index in [0, 1] {
+                assert_eq!(said.contains(&block(&torrent, index)), number == asked, "{helper} {number} {said:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_piece_that_the_disk_spoils_stops_the_torrent_and_blames_nobody() {
+    let mut torrent = torrent(3..4, &Config::default());
+    dialled(&mut torrent, 1);
+    tell(&mut torrent, 1, &[Message::HaveAll, Message::Unchoke]);
+    assert_eq!(begun(&mut torrent), Piece(3));
+    torrent.handle_prepared(NOW, Piece(3), conn(1), Ok(()));
+    for index in [1, 0] {
+        let block = torrent.geometry().block(Piece(3), index);
+        let mut wire = Vec::new();
+        Message::PieceHead(block).write(&mut wire);
+        wire.extend(vec![7; 16_384]);
+        hear(&mut torrent, 1, &wire).unwrap();
+        torrent.handle_landed(NOW, conn(1), block);
+    }
+    let partials = &mut torrent.download.as_mut().unwrap().partials;
+    assert_eq!(partials.next_unread(u32::MAX), Some((Piece(3), 16_384, 16_384)), "the second block came first");
+    partials.handle_read(Piece(3), &[8; 16_384]);
+    let hash = partials.hash(Piece(3)).unwrap();
+    torrent.judge(NOW, Piece(3), hash);
+    let fault = torrent.fault.as_ref().unwrap();
+    assert!(fault.message.contains("read back otherwise than it was written"), "{fault}");
+    assert!(!torrent.running && !torrent.candidates.is_banned(addr(1)));
 }
