@@ -1,8 +1,8 @@
 //! Who sent the corrupt block: found by comparing a failed piece with the good one that follows it.
 //!
 //! A failed piece with one sender has a guilty one at once. Otherwise the sender and a checksum of every block are kept, the
-//! piece is fetched again from one peer alone, and whoever sent a block that differs from the good one is guilty. Nobody
-//! else is.
+//! piece is fetched again from one peer alone (from none of the senders, if another has it), and whoever sent a block that
+//! differs from the good one is guilty. Nobody else is.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -16,14 +16,33 @@ pub const FAILURES_MAX: usize = 64;
 /// Failed pieces whose senders are not yet told apart.
 #[derive(Debug, Default)]
 pub struct Blame {
-    failures: VecDeque<(Piece, Vec<BlockSource>)>,
+    failures: VecDeque<Failure>,
+}
+
+#[derive(Debug)]
+struct Failure {
+    piece: Piece,
+    blocks: Vec<BlockSource>,
+    /// Everybody who sent one of the blocks, once; none for what was on the disk.
+    senders: Vec<Option<SocketAddr>>,
 }
 
 impl Blame {
     /// True if `piece` has failed with more than one sender: ask one peer for all of it.
     #[must_use]
     pub fn is_suspect(&self, piece: Piece) -> bool {
-        self.failures.iter().any(|(failed, _)| *failed == piece)
+        self.failures.iter().any(|failure| failure.piece == piece)
+    }
+
+    /// True if `piece` has failed and `addr` sent a part of it.
+    #[must_use]
+    pub fn is_suspected(&self, piece: Piece, addr: SocketAddr) -> bool {
+        self.suspected(addr).any(|failed| failed == piece)
+    }
+
+    /// The failed pieces of which `addr` sent a part: better asked of somebody else.
+    pub fn suspected(&self, addr: SocketAddr) -> impl Iterator<Item = Piece> + '_ {
+        self.failures.iter().filter(move |failure| failure.senders.contains(&Some(addr))).map(|failure| failure.piece)
     }
 
     /// `piece` did not match its hash. Returns who is guilty beyond doubt.
@@ -34,7 +53,7 @@ impl Blame {
         if let [only] = senders[..] {
             return only; // none if it all came from the disk
         }
-        self.failures.push_back((piece, blocks));
+        self.failures.push_back(Failure { piece, blocks, senders });
         if self.failures.len() > FAILURES_MAX {
             self.failures.pop_front();
         }
@@ -44,11 +63,11 @@ impl Blame {
     /// `piece` matched its hash. Returns everybody who sent another block than the good one before.
     pub fn handle_passed(&mut self, piece: Piece, blocks: &[BlockSource]) -> Vec<SocketAddr> {
         let mut guilty = Vec::new();
-        for (_, failed) in self.failures.iter().filter(|(failed, _)| *failed == piece) {
+        for failure in self.failures.iter().filter(|failure| failure.piece == piece) {
             let differs = |(old, good): &(&BlockSource, &BlockSource)| good.from.is_some() && old.crc != good.crc;
-            guilty.extend(failed.iter().zip(blocks).filter(differs).filter_map(|(old, _)| old.from));
+            guilty.extend(failure.blocks.iter().zip(blocks).filter(differs).filter_map(|(old, _)| old.from));
         }
-        self.failures.retain(|(failed, _)| *failed != piece);
+        self.failures.retain(|failure| failure.piece != piece);
         guilty.sort_unstable();
         guilty.dedup();
         guilty
@@ -79,6 +98,8 @@ mod tests {
         let mut blame = Blame::default();
         assert_eq!(blame.handle_failed(Piece(1), blocks(&[(1, 10), (2, 66), (3, 30), (0, 5)])), None);
         assert!(blame.is_suspect(Piece(1)));
+        assert!([1, 2, 3].iter().all(|&number| blame.suspected(addr(number)).eq([Piece(1)])));
+        assert_eq!(blame.suspected(addr(4)).count(), 0);
         assert_eq!(blame.handle_passed(Piece(1), &blocks(&[(4, 10), (4, 20), (4, 30), (4, 40)])), [addr(2)]);
         assert!(!blame.is_suspect(Piece(1)));
         assert_eq!(blame.handle_passed(Piece(1), &blocks(&[(4, 11), (4, 21), (4, 31), (4, 41)])), []);

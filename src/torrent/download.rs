@@ -91,20 +91,21 @@ impl Torrent {
     /// Asks a peer for as many blocks as its pipeline holds: of pieces in progress first, then of a new one; in the end game
     /// also for what others were asked for.
     pub(crate) fn fill_requests(&mut self, now: Time, conn: ConnId) {
+        let shunned = self.shunned(now, conn);
         let Some(download) = self.download.as_deref_mut() else { return };
         let Some(peer) = self.peers.get_mut(&conn) else { return };
-        let TorrentPeer { machine, field, .. } = peer;
+        let TorrentPeer { machine, field, suggested, .. } = peer;
         let wanted = machine.wanted(now);
         if wanted == 0 || !machine.am_interested() || field.is_empty() {
             return;
         }
         let mut blocks = Vec::with_capacity(wanted);
-        let may_ask = |piece: Piece| field.get(piece.0) && machine.may_ask(piece);
+        let may_ask = |piece: Piece| field.get(piece.0) && machine.may_ask(piece) && !shunned.contains(&piece);
         download.partials.ask(conn, wanted, may_ask, &mut blocks);
         let mut started = None;
         if blocks.len() < wanted {
             if !download.partials.is_crowded() {
-                started = download.picker.pick(field, |piece| machine.may_ask(piece));
+                started = download.picker.pick(field, suggested, may_ask);
             }
             if started.is_none() && download.picker.is_exhausted() {
                 let room = (wanted - blocks.len()).min(END_GAME_MAX);
@@ -121,6 +122,24 @@ impl Torrent {
         if !blocks.is_empty() {
             self.asks.push_back(Ask::Wake(conn));
         }
+    }
+
+    /// The pieces that failed with a part from this peer and that another one can be asked for.
+    fn shunned(&self, now: Time, conn: ConnId) -> Vec<Piece> {
+        let (Some(download), Some(peer)) = (&self.download, self.peers.get(&conn)) else { return Vec::new() };
+        let mut shunned: Vec<Piece> = download.blame.suspected(peer.addr).collect();
+        shunned.retain(|&piece| {
+            let can_help = |other: &TorrentPeer| {
+                other.established
+                    && other.field.get(piece.0)
+                    && other.machine.am_interested()
+                    && other.machine.may_ask(piece)
+                    && !other.machine.is_snubbed(now)
+                    && !download.blame.is_suspected(piece, other.addr)
+            };
+            !download.partials.is_left_to(piece, conn) && self.peers.values().any(can_help)
+        });
+        shunned
     }
 
     /// There is room for a piece, or there is not.

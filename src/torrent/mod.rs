@@ -26,3 +26,6 @@ pub mod snapshot;
 #[expect(clippy::module_inception, reason = "the torrent itself, among its parts")]
 pub mod torrent;
 mod upload;
+
+#[cfg(test)]
+mod tests;

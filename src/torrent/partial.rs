@@ -146,6 +146,12 @@ impl Partials {
         self.pieces.contains_key(&piece)
     }
 
+    /// True if all of `piece` is asked of `conn` alone, so that it is clear who sent what.
+    #[must_use]
+    pub fn is_left_to(&self, piece: Piece, conn: ConnId) -> bool {
+        self.pieces.get(&piece).is_some_and(|partial| partial.parole == Parole::Only(conn))
+    }
+
     /// No further piece should be started now.
     #[must_use]
     pub fn is_crowded(&self) -> bool {

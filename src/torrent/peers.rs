@@ -15,6 +15,9 @@ use crate::torrent::command::{Refusal, RefusalKind};
 use crate::torrent::download::Landing;
 use crate::torrent::torrent::{Ask, LOOK_SOON, TICK, Torrent};
 
+/// Pieces that a peer suggested and that are remembered; beyond it the oldest is forgotten.
+const SUGGESTED_MAX: usize = 16;
+
 /// What a torrent knows of one connection.
 #[derive(Debug)]
 pub(crate) struct TorrentPeer {
@@ -26,6 +29,8 @@ pub(crate) struct TorrentPeer {
     pub(crate) established: bool,
     /// What it has. No allocation until it says so.
     pub(crate) field: Bitfield,
+    /// What it proposes to be asked for (BEP 6), the oldest first; at most [`SUGGESTED_MAX`].
+    pub(crate) suggested: Vec<Piece>,
     pub(crate) connected_at: Time,
     /// It let us wait when it was last looked at.
     pub(crate) snubbed: bool,
@@ -178,6 +183,7 @@ impl Torrent {
             incoming,
             established: false,
             field: Bitfield::default(),
+            suggested: Vec::new(),
             connected_at: now,
             peer_id: [0; 20],
             listens_at: None,
@@ -200,7 +206,13 @@ impl Torrent {
             {
                 self.candidates.mark_ourselves(peer.addr);
             }
+            let dialled = self.peers.get(&conn).filter(|peer| !peer.incoming).map(|peer| peer.addr);
             self.forget_peer(now, conn);
+            if unwelcome == Unwelcome::Twice
+                && let Some(addr) = dialled
+            {
+                self.note_twice(now, handshake.peer_id, addr);
+            }
             return Err(unwelcome);
         }
         let peer = self.peers.get_mut(&conn).expect("it was just examined");
@@ -234,6 +246,16 @@ impl Torrent {
         let twice =
             |(&id, peer): (&ConnId, &TorrentPeer)| id != conn && peer.established && peer.peer_id == handshake.peer_id;
         if self.peers.iter().any(twice) { Err(Unwelcome::Twice) } else { Ok(()) }
+    }
+
+    /// A peer that is here was found at `addr` as well: if it came to us, that is where it listens.
+    fn note_twice(&mut self, now: Time, peer_id: [u8; 20], addr: SocketAddr) {
+        let mut same = self.peers.values_mut().filter(|peer| peer.established && peer.peer_id == peer_id);
+        if let Some(peer) = same.find(|peer| peer.incoming && peer.listens_at.is_none())
+            && self.candidates.mark_connected(now, addr)
+        {
+            peer.listens_at = Some(addr);
+        }
     }
 
     /// Something came from a peer. What it returns is payload that must be written before anything else is told.
@@ -272,7 +294,8 @@ impl Torrent {
             Event::Interested | Event::NotInterested => self.handle_interest(now, conn),
             Event::Request(block) => self.handle_request(conn, block),
             Event::ExtensionHandshake(theirs) => return self.handle_extension_handshake(now, conn, &theirs),
-            Event::Cancel(_) | Event::Suggest(_) | Event::Port(_) | Event::Extended { .. } => {}
+            Event::Suggest(piece) => self.handle_suggested(conn, piece),
+            Event::Cancel(_) | Event::Port(_) | Event::Extended { .. } => {}
         }
         Ok(None)
     }
@@ -432,6 +455,18 @@ impl Torrent {
         if !asked.is_empty() {
             self.offer_blocks(now);
         }
+    }
+
+    /// It would rather send this piece than another (BEP 6): kept for when a piece is begun.
+    fn handle_suggested(&mut self, conn: ConnId, piece: Piece) {
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        if self.have.get(piece.0) || peer.suggested.contains(&piece) {
+            return;
+        }
+        if peer.suggested.len() >= SUGGESTED_MAX {
+            peer.suggested.remove(0);
+        }
+        peer.suggested.push(piece);
     }
 
     /// Lets a peer that has next to nothing have a few pieces though it is choked (BEP 6), so that it has something to give.

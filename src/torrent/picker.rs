@@ -147,8 +147,21 @@ impl Picker {
         self.free == 0
     }
 
-    /// The piece to start for a peer that has `field`, among those that `may_ask` allows.
-    pub fn pick(&mut self, field: &Bitfield, may_ask: impl Fn(Piece) -> bool) -> Option<Piece> {
+    /// The piece to start for a peer that has `field`, among those that `may_ask` allows; one of those that it suggests if
+    /// none of the others is more wanted. Sequential mode heeds no suggestion.
+    pub fn pick(&mut self, field: &Bitfield, suggested: &[Piece], may_ask: impl Fn(Piece) -> bool) -> Option<Piece> {
+        let best = self.pick_best(field, &may_ask)?;
+        let is_as_wanted = |piece: &Piece| {
+            self.slots[piece.index()] != NOWHERE
+                && self.priorities[piece.index()] == self.priorities[best.index()]
+                && field.get(piece.0)
+                && may_ask(*piece)
+        };
+        let heeded = suggested.iter().copied().filter(|_| !self.sequential).find(is_as_wanted);
+        Some(heeded.unwrap_or(best))
+    }
+
+    fn pick_best(&mut self, field: &Bitfield, may_ask: impl Fn(Piece) -> bool) -> Option<Piece> {
         self.refresh();
         let (&(top, _), _) = self.buckets.first_key_value()?;
         let suits = |&piece: &u32| field.get(piece) && may_ask(Piece(piece));
@@ -318,14 +331,14 @@ mod tests {
         picker.add_field(&field(&[0, 1, 2]));
         picker.add_field(&field(&[0, 2]));
         picker.add_field(&Bitfield::full(PIECES));
-        assert_eq!(picker.pick(&field(&[0, 1, 2]), |_| true), Some(Piece(1)));
-        assert_eq!(picker.pick(&field(&[0, 2, 3]), |_| true), Some(Piece(3)));
-        assert_eq!(picker.pick(&field(&[0, 2, 3]), |piece| piece != Piece(3)).map(|piece| piece.0 % 2), Some(0));
+        assert_eq!(picker.pick(&field(&[0, 1, 2]), &[], |_| true), Some(Piece(1)));
+        assert_eq!(picker.pick(&field(&[0, 2, 3]), &[], |_| true), Some(Piece(3)));
+        assert_eq!(picker.pick(&field(&[0, 2, 3]), &[], |piece| piece != Piece(3)).map(|piece| piece.0 % 2), Some(0));
         assert_eq!(picker.availability(Piece(0)), 4);
         picker.started(Piece(3));
-        assert_eq!(picker.pick(&field(&[3]), |_| true), None);
+        assert_eq!(picker.pick(&field(&[3]), &[], |_| true), None);
         picker.returned(Piece(3));
-        assert_eq!(picker.pick(&field(&[3]), |_| true), Some(Piece(3)));
+        assert_eq!(picker.pick(&field(&[3]), &[], |_| true), Some(Piece(3)));
     }
 
     #[test]
@@ -334,8 +347,28 @@ mod tests {
         layout.set_priorities([(0, Priority::Off), (1, Priority::High)]);
         let mut picker = picker(&layout);
         picker.add_field(&field(&[20]));
-        assert_eq!(picker.pick(&field(&[1, 20]), |_| true), Some(Piece(20)));
-        assert_eq!(picker.pick(&field(&[1, 2]), |_| true), None);
+        assert_eq!(picker.pick(&field(&[1, 20]), &[], |_| true), Some(Piece(20)));
+        assert_eq!(picker.pick(&field(&[1, 2]), &[], |_| true), None);
+    }
+
+    #[test]
+    fn a_suggested_piece_goes_before_a_rarer_one_but_not_before_a_more_wanted_one() {
+        let mut layout = layout();
+        layout.set_priorities([(1, Priority::High)]);
+        let mut picker = picker(&layout);
+        picker.add_field(&field(&[0, 1, 20, 21]));
+        picker.add_field(&field(&[0, 20]));
+        let suggested = [Piece(0), Piece(20)].as_slice();
+        let all = field(&[0, 1, 20, 21]);
+        assert_eq!(picker.pick(&all, suggested, |_| true), Some(Piece(20)));
+        assert_eq!(picker.pick(&all, suggested, |piece| piece != Piece(20)), Some(Piece(21)), "0 is less wanted");
+        assert_eq!(picker.pick(&field(&[1]), suggested, |_| true), Some(Piece(1)), "it has none of them");
+        picker.started(Piece(20));
+        assert_eq!(picker.pick(&all, suggested, |_| true), Some(Piece(21)));
+        picker.started(Piece(21));
+        assert_eq!(picker.pick(&all, suggested, |_| true), Some(Piece(0)));
+        picker.set_sequential(true);
+        assert_eq!(picker.pick(&all, &[Piece(1)], |_| true), Some(Piece(0)));
     }
 
     #[test]
@@ -343,9 +376,9 @@ mod tests {
         let mut picker = picker(&layout());
         picker.set_sequential(true);
         picker.add_field(&field(&[5]));
-        assert_eq!(picker.pick(&field(&[9, 5, 7]), |_| true), Some(Piece(5)));
+        assert_eq!(picker.pick(&field(&[9, 5, 7]), &[], |_| true), Some(Piece(5)));
         picker.finished(Piece(5));
-        assert_eq!(picker.pick(&field(&[9, 5, 7]), |_| true), Some(Piece(7)));
+        assert_eq!(picker.pick(&field(&[9, 5, 7]), &[], |_| true), Some(Piece(7)));
     }
 
     #[test]
@@ -353,7 +386,7 @@ mod tests {
         let starts = |seed| {
             let mut picker = Picker::new(&layout(), &Bitfield::new(PIECES), false, Rng::from_number(seed));
             picker.add_field(&field(&[0]));
-            picker.pick(&Bitfield::full(PIECES), |_| true).expect("all are there")
+            picker.pick(&Bitfield::full(PIECES), &[], |_| true).expect("all are there")
         };
         let different: std::collections::BTreeSet<_> = (0..20).map(starts).collect();
         assert!(different.len() > 5, "{different:?}");
@@ -399,7 +432,7 @@ mod tests {
         common.clear(4001);
         picker.add_field(&common);
         assert_eq!(
-            picker.pick(&theirs, |_| true),
+            picker.pick(&theirs, &[], |_| true),
             Some(Piece(4001)),
             "all the others are rarer, and it has none of them"
         );
@@ -458,7 +491,7 @@ mod tests {
                     Step::Pick(peer) => {
                         let theirs = fields[peer].ones().filter(|&piece| free[piece as usize]);
                         let rarest = theirs.map(|piece| owners(&fields, piece)).min();
-                        let picked = picker.pick(&fields[peer], |_| true);
+                        let picked = picker.pick(&fields[peer], &[], |_| true);
                         prop_assert_eq!(picked.map(|piece| owners(&fields, piece.0)), rarest);
                         prop_assert!(picked.is_none_or(|piece| free[piece.index()] && fields[peer].get(piece.0)));
                     }

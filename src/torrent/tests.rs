@@ -1,0 +1,260 @@
+//! A torrent and its peers, message by message.
+
+use std::net::SocketAddr;
+
+use crate::base::arena::Id;
+use crate::base::config::Config;
+use crate::base::geometry::Piece;
+use crate::base::ids::ConnId;
+use crate::base::rng::Rng;
+use crate::base::storage::Chunk;
+use crate::base::time::Time;
+use crate::codec::extension::{ExtensionHandshake, ExtensionKind, dont_have};
+use crate::codec::wire::{Front, Handshake, Message, Reserved, parse_handshake, parse_message};
+use crate::protocol::peer::{Event, Peer};
+use crate::torrent::candidates::Origin;
+use crate::torrent::command::AddOptions;
+use crate::torrent::create::{Creator, Notes, Profile};
+use crate::torrent::partial::BlockSource;
+use crate::torrent::peers::Unwelcome;
+use crate::torrent::torrent::{Ask, Begin, Torrent};
+
+const PIECES: u32 = 40;
+const NOW: Time = Time::ZERO;
+
+/// A running torrent of forty pieces of two blocks each, which has all of them but for `missing`.
+fn torrent(missing: std::ops::Range<u32>, config: &Config) -> Torrent {
+    let len = u64::from(PIECES) * 32_768;
+    let notes = Notes { name: b"x".to_vec(), ..Notes::default() };
+    let mut creator = Creator::new(Profile::V1, 32_768, vec![(vec![], len)], notes);
+    creator.update(&vec![7; usize::try_from(len).unwrap()]);
+    let meta = std::sync::Arc::new(creator.finish().unwrap().0);
+    let config = Config { allocate_full: false, ..config.clone() };
+    let begin = Begin { dir: "d".into(), verify: false, added: 0, options: AddOptions::default() };
+    let mut torrent = Torrent::new(NOW, meta, begin, &config, Rng::from_number(1), [99; 20]).unwrap();
+    for piece in (0..PIECES).filter(|piece| !missing.contains(piece)) {
+        torrent.have.set(piece);
+    }
+    torrent.handle_opened(NOW, Id::from_bits(1));
+    torrent.set_queued(NOW, false);
+    assert!(torrent.running);
+    torrent
+}
+
+fn conn(number: u64) -> ConnId {
+    Id::from_bits(number)
+}
+
+fn addr(number: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, number], 6881))
+}
+
+fn handshake(torrent: &Torrent, id: u8) -> Handshake {
+    Handshake { reserved: Reserved::new(true, true, false), info_hash: torrent.info_hash(), peer_id: [id; 20] }
+}
+
+/// Bytes that a peer sends.
+fn hear(torrent: &mut Torrent, number: u64, bytes: &[u8]) -> Result<(), Unwelcome> {
+    let mut input = bytes;
+    while let Some(machine) = torrent.machine(conn(number)) {
+        let Some(event) = machine.handle_input(NOW, &mut input).unwrap() else { break };
+        torrent.handle_peer_event(NOW, conn(number), event)?;
+    }
+    Ok(())
+}
+
+fn tell(torrent: &mut Torrent, number: u64, messages: &[Message<'_>]) {
+    let mut bytes = Vec::new();
+    messages.iter().for_each(|message| message.write(&mut bytes));
+    hear(torrent, number, &bytes).unwrap();
+}
+
+/// What we said to a peer since the last time, our handshake aside.
+fn said(torrent: &mut Torrent, number: u64) -> Vec<String> {
+    let machine = torrent.machine(conn(number)).unwrap();
+    let mut chunks = Vec::new();
+    machine.outbuf().chunks(1000, usize::MAX, &mut chunks);
+    let bytes: Vec<u8> = chunks
+        .iter()
+        .flat_map(|chunk| match chunk {
+            Chunk::Bytes(bytes) => bytes.to_vec(),
+            Chunk::Content(..) => panic!("no content is asked for here"),
+        })
+        .collect();
+    machine.advance(NOW, bytes.len());
+    let mut rest = bytes.as_slice();
+    if let Ok(Front::Whole(_, len)) = parse_handshake(rest) {
+        rest = &rest[len..];
+    }
+    let mut messages = Vec::new();
+    while let Front::Whole(message, len) = parse_message(rest, Some(PIECES)).unwrap() {
+        messages.push(format!("{message:?}"));
+        rest = &rest[len..];
+    }
+    messages
+}
+
+/// A peer at `addr(number)` that we dialled and that has introduced itself.
+fn dialled(torrent: &mut Torrent, number: u8) {
+    torrent.candidates.add(NOW, addr(number), Origin::Tracker);
+    assert_eq!(torrent.next_candidate(NOW), Some(addr(number)));
+    torrent.handle_dialled(NOW, conn(number.into()), addr(number), false).unwrap();
+    let handshake = handshake(torrent, number).to_bytes();
+    hear(torrent, number.into(), &handshake).unwrap();
+}
+
+/// A peer with the id of `number` that came to us from some port of `addr(number)`.
+fn accepted(torrent: &mut Torrent, number: u8) {
+    let handshake = handshake(torrent, number);
+    let mut machine = Box::new(Peer::accepted(NOW));
+    assert!(matches!(machine.handle_input(NOW, &mut &handshake.to_bytes()[..]), Ok(Some(Event::Handshake(_)))));
+    let from = SocketAddr::new(addr(number).ip(), 50_000);
+    torrent.handle_incoming(NOW, conn(number.into()), machine, from, &handshake).unwrap();
+}
+
+/// The piece that is about to be begun.
+fn begun(torrent: &mut Torrent) -> Piece {
+    let mut asks = std::iter::from_fn(|| torrent.poll_ask());
+    asks.find_map(|ask| if let Ask::Prepare(piece, _) = ask { Some(piece) } else { None }).expect("a piece is begun")
+}
+
+#[test]
+fn an_address_that_answers_and_is_refused_may_be_dialled_again() {
+    let mut torrent = torrent(0..PIECES, &Config { connections_per_torrent_max: 1, ..Config::default() });
+    for number in [1, 2] {
+        torrent.candidates.add(NOW, addr(number), Origin::Tracker);
+    }
+    let first = torrent.next_candidate(NOW).unwrap();
+    accepted(&mut torrent, 9);
+    assert_eq!(torrent.handle_dialled(NOW, conn(1), first, false), Err(Unwelcome::Full));
+    torrent.handle_peer_closed(NOW, conn(9));
+    let later = Time::from_secs(100);
+    let mut next: Vec<_> = (0..2).filter_map(|_| torrent.candidates.next(later)).collect();
+    next.sort_unstable();
+    assert_eq!(next, [addr(1), addr(2)]);
+}
+
+#[test]
+fn nobody_dials_a_peer_that_came_and_told_where_it_listens() {
+    let mut torrent = torrent(0..PIECES, &Config::default());
+    accepted(&mut torrent, 1);
+    let mut payload = Vec::new();
+    ExtensionHandshake { port: Some(6881), ..ExtensionHandshake::default() }.write(&mut payload);
+    tell(&mut torrent, 1, &[Message::Extended { id: 0, payload: &payload }]);
+    torrent.candidates.add(NOW, addr(1), Origin::Tracker);
+    assert_eq!(torrent.candidates.next(Time::from_secs(10_000)), None);
+    torrent.handle_peer_closed(Time::from_secs(100), conn(1));
+    assert_eq!(torrent.candidates.next(Time::from_secs(160)), Some(addr(1)));
+}
+
+#[test]
+fn a_peer_that_came_and_was_dialled_all_the_same_is_not_dialled_again_while_it_stays() {
+    let mut torrent = torrent(0..PIECES, &Config::default());
+    accepted(&mut torrent, 1);
+    torrent.candidates.add(NOW, addr(1), Origin::Tracker);
+    assert_eq!(torrent.next_candidate(NOW), Some(addr(1)));
+    torrent.handle_dialled(NOW, conn(2), addr(1), false).unwrap();
+    let handshake = handshake(&torrent, 1).to_bytes();
+    assert_eq!(hear(&mut torrent, 2, &handshake), Err(Unwelcome::Twice));
+    assert_eq!(torrent.candidates.next(Time::from_secs(10_000)), None);
+    torrent.handle_peer_closed(Time::from_secs(20_000), conn(1));
+    assert_eq!(torrent.candidates.next(Time::from_secs(20_060)), Some(addr(1)));
+}
+
+#[test]
+fn what_a_peer_has_lost_is_asked_of_another() {
+    let mut torrent = torrent(0..PIECES, &Config::default());
+    for number in [1, 2] {
+        dialled(&mut torrent, number);
+        tell(&mut torrent, number.into(), &[Message::HaveAll]);
+    }
+    tell(&mut torrent, 1, &[Message::Unchoke]);
+    let piece = begun(&mut torrent);
+    torrent.handle_prepared(NOW, piece, conn(1), Ok(()));
+    let request = format!("{:?}", Message::Request(torrent.geometry().block(piece, 0)));
+    assert!(said(&mut torrent, 1).contains(&request));
+    tell(&mut torrent, 2, &[Message::Unchoke]);
+    assert!(!said(&mut torrent, 2).contains(&request), "another peer was asked");
+    tell(&mut torrent, 1, &[Message::Extended { id: ExtensionKind::DontHave.id(), payload: &dont_have(piece) }]);
+    assert!(said(&mut torrent, 2).contains(&request));
+    assert!(!said(&mut torrent, 1).contains(&request));
+    assert_eq!(torrent.machine(conn(1)).unwrap().outstanding(), 0);
+}
+
+#[test]
+fn whoever_was_told_of_pieces_is_gone_before_they_are_looked_at_again() {
+    let mut torrent = torrent(0..0, &Config::default());
+    accepted(&mut torrent, 1);
+    assert!(said(&mut torrent, 1).contains(&"HaveAll".to_owned()));
+    torrent.verify(NOW);
+    assert_eq!(torrent.peer_count(), 0);
+    assert!(std::iter::from_fn(|| torrent.poll_ask()).any(|ask| ask == Ask::Drop(conn(1))));
+    let handshake = handshake(&torrent, 1);
+    let machine = Box::new(Peer::accepted(NOW));
+    assert_eq!(torrent.handle_incoming(NOW, conn(2), machine, addr(1), &handshake), Err(Unwelcome::Stopped));
+}
+
+#[test]
+fn what_a_peer_suggests_is_asked_of_it_first_and_remembered_within_bounds() {
+    let mut torrent = torrent(0..PIECES, &Config::default());
+    dialled(&mut torrent, 1);
+    tell(&mut torrent, 1, &[Message::HaveAll]);
+    let suggestions: Vec<_> = (0..30).chain([29]).map(|piece| Message::Suggest(Piece(piece))).collect();
+    tell(&mut torrent, 1, &suggestions);
+    let expected: Vec<Piece> = (14..30).map(Piece).collect();
+    assert_eq!(torrent.peers[&conn(1)].suggested, expected);
+    tell(&mut torrent, 1, &[Message::Unchoke]);
+    assert_eq!(begun(&mut torrent), Piece(14));
+}
+
+#[test]
+fn a_piece_that_failed_is_asked_of_no_suspect_while_another_peer_can_be_asked() {
+    let block = |torrent: &Torrent, index| format!("{:?}", Message::Request(torrent.geometry().block(Piece(3), index)));
+    for (helper, asked) in [(true, 3), (false, 1)] {
+        let mut torrent = torrent(3..4, &Config::default());
+        let blame = &mut torrent.download.as_mut().unwrap().blame;
+        let failed = [1, 2].map(|number| BlockSource { from: Some(addr(number)), crc: 0 });
+        assert_eq!(blame.handle_failed(Piece(3), failed.to_vec()), None);
+        for number in [1, 2, 3] {
+            dialled(&mut torrent, number);
+            tell(&mut torrent, number.into(), &[Message::HaveAll]);
+        }
+        let order = if helper { [3, 1, 2] } else { [1, 2, 3] };
+        order[..2].iter().for_each(|&number| tell(&mut torrent, number, &[Message::Unchoke]));
+        assert_eq!(begun(&mut torrent), Piece(3));
+        torrent.handle_prepared(NOW, Piece(3), conn(1), Ok(()));
+        tell(&mut torrent, order[2], &[Message::Unchoke]);
+        torrent.offer_blocks(NOW);
+        for number in [1, 2, 3] {
+            let said = said(&mut torrent, number);
+            for index in [0, 1] {
+                assert_eq!(said.contains(&block(&torrent, index)), number == asked, "{helper} {number} {said:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_piece_that_the_disk_spoils_stops_the_torrent_and_blames_nobody() {
+    let mut torrent = torrent(3..4, &Config::default());
+    dialled(&mut torrent, 1);
+    tell(&mut torrent, 1, &[Message::HaveAll, Message::Unchoke]);
+    assert_eq!(begun(&mut torrent), Piece(3));
+    torrent.handle_prepared(NOW, Piece(3), conn(1), Ok(()));
+    for index in [1, 0] {
+        let block = torrent.geometry().block(Piece(3), index);
+        let mut wire = Vec::new();
+        Message::PieceHead(block).write(&mut wire);
+        wire.extend(vec![7; 16_384]);
+        hear(&mut torrent, 1, &wire).unwrap();
+        torrent.handle_landed(NOW, conn(1), block);
+    }
+    let partials = &mut torrent.download.as_mut().unwrap().partials;
+    assert_eq!(partials.next_unread(u32::MAX), Some((Piece(3), 16_384, 16_384)), "the second block came first");
+    partials.handle_read(Piece(3), &[8; 16_384]);
+    let hash = partials.hash(Piece(3)).unwrap();
+    torrent.judge(NOW, Piece(3), hash);
+    let fault = torrent.fault.as_ref().unwrap();
+    assert!(fault.message.contains("read back otherwise than it was written"), "{fault}");
+    assert!(!torrent.running && !torrent.candidates.is_banned(addr(1)));
+}
