@@ -54,7 +54,7 @@ impl Torrent {
         for (piece, blocks) in self.restored.drain(..) {
             if self.layout.is_wanted(piece) && !self.have.get(piece.0) {
                 let hash = self.meta.pieces.get(piece.index()).expect("every piece has a hash");
-                partials.restore(piece, hash, &blocks);
+                partials.restore(piece, hash, self.layout.piece_priority(piece), &blocks);
                 picker.started(piece);
             }
         }
@@ -149,7 +149,8 @@ impl Torrent {
         match result {
             Ok(()) => {
                 let hash = self.meta.pieces.get(piece.index()).expect("every piece has a hash");
-                download.partials.start(piece, hash, download.blame.is_suspect(piece));
+                let parole = download.blame.is_suspect(piece);
+                download.partials.start(piece, hash, self.layout.piece_priority(piece), parole);
                 self.fill_requests(now, conn);
             }
             Err(fault) => {

@@ -4,7 +4,8 @@
 //! payload of a second one is refused, unless the first has stalled. Payload that continues a piece's prefix is hashed at
 //! once; the rest of a piece is read back when it is full.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -13,10 +14,11 @@ use crate::base::geometry::{BLOCK_LEN, Block, Geometry, Piece};
 use crate::base::hash::{PieceHash, PieceHasher};
 use crate::base::ids::ConnId;
 use crate::base::time::Time;
+use crate::torrent::snapshot::Priority;
 
 /// Peers that are asked for one block at the same time, in the end game; nobody more is.
 pub const REQUESTERS_MAX: usize = 3;
-/// Blocks of all pieces in progress together; beyond it no piece is started until one is done (one always may be).
+/// Blocks of all wanted pieces in progress together; beyond it no piece is started until one is done (one always may be).
 pub const BLOCKS_MAX: usize = 64 * 1024;
 /// A block whose payload has not come on for so long may be landed by another peer.
 pub const LANDING_STALL: Duration = Duration::from_secs(10);
@@ -76,8 +78,12 @@ struct Running {
     len: u32,
 }
 
+/// The order in which pieces are asked for: the most wanted first, of those the nearest to being full.
+type Rank = (Reverse<Priority>, u32, Piece);
+
 #[derive(Debug)]
 struct Partial {
+    priority: Priority,
     blocks: Box<[BlockState]>,
     stored: u32,
     /// Blocks that nobody was asked for.
@@ -91,11 +97,14 @@ struct Partial {
     parole: Parole,
 }
 
-/// All pieces in progress of one torrent.
+/// All pieces in progress of one torrent. Invariant: `open` holds the rank of every wanted piece with a free block, and
+/// nothing else.
 #[derive(Debug)]
 pub struct Partials {
     geometry: Geometry,
     pieces: BTreeMap<Piece, Partial>,
+    open: BTreeSet<Rank>,
+    /// Blocks of the wanted ones.
     blocks: usize,
     /// The piece that each peer was last asked for, so that pieces are finished before others are begun.
     last: BTreeMap<ConnId, Piece>,
@@ -105,14 +114,15 @@ impl Partials {
     /// None.
     #[must_use]
     pub fn new(geometry: Geometry) -> Self {
-        Self { geometry, pieces: BTreeMap::new(), blocks: 0, last: BTreeMap::new() }
+        Self { geometry, pieces: BTreeMap::new(), open: BTreeSet::new(), blocks: 0, last: BTreeMap::new() }
     }
 
     /// Begins `piece`. On `parole` all of it is asked of one peer, so that a second failure has one name.
-    pub fn start(&mut self, piece: Piece, hash: PieceHash, parole: bool) {
+    pub fn start(&mut self, piece: Piece, hash: PieceHash, priority: Priority, parole: bool) {
         let count = self.geometry.blocks_of(piece);
         let running = Running { hasher: hash.hasher(), len: 0 };
         let partial = Partial {
+            priority,
             blocks: vec![BlockState::NEW; count as usize].into_boxed_slice(),
             stored: 0,
             free: count,
@@ -122,22 +132,42 @@ impl Partials {
             spoilt: false,
             parole: if parole { Parole::First } else { Parole::Anyone },
         };
-        self.blocks += count as usize;
+        self.blocks += partial.wanted_blocks();
+        self.open.extend(partial.rank(piece));
         let old = self.pieces.insert(piece, partial);
         assert!(old.is_none(), "piece {} was in progress already", piece.0);
     }
 
     /// Begins `piece` with blocks that are on the disk.
-    pub fn restore(&mut self, piece: Piece, hash: PieceHash, blocks: &Bitfield) {
-        self.start(piece, hash, false);
-        let partial = self.pieces.get_mut(&piece).expect("it was just started");
-        for (state, index) in partial.blocks.iter_mut().zip(0..) {
-            if blocks.get(index) {
-                state.stage = Stage::Stored { from: None };
-                partial.stored += 1;
-                partial.free -= 1;
+    pub fn restore(&mut self, piece: Piece, hash: PieceHash, priority: Priority, blocks: &Bitfield) {
+        self.start(piece, hash, priority, false);
+        self.change(piece, |partial| {
+            for (state, index) in partial.blocks.iter_mut().zip(0..) {
+                if blocks.get(index) {
+                    state.stage = Stage::Stored { from: None };
+                    partial.stored += 1;
+                    partial.free -= 1;
+                }
             }
+        });
+    }
+
+    /// How much pieces are wanted has changed. Nobody is asked for those that are wanted no more; what was asked may come.
+    pub fn set_priorities(&mut self, priority_of: impl Fn(Piece) -> Priority) {
+        for (&piece, partial) in &mut self.pieces {
+            partial.priority = priority_of(piece);
         }
+        self.blocks = self.pieces.values().map(Partial::wanted_blocks).sum();
+        self.open = self.pieces.iter().filter_map(|(&piece, partial)| partial.rank(piece)).collect();
+    }
+
+    /// Changes a piece in progress, and its place among the open ones with it; none if it is not in progress.
+    fn change<R>(&mut self, piece: Piece, change: impl FnOnce(&mut Partial) -> R) -> Option<R> {
+        let partial = self.pieces.get_mut(&piece)?;
+        let before = partial.rank(piece);
+        let result = change(partial);
+        move_rank(&mut self.open, before, partial.rank(piece));
+        Some(result)
     }
 
     /// True if `piece` is in progress.
@@ -158,40 +188,43 @@ impl Partials {
         self.blocks >= BLOCKS_MAX
     }
 
-    /// Chooses up to `count` blocks that nobody was asked for and notes that `conn` is: of the piece it was asked for last,
-    /// then of those that are nearest to being full.
+    /// Chooses up to `count` blocks that nobody was asked for and notes that `conn` is: of the most wanted pieces, and among
+    /// those of the one it was asked for last, then of those that are nearest to being full. Costs little more than a look
+    /// at each open piece that `may_ask` refuses and that is before the one it gets.
     pub fn ask(&mut self, conn: ConnId, count: usize, may_ask: impl Fn(Piece) -> bool, chosen: &mut Vec<Block>) {
         let mut left = count;
-        if let Some(&last) = self.last.get(&conn)
-            && may_ask(last)
+        while left > 0
+            && let Some(piece) = self.next_open(conn, &may_ask)
         {
-            left -= self.ask_of(conn, last, left, chosen);
-        }
-        while left > 0 {
-            let open = self.pieces.iter().filter(|(piece, partial)| partial.is_open_to(conn) && may_ask(**piece));
-            let Some(piece) = open.min_by_key(|(piece, partial)| (partial.free, **piece)).map(|(&piece, _)| piece)
-            else {
-                return;
-            };
             left -= self.ask_of(conn, piece, left, chosen);
         }
     }
 
+    fn next_open(&self, conn: ConnId, may_ask: impl Fn(Piece) -> bool) -> Option<Piece> {
+        let suits = |&(_, _, piece): &Rank| may_ask(piece) && self.pieces[&piece].is_open_to(conn);
+        let last = self.last.get(&conn).and_then(|piece| self.pieces.get(piece)?.rank(*piece)).filter(suits);
+        let mut before = self.open.iter().copied().take_while(|rank| last.is_none_or(|last| rank.0 < last.0));
+        before.find(suits).or(last).map(|(_, _, piece)| piece)
+    }
+
     fn ask_of(&mut self, conn: ConnId, piece: Piece, count: usize, chosen: &mut Vec<Block>) -> usize {
-        let Some(partial) = self.pieces.get_mut(&piece).filter(|partial| partial.is_open_to(conn)) else { return 0 };
-        if partial.parole == Parole::First {
-            partial.parole = Parole::Only(conn);
-        }
-        let free = partial.blocks.iter_mut().zip(0..).filter(|(state, _)| state.is_free());
-        let mut asked = 0;
-        for (state, index) in free.take(count) {
-            state.asked[0] = Some(conn);
-            chosen.push(self.geometry.block(piece, index));
-            asked += 1;
-        }
-        partial.free -= u32::try_from(asked).expect("no more than there are blocks");
+        let geometry = self.geometry;
         self.last.insert(conn, piece);
-        asked
+        let asked = self.change(piece, |partial| {
+            if partial.parole == Parole::First {
+                partial.parole = Parole::Only(conn);
+            }
+            let free = partial.blocks.iter_mut().zip(0..).filter(|(state, _)| state.is_free());
+            let mut asked = 0;
+            for (state, index) in free.take(count) {
+                state.asked[0] = Some(conn);
+                chosen.push(geometry.block(piece, index));
+                asked += 1;
+            }
+            partial.free -= u32::try_from(asked).expect("no more than there are blocks");
+            asked
+        });
+        asked.expect("an open piece is in progress")
     }
 
     /// The end game: chooses up to `count` blocks that others were asked for and have not begun to send, and notes that
@@ -199,7 +232,7 @@ impl Partials {
     pub fn ask_again(&mut self, conn: ConnId, count: usize, may_ask: impl Fn(Piece) -> bool, chosen: &mut Vec<Block>) {
         let mut left = count;
         for (&piece, partial) in self.pieces.iter_mut().filter(|(piece, _)| may_ask(**piece)) {
-            if partial.parole != Parole::Anyone {
+            if partial.parole != Parole::Anyone || partial.priority == Priority::Off {
                 continue;
             }
             for (state, index) in partial.blocks.iter_mut().zip(0..) {
@@ -224,18 +257,20 @@ impl Partials {
     pub fn land(&mut self, now: Time, block: Block, conn: ConnId, from: SocketAddr) -> bool {
         let geometry = self.geometry;
         let Some(index) = geometry.index_of(block) else { return false };
-        let Some(partial) = self.pieces.get_mut(&block.piece) else { return false };
-        match partial.blocks[index as usize].stage {
-            Stage::Stored { .. } => return false,
-            Stage::Landing { since, .. } if now.since(since) < LANDING_STALL => return false,
-            Stage::Landing { .. } => partial.take_back(&geometry, block),
-            Stage::Missing => {}
-        }
-        let state = &mut partial.blocks[index as usize];
-        partial.free -= u32::from(state.is_free()); // asked, given up, and it comes after all
-        state.stage = Stage::Landing { by: conn, from, got: 0, since: now };
-        state.crc = 0;
-        true
+        let taken = self.change(block.piece, |partial| {
+            match partial.blocks[index as usize].stage {
+                Stage::Stored { .. } => return false,
+                Stage::Landing { since, .. } if now.since(since) < LANDING_STALL => return false,
+                Stage::Landing { .. } => partial.take_back(&geometry, block),
+                Stage::Missing => {}
+            }
+            let state = &mut partial.blocks[index as usize];
+            partial.free -= u32::from(state.is_free()); // asked, given up, and it comes after all
+            state.stage = Stage::Landing { by: conn, from, got: 0, since: now };
+            state.crc = 0;
+            true
+        });
+        taken == Some(true)
     }
 
     /// Payload of a block that `conn` is landing, in order; false if it is not (any more).
@@ -281,11 +316,12 @@ impl Partials {
     /// `conn` will not send `block`.
     pub fn rejected(&mut self, block: Block, conn: ConnId) {
         let Some(index) = self.geometry.index_of(block) else { return };
-        let Some(partial) = self.pieces.get_mut(&block.piece) else { return };
-        partial.release(index as usize, conn);
-        if partial.parole == Parole::Only(conn) {
-            partial.parole = Parole::First;
-        }
+        self.change(block.piece, |partial| {
+            partial.release(index as usize, conn);
+            if partial.parole == Parole::Only(conn) {
+                partial.parole = Parole::First;
+            }
+        });
     }
 
     /// `conn` will send nothing more of what it was asked; what it had half sent counts for nothing.
@@ -293,6 +329,7 @@ impl Partials {
         self.last.remove(&conn);
         let geometry = self.geometry;
         for (&piece, partial) in &mut self.pieces {
+            let before = partial.rank(piece);
             for index in 0..partial.blocks.len() {
                 let is_landing = matches!(partial.blocks[index].stage, Stage::Landing { by, .. } if by == conn);
                 if is_landing {
@@ -304,6 +341,7 @@ impl Partials {
             if partial.parole == Parole::Only(conn) {
                 partial.parole = Parole::First;
             }
+            move_rank(&mut self.open, before, partial.rank(piece));
         }
     }
 
@@ -360,7 +398,8 @@ impl Partials {
     /// Takes a piece out; where each of its blocks came from.
     pub fn take(&mut self, piece: Piece) -> Option<Vec<BlockSource>> {
         let partial = self.pieces.remove(&piece)?;
-        self.blocks -= partial.blocks.len();
+        self.blocks -= partial.wanted_blocks();
+        move_rank(&mut self.open, partial.rank(piece), None);
         let source = |state: &BlockState| BlockSource {
             from: if let Stage::Stored { from } = state.stage { from } else { None },
             crc: state.crc,
@@ -387,13 +426,33 @@ impl Partials {
             assert_eq!(stored, partial.stored as usize, "stored blocks of piece {}", piece.0);
             assert_eq!(free, partial.free as usize, "free blocks of piece {}", piece.0);
             assert!(partial.running.len <= self.geometry.len_of(*piece));
-            blocks += partial.blocks.len();
+            blocks += partial.wanted_blocks();
         }
         assert_eq!(blocks, self.blocks);
+        let open: BTreeSet<Rank> = self.pieces.iter().filter_map(|(&piece, partial)| partial.rank(piece)).collect();
+        assert_eq!(open, self.open);
+    }
+}
+
+/// A piece that was at `before` in the order is at `after` now.
+fn move_rank(open: &mut BTreeSet<Rank>, before: Option<Rank>, after: Option<Rank>) {
+    if before != after {
+        before.map(|rank| open.remove(&rank));
+        open.extend(after);
     }
 }
 
 impl Partial {
+    /// Its place in the order; none if nobody is to be asked for any of it.
+    fn rank(&self, piece: Piece) -> Option<Rank> {
+        (self.free > 0 && self.priority != Priority::Off).then_some((Reverse(self.priority), self.free, piece))
+    }
+
+    /// What counts towards [`BLOCKS_MAX`].
+    fn wanted_blocks(&self) -> usize {
+        if self.priority == Priority::Off { 0 } else { self.blocks.len() }
+    }
+
     fn is_full(&self) -> bool {
         self.stored as usize == self.blocks.len()
     }

@@ -219,6 +219,7 @@ impl Torrent {
             } else if let Some(download) = &mut self.download {
                 let Download { picker, partials, .. } = &mut **download;
                 picker.set_layout(&self.layout, &self.have, |piece| partials.contains(piece));
+                partials.set_priorities(|piece| self.layout.piece_priority(piece));
             }
         }
         let conns: Vec<_> = self.peers.keys().copied().collect();

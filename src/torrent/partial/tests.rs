@@ -35,7 +35,7 @@ fn bytes_of(block: Block) -> Vec<u8> {
 fn started(pieces: &[u32]) -> Partials {
     let mut partials = Partials::new(geometry());
     for &piece in pieces {
-        partials.start(Piece(piece), hash(Piece(piece)), false);
+        partials.start(Piece(piece), hash(Piece(piece)), Priority::Normal, false);
     }
     partials
 }
@@ -154,9 +154,44 @@ fn a_peer_finishes_its_piece_before_it_helps_with_another() {
 }
 
 #[test]
+fn a_more_wanted_piece_is_asked_first_and_an_unwanted_one_never() {
+    let mut partials = started(&[0, 1, 2]);
+    assert_eq!(ask(&mut partials, 1, 1)[0].piece, Piece(2), "it has but one block");
+    assert_eq!(ask(&mut partials, 1, 1)[0].piece, Piece(0));
+    let wanted = [Priority::Normal, Priority::High, Priority::Off];
+    partials.set_priorities(|piece| wanted[piece.index()]);
+    partials.check();
+    let order = |blocks: Vec<Block>| blocks.iter().map(|block| block.piece.0).collect::<Vec<_>>();
+    assert_eq!(order(ask(&mut partials, 1, 4)), [1, 1, 1, 0], "before the piece it was asked for last");
+    partials.lost(conn(1));
+    partials.set_priorities(|piece| if piece == Piece(0) { Priority::Low } else { Priority::Off });
+    assert_eq!(order(ask(&mut partials, 2, 9)), [0, 0, 0]);
+    let mut again = Vec::new();
+    partials.ask_again(conn(3), 9, |_| true, &mut again);
+    assert_eq!(order(again), [0, 0, 0]);
+    partials.set_priorities(|_| Priority::Normal);
+    assert_eq!(order(ask(&mut partials, 2, 9)), [2, 1, 1, 1]);
+}
+
+#[test]
+fn unwanted_pieces_leave_room_for_wanted_ones() {
+    let pieces = u32::try_from(BLOCKS_MAX).unwrap() + 1;
+    let mut partials = Partials::new(Geometry::new(u64::from(pieces) * u64::from(BLOCK), BLOCK).unwrap());
+    let hash = hash(Piece(0));
+    for piece in 0..pieces {
+        assert_eq!(partials.is_crowded(), piece == pieces - 1);
+        partials.start(Piece(piece), hash, Priority::Normal, false);
+    }
+    partials.set_priorities(|piece| if piece.0 < 2 { Priority::Off } else { Priority::Normal });
+    assert!(!partials.is_crowded());
+    partials.take(Piece(0));
+    partials.check();
+}
+
+#[test]
 fn a_piece_on_parole_is_asked_of_one_peer_alone() {
     let mut partials = Partials::new(geometry());
-    partials.start(Piece(0), hash(Piece(0)), true);
+    partials.start(Piece(0), hash(Piece(0)), Priority::Normal, true);
     assert_eq!(ask(&mut partials, 1, 1).len(), 1);
     assert_eq!(ask(&mut partials, 2, 9).len(), 0);
     partials.lost(conn(1));
@@ -168,7 +203,7 @@ fn restored_blocks_are_not_asked_again_and_blame_nobody() {
     let mut partials = Partials::new(geometry());
     let mut field = Bitfield::new(3);
     field.set(1);
-    partials.restore(Piece(0), hash(Piece(0)), &field);
+    partials.restore(Piece(0), hash(Piece(0)), Priority::Normal, &field);
     let asked: Vec<_> = ask(&mut partials, 1, 9).iter().map(|block| block.offset / BLOCK).collect();
     assert_eq!(asked, [0, 2]);
     assert_eq!(partials.stored_blocks(), [(Piece(0), field)]);
@@ -179,13 +214,13 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     /// Whatever peers do, the counts hold, a stored block stays stored, and a full piece hashes right.
     #[test]
-    fn invariants_hold_under_any_order(steps in proptest::collection::vec((0..6_u8, 1..4_u64, 0..6_u32, 0..3_u32), 0..300)) {
+    fn invariants_hold_under_any_order(steps in proptest::collection::vec((0..7_u8, 1..4_u64, 0..6_u32, 0..3_u32), 0..300)) {
         let mut partials = started(&[0, 1, 2]);
         let mut now = Time::ZERO;
         let blocks: Vec<Block> = (0..3).flat_map(|piece| {
             (0..geometry().blocks_of(Piece(piece))).map(move |index| geometry().block(Piece(piece), index))
         }).collect();
-        let mut stored = std::collections::BTreeSet::new();
+        let mut stored = BTreeSet::new();
         for (what, who, which, part) in steps {
             now += Duration::from_secs(1);
             let block = blocks[which as usize % blocks.len()];
@@ -207,6 +242,10 @@ proptest! {
                     }
                 }
                 4 => partials.lost(conn(who)),
+                5 => {
+                    let priorities = [Priority::Off, Priority::Low, Priority::Normal, Priority::High];
+                    partials.set_priorities(|piece| priorities[(piece.0 + which + part) as usize % 4]);
+                }
                 _ => partials.rejected(block, conn(who)),
             }
             partials.check();
