@@ -141,6 +141,16 @@ impl Bitfield {
         (0..self.len).filter(|&index| !self.get(index))
     }
 
+    /// Sets every bit that `other` has. Both must have the same length.
+    pub fn add_all(&mut self, other: &Self) {
+        debug_assert_eq!(self.len, other.len, "two fields of one torrent");
+        self.ones = 0;
+        for (mine, theirs) in self.bytes.iter_mut().zip(&other.bytes) {
+            *mine |= theirs;
+            self.ones += mine.count_ones();
+        }
+    }
+
     /// True if `self` has a one where `other` has a zero. Both must have the same length.
     #[must_use]
     pub fn has_beyond(&self, other: &Self) -> bool {

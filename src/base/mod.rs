@@ -10,6 +10,7 @@ pub mod hash;
 pub mod ids;
 pub mod rate;
 pub mod rng;
+pub mod sabotage;
 pub mod storage;
 pub mod time;
 pub mod timers;
