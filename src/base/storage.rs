@@ -128,7 +128,8 @@ pub trait Storage {
     /// True if there may be data in `span`: false only where it is certain that nothing was ever written (a hole).
     fn has_data(&mut self, store: StoreId, span: Span) -> bool;
 
-    /// What the file at index `file` looks like; none if it is not there. Pad files look like [`Stamp::default`].
+    /// What the file at index `file` looks like; none if it is not there, or is another one than we have open. Pad files look
+    /// like [`Stamp::default`].
     fn stamp(&mut self, store: StoreId, file: usize) -> Option<Stamp>;
 }
 

@@ -58,6 +58,12 @@ impl Files {
         Ok(file)
     }
 
+    /// The inode of the file at `index` of `store`; none if it is not open.
+    pub(super) fn inode(&self, store: StoreId, index: usize) -> Option<u64> {
+        let file = self.open.get(&(store, index))?;
+        rustix::fs::fstat(&file.fd).ok().map(|stat| stat.st_ino)
+    }
+
     /// Closes a file of `store`, or all of them.
     pub(super) fn forget(&mut self, store: StoreId, index: Option<usize>) {
         match index {

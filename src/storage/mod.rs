@@ -489,7 +489,12 @@ impl Storage for FileStorage {
     fn stamp(&mut self, store: StoreId, file: usize) -> Option<Stamp> {
         let content = &self.stores.get(store)?.content;
         let entry = content.files.entries().get(file)?;
-        if entry.pad { Some(Stamp::default()) } else { place::stamp(&content.dir, &entry.path) }
+        if entry.pad {
+            return Some(Stamp::default());
+        }
+        // What is open and what lies there are two things once somebody has put another file in its place.
+        let opened = self.files.inode(store, file);
+        place::stamp(&content.dir, &entry.path).filter(|stamp| opened.is_none_or(|inode| inode == stamp.inode))
     }
 }
 

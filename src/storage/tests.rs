@@ -362,3 +362,21 @@ fn empty_slices_at_the_border_of_two_files_are_no_fault() {
     storage.read(store, 0, &mut read).unwrap();
     assert!(read == data[..]);
 }
+
+#[test]
+fn a_file_that_was_put_in_the_place_of_one_that_is_open_is_not_taken_for_it() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut storage = FileStorage::without_state();
+    let store = storage.open(content(temp.path(), &[("a", 1000, false)]));
+    storage.prepare(store, Span { offset: 0, len: 1000 }).unwrap();
+    storage.write(store, 0, &[IoSlice::new(&bytes(1000))]).unwrap();
+    assert!(storage.stamp(store, 0).is_some());
+    let path = temp.path().join("a");
+    std::fs::rename(&path, temp.path().join("b")).unwrap();
+    assert_eq!(storage.stamp(store, 0), None);
+    std::fs::write(&path, bytes(1000)).unwrap();
+    assert_eq!(storage.stamp(store, 0), None, "it is as long, and another file");
+    storage.close(store);
+    let store = storage.open(content(temp.path(), &[("a", 1000, false)]));
+    assert!(storage.stamp(store, 0).is_some());
+}
