@@ -18,6 +18,8 @@ use crate::torrent::snapshot::TrackerRow;
 
 /// Between two announces, whatever a tracker says: at least and at most.
 const INTERVAL: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(24 * 3600));
+/// While something is missing: at most, unless the tracker names a least interval that is longer.
+const INTERVAL_MISSING: Duration = Duration::from_secs(3600);
 /// Where a tracker says nothing.
 const INTERVAL_DEFAULT: Duration = Duration::from_secs(30 * 60);
 /// A user may ask for an announce so often, where the tracker names no least interval.
@@ -250,9 +252,10 @@ impl Announces {
             Ok(answer) => {
                 let interval = Duration::from_secs(u64::from(answer.interval));
                 let interval = if interval.is_zero() { INTERVAL_DEFAULT } else { interval };
-                let least = answer.min_interval.map(|secs| Duration::from_secs(u64::from(secs)));
-                tracker.not_before = now + least.unwrap_or(HURRY_MIN).min(INTERVAL.1);
-                tracker.next = now + interval.max(least.unwrap_or_default()).clamp(INTERVAL.0, INTERVAL.1);
+                let least = answer.min_interval.map(|secs| Duration::from_secs(u64::from(secs)).min(INTERVAL.1));
+                tracker.not_before = now + least.unwrap_or(HURRY_MIN);
+                let most = if self.finished { INTERVAL.1 } else { INTERVAL_MISSING };
+                tracker.next = now + interval.clamp(INTERVAL.0, most).max(least.unwrap_or_default());
                 tracker.failures = 0;
                 tracker.started = event != AnnounceEvent::Stopped;
                 tracker.message = answer.warning.map(|text| shown(&text));
