@@ -18,14 +18,12 @@ const LEN: usize = 100 * PIECE_LEN as usize;
 struct Wire(TcpStream);
 
 impl Wire {
-    fn connect(daemon: &Daemon, hash: &str) -> Self {
+    fn connect(daemon: &Daemon, hash: &str, id: &[u8; 20]) -> Self {
         let mut stream = TcpStream::connect(daemon.listen).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let hash: Vec<u8> = (0..20).map(|at| u8::from_str_radix(&hash[2 * at..2 * at + 2], 16).unwrap()).collect();
         let reserved = [0, 0, 0, 0, 0, 0, 0, 4];
-        stream
-            .write_all(&[&b"\x13BitTorrent protocol"[..], &reserved, &hash, b"-XX0001-abcdefghijkl"].concat())
-            .unwrap();
+        stream.write_all(&[&b"\x13BitTorrent protocol"[..], &reserved, &hash, id].concat()).unwrap();
         let mut theirs = [0; 68];
         stream.read_exact(&mut theirs).unwrap();
         assert_eq!(theirs[28..48], hash);
@@ -143,10 +141,19 @@ fn a_choked_newcomer_may_have_a_few_pieces_once() {
     let daemon = Daemon::start(&temp.path().join("d"), "");
     daemon.add(&st, "");
     daemon.wait_state("seeding", 20);
-    let mut wire = Wire::connect(&daemon, &hash);
+    // What nobody else has is for those who have a slot: first somebody comes who has nearly everything.
+    let mut owner = Wire::connect(&daemon, &hash, b"-XX0001-owner-------");
+    let pieces = LEN.div_ceil(PIECE_LEN as usize);
+    let mut field = vec![0xff; pieces.div_ceil(8)];
+    *field.last_mut().unwrap() = 0; // whatever its spare bits are
+    owner.say(5, &field);
+    wait("it is known what the owner has", 10, || {
+        daemon.json("peers all").first().is_some_and(|peer| peer["progress"].as_f64() > Some(0.5))
+    });
+    let mut wire = Wire::connect(&daemon, &hash, b"-XX0001-newcomer----");
     wire.say(15, &[]); // have none
     let mut allowed = Vec::new();
-    while allowed.len() < 10 {
+    while allowed.len() < 4 {
         let (id, payload) = wire.hear();
         if id == 17 {
             allowed.push(u32::from_be_bytes(payload.try_into().unwrap()));

@@ -8,6 +8,7 @@
 //! [`Engine::poll_transmit`] before it waits, and waits no longer than [`Engine::poll_timeout`].
 
 mod asks;
+mod audit;
 mod commands;
 mod connections;
 mod exchanges;
@@ -41,6 +42,7 @@ use self::lane::Shakes;
 use self::limits::Limit;
 use self::stats::Stats;
 
+pub use self::audit::View;
 pub use self::commands::TORRENTS_MAX;
 
 /// How long a shutdown waits for trackers.

@@ -161,7 +161,7 @@ impl<S: Storage> Engine<S> {
         let torrent = self.torrents.get_mut(id).ok_or(Ending::Closed)?;
         let down_before = torrent.down.total_bytes();
         let mut landings = Vec::new();
-        let result = step_peer(now, conn, torrent, input, &mut landings);
+        let result = step_peer(now, conn, torrent, input, &mut landings, &mut self.stats.peer_messages_in);
         let store = torrent.store();
         if let Some(store) = store
             && let Err(fault) = land(now, conn, torrent, &mut self.storage, store, &landings)
@@ -275,18 +275,22 @@ fn step_peer<'b>(
     torrent: &mut Torrent,
     input: &mut &'b [u8],
     landings: &mut Vec<Landing<'b>>,
+    messages: &mut u64,
 ) -> Result<(), Ending> {
     loop {
         let machine: &mut Peer = torrent.machine(conn).ok_or(Ending::Closed)?;
         match machine.handle_input(now, input) {
             Ok(None) => return Ok(()),
-            Ok(Some(event)) => match torrent.handle_peer_event(now, conn, event) {
-                Ok(landing) => landings.extend(landing),
-                Err(unwelcome) => {
-                    log::debug!("{}: a peer is not wanted: {unwelcome:?}", torrent.info_hash());
-                    return Err(Ending::Closed);
+            Ok(Some(event)) => {
+                *messages += u64::from(!matches!(event, Event::BlockBytes { .. }));
+                match torrent.handle_peer_event(now, conn, event) {
+                    Ok(landing) => landings.extend(landing),
+                    Err(unwelcome) => {
+                        log::debug!("{}: a peer is not wanted: {unwelcome:?}", torrent.info_hash());
+                        return Err(Ending::Closed);
+                    }
                 }
-            },
+            }
             Err(error) => {
                 log::debug!("{}: a peer broke the protocol: {error:?}", torrent.info_hash());
                 return Err(Ending::Misbehaved);

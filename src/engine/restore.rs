@@ -48,7 +48,8 @@ impl<S: Storage> Engine<S> {
                     stamp.unwrap_or_default() == record.stamps.get(file).copied().unwrap_or_default()
                 } else {
                     let needed = torrent.held_until(file);
-                    needed == 0 || stamp.is_some_and(|stamp| stamp.len >= needed)
+                    let inode = record.stamps.get(file).map(|stamp| stamp.inode);
+                    needed == 0 || stamp.is_some_and(|stamp| stamp.len >= needed && Some(stamp.inode) == inode)
                 };
             }
             if !as_they_were {

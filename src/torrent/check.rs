@@ -4,7 +4,7 @@ use crate::base::geometry::{Piece, Span};
 use crate::base::hash::PieceHasher;
 use crate::base::storage::{FaultKind, Storage};
 use crate::base::time::Time;
-use crate::torrent::torrent::{Phase, Torrent};
+use crate::torrent::torrent::{Ask, Phase, Torrent};
 
 /// Bytes hashed in one slice.
 pub(super) const SLICE_LEN: u64 = 256 * 1024;
@@ -43,13 +43,17 @@ impl Torrent {
         }
         self.begin_check();
         self.reconsider(now);
-        self.asks.push_back(crate::torrent::torrent::Ask::Work);
+        // What is open may not be what lies there any more.
+        self.asks.push_back(Ask::Reopen);
+        self.asks.push_back(Ask::Work);
     }
 
     pub(crate) fn begin_check(&mut self) {
         // Stamps are taken before anything is read, so that what changes meanwhile is found by the next run.
+        self.recheck = false;
         self.disk.doubt_all();
         self.have.clear_all();
+        self.claim_nothing();
         self.restored.clear();
         self.phase = Phase::Checking;
         self.check = Some(Box::new(Check::new(self.all_pieces())));
@@ -109,6 +113,7 @@ impl Torrent {
                 }
                 check.next += 1;
                 if self.meta.pieces.get(piece.index()) == Some(hasher.finish()) {
+                    self.content_changed(now);
                     self.have.set(piece.0);
                 } else {
                     check.bad += 1;

@@ -3,7 +3,7 @@
 //! Ten-second rounds (BEP 3). While something is missing, slots go to those who give most (tit for tat); one optimistic
 //! slot moves every third round, and with it those that nobody has earned. When seeding, slots go round: a peer keeps its
 //! slot until it has had its share, then the one that has waited longest is next. Between two rounds a slot whose holder has
-//! left is given away, and nobody is choked. It decides and reports; it sends nothing and knows no sockets.
+//! left, or wants nothing more, is given away, and nobody else is choked. It decides and reports; it sends nothing and knows no sockets.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -30,6 +30,10 @@ const SLOTS_MIN: u32 = 4;
 /// Automatic slots: never more.
 const SLOTS_MAX: u32 = 100;
 
+/// What a peer may have been given beyond twice what it gave, bytes; whoever owes more gets nothing but the optimistic slot
+/// while others wait.
+const CREDIT_BYTES: u64 = 1024 * 1024;
+
 /// One peer as the choker sees it.
 #[derive(Debug, Clone, Copy)]
 pub struct Standing {
@@ -47,8 +51,17 @@ pub struct Standing {
     pub up_rate: u64,
     /// Payload we ever gave it.
     pub uploaded: u64,
+    /// Payload it ever gave us.
+    pub downloaded: u64,
     /// Since when it is connected.
     pub connected_at: Time,
+}
+
+impl Standing {
+    /// It takes and gives next to nothing.
+    fn owes(&self) -> bool {
+        self.uploaded > self.downloaded.saturating_mul(2).saturating_add(CREDIT_BYTES)
+    }
 }
 
 /// A decision.
@@ -155,11 +168,24 @@ impl Choker {
         }
     }
 
-    /// Interest came or went: a free slot is given at once, a slot without interest is free at the next round.
+    /// Interest came or went: a free slot is given at once, and who wants nothing any more holds none.
     pub fn handle_interest(&mut self, now: Time, peer: &Standing, changes: &mut Vec<Change>) {
-        if peer.interested && !peer.unchoked && self.tenures.len() < self.slots() as usize {
+        if !peer.interested && peer.unchoked {
+            changes.push(Change::Choke(peer.conn));
+            self.tenures.retain(|tenure| tenure.conn != peer.conn);
+            self.ended.insert(peer.conn, now);
+            self.vacant = true;
+        } else if peer.interested && !peer.unchoked && self.tenures.len() < self.slots() as usize {
             self.begin_tenure(now, peer);
             changes.push(Change::Unchoke(peer.conn));
+        }
+    }
+
+    /// Too few of those who have a slot keep us busy, and others would: one more automatic slot, at once.
+    pub fn handle_idle(&mut self) {
+        if self.slots == UploadSlots::Auto && self.tenures.len() >= self.auto_slots as usize {
+            self.auto_slots = (self.auto_slots + 1).min(SLOTS_MAX);
+            self.vacant = true;
         }
     }
 
@@ -228,6 +254,9 @@ impl Choker {
     fn draw_into(&mut self, now: Time, slots: usize, mut others: Vec<&Standing>, chosen: &mut Vec<ConnId>) {
         self.optimistic = self.optimistic.filter(|conn| chosen.contains(conn));
         while chosen.len() < slots && !others.is_empty() {
+            if self.optimistic.is_some() && others.iter().any(|peer| !peer.owes()) {
+                others.retain(|peer| !peer.owes());
+            }
             let peer = others.remove(self.draw(now, &others));
             chosen.push(peer.conn);
             self.optimistic.get_or_insert(peer.conn);
@@ -285,6 +314,7 @@ mod tests {
             down_rate: 0,
             up_rate: 0,
             uploaded: 0,
+            downloaded: 0,
             connected_at: Time::ZERO,
         }
     }

@@ -15,6 +15,9 @@ use crate::torrent::torrent::{Ask, Torrent};
 /// Blocks that one peer is asked for although others were, at once.
 const END_GAME_MAX: usize = 16;
 
+/// Pieces in progress for each peer; beyond it those that are begun are finished before a rarer one is.
+const BEGUN_PER_PEER_MAX: usize = 2;
+
 /// What a torrent needs only while something wanted is missing.
 #[derive(Debug)]
 pub(crate) struct Download {
@@ -88,10 +91,11 @@ impl Torrent {
         }
     }
 
-    /// Asks a peer for as many blocks as its pipeline holds: of pieces in progress first, then of a new one; in the end game
-    /// also for what others were asked for.
+    /// Asks a peer for as many blocks as its pipeline holds: of the piece that it is at first, then of pieces in progress unless
+    /// a rarer one can be begun; in the end game also for what others were asked for.
     pub(crate) fn fill_requests(&mut self, now: Time, conn: ConnId) {
         let shunned = self.shunned(now, conn);
+        let begun_max = self.peers.len() * BEGUN_PER_PEER_MAX;
         let Some(download) = self.download.as_deref_mut() else { return };
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         let TorrentPeer { machine, field, suggested, .. } = peer;
@@ -101,9 +105,22 @@ impl Torrent {
         }
         let mut blocks = Vec::with_capacity(wanted);
         let may_ask = |piece: Piece| field.get(piece.0) && machine.may_ask(piece) && !shunned.contains(&piece);
-        download.partials.ask(conn, wanted, may_ask, &mut blocks);
+        let is_crowded = download.partials.is_crowded() || download.partials.len() >= begun_max;
         let mut started = None;
-        if blocks.len() < wanted {
+        while blocks.len() < wanted
+            && let Some(open) = download.partials.next_open(conn, may_ask, |piece| download.picker.rarity(piece))
+        {
+            // What this peer has begun it goes on with; what others have begun waits for what is rarer.
+            if !is_crowded && download.partials.last_asked(conn) != Some(open) {
+                let fresh = download.picker.pick(field, suggested, may_ask);
+                started = fresh.filter(|&fresh| download.picker.is_more_urgent(fresh, open));
+                if started.is_some() {
+                    break;
+                }
+            }
+            download.partials.ask(conn, open, wanted - blocks.len(), &mut blocks);
+        }
+        if blocks.len() < wanted && started.is_none() {
             if !download.partials.is_crowded() {
                 started = download.picker.pick(field, suggested, may_ask);
             }
@@ -164,8 +181,9 @@ impl Torrent {
     pub(crate) fn handle_head(&mut self, now: Time, conn: ConnId, block: Block) {
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         let addr = peer.addr;
-        let takes = self.download.as_mut().is_some_and(|download| download.partials.land(now, block, conn, addr));
-        if !takes {
+        let Some(download) = &mut self.download else { return peer.machine.refuse_block() };
+        if !download.partials.land(now, block, conn, addr) {
+            download.partials.refused(block, conn);
             peer.machine.refuse_block();
         }
     }
@@ -216,6 +234,7 @@ impl Torrent {
 
     /// A full piece was hashed: it is ours, or somebody sent us something else.
     pub(crate) fn judge(&mut self, now: Time, piece: Piece, hash: PieceHash) {
+        self.content_changed(now);
         let Some(download) = self.download.as_deref_mut() else { return };
         let is_spoilt = download.partials.is_spoilt(piece);
         let Some(blocks) = download.partials.take(piece) else { return };
@@ -233,9 +252,17 @@ impl Torrent {
             download.picker.finished(piece);
             self.have.set(piece.0);
             self.passed += 1;
+            // Who gave us a slot and has nothing more for us gives it to others sooner if it knows.
+            let mut givers = Vec::new();
             for (&conn, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.established) {
                 peer.machine.have(piece);
                 self.asks.push_back(Ask::Wake(conn));
+                if peer.machine.am_interested() && !peer.machine.peer_choking() && peer.field.get(piece.0) {
+                    givers.push(conn);
+                }
+            }
+            for conn in givers {
+                self.consider_interest(now, conn);
             }
             self.persistence.touch(now);
             for addr in guilty {

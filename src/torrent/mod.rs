@@ -1,6 +1,6 @@
 //! One torrent: what it knows and decides. It knows no sockets.
 //!
-//! `torrent` routes between the parts; its rooms are `peers`, `download`, `upload`, `check`, `persist`, `disk`, `settings` and `report`. The
+//! `torrent` routes between the parts; its rooms are `peers`, `download`, `upload`, `check`, `proposals`, `persist`, `disk`, `settings` and `report`. The
 //! parts that know nothing of one another: `layout`, `picker`, `partial`, `blame`, `choker`, `candidates`, `announces` (with
 //! `scrapes`).
 
@@ -18,6 +18,7 @@ pub mod partial;
 pub mod peers;
 mod persist;
 pub mod picker;
+mod proposals;
 mod report;
 pub mod scrapes;
 pub mod settings;

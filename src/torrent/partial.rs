@@ -13,6 +13,7 @@ use crate::base::bitfield::Bitfield;
 use crate::base::geometry::{BLOCK_LEN, Block, Geometry, Piece};
 use crate::base::hash::{PieceHash, PieceHasher};
 use crate::base::ids::ConnId;
+use crate::base::sabotage::{self, Sabotage};
 use crate::base::time::Time;
 use crate::torrent::snapshot::Priority;
 
@@ -95,6 +96,8 @@ struct Partial {
     /// What was read back is not what came from a peer: the disk's fault.
     spoilt: bool,
     parole: Parole,
+    /// When it was begun among others.
+    number: u64,
 }
 
 /// All pieces in progress of one torrent. Invariant: `open` holds the rank of every wanted piece with a free block, and
@@ -106,6 +109,8 @@ pub struct Partials {
     open: BTreeSet<Rank>,
     /// Blocks of the wanted ones.
     blocks: usize,
+    /// How many were ever begun.
+    begun: u64,
     /// The piece that each peer was last asked for, so that pieces are finished before others are begun.
     last: BTreeMap<ConnId, Piece>,
 }
@@ -114,7 +119,7 @@ impl Partials {
     /// None.
     #[must_use]
     pub fn new(geometry: Geometry) -> Self {
-        Self { geometry, pieces: BTreeMap::new(), open: BTreeSet::new(), blocks: 0, last: BTreeMap::new() }
+        Self { geometry, pieces: BTreeMap::new(), open: BTreeSet::new(), blocks: 0, begun: 0, last: BTreeMap::new() }
     }
 
     /// Begins `piece`. On `parole` all of it is asked of one peer, so that a second failure has one name.
@@ -131,7 +136,9 @@ impl Partials {
             read_crc: 0,
             spoilt: false,
             parole: if parole { Parole::First } else { Parole::Anyone },
+            number: self.begun,
         };
+        self.begun += 1;
         self.blocks += partial.wanted_blocks();
         self.open.extend(partial.rank(piece));
         let old = self.pieces.insert(piece, partial);
@@ -188,26 +195,48 @@ impl Partials {
         self.blocks >= BLOCKS_MAX
     }
 
-    /// Chooses up to `count` blocks that nobody was asked for and notes that `conn` is: of the most wanted pieces, and among
-    /// those of the one it was asked for last, then of those that are nearest to being full. Costs little more than a look
-    /// at each open piece that `may_ask` refuses and that is before the one it gets.
-    pub fn ask(&mut self, conn: ConnId, count: usize, may_ask: impl Fn(Piece) -> bool, chosen: &mut Vec<Block>) {
-        let mut left = count;
-        while left > 0
-            && let Some(piece) = self.next_open(conn, &may_ask)
-        {
-            left -= self.ask_of(conn, piece, left, chosen);
-        }
-    }
-
-    fn next_open(&self, conn: ConnId, may_ask: impl Fn(Piece) -> bool) -> Option<Piece> {
+    /// The piece of which `conn` should be asked blocks that nobody was asked for: of the most wanted ones that it was asked for
+    /// last, then the one of the least `rarity`, then the one nearest to being full, then the one begun first. Looks at every
+    /// open piece of that priority.
+    #[must_use]
+    pub fn next_open(
+        &self,
+        conn: ConnId,
+        may_ask: impl Fn(Piece) -> bool,
+        rarity: impl Fn(Piece) -> u32,
+    ) -> Option<Piece> {
         let suits = |&(_, _, piece): &Rank| may_ask(piece) && self.pieces[&piece].is_open_to(conn);
-        let last = self.last.get(&conn).and_then(|piece| self.pieces.get(piece)?.rank(*piece)).filter(suits);
-        let mut before = self.open.iter().copied().take_while(|rank| last.is_none_or(|last| rank.0 < last.0));
-        before.find(suits).or(last).map(|(_, _, piece)| piece)
+        let last = self.last_asked(conn).and_then(|piece| self.pieces[&piece].rank(piece)).filter(suits);
+        let mut suitable = self.open.iter().copied().take_while(|rank| last.is_none_or(|last| rank.0 < last.0));
+        let Some(first) = suitable.find(suits) else { return last.map(|(_, _, piece)| piece) };
+        let others = suitable.take_while(|rank| rank.0 == first.0).filter(suits);
+        let order = |&(_, free, piece): &Rank| (rarity(piece), free, self.pieces[&piece].number);
+        std::iter::once(first).chain(others).min_by_key(order).map(|(_, _, piece)| piece)
     }
 
-    fn ask_of(&mut self, conn: ConnId, piece: Piece, count: usize, chosen: &mut Vec<Block>) -> usize {
+    /// The piece in progress that `conn` was asked for last.
+    #[must_use]
+    pub fn last_asked(&self, conn: ConnId) -> Option<Piece> {
+        self.last.get(&conn).copied().filter(|piece| self.pieces.contains_key(piece))
+    }
+
+    /// How many pieces are in progress.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// True if none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// Chooses up to `count` blocks of the open `piece` that nobody was asked for and notes that `conn` is.
+    ///
+    /// # Panics
+    /// If the piece is not in progress.
+    pub fn ask(&mut self, conn: ConnId, piece: Piece, count: usize, chosen: &mut Vec<Block>) {
         let geometry = self.geometry;
         self.last.insert(conn, piece);
         let asked = self.change(piece, |partial| {
@@ -222,9 +251,8 @@ impl Partials {
                 asked += 1;
             }
             partial.free -= u32::try_from(asked).expect("no more than there are blocks");
-            asked
         });
-        asked.expect("an open piece is in progress")
+        asked.expect("an open piece is in progress");
     }
 
     /// The end game: chooses up to `count` blocks that others were asked for and have not begun to send, and notes that
@@ -260,7 +288,11 @@ impl Partials {
         let taken = self.change(block.piece, |partial| {
             match partial.blocks[index as usize].stage {
                 Stage::Stored { .. } => return false,
-                Stage::Landing { since, .. } if now.since(since) < LANDING_STALL => return false,
+                Stage::Landing { since, .. }
+                    if now.since(since) < LANDING_STALL && !sabotage::is_broken(Sabotage::TwoWriters) =>
+                {
+                    return false;
+                }
                 Stage::Landing { .. } => partial.take_back(&geometry, block),
                 Stage::Missing => {}
             }
@@ -311,6 +343,13 @@ impl Partials {
             }
             _ => false,
         }
+    }
+
+    /// The payload of `block` that `conn` sends is thrown away: it will not send it again, and somebody must be asked should
+    /// whoever is landing it never finish.
+    pub fn refused(&mut self, block: Block, conn: ConnId) {
+        let Some(index) = self.geometry.index_of(block) else { return };
+        self.change(block.piece, |partial| partial.release(index as usize, conn));
     }
 
     /// `conn` will not send `block`.
@@ -412,6 +451,17 @@ impl Partials {
     pub fn stored_blocks(&self) -> Vec<(Piece, Bitfield)> {
         let begun = self.pieces.iter().filter(|(_, partial)| partial.stored > 0);
         begun.map(|(&piece, partial)| (piece, partial.stored_field())).collect()
+    }
+
+    /// Every block that is missing, and who was asked for it.
+    pub fn asked(&self) -> impl Iterator<Item = (ConnId, Block)> {
+        let geometry = self.geometry;
+        self.pieces.iter().flat_map(move |(&piece, partial)| {
+            let missing = partial.blocks.iter().zip(0..).filter(|(state, _)| state.stage == Stage::Missing);
+            missing.flat_map(move |(state, index)| {
+                state.asked.iter().flatten().map(move |&conn| (conn, geometry.block(piece, index)))
+            })
+        })
     }
 
     /// What must hold at any time.

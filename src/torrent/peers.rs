@@ -1,6 +1,7 @@
 //! The peers of a torrent: coming, introducing themselves, going; and what each of them has.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use crate::base::addr::canonical;
 use crate::base::bitfield::Bitfield;
@@ -14,6 +15,13 @@ use crate::torrent::candidates::Origin;
 use crate::torrent::command::{Refusal, RefusalKind};
 use crate::torrent::download::Landing;
 use crate::torrent::torrent::{Ask, LOOK_SOON, TICK, Torrent};
+
+/// Two connections with one peer are of one moment if no more lies between them.
+const TWIN_MAX: Duration = Duration::from_secs(30);
+
+/// Choked peers that may have pieces of ours nevertheless (BEP 6), at once; newcomers beyond wait for a slot. What they take
+/// comes on top of what the slots give.
+const ALLOWED_FAST_PEERS_MAX: usize = 4;
 
 /// Pieces that a peer suggested and that are remembered; beyond it the oldest is forgotten.
 const SUGGESTED_MAX: usize = 16;
@@ -31,6 +39,8 @@ pub(crate) struct TorrentPeer {
     pub(crate) field: Bitfield,
     /// What it proposes to be asked for (BEP 6), the oldest first; at most [`SUGGESTED_MAX`].
     pub(crate) suggested: Vec<Piece>,
+    /// What we proposed to it, and it has not.
+    pub(crate) proposed: Vec<Piece>,
     pub(crate) connected_at: Time,
     /// It let us wait when it was last looked at.
     pub(crate) snubbed: bool,
@@ -184,6 +194,7 @@ impl Torrent {
             established: false,
             field: Bitfield::default(),
             suggested: Vec::new(),
+            proposed: Vec::new(),
             connected_at: now,
             peer_id: [0; 20],
             listens_at: None,
@@ -198,7 +209,10 @@ impl Torrent {
 
     /// The other end's handshake is here: finds ourselves and peers that come twice, then says what we have.
     fn establish(&mut self, now: Time, conn: ConnId, handshake: &Handshake) -> Result<(), Unwelcome> {
-        let result = self.examine(conn, handshake);
+        let mut result = self.examine(conn, handshake);
+        if result == Err(Unwelcome::Twice) && self.goes_before_its_twin(now, conn, handshake) {
+            result = Ok(());
+        }
         if let Err(unwelcome) = result {
             if unwelcome == Unwelcome::Ourselves
                 && let Some(peer) = self.peers.get(&conn)
@@ -246,6 +260,28 @@ impl Torrent {
         let twice =
             |(&id, peer): (&ConnId, &TorrentPeer)| id != conn && peer.established && peer.peer_id == handshake.peer_id;
         if self.peers.iter().any(twice) { Err(Unwelcome::Twice) } else { Ok(()) }
+    }
+
+    /// Two that dial one another at the same moment have two connections, and both must give up the same one: the one that
+    /// the smaller id dialled. True if `conn` stays and the other one was given up.
+    fn goes_before_its_twin(&mut self, now: Time, conn: ConnId, handshake: &Handshake) -> bool {
+        let Some(peer) = self.peers.get(&conn) else { return false };
+        let (incoming, dialled) = (peer.incoming, (!peer.incoming).then_some(peer.addr));
+        let is_twin = |(&id, twin): (&ConnId, &TorrentPeer)| {
+            let is_same = id != conn && twin.established && twin.peer_id == handshake.peer_id;
+            let is_young = now.since(twin.connected_at) < TWIN_MAX;
+            (is_same && is_young && twin.incoming != incoming).then_some((id, twin.addr))
+        };
+        let stays = incoming == (handshake.peer_id > self.peer_id);
+        let Some((twin, addr)) = self.peers.iter().find_map(is_twin).filter(|_| stays) else { return false };
+        self.drop_peer(now, twin);
+        if dialled.is_none()
+            && self.candidates.mark_connected(now, addr)
+            && let Some(peer) = self.peers.get_mut(&conn)
+        {
+            peer.listens_at = Some(addr);
+        }
+        true
     }
 
     /// A peer that is here was found at `addr` as well: if it came to us, that is where it listens.
@@ -434,6 +470,7 @@ impl Torrent {
             if !self.have.get(piece.0) {
                 self.consider_interest(now, conn);
             }
+            self.handle_taken(conn, piece);
         }
     }
 
@@ -471,14 +508,21 @@ impl Torrent {
 
     /// Lets a peer that has next to nothing have a few pieces though it is choked (BEP 6), so that it has something to give.
     fn allow_fast(&mut self, conn: ConnId) {
+        let allowed = self.peers.values().filter(|peer| peer.machine.has_allowance()).count();
+        if allowed >= ALLOWED_FAST_PEERS_MAX || self.choker.slots() == 0 {
+            return;
+        }
         let (info_hash, geometry) = (self.info_hash(), self.geometry());
-        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        let Some(peer) = self.peers.get(&conn) else { return };
         let IpAddr::V4(ip) = canonical(peer.addr.ip()) else { return }; // BEP 6 has no set for others
         if !peer.machine.is_fast() || peer.field.count() as usize >= ALLOWED_FAST_LEN || self.have.is_empty() {
             return;
         }
+        // What nobody else has yet goes to those who have a slot, once.
+        let spread = self.spread();
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
         for piece in allowed_fast_set(ip, info_hash, geometry.pieces(), ALLOWED_FAST_LEN) {
-            if self.have.get(piece.0) && !peer.field.get(piece.0) {
+            if self.have.get(piece.0) && spread.get(piece.0) && !peer.field.get(piece.0) {
                 peer.machine.allow_fast(piece, geometry.blocks_of(piece));
             }
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::Piece;
+use crate::base::sabotage::{self, Sabotage};
 use crate::base::storage::Fault;
 use crate::base::time::Time;
 use crate::codec::resume::{PartialPiece, Record};
@@ -79,15 +80,19 @@ fn millis(ratio: f64) -> u64 {
 }
 
 impl Torrent {
-    /// Content was written: `have` may not be claimed beyond what it was, until the next sync.
+    /// Content was written, or is about to count: `have` may not be claimed beyond what it is now, until the next sync.
     pub(crate) fn content_changed(&mut self, now: Time) {
-        if !self.persistence.unsynced {
-            self.persistence.unsynced = true;
-            if self.persistence.durable.is_none() {
-                self.persistence.durable = Some(self.have.clone());
-            }
+        self.persistence.unsynced = true;
+        if self.persistence.durable.is_none() {
+            self.persistence.durable = Some(self.have.clone());
         }
         self.persistence.touch(now);
+    }
+
+    /// Nothing is claimed until it was hashed, and synced after that: what a cache shows may not be on the disk.
+    pub(crate) fn claim_nothing(&mut self) {
+        self.persistence.unsynced = true;
+        self.persistence.durable = Some(Bitfield::new(self.have.len()));
     }
 
     pub(crate) fn persist(&mut self) {
@@ -163,7 +168,8 @@ impl Torrent {
             Some(download) => download.partials.stored_blocks(),
             None => self.restored.clone(),
         };
-        let have = self.persistence.durable.as_ref().unwrap_or(&self.have);
+        let durable = self.persistence.durable.as_ref().filter(|_| !sabotage::is_broken(Sabotage::UnsyncedRecord));
+        let have = durable.unwrap_or(&self.have);
         Record {
             info_hash: self.info_hash(),
             have: have.clone(),

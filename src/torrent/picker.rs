@@ -195,6 +195,18 @@ impl Picker {
         theirs.min_by_key(|&piece| (self.rank(piece), self.slots[piece as usize])).map(Piece)
     }
 
+    /// The order in which pieces of one priority go: by how few have them, or in sequential mode by their place.
+    #[must_use]
+    pub fn rarity(&self, piece: Piece) -> u32 {
+        if self.sequential { piece.0 } else { u32::from(self.counts[piece.index()]) }
+    }
+
+    /// True if `piece` should be begun before another one is gone on with: it is more wanted, or as much and fewer have it.
+    #[must_use]
+    pub fn is_more_urgent(&self, piece: Piece, other: Piece) -> bool {
+        !self.sequential && self.rank(piece.0) < self.rank(other.0)
+    }
+
     /// `piece` is in progress now.
     pub fn started(&mut self, piece: Piece) {
         self.take(piece.0);

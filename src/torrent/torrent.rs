@@ -136,6 +136,8 @@ pub struct Torrent {
     pub(crate) store: Option<StoreId>,
     pub(crate) phase: Phase,
     pub(crate) fault: Option<Fault>,
+    /// What is on the disk must be hashed before it goes on.
+    pub(crate) recheck: bool,
     /// The user stopped it.
     pub(crate) paused: bool,
     /// It is not its turn.
@@ -216,6 +218,7 @@ impl Torrent {
             store: None,
             phase: Phase::Ready,
             fault: None,
+            recheck: false,
             paused: begin.options.paused,
             queued: true,
             running: false,
@@ -440,6 +443,7 @@ impl Torrent {
     /// The disk's fault: this torrent stops, and looks again every while.
     pub fn fail(&mut self, now: Time, fault: Fault) {
         log::warn!("{}: {fault}", self.display_name());
+        self.recheck |= fault.kind != FaultKind::Full || self.check.is_some();
         self.fault = Some(fault);
         self.retry_at = now + FAULT_RETRY;
         self.check = None;
@@ -455,9 +459,12 @@ impl Torrent {
 
     /// The files are as they should be, or still are not.
     pub fn handle_probed(&mut self, now: Time, result: Result<(), Fault>) {
-        let Some(old) = self.fault.take() else { return };
+        if self.fault.take().is_none() {
+            return;
+        }
         match result {
             Err(fault) => {
+                self.recheck |= fault.kind != FaultKind::Full;
                 self.fault = Some(fault);
                 self.retry_at = now + FAULT_RETRY;
             }
@@ -465,10 +472,10 @@ impl Torrent {
                 log::info!("{}: goes on", self.display_name());
                 self.retry_at = Time::NEVER;
                 self.turn_changed = true;
-                if old.kind == FaultKind::Full {
-                    self.reconsider(now);
-                } else {
+                if std::mem::take(&mut self.recheck) {
                     self.verify(now);
+                } else {
+                    self.reconsider(now);
                 }
             }
         }
@@ -500,6 +507,7 @@ impl Torrent {
     /// Once a second while there are peers: deadlines, interest, requests, the choker, new connections.
     fn tick(&mut self, now: Time) {
         self.tick_peers(now);
+        self.consider_slots();
         self.tick_choker(now);
         self.look_for_peers(now);
         self.consider_goals(now);

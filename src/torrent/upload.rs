@@ -2,16 +2,21 @@
 
 use crate::base::geometry::{Block, Span};
 use crate::base::ids::{ConnId, StoreId};
+use crate::base::sabotage::{self, Sabotage};
 use crate::base::time::Time;
 use crate::torrent::choker::{Change, Standing};
+use crate::torrent::peers::TorrentPeer;
 use crate::torrent::torrent::{Ask, Torrent};
+
+/// So many peers that have a slot should always wait for us: with fewer, somebody more gets one.
+const WAITING_MIN: usize = 2;
 
 impl Torrent {
     /// A peer asks for a block: what we do not have, or does not exist, is rejected; the rest will be sent soon.
     pub(crate) fn handle_request(&mut self, conn: ConnId, block: Block) {
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         match self.meta.geometry.span_of_block(block) {
-            Some(span) if self.have.get(block.piece.0) => {
+            Some(span) if self.have.get(block.piece.0) || sabotage::is_broken(Sabotage::UnverifiedServed) => {
                 peer.machine.queue_upload(block);
                 self.asks.push_back(Ask::Expect(span));
             }
@@ -53,6 +58,17 @@ impl Torrent {
             let mut changes = Vec::new();
             self.choker.handle_interest(now, &standing, &mut changes);
             self.apply(now, &changes);
+            self.tick_choker(now); // a slot that came free goes to somebody at once
+        }
+    }
+
+    /// Once a second: where too few who have a slot wait for us, our uplink idles, and somebody more gets one.
+    pub(crate) fn consider_slots(&mut self) {
+        let interested = || self.peers.values().filter(|peer| peer.machine.peer_interested() && !peer.is_seed());
+        let waits = |peer: &TorrentPeer| peer.machine.next_upload().is_some() || !peer.machine.outbuf().is_empty();
+        let waiting = interested().filter(|peer| !peer.machine.am_choking() && waits(peer)).count();
+        if interested().any(|peer| peer.machine.am_choking()) && waiting < WAITING_MIN {
+            self.choker.handle_idle();
         }
     }
 
@@ -86,11 +102,12 @@ impl Torrent {
                 peer.machine.unchoke();
             }
             self.asks.push_back(Ask::Wake(conn));
+            self.propose(conn);
         }
     }
 }
 
-fn standing(now: Time, conn: ConnId, peer: &crate::torrent::peers::TorrentPeer) -> Standing {
+fn standing(now: Time, conn: ConnId, peer: &TorrentPeer) -> Standing {
     Standing {
         conn,
         interested: peer.machine.peer_interested() && !peer.is_seed(),
@@ -99,6 +116,7 @@ fn standing(now: Time, conn: ConnId, peer: &crate::torrent::peers::TorrentPeer) 
         down_rate: peer.machine.down().rate_bytes(now),
         up_rate: peer.machine.up().rate_bytes(now),
         uploaded: peer.machine.up().total_bytes(),
+        downloaded: peer.machine.down().total_bytes(),
         connected_at: peer.connected_at,
     }
 }

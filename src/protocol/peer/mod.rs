@@ -20,7 +20,7 @@ use crate::base::rate::Meter;
 use crate::base::time::Time;
 use crate::codec::extension::{ExtensionHandshake, ExtensionKind};
 use crate::codec::wire::{Handshake, Message, Reserved, WireError};
-use crate::protocol::outbuf::Outbuf;
+use crate::protocol::outbuf::{ENCODED_MAX, Outbuf};
 
 use self::extensions::Extensions;
 use self::receive::Incoming;
@@ -39,6 +39,8 @@ pub const SILENCE_MAX: Duration = Duration::from_secs(150);
 const KEEP_ALIVE: Duration = Duration::from_secs(100);
 /// After so long a peer that takes nothing of what we have for it is gone.
 const STALL_MAX: Duration = Duration::from_secs(150);
+/// Bytes of a `have`.
+const HAVE_LEN: usize = 9;
 
 /// How we introduce ourselves.
 #[derive(Debug, Clone, Copy)]
@@ -227,6 +229,15 @@ impl Peer {
         self.say(&Message::Have(piece));
     }
 
+    /// Proposes a piece (BEP 6).
+    ///
+    /// # Panics
+    /// If the fast extension was not agreed on.
+    pub fn suggest(&mut self, piece: Piece) {
+        assert!(self.fast, "nothing is proposed without the fast extension");
+        self.say(&Message::Suggest(piece));
+    }
+
     /// Says what we have: right after the handshakes.
     pub fn send_field(&mut self, field: &Bitfield) {
         match field.count() {
@@ -242,6 +253,12 @@ impl Peer {
         if self.fast && self.uploads.allow(piece, blocks) {
             self.say(&Message::AllowedFast(piece));
         }
+    }
+
+    /// It may have blocks of ours although we choke it.
+    #[must_use]
+    pub fn has_allowance(&self) -> bool {
+        self.am_choking && self.uploads.has_allowance()
     }
 
     /// Says what we can, by BEP 10.
@@ -366,10 +383,33 @@ impl Peer {
         Ok(())
     }
 
+    /// What must hold at any time.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn check(&self) {
+        assert!(self.uploads.len() <= UPLOADS_MAX, "blocks that a peer asked us");
+        assert!(self.requests.outstanding() <= requests::REQUESTS_MAX, "blocks that we asked a peer");
+        assert!(self.allowed.len() <= ALLOWED_FAST_MAX, "pieces that a peer allows us");
+        let Some(pieces) = self.pieces else { return };
+        // Pieces that we get meanwhile are told however slowly a peer reads: so much more may wait.
+        let told = (pieces as usize + 64) * HAVE_LEN;
+        assert!(
+            self.outbuf.encoded_len() <= ENCODED_MAX + ENCODED_MAX / 2 + told,
+            "encoded bytes that wait for a peer"
+        );
+    }
+
     /// What is to be sent.
     #[must_use]
     pub fn outbuf(&self) -> &Outbuf {
         &self.outbuf
+    }
+
+    /// True if we wait for this block.
+    #[must_use]
+    pub fn awaits(&self, block: Block) -> bool {
+        self.requests.is_awaited(block)
     }
 
     /// How many more blocks to ask for now; none while it would send none, or while too much waits for it to read.

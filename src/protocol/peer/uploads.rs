@@ -13,8 +13,8 @@ use crate::base::hash::{InfoHash, Sha1Hash};
 pub const UPLOADS_MAX: usize = 2048;
 /// Pieces of an allowed-fast set, in either direction. Those beyond are neither announced nor heeded.
 pub const ALLOWED_FAST_MAX: usize = 16;
-/// How many pieces of the set we allow (BEP 6 has 10).
-pub const ALLOWED_FAST_LEN: usize = 10;
+/// How many pieces of the set we allow (BEP 6 has 10, but what they are given comes on top of what the slots give).
+pub const ALLOWED_FAST_LEN: usize = 4;
 
 /// The first `len` pieces that a peer at `ip` may have although it is choked: BEP 6's canonical set, the same from every
 /// peer of the swarm. Fewer if the torrent has fewer pieces.
@@ -47,6 +47,11 @@ pub(super) struct Uploads {
 }
 
 impl Uploads {
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
     /// True if `block` waits already.
     pub(super) fn contains(&self, block: Block) -> bool {
         self.queue.contains(&block)
@@ -100,6 +105,11 @@ impl Uploads {
 
     pub(super) fn is_allowed(&self, piece: Piece) -> bool {
         self.allowed.contains(&piece)
+    }
+
+    /// It may have blocks although it is choked.
+    pub(super) fn has_allowance(&self) -> bool {
+        self.allowed_blocks > 0
     }
 
     /// Uses up one of the blocks that a choked peer may have; false if `piece` is none of them, or it had them all.

@@ -42,7 +42,11 @@ fn started(pieces: &[u32]) -> Partials {
 
 fn ask(partials: &mut Partials, who: u64, count: usize) -> Vec<Block> {
     let mut chosen = Vec::new();
-    partials.ask(conn(who), count, |_| true, &mut chosen);
+    while chosen.len() < count
+        && let Some(piece) = partials.next_open(conn(who), |_| true, |_| 0)
+    {
+        partials.ask(conn(who), piece, count - chosen.len(), &mut chosen);
+    }
     partials.check();
     chosen
 }

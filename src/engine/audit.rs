@@ -1,0 +1,100 @@
+//! What a driver that checks the engine may see of it; decided on by nobody.
+
+use crate::base::bitfield::Bitfield;
+use crate::base::geometry::{Piece, Span};
+use crate::base::hash::InfoHash;
+use crate::base::ids::StoreId;
+use crate::base::storage::Storage;
+use crate::engine::Engine;
+use crate::torrent::torrent::Torrent;
+
+/// One torrent as it is.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// The wire hash.
+    pub info_hash: InfoHash,
+    /// Its content in the storage.
+    pub store: Option<StoreId>,
+    /// The pieces it claims.
+    pub have: &'a Bitfield,
+    /// Everything wanted is here.
+    pub is_finished: bool,
+    /// Payload received in this run.
+    pub downloaded: u64,
+    /// Payload sent in this run.
+    pub uploaded: u64,
+    /// Payload received in vain in this run.
+    pub wasted: u64,
+    /// Pieces that were whole and wrong.
+    pub failed: u64,
+    torrent: &'a Torrent,
+}
+
+impl View<'_> {
+    /// Where a piece is in the content.
+    #[must_use]
+    pub fn piece_span(&self, piece: u32) -> Span {
+        self.torrent.piece_span(Piece(piece))
+    }
+}
+
+impl<S: Storage> Engine<S> {
+    /// Every torrent.
+    pub fn views(&self) -> impl Iterator<Item = View<'_>> {
+        self.torrents.values().map(|torrent| View {
+            info_hash: torrent.info_hash(),
+            store: torrent.store(),
+            have: &torrent.have,
+            is_finished: torrent.is_finished(),
+            downloaded: torrent.down.total_bytes(),
+            uploaded: torrent.up.total_bytes(),
+            wasted: torrent.wasted,
+            failed: torrent.failed,
+            torrent,
+        })
+    }
+
+    /// True if every piece of which `span` holds a part was verified, or `store` was closed.
+    #[must_use]
+    pub fn holds(&self, store: StoreId, span: Span) -> bool {
+        let torrent = self.torrents.values().find(|torrent| torrent.store() == Some(store));
+        torrent.is_none_or(|torrent| torrent.geometry().pieces_of(span).all(|piece| torrent.have.get(piece)))
+    }
+
+    /// Messages that peers sent.
+    #[must_use]
+    pub fn messages_in(&self) -> u64 {
+        self.stats.peer_messages_in
+    }
+
+    /// Ends without a word, as a crash does; what is left is the storage.
+    #[must_use]
+    pub fn into_storage(self) -> S {
+        self.storage
+    }
+
+    /// What must hold whenever the engine rests.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn check(&self) {
+        assert!(self.connections.len() <= self.config.connections_max, "connections");
+        assert!(self.half_open <= self.config.half_open_max, "connections being made");
+        assert!(self.touched.is_empty(), "every torrent that was touched is settled");
+        for torrent in self.torrents.values() {
+            // One may be on its way while another one is being made.
+            assert!(torrent.peers.len() <= torrent.connections_max, "peers of a torrent");
+            for peer in torrent.peers.values() {
+                peer.machine.check();
+            }
+            if let Some(download) = &torrent.download {
+                download.picker.check();
+                download.partials.check();
+                for (conn, block) in download.partials.asked() {
+                    let awaits = torrent.peers.get(&conn).is_some_and(|peer| peer.machine.awaits(block));
+                    assert!(awaits, "a peer that was asked for {block:?} is waited for");
+                }
+            }
+        }
+    }
+}
