@@ -1,85 +1,112 @@
 //! Whole swarms on a virtual clock: the engine's second driver moves torrents, repeatably.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use swarmtorrent::base::config::Config;
+use swarmtorrent::base::config::{Config, Encryption};
 use swarmtorrent::base::rng::Rng;
 use swarmtorrent::base::time::Time;
 use swarmtorrent::codec::udp_tracker::AnnounceEvent;
 use swarmtorrent::engine::Engine;
 use swarmtorrent::sim::World;
-use swarmtorrent::sim::node::Node;
-use swarmtorrent::sim::storage::MemoryStorage;
+use swarmtorrent::sim::network::Network;
+use swarmtorrent::sim::storage::{MemoryStorage, Truth};
 use swarmtorrent::sim::tracker::Tracker;
 use swarmtorrent::torrent::command::{AddOptions, Answer, Command, Source, Which};
 use swarmtorrent::torrent::create::{Creator, Notes, Profile};
 use swarmtorrent::torrent::snapshot::{State, Summary};
 
 const PIECE_LEN: u32 = 64 * 1024;
+const RATE_BYTES: u64 = 1_250_000;
 
 fn addr(number: u8, port: u16) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, number], port))
 }
 
 /// Content and the bytes of a torrent file that describes it.
-fn torrent(len: usize, tracker: &str) -> (Vec<u8>, Vec<u8>) {
+fn torrent(len: usize, tracker: &str) -> (Arc<Truth>, Vec<u8>) {
     let mut content = vec![0; len];
     Rng::from_number(99).fill(&mut content);
     let notes = Notes { name: b"content".to_vec(), trackers: vec![tracker.into()], ..Notes::default() };
     let mut creator = Creator::new(Profile::Compatible, PIECE_LEN, vec![(vec![], len as u64)], notes);
     creator.update(&content);
-    (content, creator.finish().expect("it is within all limits").1)
+    let metainfo = creator.finish().expect("it is within all limits").1;
+    (Arc::new(Truth::new("content".into(), content).with_pieces(PIECE_LEN)), metainfo)
+}
+
+/// An empty world, the first node of which is its tracker.
+fn empty_world(trackers: &[SocketAddr]) -> World {
+    let mut world = World::new(Network::default(), Rng::from_number(7), Time::NEVER);
+    world.add_tracker("tracker", Tracker::new(trackers, Rng::from_number(8)));
+    world
+}
+
+/// Adds a node that has the content or wants it.
+fn add(world: &mut World, config: Config, rng: Rng, truth: &Arc<Truth>, metainfo: &[u8], has_it: bool) -> usize {
+    let mut storage = MemoryStorage::default();
+    storage.know(truth);
+    let mut engine = Engine::new(config, 0, rng, storage);
+    let options = AddOptions { verify: Some(has_it), ..AddOptions::default() };
+    let add = Command::Add { source: Source::Metainfo(metainfo.to_vec()), options };
+    engine.handle_command(Time::ZERO, add).expect("a good torrent");
+    if has_it {
+        let store = engine.storage().ids().next().expect("the torrent's content");
+        engine.storage().fill(store);
+    }
+    let node = world.add_engine("node", engine);
+    world.set_rates(node, RATE_BYTES, RATE_BYTES);
+    node
 }
 
 /// A world with a tracker, a seeder and so many leechers.
-fn world(seed: u64, leechers: u8, len: usize, config: &Config) -> (World, Vec<u8>) {
-    let (content, metainfo) = torrent(len, "udp://10.0.0.200:6969");
-    let mut world = World::new(Duration::from_millis(20), 1_250_000);
-    world.tracker = Some(Tracker::new(&[addr(200, 6969)]));
+fn world(seed: u64, leechers: u8, len: usize, config: &Config) -> World {
+    let (truth, metainfo) = torrent(len, "udp://10.0.0.200:6969");
+    let mut world = empty_world(&[addr(200, 6969)]);
     let mut rng = Rng::from_number(seed);
     for number in 0..=leechers {
-        let listen = addr(number + 1, 6881);
-        let config = Config { listen: vec![listen], ..config.clone() };
-        let engine = Engine::new(config, 0, rng.fork("node"), MemoryStorage::default());
-        let mut node = Node::new(engine, listen);
-        let options = AddOptions { verify: Some(number == 0), ..AddOptions::default() };
-        let add = Command::Add { source: Source::Metainfo(metainfo.clone()), options };
-        node.engine.handle_command(Time::ZERO, add).expect("a good torrent");
-        if number == 0 {
-            let store = node.engine.storage().ids().next().expect("the torrent's content");
-            node.engine.storage().fill(store, &content);
-        }
-        world.nodes.push(node);
+        let config = Config { listen: vec![addr(number + 1, 6881)], encryption: Encryption::Allow, ..config.clone() };
+        add(&mut world, config, rng.fork("node"), &truth, &metainfo, number == 0);
     }
-    (world, content)
+    world
+}
+
+fn command(world: &mut World, node: usize, command: Command) -> Answer {
+    let now = world.now();
+    let answer = world.nodes[node].engine().expect("it is up").handle_command(now, command);
+    world.stir(node);
+    answer.expect("a good command")
+}
+
+fn tracker(world: &mut World) -> &mut Tracker {
+    world.nodes[0].tracker().expect("the first node")
 }
 
 fn summary(world: &mut World, node: usize) -> Summary {
-    let now = world.now();
-    match world.nodes[node].engine.handle_command(now, Command::Show(Which::All)) {
-        Ok(Answer::Show(summary)) => *summary,
+    match command(world, node, Command::Show(Which::All)) {
+        Answer::Show(summary) => *summary,
         other => panic!("{other:?}"),
     }
 }
 
 fn all_seed(world: &mut World) -> bool {
-    (0..world.nodes.len()).all(|node| summary(world, node).state == State::Seeding)
+    (1..world.nodes.len()).all(|node| summary(world, node).state == State::Seeding)
 }
 
 #[test]
 fn two_nodes_and_a_tracker_move_a_torrent() {
-    let (mut world, content) = world(1, 1, 3_000_001, &Config::default());
+    let mut world = world(1, 1, 3_000_001, &Config::default());
     assert!(world.run(Time::from_secs(60), all_seed), "not done after {:?}", world.now());
     // Three million bytes at 1.25 million a second.
     assert!(world.now() < Time::from_secs(20), "{:?}", world.now());
-    let store = world.nodes[1].engine.storage().ids().next().expect("the torrent's content");
-    assert!(world.nodes[1].engine.storage().bytes_mut(store) == content);
-    let leecher = summary(&mut world, 1);
+    let storage = world.nodes[2].storage().expect("it has a disk");
+    let store = storage.ids().next().expect("the torrent's content");
+    assert!(storage.is_whole(store));
+    let leecher = summary(&mut world, 2);
     assert_eq!((leecher.downloaded, leecher.wasted), (3_000_001, 0));
-    assert_eq!(summary(&mut world, 0).uploaded, 3_000_001);
+    assert_eq!(summary(&mut world, 1).uploaded, 3_000_001);
     world.run(Time::from_secs(120), |_| false);
-    let events = world.tracker.as_ref().expect("there is one").events;
+    let events = tracker(&mut world).events;
     assert_eq!(events[AnnounceEvent::Started as usize], 2);
     assert_eq!(events[AnnounceEvent::Completed as usize], 1, "only who downloaded it completed it");
 }
@@ -87,7 +114,7 @@ fn two_nodes_and_a_tracker_move_a_torrent() {
 #[test]
 fn the_same_seed_gives_the_same_trace_and_another_one_another() {
     let trace = |seed| {
-        let (mut world, _) = world(seed, 3, 1_000_000, &Config::default());
+        let mut world = world(seed, 3, 1_000_000, &Config::default());
         assert!(world.run(Time::from_secs(120), all_seed));
         (world.trace_hash(), world.now())
     };
@@ -97,35 +124,47 @@ fn the_same_seed_gives_the_same_trace_and_another_one_another() {
 
 #[test]
 fn leechers_help_one_another() {
-    let (mut world, _) = world(2, 8, 4_000_000, &Config::default());
+    let mut world = world(2, 8, 4_000_000, &Config::default());
     assert!(world.run(Time::from_secs(300), all_seed), "not done after {:?}", world.now());
-    let from_seeder = summary(&mut world, 0).uploaded;
-    assert!(from_seeder < 8 * 4_000_000 * 3 / 4, "the seeder gave {from_seeder} bytes itself");
+    let from_seeder = summary(&mut world, 1).uploaded;
+    assert!(from_seeder < 8 * 4_000_000 / 2, "the seeder gave {from_seeder} bytes itself");
+}
+
+#[test]
+fn two_that_dial_one_another_at_the_same_moment_keep_one_connection() {
+    for seed in 0..20 {
+        let mut world = world(seed, 1, 1_000_000, &Config::default());
+        world.run(Time::from_secs(3), |_| false);
+        let peers = [1, 2].map(|node| summary(&mut world, node).peers);
+        let is_done = all_seed(&mut world);
+        assert!(peers == [1, 1] || is_done, "seed {seed}: {peers:?}");
+    }
 }
 
 #[test]
 fn a_rate_limit_is_exact_within_two_percent() {
     let config = Config { up_rate_bytes: 200_000, ..Config::default() };
-    let (mut world, _) = world(3, 1, 4_000_000, &config);
-    assert!(world.run(Time::from_secs(60), |world| summary(world, 1).downloaded > 100_000));
-    let (start, before) = (world.now(), summary(&mut world, 1).downloaded);
+    let mut world = world(3, 1, 4_000_000, &config);
+    assert!(world.run(Time::from_secs(60), |world| summary(world, 2).downloaded > 100_000));
+    let (start, before) = (world.now(), summary(&mut world, 2).downloaded);
     world.run(start + Duration::from_secs(10), |_| false);
-    let moved = summary(&mut world, 1).downloaded - before;
+    let moved = summary(&mut world, 2).downloaded - before;
     assert!((1_960_000..=2_040_000).contains(&moved), "{moved} bytes in ten seconds");
 }
 
 #[test]
 fn a_shutdown_says_goodbye_and_a_restart_claims_what_was_there() {
-    let (mut world, _) = world(4, 1, 2_000_000, &Config::default());
+    let mut world = world(4, 1, 2_000_000, &Config::default());
     assert!(world.run(Time::from_secs(60), all_seed));
     let now = world.now();
-    world.nodes[1].engine.handle_command(now, Command::Shutdown).expect("it may always end");
-    assert!(world.run(now + Duration::from_secs(6), |world| world.nodes[1].exited));
-    assert_eq!(world.tracker.as_ref().expect("there is one").events[AnnounceEvent::Stopped as usize], 1);
-    let saved = world.nodes[1].saved.clone();
+    command(&mut world, 2, Command::Shutdown);
+    assert!(world.run(now + Duration::from_secs(6), |world| world.nodes[2].exited));
+    assert_eq!(tracker(&mut world).events[AnnounceEvent::Stopped as usize], 1);
+    let saved = world.nodes[2].saved.clone();
     let find =
         |ending: &str| saved.iter().find(|(name, _)| name.to_string_lossy().ends_with(ending)).map(|(_, bytes)| bytes);
-    let mut engine = Engine::new(Config::default(), 0, Rng::from_number(9), MemoryStorage::default());
+    let storage = std::mem::take(world.nodes[2].storage().expect("it has a disk"));
+    let mut engine = Engine::new(Config::default(), 0, Rng::from_number(9), storage);
     engine.restore(Time::ZERO, find(".meta").expect("saved"), find(".resume").map(Vec::as_slice)).expect("good");
     let Ok(Answer::Show(summary)) = engine.handle_command(Time::ZERO, Command::Show(Which::All)) else { panic!() };
     assert_eq!((summary.have_bytes, summary.downloaded, summary.state), (2_000_000, 2_000_000, State::Seeding));
@@ -133,23 +172,13 @@ fn a_shutdown_says_goodbye_and_a_restart_claims_what_was_there() {
 
 /// A node at each of these addresses, all of which know the tracker's name; the first one seeds.
 fn dual_world(nodes: &[&[SocketAddr]], trackers: &[SocketAddr], known: &[SocketAddr]) -> World {
-    let (content, metainfo) = torrent(500_000, "udp://tracker.sim:6969");
-    let mut world = World::new(Duration::from_millis(20), 1_250_000);
-    world.tracker = Some(Tracker::new(trackers));
+    let (truth, metainfo) = torrent(500_000, "udp://tracker.sim:6969");
+    let mut world = empty_world(trackers);
     let hosts: Vec<_> = known.iter().map(|addr| ("tracker.sim".to_owned(), addr.ip())).collect();
     for (number, listen) in nodes.iter().enumerate() {
         let config = Config { listen: listen.to_vec(), hosts: hosts.clone(), ..Config::default() };
         let seed = u64::try_from(number).expect("few nodes");
-        let engine = Engine::new(config, 0, Rng::from_number(seed), MemoryStorage::default());
-        let mut node = Node::new(engine, listen[0]);
-        let options = AddOptions { verify: Some(number == 0), ..AddOptions::default() };
-        let add = Command::Add { source: Source::Metainfo(metainfo.clone()), options };
-        node.engine.handle_command(Time::ZERO, add).expect("a good torrent");
-        if number == 0 {
-            let store = node.engine.storage().ids().next().expect("the torrent's content");
-            node.engine.storage().fill(store, &content);
-        }
-        world.nodes.push(node);
+        add(&mut world, config, Rng::from_number(seed), &truth, &metainfo, number == 0);
     }
     world
 }
@@ -165,7 +194,7 @@ fn a_tracker_of_both_families_brings_peers_of_both() {
     let nodes: [&[SocketAddr]; 3] = [&seeder, &[addr(2, 6881)], &[addr6(3, 6881)]];
     let mut world = dual_world(&nodes, &both, &both);
     assert!(world.run(Time::from_secs(60), all_seed), "not done after {:?}", world.now());
-    let events = world.tracker.as_ref().expect("there is one").events;
+    let events = tracker(&mut world).events;
     assert_eq!(events[AnnounceEvent::Started as usize], 4, "the seeder over each, the others over their own");
 }
 
@@ -177,13 +206,13 @@ fn a_family_in_which_the_tracker_is_silent_stops_nothing() {
     assert!(world.run(Time::from_secs(10), all_seed), "not done after {:?}", world.now());
     world.run(Time::from_secs(60), |_| false);
     let now = world.now();
-    let rows = match world.nodes[1].engine.handle_command(now, Command::Trackers(Which::All)) {
-        Ok(Answer::Trackers(rows)) => rows,
+    let rows = match command(&mut world, 2, Command::Trackers(Which::All)) {
+        Answer::Trackers(rows) => rows,
         other => panic!("{other:?}"),
     };
     assert_eq!((rows[0].state, rows[0].message.as_deref()), ("working", None));
-    world.nodes[1].engine.handle_command(now, Command::Shutdown).expect("it may always end");
-    assert!(world.run(now + Duration::from_secs(1), |world| world.nodes[1].exited), "the silence is not waited for");
+    command(&mut world, 2, Command::Shutdown);
+    assert!(world.run(now + Duration::from_secs(1), |world| world.nodes[2].exited), "the silence is not waited for");
 }
 
 #[test]
@@ -193,22 +222,21 @@ fn a_goodbye_waits_for_no_family_in_which_the_tracker_is_silent() {
     let mut world = dual_world(&[&first, &second], &[v4], &[v4, v6]);
     assert!(world.run(Time::from_secs(10), all_seed), "the first announce is still tried over IPv6");
     let now = world.now();
-    world.nodes[1].engine.handle_command(now, Command::Shutdown).expect("it may always end");
-    assert!(world.run(now + Duration::from_secs(1), |world| world.nodes[1].exited));
-    assert_eq!(world.tracker.as_ref().expect("there is one").events[AnnounceEvent::Stopped as usize], 1);
+    command(&mut world, 2, Command::Shutdown);
+    assert!(world.run(now + Duration::from_secs(1), |world| world.nodes[2].exited));
+    assert_eq!(tracker(&mut world).events[AnnounceEvent::Stopped as usize], 1);
 }
 
 #[test]
 fn a_paused_torrent_knows_its_swarm_by_a_scrape_every_half_hour() {
     let both = [addr(200, 6969)];
     let mut world = dual_world(&[&[addr(1, 6881)], &[addr(2, 6881)]], &both, &both);
-    world.nodes[1].engine.handle_command(Time::ZERO, Command::Pause(Which::All)).expect("it may be paused");
+    command(&mut world, 2, Command::Pause(Which::All));
     world.run(Time::from_secs(2 * 3600), |_| false);
-    let scrapes = world.tracker.as_ref().expect("there is one").scrapes;
+    let scrapes = tracker(&mut world).scrapes;
     assert!((3..=4).contains(&scrapes), "{scrapes} scrapes in two hours");
-    let now = world.now();
-    let rows = match world.nodes[1].engine.handle_command(now, Command::Trackers(Which::All)) {
-        Ok(Answer::Trackers(rows)) => rows,
+    let rows = match command(&mut world, 2, Command::Trackers(Which::All)) {
+        Answer::Trackers(rows) => rows,
         other => panic!("{other:?}"),
     };
     assert_eq!((rows[0].state, rows[0].leechers), ("idle", Some(1)));

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::cli::{check, convert, create, ctl, get, seed, show};
+use crate::cli::{check, convert, create, ctl, get, seed, show, simulate};
 
 /// A BitTorrent tool: makes, shows, checks, gets and seeds torrents, and controls a swarmtorrentd.
 #[derive(Debug, Parser)]
@@ -23,6 +23,7 @@ enum Command {
     Seed(seed::Args),
     Ctl(ctl::Args),
     Convert(convert::Args),
+    Simulate(simulate::Args),
 }
 
 /// What the engine warns of, such as a peer that hangs up, is said on standard error; `RUST_LOG` says how much.
@@ -45,6 +46,7 @@ pub fn main() -> ExitCode {
         Command::Get(args) => get::run(&args),
         Command::Seed(args) => seed::run(&args),
         Command::Convert(args) => convert::run(&args),
+        Command::Simulate(args) => simulate::run(&args),
         Command::Ctl(args) => match ctl::run(&args) {
             Ok(true) => Ok(()),
             Ok(false) => return ExitCode::from(1), // the reply said why

@@ -11,3 +11,4 @@ pub(crate) mod output;
 pub(crate) mod progress;
 pub mod seed;
 pub mod show;
+mod simulate;

@@ -1,11 +1,23 @@
 //! The engine's other driver: a whole swarm on a virtual clock, repeatable from its seed.
 //!
-//! Below the engine everything is replaced (time, chance, streams, datagrams, disks); in it, nothing. What stands here is
-//! the smallest world that moves a torrent: nodes, links with a delay and a rate, and a UDP tracker.
+//! Below the engine everything is replaced (time, chance, streams, datagrams, disks); in it, nothing. A [`World`] is nodes, the
+//! network between them and one queue of what will happen. `scenario` describes one, `faults` is what befalls it,
+//! `checks` what must hold after every event, `report` what is said of it, `picture` draws that.
 
+pub mod checks;
+pub mod faults;
+pub mod hostile;
 pub mod network;
 pub mod node;
+pub mod picture;
+pub mod random;
+pub mod report;
+pub mod scenario;
 pub mod storage;
+pub mod stream;
+pub mod swarm;
+pub mod trace;
 pub mod tracker;
+mod world;
 
-pub use network::World;
+pub use world::World;

@@ -1,201 +1,181 @@
-//! The world: nodes, the lines between them, and one queue of what will happen.
+//! Between the nodes: how long things take, what is lost on the way, who can reach whom.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-
-use crate::base::ids::{ConnId, SocketId};
+use crate::base::rng::Rng;
 use crate::base::time::Time;
-use crate::sim::node::{Node, Output};
-use crate::sim::tracker::Tracker;
 
-/// Everything there is.
-#[derive(Debug)]
-pub struct World {
-    now: Time,
-    /// The nodes, by index.
-    pub nodes: Vec<Node>,
-    /// The one tracker, where there is one.
-    pub tracker: Option<Tracker>,
-    /// How long anything takes from node to node.
-    delay: Duration,
-    /// Bytes a second of each direction of each stream.
-    rate_bytes: u64,
-    events: BTreeMap<(Time, u64), Event>,
-    counter: u64,
-    trace: Sha256,
+/// The network that all nodes share.
+#[derive(Debug, Clone)]
+pub struct Network {
+    /// From any node to any other.
+    pub delay: Duration,
+    /// And up to so much more, drawn for each packet.
+    pub jitter: Duration,
+    /// The share of packets that is lost.
+    pub loss: f64,
+    /// The share of datagrams that comes twice.
+    pub duplicated: f64,
+    /// The share of datagrams that is overtaken by later ones.
+    pub reordered: f64,
+    /// How much may wait before a node's downlink until its senders are told to slow down.
+    pub queue: Duration,
 }
 
-#[derive(Debug)]
-enum Event {
-    Dialled { from: (usize, ConnId), to: SocketAddr },
-    Connected { node: usize, conn: ConnId, other: (usize, ConnId) },
-    Refused { node: usize, conn: ConnId },
-    Bytes { to: (usize, ConnId), from: (usize, ConnId), bytes: Vec<u8> },
-    Ended { to: (usize, ConnId) },
-    Packet { from: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
-}
-
-impl World {
-    /// An empty world in which everything takes `delay` and a stream moves `rate_bytes` a second.
-    #[must_use]
-    pub fn new(delay: Duration, rate_bytes: u64) -> Self {
+impl Default for Network {
+    fn default() -> Self {
         Self {
-            now: Time::ZERO,
-            nodes: Vec::new(),
-            tracker: None,
-            delay,
-            rate_bytes,
-            events: BTreeMap::new(),
-            counter: 0,
-            trace: Sha256::new(),
+            delay: Duration::from_millis(20),
+            jitter: Duration::ZERO,
+            loss: 0.0,
+            duplicated: 0.0,
+            reordered: 0.0,
+            queue: Duration::from_millis(100),
+        }
+    }
+}
+
+impl Network {
+    /// How long a packet is on its way between nodes that are `extra` away from the rest.
+    pub(crate) fn trip(&self, rng: &mut Rng, extra: Duration) -> Duration {
+        self.delay + extra + jitter(rng, self.jitter)
+    }
+
+    /// True if one of so many packets is lost.
+    pub(crate) fn loses(&self, rng: &mut Rng, packets: usize) -> bool {
+        self.loss > 0.0 && !chance(rng, (1.0 - self.loss).powi(i32::try_from(packets).unwrap_or(i32::MAX)))
+    }
+}
+
+/// A random time up to `most`.
+pub(crate) fn jitter(rng: &mut Rng, most: Duration) -> Duration {
+    let nanos = u64::try_from(most.as_nanos()).unwrap_or(u64::MAX);
+    if nanos == 0 { Duration::ZERO } else { Duration::from_nanos(rng.below(nanos)) }
+}
+
+/// True with this probability.
+#[expect(clippy::cast_precision_loss, reason = "a probability")]
+pub(crate) fn chance(rng: &mut Rng, probability: f64) -> bool {
+    probability > 0.0 && ((rng.u64() >> 11) as f64) < probability * (1_u64 << 53) as f64
+}
+
+/// One direction of a node's access to the network.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Line {
+    /// Bytes a second; 0 is no limit.
+    pub(crate) rate_bytes: u64,
+    pub(crate) free_at: Time,
+}
+
+impl Line {
+    /// Puts `bytes` on the line; when it will have passed them.
+    pub(crate) fn pass(&mut self, now: Time, bytes: u64) -> Time {
+        let takes = bytes.saturating_mul(1_000_000_000).checked_div(self.rate_bytes).unwrap_or(0);
+        self.free_at = self.free_at.max(now) + Duration::from_nanos(takes);
+        self.free_at
+    }
+}
+
+/// What kind of address translation a node is behind. None of them lets a stranger's connection in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NatKind {
+    /// One outer port for an inner one, open to everybody.
+    FullCone,
+    /// Open to every port of addresses that were written to.
+    Restricted,
+    /// Open to addresses and ports that were written to.
+    PortRestricted,
+    /// One outer port for each destination, open to it alone.
+    Symmetric,
+}
+
+/// An address translator and what it remembers.
+#[derive(Debug)]
+pub(crate) struct Nat {
+    kind: NatKind,
+    public: IpAddr,
+    /// Inner address, and destination where that matters, to the outer port.
+    ports: BTreeMap<(SocketAddr, Option<SocketAddr>), u16>,
+    inner: BTreeMap<u16, SocketAddr>,
+    allowed: BTreeSet<(u16, SocketAddr)>,
+    next_port: u16,
+}
+
+impl Nat {
+    pub(crate) fn new(kind: NatKind, public: IpAddr) -> Self {
+        Self {
+            kind,
+            public,
+            ports: BTreeMap::new(),
+            inner: BTreeMap::new(),
+            allowed: BTreeSet::new(),
+            next_port: 30_000,
         }
     }
 
-    /// The time it is.
-    #[must_use]
-    pub const fn now(&self) -> Time {
-        self.now
-    }
-
-    /// A hash of everything that was delivered so far, and when. Equal seeds give equal hashes.
-    #[must_use]
-    pub fn trace_hash(&self) -> [u8; 32] {
-        self.trace.clone().finalize().into()
-    }
-
-    /// Runs until `done` or `until`, whichever comes first; true if it was `done`.
-    pub fn run(&mut self, until: Time, mut done: impl FnMut(&mut Self) -> bool) -> bool {
-        for node in 0..self.nodes.len() {
-            self.settle(node);
+    /// Where a datagram from `inner` to `to` seems to come from.
+    pub(crate) fn outward(&mut self, inner: SocketAddr, to: SocketAddr) -> SocketAddr {
+        let key = (inner, (self.kind == NatKind::Symmetric).then_some(to));
+        let next = self.next_port;
+        let port = *self.ports.entry(key).or_insert(next);
+        if port == next {
+            self.next_port = self.next_port.wrapping_add(1).max(30_000);
+            self.inner.insert(port, inner);
         }
-        while !done(self) {
-            let event_at = self.events.keys().next().map_or(Time::NEVER, |&(at, _)| at);
-            let timeout = self.nodes.iter().map(|node| node.engine.poll_timeout()).min().unwrap_or(Time::NEVER);
-            let at = event_at.min(timeout).max(self.now);
-            if at > until {
-                return false;
-            }
-            self.now = at;
-            if event_at <= at {
-                let (_, event) = self.events.pop_first().expect("it has a time");
-                self.happen(event);
-            } else {
-                for node in 0..self.nodes.len() {
-                    if self.nodes[node].engine.poll_timeout() <= at {
-                        self.nodes[node].engine.handle_timeout(at);
-                        self.settle(node);
-                    }
-                }
-            }
-        }
-        true
+        self.allowed.insert((port, self.seen(to)));
+        SocketAddr::new(self.public, port)
     }
 
-    fn schedule(&mut self, at: Time, event: Event) {
-        self.counter += 1;
-        self.events.insert((at, self.counter), event);
+    /// Who gets a datagram that `from` sent to our outer `port`; nobody if it is not let in.
+    pub(crate) fn inward(&self, from: SocketAddr, port: u16) -> Option<SocketAddr> {
+        let inner = self.inner.get(&port).copied()?;
+        (self.kind == NatKind::FullCone || self.allowed.contains(&(port, self.seen(from)))).then_some(inner)
     }
 
-    fn record(&mut self, what: &str, node: usize, bytes: &[u8]) {
-        self.trace.update(self.now.as_nanos().to_be_bytes());
-        self.trace.update(what);
-        self.trace.update((node as u64).to_be_bytes());
-        self.trace.update((bytes.len() as u64).to_be_bytes());
-        self.trace.update(bytes);
+    /// What of an outer address matters.
+    fn seen(&self, addr: SocketAddr) -> SocketAddr {
+        let port = if self.kind == NatKind::Restricted { 0 } else { addr.port() };
+        SocketAddr::new(addr.ip(), port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(text: &str) -> SocketAddr {
+        text.parse().unwrap()
     }
 
-    fn settle(&mut self, index: usize) {
-        let (now, arrival) = (self.now, self.now + self.delay);
-        let mut outputs = Vec::new();
-        self.nodes[index].settle(now, &mut outputs);
-        for output in outputs {
-            match output {
-                Output::Connect { conn, to } => self.schedule(arrival, Event::Dialled { from: (index, conn), to }),
-                Output::Close { other } => {
-                    let free_at = self.free_at(other);
-                    self.schedule(arrival.max(free_at + self.delay), Event::Ended { to: other });
-                }
-                Output::Bytes { conn, other, bytes } => {
-                    let takes = Duration::from_nanos(bytes.len() as u64 * 1_000_000_000 / self.rate_bytes);
-                    let begin = self.free_at(other).max(now);
-                    if let Some(link) = self.nodes[other.0].links.get_mut(&other.1) {
-                        link.free_at = begin + takes;
-                    }
-                    let at = begin + takes + self.delay;
-                    self.schedule(at, Event::Bytes { to: other, from: (index, conn), bytes });
-                }
-                Output::Packet { from, to, bytes } => self.schedule(arrival, Event::Packet { from, to, bytes }),
-            }
+    #[test]
+    fn each_kind_of_translation_lets_in_whom_it_should() {
+        let (inner, known) = (addr("192.168.0.2:6881"), addr("10.0.0.1:1"));
+        let (other_port, stranger) = (addr("10.0.0.1:2"), addr("10.0.0.9:1"));
+        for (kind, lets_other_port, lets_stranger) in [
+            (NatKind::FullCone, true, true),
+            (NatKind::Restricted, true, false),
+            (NatKind::PortRestricted, false, false),
+            (NatKind::Symmetric, false, false),
+        ] {
+            let mut nat = Nat::new(kind, "100.64.0.1".parse().unwrap());
+            assert_eq!(nat.inward(known, 30_000), None);
+            let outer = nat.outward(inner, known);
+            assert_eq!(nat.outward(inner, known), outer);
+            assert_eq!(nat.inward(known, outer.port()), Some(inner), "{kind:?}");
+            assert_eq!(nat.inward(other_port, outer.port()).is_some(), lets_other_port, "{kind:?}");
+            assert_eq!(nat.inward(stranger, outer.port()).is_some(), lets_stranger, "{kind:?}");
+            assert_eq!(nat.outward(inner, stranger) == outer, kind != NatKind::Symmetric, "{kind:?}");
         }
     }
 
-    /// When the line that leads to `to` is free.
-    fn free_at(&self, to: (usize, ConnId)) -> Time {
-        self.nodes[to.0].links.get(&to.1).map_or(Time::ZERO, |link| link.free_at)
-    }
-
-    fn happen(&mut self, event: Event) {
-        let now = self.now;
-        match event {
-            Event::Dialled { from, to } => {
-                self.record("dialled", from.0, to.to_string().as_bytes());
-                let back = now + self.delay;
-                let from_addr = self.nodes[from.0].addr_towards(to);
-                let accepted = self.nodes.iter().position(|node| node.is_at(to)).and_then(|index| {
-                    let node = &mut self.nodes[index];
-                    let dialler = SocketAddr::new(from_addr.ip(), 50_000 + (self.counter % 10_000) as u16);
-                    let conn = node.engine.handle_accept(now, crate::base::ids::ListenerId(0), dialler)?;
-                    node.accepted(conn, from);
-                    Some((index, conn))
-                });
-                let (node, conn) = from;
-                match accepted {
-                    Some(other) => {
-                        self.schedule(back, Event::Connected { node, conn, other });
-                        self.settle(other.0);
-                    }
-                    None => self.schedule(back, Event::Refused { node, conn }),
-                }
-            }
-            Event::Connected { node, conn, other } => {
-                self.record("connected", node, &[]);
-                self.nodes[node].connected(now, conn, other);
-                self.settle(node);
-            }
-            Event::Refused { node, conn } => {
-                self.record("refused", node, &[]);
-                self.nodes[node].refused(now, conn);
-                self.settle(node);
-            }
-            Event::Bytes { to, from, bytes } => {
-                self.record("bytes", to.0, &bytes);
-                self.nodes[to.0].delivered(to.1, &bytes);
-                self.settle(to.0);
-                self.nodes[from.0].acknowledged(from.1, bytes.len());
-                self.settle(from.0);
-            }
-            Event::Ended { to } => {
-                self.record("ended", to.0, &[]);
-                self.nodes[to.0].ended(to.1);
-                self.settle(to.0);
-            }
-            Event::Packet { from, to, mut bytes } => {
-                if let Some(tracker) = self.tracker.as_mut().filter(|tracker| tracker.addrs.contains(&to)) {
-                    if let Some(answer) = tracker.handle_packet(from, &bytes) {
-                        self.schedule(now + self.delay, Event::Packet { from: to, to: from, bytes: answer });
-                    }
-                } else if let Some(index) = self.nodes.iter().position(|node| node.is_at(to)) {
-                    self.record("packet", index, &bytes);
-                    let engine = &mut self.nodes[index].engine;
-                    let socket = engine.config().listen.iter().position(|addr| *addr == to).expect("it is there");
-                    let socket = SocketId::Peers(u16::try_from(socket).expect("few addresses"));
-                    engine.handle_packet(now, socket, from, &mut bytes);
-                    self.settle(index);
-                }
-            }
-        }
+    #[test]
+    fn a_line_passes_its_rate_and_no_more() {
+        let mut line = Line { rate_bytes: 1000, free_at: Time::ZERO };
+        assert_eq!(line.pass(Time::from_secs(1), 500), Time::from_millis(1500));
+        assert_eq!(line.pass(Time::from_secs(1), 500), Time::from_secs(2));
+        assert_eq!(Line::default().pass(Time::from_secs(3), u64::MAX), Time::from_secs(3));
     }
 }

@@ -1,138 +1,310 @@
-//! One simulated node: an engine, its streams, and the turns they are given.
+//! One simulated machine: what runs on it, its streams and the turns they are given, its disk's state, its clock.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, Read, Write};
-use std::net::SocketAddr;
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
 
-use crate::base::ids::{ConnId, JobId, SocketId};
+use crate::base::bitfield::Bitfield;
+use crate::base::hash::InfoHash;
+use crate::base::ids::{ConnId, JobId, ListenerId, SocketId, StoreId};
 use crate::base::rate::Budget;
-use crate::base::storage::Job;
+use crate::base::rng::Rng;
+use crate::base::storage::{Fault, Job};
 use crate::base::time::Time;
 use crate::engine::{Effect, Engine, Progress};
+use crate::sim::hostile::{Act, Hostile};
+use crate::sim::network::{Line, Nat};
 use crate::sim::storage::MemoryStorage;
+use crate::sim::stream::{Bytes, Flow, PACKET, SEND_BUFFER, SimStream};
+use crate::sim::tracker::Tracker;
 
-/// Bytes that may be on their way in one direction of a stream.
-const WINDOW_BYTES: usize = 256 * 1024;
 /// Bytes a turn and direction.
-const TURN_BYTES: usize = 64 * 1024;
+const TURN_BYTES: usize = 256 * 1024;
+/// Rounds that a node may need until it rests; beyond it it spins.
+const ROUNDS_MAX: u32 = 20_000;
 
-/// One end of a simulated stream.
-#[derive(Debug, Default)]
-pub struct SimStream {
-    incoming: VecDeque<u8>,
-    outgoing: Vec<u8>,
-    /// Sent and not yet delivered.
-    in_flight: usize,
-    /// The other end has closed.
-    ended: bool,
+/// What runs on a machine.
+#[derive(Debug)]
+pub(crate) enum Body {
+    /// The node itself: the code that ships.
+    Engine(Box<Engine<MemoryStorage>>),
+    /// A tracker.
+    Tracker(Tracker),
+    /// Somebody who means harm.
+    Hostile(Hostile),
+    /// Nothing; its disk is left.
+    Down(Box<MemoryStorage>),
 }
 
-impl Read for SimStream {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if self.incoming.is_empty() && !self.ended {
-            return Err(io::ErrorKind::WouldBlock.into());
+/// A machine's clocks against the world's.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Clock {
+    /// When its program started, in the world's time.
+    pub(crate) started: Time,
+    /// Millionths that it runs too fast.
+    pub(crate) ppm: i32,
+    /// What it jumped ahead.
+    pub(crate) ahead: Duration,
+}
+
+impl Clock {
+    /// The program's time when it is `now` in the world.
+    pub(crate) fn local(&self, now: Time) -> Time {
+        let elapsed = i128::from(now.as_nanos().saturating_sub(self.started.as_nanos()));
+        let drifted = elapsed + elapsed * i128::from(self.ppm) / 1_000_000;
+        Time::from_nanos(u64::try_from(drifted).unwrap_or(0)) + self.ahead
+    }
+
+    /// The first moment of the world when the program's time is `local`.
+    pub(crate) fn world(&self, local: Time) -> Time {
+        if local.is_never() {
+            return local;
         }
-        self.incoming.read(buf)
+        let drifted = i128::from((local - self.ahead).as_nanos());
+        // Both directions round: begin a little too soon.
+        let elapsed = drifted * 1_000_000 / (1_000_000 + i128::from(self.ppm)) - 2;
+        let mut world = Time::from_nanos(u64::try_from(elapsed).unwrap_or(0) + self.started.as_nanos());
+        while self.local(world) < local {
+            world += Duration::from_nanos(1);
+        }
+        world
     }
 }
 
-impl Write for SimStream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let room = WINDOW_BYTES.saturating_sub(self.in_flight + self.outgoing.len());
-        if room == 0 {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        let taken = room.min(bytes.len());
-        self.outgoing.extend_from_slice(&bytes[..taken]);
-        Ok(taken)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+/// One end of a stream: who it belongs to, in which of that machine's lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct End {
+    pub(crate) node: usize,
+    pub(crate) life: u32,
+    pub(crate) conn: ConnId,
 }
 
 /// A stream with what the driver knows about it.
 #[derive(Debug, Default)]
 pub(crate) struct Link {
-    stream: SimStream,
-    /// The other end, once both stand: the node's index and its name there.
-    pub(crate) other: Option<(usize, ConnId)>,
+    pub(crate) stream: SimStream,
+    /// The other end, once both stand.
+    pub(crate) other: Option<End>,
+    pub(crate) flow: Flow,
     readable: bool,
     writable: bool,
-    /// When the line is free for the next bytes.
-    pub(crate) free_at: Time,
+    /// It is in the queue of turns.
+    is_ready: bool,
+    /// It waits for the uplink.
+    pub(crate) queued: bool,
+    /// The program closed it; what it had written still goes out.
+    pub(crate) closing: bool,
+    /// Nothing moves until then.
+    pub(crate) stalled_until: Time,
+    /// Delivered, and how much of that was acknowledged.
+    delivered: u64,
+    acknowledged: u64,
 }
 
-/// An engine and what is around it.
-#[derive(Debug)]
-pub struct Node {
-    /// The node itself.
-    pub engine: Engine<MemoryStorage>,
-    /// Where it listens: the first address of its config, which may have one of the other family.
-    pub addr: SocketAddr,
-    pub(crate) links: BTreeMap<ConnId, Link>,
-    /// State that was saved, by name.
-    pub saved: BTreeMap<std::path::PathBuf, Vec<u8>>,
-    /// True once the engine asked to end.
-    pub exited: bool,
+impl Link {
+    fn is_drained(&self) -> bool {
+        self.stream.out.is_empty()
+    }
 }
 
-/// What a node wants from the network after its turns.
+/// What a machine wants from the network after its turns.
 #[derive(Debug)]
 pub(crate) enum Output {
     Connect { conn: ConnId, to: SocketAddr },
-    Close { other: (usize, ConnId) },
-    Bytes { conn: ConnId, other: (usize, ConnId), bytes: Vec<u8> },
+    Ended { other: End, after: Time },
+    Acknowledged { other: End, bytes: usize },
     Packet { from: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
+    Job { job: JobId, takes: Duration, after: After, result: Result<(), Fault> },
+}
+
+/// What counts once a job is done, and is lost if the machine stops before.
+#[derive(Debug)]
+pub(crate) enum After {
+    Nothing,
+    Saved(PathBuf, Vec<u8>),
+    Synced(StoreId),
+}
+
+/// A machine.
+#[derive(Debug)]
+pub struct Node {
+    /// Its name in reports.
+    pub name: String,
+    /// Where it listens, as it sees itself.
+    pub addr: SocketAddr,
+    /// Where others see it.
+    pub public: IpAddr,
+    pub(crate) body: Body,
+    pub(crate) life: u32,
+    pub(crate) clock: Clock,
+    pub(crate) nat: Option<Nat>,
+    pub(crate) links: BTreeMap<ConnId, Link>,
+    ready: VecDeque<ConnId>,
+    /// Links whose buffers may have changed since the world looked.
+    touched: Vec<ConnId>,
+    /// Links that have something for the uplink.
+    pub(crate) ring: VecDeque<ConnId>,
+    pub(crate) uplink: Line,
+    pub(crate) downlink: Line,
+    /// The uplink's next moment is in the queue of events.
+    pub(crate) uplink_scheduled: bool,
+    /// The timeout that is in the queue of events.
+    pub(crate) timer_at: Time,
+    /// The machine is suspended until then.
+    pub(crate) frozen_until: Time,
+    /// It has no power: nobody is left to refuse anything.
+    pub(crate) is_silent: bool,
+    /// Only those on the same side of a cut reach it.
+    pub(crate) side: u32,
+    /// How much farther it is from everybody.
+    pub(crate) extra: Duration,
+    /// What jobs of the disk take.
+    pub(crate) disk_delay: Duration,
+    /// State that was saved, by name.
+    pub saved: BTreeMap<PathBuf, Vec<u8>>,
+    /// True once the engine asked to end.
+    pub exited: bool,
+    /// What the checks have seen claimed, by torrent.
+    pub(crate) claimed: BTreeMap<InfoHash, Bitfield>,
+    /// Pieces that were wrong, when it was last looked at.
+    pub(crate) failures: u64,
+    /// Timeouts of the present second.
+    wakes: (u64, u32),
+    next_conn: u64,
+    /// Content that came in this life.
+    pub(crate) content_in: u64,
+    /// Something it did that nobody should; told once.
+    pub(crate) breach: Option<String>,
 }
 
 impl Node {
-    /// A node at `addr`.
-    #[must_use]
-    pub fn new(engine: Engine<MemoryStorage>, addr: SocketAddr) -> Self {
-        Self { engine, addr, links: BTreeMap::new(), saved: BTreeMap::new(), exited: false }
-    }
-
-    /// Gives turns, work and effects their due until the node rests; what it wants from the network goes to `outputs`.
-    pub(crate) fn settle(&mut self, now: Time, outputs: &mut Vec<Output>) {
-        loop {
-            let mut moved = self.drain_effects(now, outputs);
-            moved |= self.turns(now);
-            moved |= self.engine.work(now);
-            self.collect(now, outputs);
-            if self.engine.poll_timeout() <= now {
-                self.engine.handle_timeout(now);
-                moved = true;
-            }
-            if !moved {
-                return;
-            }
+    pub(crate) fn new(name: String, addr: SocketAddr, body: Body) -> Self {
+        Self {
+            name,
+            addr,
+            public: addr.ip(),
+            body,
+            life: 0,
+            clock: Clock::default(),
+            nat: None,
+            links: BTreeMap::new(),
+            ready: VecDeque::new(),
+            touched: Vec::new(),
+            ring: VecDeque::new(),
+            uplink: Line::default(),
+            downlink: Line::default(),
+            uplink_scheduled: false,
+            timer_at: Time::NEVER,
+            frozen_until: Time::ZERO,
+            is_silent: false,
+            side: 0,
+            extra: Duration::ZERO,
+            disk_delay: Duration::from_millis(5),
+            saved: BTreeMap::new(),
+            exited: false,
+            claimed: BTreeMap::new(),
+            failures: 0,
+            wakes: (0, 0),
+            next_conn: 1,
+            content_in: 0,
+            breach: None,
         }
     }
 
-    fn drain_effects(&mut self, now: Time, outputs: &mut Vec<Output>) -> bool {
+    /// The engine that runs on it, if one does.
+    pub fn engine(&mut self) -> Option<&mut Engine<MemoryStorage>> {
+        match &mut self.body {
+            Body::Engine(engine) => Some(engine),
+            _ => None,
+        }
+    }
+
+    /// The tracker that runs on it, if one does.
+    pub fn tracker(&mut self) -> Option<&mut Tracker> {
+        match &mut self.body {
+            Body::Tracker(tracker) => Some(tracker),
+            _ => None,
+        }
+    }
+
+    /// Its disk, if it has one.
+    pub fn storage(&mut self) -> Option<&mut MemoryStorage> {
+        match &mut self.body {
+            Body::Engine(engine) => Some(engine.storage()),
+            Body::Down(storage) => Some(storage),
+            Body::Tracker(_) | Body::Hostile(_) => None,
+        }
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        !matches!(self.body, Body::Down(_))
+    }
+
+    /// When it wants to be called, in the world's time.
+    pub(crate) fn poll_timeout(&self) -> Time {
+        match &self.body {
+            Body::Engine(engine) => self.clock.world(engine.poll_timeout()),
+            Body::Hostile(hostile) => hostile.poll_timeout(),
+            Body::Tracker(_) | Body::Down(_) => Time::NEVER,
+        }
+    }
+
+    /// Gives turns, work and effects their due until the machine rests; what it wants from the network goes to `outputs`.
+    pub(crate) fn settle(&mut self, now: Time, outputs: &mut Vec<Output>) {
+        let local = self.clock.local(now);
+        for round in 0.. {
+            let moved = match &self.body {
+                Body::Engine(_) => self.engine_round(local, outputs),
+                Body::Hostile(_) => self.hostile_round(now, outputs),
+                Body::Tracker(_) | Body::Down(_) => false,
+            };
+            if !moved {
+                break;
+            }
+            if round == ROUNDS_MAX {
+                self.breach = Some("it never rests".into());
+                break;
+            }
+        }
+        self.collect(outputs);
+    }
+
+    fn engine_round(&mut self, now: Time, outputs: &mut Vec<Output>) -> bool {
+        self.engine().expect("an engine's round").storage().now = now;
+        let mut moved = self.drain_effects(outputs);
+        moved |= self.turns(now);
+        let engine = self.engine().expect("an engine's round");
+        moved |= engine.work(now);
+        if engine.poll_timeout() <= now {
+            engine.handle_timeout(now);
+            self.wakes =
+                if self.wakes.0 == now.as_secs() { (self.wakes.0, self.wakes.1 + 1) } else { (now.as_secs(), 1) };
+            if self.wakes.1 > ROUNDS_MAX {
+                self.breach = Some(format!("{ROUNDS_MAX} timeouts came in one second"));
+            }
+            moved = true;
+        }
+        self.drain_packets(now, outputs);
+        moved
+    }
+
+    fn drain_effects(&mut self, outputs: &mut Vec<Output>) -> bool {
         let mut moved = false;
-        while let Some(effect) = self.engine.poll_effect() {
+        while let Some(effect) = self.engine().expect("an engine's effects").poll_effect() {
             moved = true;
             match effect {
                 Effect::Connect { conn, to } => {
                     self.links.insert(conn, Link::default());
                     outputs.push(Output::Connect { conn, to });
                 }
-                Effect::Close(conn) => {
-                    self.flush(conn, outputs);
-                    if let Some(other) = self.links.remove(&conn).and_then(|link| link.other) {
-                        outputs.push(Output::Close { other });
-                    }
+                Effect::Close(conn) => self.close(conn),
+                Effect::Wake(conn) => self.wake(conn),
+                Effect::Job(job, what) => {
+                    let (takes, after, result) = self.carry_out(what);
+                    outputs.push(Output::Job { job, takes, after, result });
                 }
-                Effect::Wake(conn) => {
-                    if let Some(link) = self.links.get_mut(&conn) {
-                        link.readable = true;
-                        link.writable = true;
-                    }
-                }
-                Effect::Job(id, job) => self.carry_out(now, id, job),
                 Effect::Rebind(_) | Effect::Trust => {}
                 Effect::Exit => self.exited = true,
             }
@@ -140,105 +312,359 @@ impl Node {
         moved
     }
 
-    fn carry_out(&mut self, now: Time, id: JobId, job: Job) {
-        match job {
-            Job::Save { name, bytes } => drop(self.saved.insert(name, bytes)),
-            Job::Erase { name } => drop(self.saved.remove(&name)),
-            Job::Sync { .. } | Job::Allocate { .. } | Job::Move { .. } | Job::Delete { .. } => {}
+    fn wake(&mut self, conn: ConnId) {
+        if let Some(link) = self.links.get_mut(&conn) {
+            (link.readable, link.writable) = (true, true);
+            self.make_ready(conn);
         }
-        self.engine.handle_job(now, id, Ok(()));
+    }
+
+    fn make_ready(&mut self, conn: ConnId) {
+        let link = self.links.get_mut(&conn).expect("it was just there");
+        if !std::mem::replace(&mut link.is_ready, true) {
+            self.ready.push_back(conn);
+        }
+    }
+
+    fn touch(&mut self, conn: ConnId) {
+        if self.touched.last() != Some(&conn) {
+            self.touched.push(conn);
+        }
+    }
+
+    /// The program closes a stream. What it has written goes out; what comes is nobody's.
+    fn close(&mut self, conn: ConnId) {
+        if let Some(link) = self.links.get_mut(&conn) {
+            link.closing = true;
+            if link.other.is_none() {
+                self.links.remove(&conn);
+            } else {
+                self.touch(conn);
+            }
+        }
+        if let Some(storage) = self.storage() {
+            storage.forget_writer(conn);
+        }
+    }
+
+    /// Begins a job: how long it takes, what counts only when it is done, and how it ends.
+    fn carry_out(&mut self, job: Job) -> (Duration, After, Result<(), Fault>) {
+        let delay = self.disk_delay;
+        let storage = self.storage().expect("only an engine has jobs");
+        match job {
+            Job::Save { name, bytes } => (delay, After::Saved(name, bytes), Ok(())),
+            Job::Erase { name } => {
+                self.saved.remove(&name);
+                (delay, After::Nothing, Ok(()))
+            }
+            Job::Sync { store } => {
+                storage.begin_sync(store);
+                (delay * 2, After::Synced(store), Ok(()))
+            }
+            Job::Allocate { store } => (delay, After::Nothing, storage.allocate(store)),
+            Job::Move { store, dir } => {
+                storage.relocate(store, dir);
+                (delay, After::Nothing, Ok(()))
+            }
+            Job::Delete { store } => {
+                storage.delete(store);
+                (delay, After::Nothing, Ok(()))
+            }
+        }
+    }
+
+    /// A job is done.
+    pub(crate) fn finish_job(&mut self, now: Time, job: JobId, after: After, result: Result<(), Fault>) {
+        let local = self.clock.local(now);
+        match after {
+            After::Nothing => {}
+            After::Saved(name, bytes) => drop(self.saved.insert(name, bytes)),
+            After::Synced(store) => self.storage().expect("only an engine has jobs").end_sync(store),
+        }
+        if let Some(engine) = self.engine() {
+            engine.handle_job(local, job, result);
+        }
     }
 
     fn turns(&mut self, now: Time) -> bool {
-        let ready: Vec<ConnId> =
-            self.links.iter().filter(|(_, link)| link.readable || link.writable).map(|(&conn, _)| conn).collect();
-        for &conn in &ready {
-            let link = self.links.get_mut(&conn).expect("it was just there");
-            if link.writable {
-                let mut budget = Budget::new(TURN_BYTES);
-                let progress = self.engine.handle_writable(now, conn, &mut link.stream, &mut budget);
-                link.writable = progress == Progress::Spent;
+        let count = self.ready.len();
+        for _ in 0..count {
+            let conn = self.ready.pop_front().expect("as many as there were");
+            let Some(link) = self.links.get_mut(&conn) else { continue };
+            link.is_ready = false;
+            if link.closing {
+                continue;
             }
-            if link.readable {
+            let Body::Engine(engine) = &mut self.body else { unreachable!("only an engine has turns") };
+            engine.storage().turn = Some(conn);
+            if std::mem::take(&mut link.writable) {
                 let mut budget = Budget::new(TURN_BYTES);
-                let progress = self.engine.handle_readable(now, conn, &mut link.stream, &mut budget);
-                link.readable = progress == Progress::Spent;
+                link.writable = engine.handle_writable(now, conn, &mut link.stream, &mut budget) == Progress::Spent;
             }
+            if std::mem::take(&mut link.readable) {
+                let mut budget = Budget::new(TURN_BYTES);
+                link.readable = engine.handle_readable(now, conn, &mut link.stream, &mut budget) == Progress::Spent;
+            }
+            engine.storage().turn = None;
+            self.check_served();
+            if self.links.get(&conn).is_some_and(|link| link.readable || link.writable) {
+                self.make_ready(conn);
+            }
+            self.touch(conn);
         }
-        !ready.is_empty()
+        count > 0
     }
 
-    fn flush(&mut self, conn: ConnId, outputs: &mut Vec<Output>) {
-        let Some(link) = self.links.get_mut(&conn) else { return };
-        let Some(other) = link.other else { return };
-        if !link.stream.outgoing.is_empty() {
-            let bytes = std::mem::take(&mut link.stream.outgoing);
-            link.stream.in_flight += bytes.len();
-            outputs.push(Output::Bytes { conn, other, bytes });
+    /// What was just handed to a stream must be held, as the engine itself knows.
+    fn check_served(&mut self) {
+        let Body::Engine(engine) = &mut self.body else { return };
+        for (store, span) in std::mem::take(&mut engine.storage().served) {
+            if !engine.holds(store, span) {
+                self.breach = Some(format!("it serves {} bytes at {} unverified", span.len, span.offset));
+            }
         }
     }
 
-    fn collect(&mut self, now: Time, outputs: &mut Vec<Output>) {
-        let conns: Vec<ConnId> = self.links.keys().copied().collect();
-        for conn in conns {
-            self.flush(conn, outputs);
-        }
+    fn drain_packets(&mut self, now: Time, outputs: &mut Vec<Output>) {
+        let engine = self.engine().expect("an engine's packets");
         let mut packet = Vec::new();
-        while let Some(transmit) = self.engine.poll_transmit(now, &mut packet) {
+        while let Some(transmit) = engine.poll_transmit(now, &mut packet) {
             let SocketId::Peers(index) = transmit.socket else { continue };
-            let from = self.engine.config().listen[usize::from(index)];
-            outputs.push(Output::Packet { from, to: transmit.to, bytes: packet.clone() });
+            let from = engine.config().listen[usize::from(index)];
+            outputs.push(Output::Packet { from, to: transmit.to, bytes: std::mem::take(&mut packet) });
         }
+    }
+
+    fn hostile_round(&mut self, now: Time, outputs: &mut Vec<Output>) -> bool {
+        let Body::Hostile(hostile) = &mut self.body else { return false };
+        if hostile.poll_timeout() <= now {
+            hostile.handle_timeout(now);
+        }
+        let mut moved = false;
+        while let Some(act) = self.hostile().and_then(Hostile::poll_act) {
+            moved = true;
+            match act {
+                Act::Dial(to) => {
+                    let conn = self.new_conn();
+                    self.links.insert(conn, Link::default());
+                    self.hostile().expect("it acts").handle_dialling(conn);
+                    outputs.push(Output::Connect { conn, to });
+                }
+                Act::Send(conn, bytes) => {
+                    if let Some(link) = self.links.get_mut(&conn)
+                        && link.stream.room() > 0
+                    {
+                        link.stream.out.push(&bytes);
+                        self.touch(conn);
+                    }
+                }
+                Act::Close(conn) => self.close(conn),
+                Act::Packet(to, bytes) => outputs.push(Output::Packet { from: self.addr, to, bytes }),
+            }
+        }
+        moved
+    }
+
+    fn hostile(&mut self) -> Option<&mut Hostile> {
+        match &mut self.body {
+            Body::Hostile(hostile) => Some(hostile),
+            _ => None,
+        }
+    }
+
+    fn new_conn(&mut self) -> ConnId {
+        self.next_conn += 1;
+        ConnId::from_bits(self.next_conn)
+    }
+
+    /// Passes on what the links that were touched have for the network.
+    fn collect(&mut self, outputs: &mut Vec<Output>) {
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.sort_unstable();
+        touched.dedup();
+        for conn in touched {
+            let Some(link) = self.links.get_mut(&conn) else { continue };
+            if let Some(other) = link.other {
+                let read = link.delivered - link.stream.incoming.len() as u64 - link.acknowledged;
+                // What is less than a packet is acknowledged with what follows.
+                if read >= PACKET as u64 {
+                    link.acknowledged += read;
+                    let bytes = usize::try_from(read).expect("no more than a window");
+                    outputs.push(Output::Acknowledged { other, bytes });
+                }
+                if link.closing && link.is_drained() {
+                    outputs.push(Output::Ended { other, after: link.flow.last_arrival });
+                    self.links.remove(&conn);
+                    continue;
+                }
+            }
+            self.offer(conn);
+        }
+    }
+
+    /// A link that has something to send waits for the uplink.
+    pub(crate) fn offer(&mut self, conn: ConnId) {
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        if !link.queued && link.other.is_some() && !link.is_drained() && link.flow.room() > 0 {
+            link.queued = true;
+            self.ring.push_back(conn);
+        }
+    }
+
+    /// Something of a link went on the line. True if the program may write again.
+    pub(crate) fn sent(&mut self, conn: ConnId) -> bool {
+        self.touch(conn);
+        let Some(link) = self.links.get_mut(&conn) else { return false };
+        if link.closing || link.stream.out.len() > SEND_BUFFER / 2 {
+            return link.closing;
+        }
+        link.writable = true;
+        self.make_ready(conn);
+        true
     }
 
     /// Its address of the family of `other`.
-    pub(crate) fn addr_towards(&self, other: SocketAddr) -> SocketAddr {
-        let listen = &self.engine.config().listen;
-        listen.iter().copied().find(|addr| addr.is_ipv4() == other.is_ipv4()).unwrap_or(self.addr)
+    pub(crate) fn addr_towards(&mut self, other: SocketAddr) -> SocketAddr {
+        let own = self.addr;
+        let listen = self.engine().map(|engine| engine.config().listen.clone()).unwrap_or_default();
+        listen.into_iter().find(|addr| addr.is_ipv4() == other.is_ipv4()).unwrap_or(own)
     }
 
-    /// It listens there.
-    pub(crate) fn is_at(&self, addr: SocketAddr) -> bool {
-        self.engine.config().listen.contains(&addr)
+    /// A stranger's stream begins; none if nobody wants it.
+    pub(crate) fn accept(&mut self, now: Time, to: SocketAddr, from: SocketAddr) -> Option<ConnId> {
+        let local = self.clock.local(now);
+        let conn = match &mut self.body {
+            Body::Engine(engine) => {
+                let listener = engine.config().listen.iter().position(|addr| addr.port() == to.port())?;
+                engine.handle_accept(local, ListenerId(u16::try_from(listener).ok()?), from)?
+            }
+            Body::Hostile(_) => {
+                let conn = self.new_conn();
+                self.hostile().expect("it is one").handle_accepted(conn);
+                conn
+            }
+            Body::Tracker(_) | Body::Down(_) => return None,
+        };
+        Some(conn)
     }
 
-    pub(crate) fn connected(&mut self, now: Time, conn: ConnId, other: (usize, ConnId)) {
-        if let Some(link) = self.links.get_mut(&conn) {
-            link.other = Some(other);
-            (link.readable, link.writable) = (true, true);
-            self.engine.handle_connected(now, conn, self.addr);
+    pub(crate) fn accepted(&mut self, conn: ConnId, other: End) {
+        self.links.insert(conn, Link { other: Some(other), ..Link::default() });
+        self.wake(conn);
+    }
+
+    /// A stream that it dialled stands; false if it does not want it any more.
+    pub(crate) fn connected(&mut self, now: Time, conn: ConnId, other: End) -> bool {
+        let Some(link) = self.links.get_mut(&conn) else { return false };
+        link.other = Some(other);
+        let (local, addr) = (self.clock.local(now), self.addr);
+        match &mut self.body {
+            Body::Engine(engine) => engine.handle_connected(local, conn, addr),
+            Body::Hostile(hostile) => hostile.handle_connected(conn),
+            Body::Tracker(_) | Body::Down(_) => {}
         }
-    }
-
-    pub(crate) fn accepted(&mut self, conn: ConnId, other: (usize, ConnId)) {
-        self.links.insert(conn, Link { other: Some(other), readable: true, writable: true, ..Link::default() });
+        self.wake(conn);
+        true
     }
 
     pub(crate) fn refused(&mut self, now: Time, conn: ConnId) {
         if self.links.remove(&conn).is_some() {
-            self.engine.handle_closed(now, conn);
+            let local = self.clock.local(now);
+            match &mut self.body {
+                Body::Engine(engine) => engine.handle_closed(local, conn),
+                Body::Hostile(hostile) => hostile.handle_closed(conn),
+                Body::Tracker(_) | Body::Down(_) => {}
+            }
         }
     }
 
-    pub(crate) fn delivered(&mut self, conn: ConnId, bytes: &[u8]) {
+    /// Bytes came; false if there is nobody for them.
+    pub(crate) fn delivered(&mut self, now: Time, conn: ConnId, bytes: Bytes) -> bool {
+        let Some(link) = self.links.get_mut(&conn).filter(|link| !link.closing) else { return false };
+        let content = bytes.content_len() as u64;
+        self.content_in += content;
+        link.delivered += bytes.len() as u64;
+        link.stream.incoming.append(bytes);
+        if let Body::Hostile(hostile) = &mut self.body {
+            let mut came = vec![0; link.stream.incoming.len()];
+            let read = link.stream.incoming.read(&mut came).expect("memory reads");
+            hostile.handle_bytes(now, conn, &came[..read]);
+            self.touch(conn);
+            return true;
+        }
+        link.readable = true;
+        self.make_ready(conn);
+        true
+    }
+
+    pub(crate) fn acknowledged(&mut self, conn: ConnId, bytes: usize) {
         if let Some(link) = self.links.get_mut(&conn) {
-            link.stream.incoming.extend(bytes);
-            link.readable = true;
+            link.flow.acknowledged(bytes);
+            self.offer(conn);
         }
     }
 
-    pub(crate) fn acknowledged(&mut self, conn: ConnId, len: usize) {
-        if let Some(link) = self.links.get_mut(&conn) {
-            link.stream.in_flight -= len;
-            link.writable = true;
+    /// The other end has closed, or the stream broke.
+    pub(crate) fn ended(&mut self, now: Time, conn: ConnId, broken: bool) {
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        link.other = None;
+        (link.stream.ended, link.stream.broken) = (true, broken);
+        if link.closing {
+            self.links.remove(&conn);
+            return;
         }
+        if matches!(self.body, Body::Hostile(_)) {
+            return self.refused(now, conn);
+        }
+        link.readable = true;
+        self.make_ready(conn);
     }
 
-    pub(crate) fn ended(&mut self, conn: ConnId) {
-        if let Some(link) = self.links.get_mut(&conn) {
-            link.stream.ended = true;
-            link.readable = true;
-            link.other = None;
+    /// The program is gone, and all its streams with it. Returns their other ends.
+    pub(crate) fn die(&mut self) -> Vec<End> {
+        self.life += 1;
+        (self.timer_at, self.exited, self.content_in) = (Time::NEVER, false, 0);
+        self.ready.clear();
+        self.touched.clear();
+        self.ring.clear();
+        self.claimed.clear();
+        std::mem::take(&mut self.links).into_values().filter_map(|link| link.other).collect()
+    }
+
+    /// Stops the engine at once and keeps its disk; `power` is whether the machine itself stopped.
+    pub(crate) fn crash(&mut self, power: bool, rng: &mut Rng) -> Vec<End> {
+        let body = std::mem::replace(&mut self.body, Body::Down(Box::default()));
+        if let Body::Engine(engine) = body {
+            let mut storage = engine.into_storage();
+            if power {
+                storage.crash(rng);
+            } else {
+                storage.close_all();
+            }
+            self.body = Body::Down(Box::new(storage));
+            self.is_silent = power;
+        } else {
+            self.body = body;
+        }
+        self.die()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_drifts_and_jumps_can_be_read_backwards() {
+        for ppm in [-500, 0, 37, 100_000] {
+            let clock = Clock { started: Time::from_secs(5), ppm, ahead: Duration::from_secs(3) };
+            for nanos in [0, 1, 999_999_999, 123_456_789_012] {
+                let world = Time::from_secs(5) + Duration::from_nanos(nanos);
+                let local = clock.local(world);
+                let back = clock.world(local);
+                assert!(back <= world && clock.local(back) >= local, "{ppm} {nanos}");
+            }
+            assert!(clock.world(Time::NEVER).is_never());
         }
     }
 }

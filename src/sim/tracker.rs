@@ -1,33 +1,78 @@
-//! A UDP tracker (BEP 15) as simple as can be: it knows who announced, and tells everybody of everybody else.
+//! A UDP tracker (BEP 15) as simple as can be, that can be made to stall or to lie.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use crate::base::hash::InfoHash;
+use crate::base::rng::Rng;
+use crate::base::time::Time;
 use crate::codec::udp_tracker::{AnnounceEvent, Request, Response, SwarmCounts};
+
+/// What it does with questions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mood {
+    /// Answers them.
+    #[default]
+    Honest,
+    /// Does not.
+    Silent,
+    /// Answers what is not so, or what nobody asked.
+    Lies,
+}
 
 /// The tracker.
 #[derive(Debug)]
 pub struct Tracker {
     /// Where it is.
     pub addrs: Vec<SocketAddr>,
+    /// How it answers now.
+    pub mood: Mood,
+    /// Peers in an answer, at most.
+    pub answers_max: usize,
+    /// Seconds between two announces of one peer.
+    pub interval_secs: u32,
     swarms: BTreeMap<InfoHash, BTreeSet<SocketAddr>>,
     /// How often each event was told.
     pub events: [u32; 4],
     /// How often it was scraped.
     pub scrapes: u32,
+    rng: Rng,
 }
 
 impl Tracker {
     /// A tracker at `addrs`.
     #[must_use]
-    pub fn new(addrs: &[SocketAddr]) -> Self {
-        Self { addrs: addrs.to_vec(), swarms: BTreeMap::new(), events: [0; 4], scrapes: 0 }
+    pub fn new(addrs: &[SocketAddr], rng: Rng) -> Self {
+        Self {
+            addrs: addrs.to_vec(),
+            mood: Mood::Honest,
+            answers_max: 50,
+            interval_secs: 120,
+            swarms: BTreeMap::new(),
+            events: [0; 4],
+            scrapes: 0,
+            rng,
+        }
     }
 
-    /// The answer to a datagram.
-    pub fn handle_packet(&mut self, from: SocketAddr, packet: &[u8]) -> Option<Vec<u8>> {
-        let response = match Request::parse(packet)? {
+    /// Which swarms it knows of.
+    #[must_use]
+    pub fn knows(&self, info_hash: &InfoHash) -> bool {
+        self.swarms.contains_key(info_hash)
+    }
+
+    /// The answers to a datagram.
+    pub fn handle_packet(&mut self, _now: Time, from: SocketAddr, packet: &[u8]) -> Vec<Vec<u8>> {
+        let Some(request) = Request::parse(packet) else { return Vec::new() };
+        match self.mood {
+            Mood::Silent => Vec::new(),
+            Mood::Honest => vec![written(&self.answer(from, request))],
+            Mood::Lies => self.lie(from, request),
+        }
+    }
+
+    fn answer(&mut self, from: SocketAddr, request: Request) -> Response {
+        match request {
             Request::Connect { transaction } => Response::Connect { transaction, connection: 1 },
             Request::Announce { transaction, announce, .. } => {
                 self.events[announce.event as usize] += 1;
@@ -39,8 +84,12 @@ impl Tracker {
                     swarm.insert(peer);
                 }
                 let is_told = |other: &SocketAddr| *other != peer && other.is_ipv4() == peer.is_ipv4();
-                let peers: Vec<SocketAddr> = swarm.iter().copied().filter(is_told).collect();
-                Response::Announce { transaction, interval: 120, leechers: 0, seeders: 0, peers }
+                let mut peers: Vec<SocketAddr> = swarm.iter().copied().filter(is_told).collect();
+                if peers.len() > self.answers_max {
+                    self.rng.shuffle(&mut peers);
+                    peers.truncate(self.answers_max);
+                }
+                Response::Announce { transaction, interval: self.interval_secs, leechers: 0, seeders: 0, peers }
             }
             Request::Scrape { transaction, info_hashes, .. } => {
                 self.scrapes += 1;
@@ -51,9 +100,43 @@ impl Tracker {
                 };
                 Response::Scrape { transaction, swarms: info_hashes.iter().map(counts).collect() }
             }
-        };
-        let mut out = Vec::new();
-        response.write(&mut out);
-        Some(out)
+        }
     }
+
+    /// Peers that do not exist, numbers that cannot be, answers to other questions, noise.
+    fn lie(&mut self, from: SocketAddr, request: Request) -> Vec<Vec<u8>> {
+        let mut noise = vec![0; self.rng.index(200)];
+        self.rng.fill(&mut noise);
+        let answer = match (self.answer(from, request), self.rng.below(4)) {
+            (Response::Announce { transaction, .. }, 0) => Response::Announce {
+                transaction,
+                interval: u32::MAX,
+                leechers: u32::MAX,
+                seeders: u32::MAX,
+                peers: (0..200).map(|_| nobody(&mut self.rng)).collect(),
+            },
+            (Response::Announce { transaction, .. }, 1) => {
+                Response::Announce { transaction, interval: 0, leechers: 0, seeders: 0, peers: vec![from; 100] }
+            }
+            (Response::Announce { transaction, interval, leechers, seeders, peers }, 2) => {
+                let transaction = transaction ^ 1;
+                Response::Announce { transaction, interval, leechers, seeders, peers }
+            }
+            (Response::Connect { transaction, .. }, _) => Response::Connect { transaction, connection: self.rng.u64() },
+            (answer, _) => answer,
+        };
+        vec![noise, written(&answer)]
+    }
+}
+
+fn written(answer: &Response) -> Vec<u8> {
+    let mut out = Vec::new();
+    answer.write(&mut out);
+    out
+}
+
+/// An address where nobody is.
+fn nobody(rng: &mut Rng) -> SocketAddr {
+    let [a, b, c] = rng.bytes::<3>();
+    SocketAddr::from(([172, 16 + a % 16, b, c], 1 + u16::from(c)))
 }

@@ -1,0 +1,119 @@
+//! A scenario drawn by chance: any mix of nodes, networks, faults and harm. It storms, and then it calms, and then everybody
+//! must get everything.
+
+use std::fmt::Write as _;
+
+use crate::base::rng::Rng;
+use crate::sim::scenario::Scenario;
+
+/// The scenario of a seed.
+///
+/// # Panics
+/// If it were not a good one.
+#[must_use]
+pub fn scenario(seed: u64) -> Scenario {
+    Scenario::parse(&text(seed)).expect("what is drawn is good")
+}
+
+/// It as one would write it.
+#[must_use]
+pub fn text(seed: u64) -> String {
+    let mut out = String::new();
+    let _never_fails = write(&mut Rng::from_number(seed).fork("scenario"), seed, &mut out);
+    out
+}
+
+fn write(rng: &mut Rng, seed: u64, out: &mut String) -> std::fmt::Result {
+    writeln!(out, "name = \"random\"\nabout = \"Drawn by chance.\"\nseed = {seed}\nends = \"4h\"\n")?;
+    let (size, piece) = (pick(rng, &[40, 300, 1000, 4000]) * 1000 + rng.below(100_000), pick(rng, &[16, 64, 256]));
+    let (files, private, sha256) = (pick(rng, &[1, 1, 3, 20]), rng.below(4) == 0, rng.below(2) == 0);
+    writeln!(out, "[[content]]\nsize = \"{size}\"\npiece-length = \"{piece}K\"\nfiles = {files}")?;
+    writeln!(out, "private = {private}\nsha256 = {sha256}\n")?;
+    writeln!(out, "[network]\ndelay = \"{}ms\"\njitter = \"{}ms\"", pick(rng, &[1, 20, 150]), pick(rng, &[0, 5, 40]))?;
+    writeln!(out, "loss = {}", pick(rng, &[0.0, 0.0, 0.01, 0.05]))?;
+    writeln!(out, "duplicated = {}\nreordered = {}\n", pick(rng, &[0.0, 0.1]), pick(rng, &[0.0, 0.2]))?;
+    for _ in 0..pick(rng, &[1, 1, 2]) {
+        writeln!(out, "[[tracker]]\ninterval = \"2m\"\nanswers = {}\n", pick(rng, &[5, 50]))?;
+    }
+    // One seeder that nothing befalls, so that the content is never lost.
+    writeln!(out, "[[node]]\nname = \"anchor\"\nrole = \"seed\"\nup = \"{}Mbit\"\n", pick(rng, &[2, 20]))?;
+    let groups = 1 + rng.below(3);
+    for group in 0..groups {
+        write_group(rng, group, out)?;
+    }
+    if rng.below(2) == 0 {
+        let harms =
+            ["request-flood", "have-spam", "slow-loris", "empty-promises", "wrong-bitfield", "noise", "corrupt"];
+        for _ in 0..=rng.below(2) {
+            let harm = rng.choose(&harms).copied().unwrap_or_default();
+            writeln!(out, "[[hostile]]\nharm = \"{harm}\"\narrives = \"{}s\"\n", rng.below(30))?;
+        }
+    }
+    for _ in 0..rng.below(6) {
+        write_fault(rng, groups, out)?;
+    }
+    writeln!(out, "[expect]\nfinished = true")
+}
+
+fn write_group(rng: &mut Rng, group: u64, out: &mut String) -> std::fmt::Result {
+    writeln!(out, "[[node]]\nname = \"group{group}\"\ncount = {}", 1 + rng.below(5))?;
+    writeln!(out, "up = \"{}Mbit\"\ndown = \"{}Mbit\"", pick(rng, &[1, 5, 50]), pick(rng, &[5, 50]))?;
+    writeln!(out, "arrives = \"{}s\"\nwithin = \"{}s\"", rng.below(20), rng.below(40))?;
+    match rng.below(8) {
+        0 => writeln!(out, "stays = \"{}s\"", rng.below(20))?,
+        1 => writeln!(out, "stays = \"0s\"\nvanishes = true")?,
+        2 => writeln!(out, "encrypted = true\nmay-fail = true")?,
+        3 => writeln!(out, "nat = \"port-restricted\"")?,
+        4 => writeln!(out, "lies = 0.02")?,
+        5 => writeln!(out, "up-limit = \"{}K\"\ndown-limit = \"{}K\"", pick(rng, &[30, 500]), pick(rng, &[100, 500]))?,
+        6 => writeln!(out, "role = \"free-rider\"")?,
+        _ => {}
+    }
+    writeln!(out, "skew = {}\n", pick(rng, &[0, 500]))
+}
+
+fn write_fault(rng: &mut Rng, groups: u64, out: &mut String) -> std::fmt::Result {
+    let on_nodes = [
+        "crash",
+        "power-cut",
+        "freeze",
+        "clock-jump",
+        "cut",
+        "stall",
+        "reset",
+        "disk-full",
+        "read-error",
+        "bit-flip",
+        "files-gone",
+    ];
+    let everywhere = ["trackers-silent", "trackers-lie", "loss"];
+    let is_everywhere = rng.below(4) == 0;
+    let kinds = if is_everywhere { everywhere.as_slice() } else { on_nodes.as_slice() };
+    let kind = rng.choose(kinds).copied().unwrap_or_default();
+    writeln!(out, "[[fault]]\nkind = \"{kind}\"\nat = \"{}s\"\nfor = \"{}s\"", 1 + rng.below(60), 1 + rng.below(60))?;
+    if is_everywhere {
+        writeln!(out, "share = 0.1\n")
+    } else {
+        let (every, until) = (5 + rng.below(30), 60 + rng.below(60));
+        writeln!(out, "nodes = \"group{}\"\ncount = {}", rng.below(groups), 1 + rng.below(3))?;
+        writeln!(out, "every = \"{every}s\"\nuntil = \"{until}s\"\n")
+    }
+}
+
+fn pick<T: Copy>(rng: &mut Rng, of: &[T]) -> T {
+    of[rng.index(of.len())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_is_drawn_is_a_good_scenario() {
+        for seed in 0..500 {
+            let drawn = scenario(seed);
+            assert!(!drawn.node.is_empty() && drawn.seed == seed);
+        }
+        assert_ne!(text(1), text(2));
+    }
+}

@@ -1,0 +1,378 @@
+//! A scenario: what there is to share, who takes part, over which network, what befalls them, what is expected.
+//!
+//! Read from TOML; every key is in swarmtorrent-scenario(5). Times are in the world's time from its beginning.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
+
+use crate::codec::units;
+use crate::sim::faults::FaultSpec;
+use crate::sim::hostile::Harm;
+use crate::sim::network::NatKind;
+
+/// Nodes of a scenario, all groups together.
+const NODES_MAX: usize = 20_000;
+/// Bytes of content of one torrent.
+const CONTENT_MAX: u64 = 4 << 30;
+
+/// All of it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Scenario {
+    /// What it is called.
+    pub name: String,
+    /// What it shows.
+    #[serde(default)]
+    pub about: String,
+    /// The seed unless another one is given.
+    #[serde(default = "one")]
+    pub seed: u64,
+    /// It has failed if it is not over by then.
+    #[serde(deserialize_with = "duration", default = "an_hour")]
+    pub ends: Duration,
+    /// It goes on for so long after everybody has finished.
+    #[serde(deserialize_with = "duration", default)]
+    pub afterwards: Duration,
+    /// What there is to share: at least one torrent.
+    pub content: Vec<ContentSpec>,
+    /// The network.
+    #[serde(default)]
+    pub network: NetworkSpec,
+    /// The trackers; all torrents name all of them.
+    #[serde(default)]
+    pub tracker: Vec<TrackerSpec>,
+    /// The nodes, by group.
+    pub node: Vec<GroupSpec>,
+    /// Those who mean harm.
+    #[serde(default)]
+    pub hostile: Vec<HostileSpec>,
+    /// What befalls them.
+    #[serde(default)]
+    pub fault: Vec<FaultSpec>,
+    /// What must come of it, beside that no rule is ever broken.
+    #[serde(default)]
+    pub expect: Expect,
+}
+
+/// A torrent.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ContentSpec {
+    /// Its name.
+    #[serde(default = "content_name")]
+    pub name: String,
+    /// Bytes.
+    #[serde(deserialize_with = "size")]
+    pub size: u64,
+    /// Bytes of a piece.
+    #[serde(deserialize_with = "size", default = "piece_length")]
+    pub piece_length: u64,
+    /// Files that it falls into, of about the same length.
+    #[serde(default = "one_file")]
+    pub files: usize,
+    /// BEP 27.
+    #[serde(default)]
+    pub private: bool,
+    /// Hash with SHA-256, as a `.st` does.
+    #[serde(default)]
+    pub sha256: bool,
+}
+
+/// The network between the nodes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct NetworkSpec {
+    /// One way.
+    #[serde(deserialize_with = "duration")]
+    pub delay: Duration,
+    /// And up to so much more.
+    #[serde(deserialize_with = "duration")]
+    pub jitter: Duration,
+    /// Share of packets lost.
+    pub loss: f64,
+    /// Share of datagrams that come twice.
+    pub duplicated: f64,
+    /// Share of datagrams that are overtaken.
+    pub reordered: f64,
+    /// What may wait before a downlink.
+    #[serde(deserialize_with = "duration")]
+    pub queue: Duration,
+}
+
+impl Default for NetworkSpec {
+    fn default() -> Self {
+        let network = crate::sim::network::Network::default();
+        Self {
+            delay: network.delay,
+            jitter: network.jitter,
+            loss: network.loss,
+            duplicated: network.duplicated,
+            reordered: network.reordered,
+            queue: network.queue,
+        }
+    }
+}
+
+/// A tracker.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct TrackerSpec {
+    /// Between two announces of one peer.
+    #[serde(deserialize_with = "duration")]
+    pub interval: Duration,
+    /// Peers in an answer, at most.
+    pub answers: usize,
+}
+
+impl Default for TrackerSpec {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(120), answers: 50 }
+    }
+}
+
+/// What a group of nodes does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Has nothing, wants everything.
+    #[default]
+    Leech,
+    /// Has everything.
+    Seed,
+    /// Wants everything and gives nothing.
+    FreeRider,
+}
+
+/// Nodes that are alike.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct GroupSpec {
+    /// Its name, by which faults name it.
+    pub name: String,
+    /// How many there are.
+    #[serde(default = "one_file")]
+    pub count: usize,
+    /// What they do.
+    #[serde(default)]
+    pub role: Role,
+    /// Which torrents they have or want; all if empty.
+    #[serde(default)]
+    pub content: Vec<String>,
+    /// What their access carries to the network, bytes a second; 0 is no limit.
+    #[serde(deserialize_with = "rate", default)]
+    pub up: u64,
+    /// And from it.
+    #[serde(deserialize_with = "rate", default)]
+    pub down: u64,
+    /// How much farther than others they are.
+    #[serde(deserialize_with = "duration", default)]
+    pub delay: Duration,
+    /// The first one comes then.
+    #[serde(deserialize_with = "duration", default)]
+    pub arrives: Duration,
+    /// The others follow at random within so long.
+    #[serde(deserialize_with = "duration", default)]
+    pub within: Duration,
+    /// They leave so long after they have finished (a seeder: after it came); never if none.
+    #[serde(deserialize_with = "some_duration", default)]
+    pub stays: Option<Duration>,
+    /// They leave when they have given so many times the content.
+    pub leaves_at: Option<f64>,
+    /// They leave without a word.
+    #[serde(default)]
+    pub vanishes: bool,
+    /// They need not finish.
+    #[serde(default)]
+    pub may_fail: bool,
+    /// `[limits]` of their config: bytes a second out and in; 0 is none.
+    #[serde(deserialize_with = "rate", default)]
+    pub up_limit: u64,
+    /// See `up_limit`.
+    #[serde(deserialize_with = "rate", default)]
+    pub down_limit: u64,
+    /// Upload slots; automatic if none.
+    pub slots: Option<u32>,
+    /// Connections of a torrent.
+    pub peers: Option<usize>,
+    /// They use message stream encryption, and nothing else.
+    #[serde(default)]
+    pub encrypted: bool,
+    /// The address translation they are behind.
+    pub nat: Option<NatKind>,
+    /// Share of blocks that they send with a wrong byte.
+    #[serde(default)]
+    pub lies: f64,
+    /// Bytes that their disks hold; no limit if none.
+    #[serde(deserialize_with = "some_size", default)]
+    pub disk: Option<u64>,
+    /// Millionths that their clocks are off at most, either way.
+    #[serde(default)]
+    pub skew: u32,
+}
+
+/// Peers that mean harm.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct HostileSpec {
+    /// What harm.
+    pub harm: Harm,
+    /// How many do it.
+    #[serde(default = "one_file")]
+    pub count: usize,
+    /// From when on.
+    #[serde(deserialize_with = "duration", default)]
+    pub arrives: Duration,
+}
+
+/// What must come of it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Expect {
+    /// Everybody finishes who may not fail.
+    pub finished: bool,
+    /// Everybody who stays and may not fail has at least this share in the end.
+    pub share: Option<f64>,
+    /// By then.
+    #[serde(deserialize_with = "some_duration")]
+    pub within: Option<Duration>,
+    /// The last one needs at most so many times the fluid limit.
+    pub over_limit: Option<f64>,
+    /// Jain's fairness of what the leechers get a second is at least this.
+    pub fairness: Option<f64>,
+    /// No free rider finishes before the last contributor.
+    pub riders_last: bool,
+    /// At most this share of what came was in vain.
+    pub wasted: Option<f64>,
+}
+
+impl Default for Expect {
+    fn default() -> Self {
+        Self {
+            finished: true,
+            share: None,
+            within: None,
+            over_limit: None,
+            fairness: None,
+            riders_last: false,
+            wasted: None,
+        }
+    }
+}
+
+impl Scenario {
+    /// The scenario that `text` describes.
+    ///
+    /// # Errors
+    /// One sentence that says what is wrong, and where.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let scenario: Self = toml::from_str(text).map_err(|error| error.to_string().trim().replace('\n', " "))?;
+        scenario.check()?;
+        Ok(scenario)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.content.is_empty() {
+            return Err("there is no [[content]]; say what there is to share".into());
+        }
+        for content in &self.content {
+            let is_good = content.size > 0 && content.size <= CONTENT_MAX && content.files > 0;
+            if !is_good || content.files as u64 > content.size {
+                return Err(format!("content {}: its size is from 1 byte to 4G, a byte a file", content.name));
+            }
+            let pieces = 16 * 1024..=16 << 20;
+            if !pieces.contains(&content.piece_length) || !content.piece_length.is_power_of_two() {
+                return Err(format!("content {}: a piece-length is a power of two from 16K to 16M", content.name));
+            }
+            if self.content.iter().filter(|other| other.name == content.name).count() > 1 {
+                return Err(format!("there are two contents {}; give each its own name", content.name));
+            }
+        }
+        let count: usize = self.node.iter().map(|group| group.count).sum();
+        if count == 0 || count > NODES_MAX {
+            return Err(format!("there are {count} nodes; there must be from 1 to {NODES_MAX}"));
+        }
+        for group in &self.node {
+            let unknown = |name: &&String| self.content.iter().all(|content| content.name != **name);
+            if let Some(name) = group.content.iter().find(unknown) {
+                return Err(format!("group {} wants {name}, and there is no [[content]] of that name", group.name));
+            }
+        }
+        for fault in &self.fault {
+            let is_known = |name: &String| self.node.iter().any(|group| group.name == *name);
+            if let Some(name) = fault.nodes.as_ref().filter(|name| !is_known(name)) {
+                return Err(format!("a fault befalls {name}, and there is no [[node]] group of that name"));
+            }
+        }
+        let shares = [self.network.loss, self.network.duplicated, self.network.reordered];
+        if shares.iter().chain(self.node.iter().map(|group| &group.lies)).any(|share| !(0.0..=0.95).contains(share)) {
+            return Err("a share (loss, duplicated, reordered, lies) is from 0 to 0.95".into());
+        }
+        Ok(())
+    }
+}
+
+fn one() -> u64 {
+    1
+}
+
+fn one_file() -> usize {
+    1
+}
+
+fn an_hour() -> Duration {
+    Duration::from_secs(3600)
+}
+
+fn content_name() -> String {
+    "content".into()
+}
+
+fn piece_length() -> u64 {
+    256 * 1024
+}
+
+/// `20ms`, or what [`units::parse_duration`] takes.
+pub(crate) fn parse_time(text: &str) -> Option<Duration> {
+    match text.strip_suffix("ms") {
+        Some(count) => count.parse().ok().map(Duration::from_millis),
+        None => units::parse_duration(text),
+    }
+}
+
+/// `10Mbit`, or bytes a second as [`units::parse_size`] takes them.
+fn parse_rate(text: &str) -> Option<u64> {
+    for (unit, factor) in [("Kbit", 1000), ("Mbit", 1_000_000), ("Gbit", 1_000_000_000)] {
+        if let Some(count) = text.strip_suffix(unit) {
+            return count.parse::<u64>().ok()?.checked_mul(factor).map(|bits| bits / 8);
+        }
+    }
+    units::parse_size(text)
+}
+
+pub(crate) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(from)?;
+    let wrong = || D::Error::custom(format!("{text:?} is no time; write \"20ms\", \"90s\", \"15m\" or \"12h\""));
+    parse_time(&text).ok_or_else(wrong)
+}
+
+pub(crate) fn some_duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    duration(from).map(Some)
+}
+
+fn rate<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let text = String::deserialize(from)?;
+    let wrong = || D::Error::custom(format!("{text:?} is no rate; write \"10Mbit\", or bytes as in \"512K\""));
+    parse_rate(&text).ok_or_else(wrong)
+}
+
+fn size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let text = String::deserialize(from)?;
+    let wrong = || D::Error::custom(format!("{text:?} is no size; write {}", units::SIZE_FORM));
+    units::parse_size(&text).ok_or_else(wrong)
+}
+
+fn some_size<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    size(from).map(Some)
+}

@@ -1,0 +1,670 @@
+//! A scenario, made and lived through: nodes come, finish and leave, faults befall them, and what came of it is told.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::config::{Config, Encryption, UploadSlots};
+use crate::base::geometry::Geometry;
+use crate::base::hash::InfoHash;
+use crate::base::rng::Rng;
+use crate::base::time::Time;
+use crate::engine::Engine;
+use crate::sim::World;
+use crate::sim::faults::{Fault, FaultKind};
+use crate::sim::hostile::Hostile;
+use crate::sim::network::{Nat, Network, jitter};
+use crate::sim::node::{Body, Clock, Node};
+use crate::sim::report::{NodeReport, Report, Sample, Samples};
+use crate::sim::scenario::{ContentSpec, GroupSpec, Role, Scenario};
+use crate::sim::storage::{MemoryStorage, Truth};
+use crate::sim::trace::What;
+use crate::sim::tracker::Tracker;
+use crate::sim::world::Step;
+use crate::torrent::command::{AddOptions, Answer, Command, Source};
+use crate::torrent::create::{Creator, Notes, Profile};
+
+/// The wall clock when a world begins, nanoseconds since the Unix epoch.
+const EPOCH_NANOS: u64 = 1_800_000_000 * 1_000_000_000;
+/// The port that nodes listen at.
+const PORT: u16 = 6881;
+/// And trackers.
+const TRACKER_PORT: u16 = 6969;
+/// How long a node that finished is looked at whether it still has everything.
+const LOOK_BACK: Duration = Duration::from_secs(2);
+
+/// A run that broke a rule, or did not bring what was expected.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// The scenario's name.
+    pub name: String,
+    /// The seed that brings it about again.
+    pub seed: u64,
+    /// What happened, and when.
+    pub message: String,
+    /// The latest of what happened to the nodes involved.
+    pub latest: Vec<String>,
+    /// The account until then, where nothing was broken.
+    pub report: Option<Box<Report>>,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}, seed {}: {}", self.name, self.seed, self.message)?;
+        self.latest.iter().try_for_each(|line| write!(f, "\n  {line}"))
+    }
+}
+
+/// A torrent with its truth.
+#[derive(Debug)]
+struct Made {
+    name: String,
+    metainfo: Vec<u8>,
+    info_hash: InfoHash,
+    truth: Arc<Truth>,
+    geometry: Geometry,
+}
+
+/// What happens at a moment of the story.
+#[derive(Debug, Clone)]
+enum Moment {
+    /// A node comes, or comes back.
+    Start(usize),
+    /// A node leaves.
+    Leave(usize),
+    /// A fault of the scenario comes.
+    Begin(usize),
+    /// It ends.
+    Heal(Fault),
+    /// How things stand is written down.
+    Sample,
+}
+
+/// A node as the scenario wants it.
+#[derive(Debug)]
+struct Part {
+    /// Which of the world's nodes.
+    node: usize,
+    group: usize,
+    /// Which contents it has or wants.
+    contents: Vec<usize>,
+    rng: Rng,
+    has_left: bool,
+}
+
+/// A scenario as it is lived through.
+#[derive(Debug)]
+pub struct Swarm<'s> {
+    scenario: &'s Scenario,
+    seed: u64,
+    world: World,
+    made: Vec<Made>,
+    parts: Vec<Part>,
+    story: Vec<Moment>,
+    rng: Rng,
+    samples: Samples,
+    faults: u32,
+    /// Faults that have not healed, and nodes that have not come.
+    pending: usize,
+    over_at: Option<Time>,
+    messages: u64,
+}
+
+/// Lives through `scenario` with `seed`. What happens from `prints_from` on is given to `print`, line by line.
+///
+/// # Errors
+/// A rule was broken, or something that was expected did not come.
+pub fn run(scenario: &Scenario, seed: u64, prints_from: Time, print: &mut dyn FnMut(&str)) -> Result<Report, Failure> {
+    let mut swarm = Swarm::new(scenario, seed, prints_from);
+    let lived = catch_unwind(AssertUnwindSafe(|| swarm.live(print)));
+    let broken = match lived {
+        Ok(result) => result.err(),
+        Err(panic) => {
+            let said = panic.downcast_ref::<String>().cloned();
+            let said = said.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            let message = format!("at {:?}, an assertion failed: {}", swarm.world.now, said.unwrap_or_default());
+            let nodes: Vec<usize> = (0..swarm.world.nodes.len()).collect();
+            Some((message, swarm.world.trace.latest(&nodes[..nodes.len().min(8)])))
+        }
+    };
+    if let Some((message, latest)) = broken {
+        return Err(Failure { name: scenario.name.clone(), seed, message, latest, report: None });
+    }
+    let report = swarm.report();
+    match swarm.disappointment(&report) {
+        Some(message) => {
+            let (name, report) = (scenario.name.clone(), Some(Box::new(report)));
+            Err(Failure { name, seed, message, latest: Vec::new(), report })
+        }
+        None => Ok(report),
+    }
+}
+
+impl<'s> Swarm<'s> {
+    fn new(scenario: &'s Scenario, seed: u64, prints_from: Time) -> Self {
+        let mut rng = Rng::from_number(seed);
+        let spec = &scenario.network;
+        let network = Network {
+            delay: spec.delay,
+            jitter: spec.jitter,
+            loss: spec.loss,
+            duplicated: spec.duplicated,
+            reordered: spec.reordered,
+            queue: spec.queue,
+        };
+        let mut world = World::new(network, rng.fork("network"), prints_from);
+        world.tally.is_exact = scenario.node.iter().all(|group| group.lies == 0.0 && !group.encrypted);
+        world.tally.is_exact &= scenario.hostile.is_empty();
+        let harmless = |kind: FaultKind| !matches!(kind, FaultKind::BitFlip | FaultKind::FilesGone);
+        world.tally.is_exact &= scenario.fault.iter().all(|fault| harmless(fault.kind));
+        let urls: Vec<String> =
+            (0..scenario.tracker.len()).map(|index| format!("udp://{}", tracker_addr(index))).collect();
+        let made = scenario.content.iter().map(|content| make(content, &urls, &mut rng.fork("content"))).collect();
+        let mut swarm = Self {
+            scenario,
+            seed,
+            world,
+            made,
+            parts: Vec::new(),
+            story: Vec::new(),
+            rng: rng.fork("story"),
+            samples: Samples::default(),
+            faults: 0,
+            pending: 0,
+            over_at: None,
+            messages: 0,
+        };
+        swarm.add_trackers(&mut rng);
+        swarm.add_nodes(&mut rng);
+        swarm.add_hostile(&mut rng);
+        swarm.plan_faults();
+        swarm.plan(Time::ZERO, Moment::Sample);
+        swarm
+    }
+
+    fn plan(&mut self, at: Time, moment: Moment) {
+        self.pending += usize::from(!matches!(moment, Moment::Sample | Moment::Leave(_)));
+        self.story.push(moment);
+        self.world.plan(at, self.story.len() - 1);
+    }
+
+    fn add_trackers(&mut self, rng: &mut Rng) {
+        for (index, spec) in self.scenario.tracker.iter().enumerate() {
+            let mut tracker = Tracker::new(&[tracker_addr(index)], rng.fork("tracker"));
+            tracker.answers_max = spec.answers;
+            tracker.interval_secs = u32::try_from(spec.interval.as_secs()).unwrap_or(u32::MAX);
+            self.world.add_tracker(&format!("tracker {index}"), tracker);
+        }
+    }
+
+    fn add_nodes(&mut self, rng: &mut Rng) {
+        let mut number = 0_u32;
+        for (group, spec) in self.scenario.node.iter().enumerate() {
+            for index in 0..spec.count {
+                let name = if spec.count == 1 { spec.name.clone() } else { format!("{} {}", spec.name, index + 1) };
+                let public = public_ip(number);
+                let mut own = rng.fork("node");
+                let mut storage = MemoryStorage::default();
+                storage.capacity = spec.disk;
+                if spec.lies > 0.0 {
+                    storage.lie(spec.lies, own.fork("lies"));
+                }
+                let addr = match spec.nat {
+                    Some(_) => SocketAddr::new(IpAddr::from([192, 168, 1, 2]), PORT),
+                    None => SocketAddr::new(public, PORT),
+                };
+                let mut node = Node::new(name, addr, Body::Down(Box::new(storage)));
+                node.public = public;
+                node.nat = spec.nat.map(|kind| Nat::new(kind, public));
+                node.is_silent = true;
+                node.extra = spec.delay;
+                if spec.skew > 0 {
+                    let most = i64::from(spec.skew);
+                    let drawn = own.below(2 * u64::from(spec.skew) + 1);
+                    node.clock.ppm = i32::try_from(i64::try_from(drawn).unwrap_or(0) - most).unwrap_or(0);
+                }
+                let node = self.world.add(node);
+                self.world.set_rates(node, spec.up, spec.down);
+                let is_meant = |made: &Made| spec.content.is_empty() || spec.content.contains(&made.name);
+                let contents = (0..self.made.len()).filter(|&at| is_meant(&self.made[at])).collect();
+                let later = if index == 0 { Duration::ZERO } else { jitter(&mut own, spec.within) };
+                self.parts.push(Part { node, group, contents, rng: own, has_left: false });
+                let part = self.parts.len() - 1;
+                self.plan(Time::ZERO + spec.arrives + later, Moment::Start(part));
+                number += 1;
+            }
+        }
+    }
+
+    fn add_hostile(&mut self, rng: &mut Rng) {
+        let mut number = 0;
+        for spec in &self.scenario.hostile {
+            for _ in 0..spec.count {
+                let made = &self.made[0];
+                let begins = Time::ZERO + spec.arrives;
+                let mut hostile = Hostile::new(spec.harm, made.info_hash, made.geometry, begins, rng.fork("hostile"));
+                let addr = SocketAddr::from((hostile_ip(number), PORT));
+                let open = self.parts.iter().map(|part| &self.world.nodes[part.node]);
+                let victims = open.filter(|node| node.nat.is_none()).map(|node| node.addr).collect();
+                let tracker = (!self.scenario.tracker.is_empty()).then(|| tracker_addr(0));
+                hostile.set_victims(victims, tracker, PORT);
+                let name = format!("hostile {}", number + 1);
+                self.world.add(Node::new(name, addr, Body::Hostile(hostile)));
+                number += 1;
+            }
+        }
+    }
+
+    fn plan_faults(&mut self) {
+        for (index, fault) in self.scenario.fault.iter().enumerate() {
+            for moment in fault.moments() {
+                self.plan(Time::ZERO + moment, Moment::Begin(index));
+            }
+        }
+    }
+
+    /// Lives through it.
+    fn live(&mut self, print: &mut dyn FnMut(&str)) -> Result<(), (String, Vec<String>)> {
+        let ends = Time::ZERO + self.scenario.ends;
+        loop {
+            let until = self.over_at.unwrap_or(ends);
+            let step = self.world.step(until);
+            for line in std::mem::take(&mut self.world.trace.printed) {
+                print(&line);
+            }
+            if let Some(breach) = &self.world.breach {
+                return Err((breach.to_string(), self.world.trace.latest(&breach.nodes)));
+            }
+            match step {
+                Step::Story(moment) => self.tell(moment),
+                Step::More if self.world.news.is_empty() => continue,
+                Step::More => {}
+                Step::Over => return Ok(()),
+            }
+            while let Some(node) = self.world.news.pop() {
+                self.notice(node);
+            }
+            if self.over_at.is_none() && self.is_over() {
+                let after = self.scenario.afterwards.max(LOOK_BACK);
+                self.over_at = Some((self.world.now + after).min(ends));
+            }
+        }
+    }
+
+    fn tell(&mut self, moment: usize) {
+        let now = self.world.now;
+        let moment = self.story[moment].clone();
+        self.pending -= usize::from(!matches!(moment, Moment::Sample | Moment::Leave(_)));
+        match moment {
+            Moment::Start(part) => self.start(part),
+            Moment::Leave(part) => self.leave(part),
+            Moment::Begin(index) => self.begin_fault(index),
+            Moment::Heal(fault) => {
+                self.world.heal(&fault);
+                if matches!(fault.kind, FaultKind::Crash | FaultKind::PowerCut) {
+                    for node in fault.nodes {
+                        let part = self.parts.iter().position(|part| part.node == node).expect("a part's node");
+                        self.start(part);
+                    }
+                }
+            }
+            Moment::Sample => {
+                self.let_leave();
+                let sample = self.sample();
+                self.samples.add(sample);
+                self.plan(now + self.samples.every, Moment::Sample);
+            }
+        }
+    }
+
+    /// Runs a node's program: with what it saved, or for the first time.
+    fn start(&mut self, part: usize) {
+        let now = self.world.now;
+        let Part { node: index, group, has_left, .. } = self.parts[part];
+        let spec = &self.scenario.node[group];
+        if self.world.nodes[index].is_up() || has_left {
+            return;
+        }
+        self.world.trace.note(now, index, What::Fate("starts"), &[]);
+        let node = &mut self.world.nodes[index];
+        let config = config(spec, node.addr);
+        let body = std::mem::replace(&mut node.body, Body::Down(Box::default()));
+        let Body::Down(mut storage) = body else { unreachable!("only what is down is started") };
+        storage.now = Time::ZERO;
+        for &content in &self.parts[part].contents {
+            if node.saved.is_empty() && self.world.tally.node(index).came.is_none() {
+                storage.know(&self.made[content].truth);
+            }
+        }
+        let engine_rng = self.parts[part].rng.fork("engine");
+        node.clock = Clock { started: now, ahead: Duration::ZERO, ppm: node.clock.ppm };
+        let mut engine = Engine::new(config, EPOCH_NANOS + now.as_nanos(), engine_rng, *storage);
+        for &content in &self.parts[part].contents {
+            let made = &self.made[content];
+            let saved = |ending: &str| {
+                let name = format!("torrents/{}.{ending}", made.info_hash);
+                node.saved.get(std::path::Path::new(&name)).cloned()
+            };
+            if let Some(metainfo) = saved("meta") {
+                engine.restore(Time::ZERO, &metainfo, saved("resume").as_deref()).expect("what was saved is good");
+                continue;
+            }
+            let is_seed = spec.role == Role::Seed;
+            // A node that was killed before it could save its torrent is given it again, and looks what is there.
+            let verify = Some(is_seed || self.world.tally.node(index).came.is_some());
+            let options = AddOptions { verify, ..AddOptions::default() };
+            let source = Source::Metainfo(made.metainfo.clone());
+            engine.handle_command(Time::ZERO, Command::Add { source, options }).expect("a good torrent");
+            if is_seed && self.world.tally.node(index).came.is_none() {
+                let store = engine.views().find(|view| view.info_hash == made.info_hash).and_then(|view| view.store);
+                engine.storage().fill(store.expect("it was just added"));
+            }
+        }
+        node.body = Body::Engine(Box::new(engine));
+        node.is_silent = false;
+        let is_first = self.world.tally.node(index).came.is_none();
+        self.world.tally.node(index).came.get_or_insert(now);
+        self.world.tally.node(index).is_complete |= spec.role == Role::Seed;
+        self.world.stir(index);
+        if let Some(stays) = spec.stays
+            && spec.role == Role::Seed
+            && is_first
+        {
+            self.plan(now + stays, Moment::Leave(part));
+        }
+    }
+
+    fn leave(&mut self, part: usize) {
+        let index = self.parts[part].node;
+        if std::mem::replace(&mut self.parts[part].has_left, true) {
+            return;
+        }
+        self.world.trace.note(self.world.now, index, What::Fate("leaves"), &[]);
+        let local = self.world.nodes[index].clock.local(self.world.now);
+        if self.scenario.node[self.parts[part].group].vanishes {
+            self.world.crash(index, true);
+        } else if let Some(engine) = self.world.nodes[index].engine() {
+            engine.handle_command(local, Command::Shutdown).expect("it may always end");
+        }
+        self.world.stir(index);
+    }
+
+    fn begin_fault(&mut self, index: usize) {
+        let spec = &self.scenario.fault[index];
+        let group =
+            spec.nodes.as_ref().and_then(|name| self.scenario.node.iter().position(|group| group.name == *name));
+        let is_meant = |part: &&Part| {
+            let is_up = self.world.nodes[part.node].is_up();
+            group.is_none_or(|group| part.group == group) && is_up && !part.has_left
+        };
+        let mut nodes: Vec<usize> = self.parts.iter().filter(is_meant).map(|part| part.node).collect();
+        self.rng.shuffle(&mut nodes);
+        nodes.truncate(if spec.kind.is_everywhere() { 0 } else { spec.count });
+        nodes.sort_unstable();
+        self.faults += 1;
+        let fault = Fault { kind: spec.kind, nodes, lasts: spec.lasts, share: spec.share, number: self.faults };
+        for &node in &fault.nodes {
+            self.count_waste(node);
+        }
+        self.world.begin(&fault);
+        if let Some(lasts) = spec.lasts {
+            self.plan(self.world.now + lasts, Moment::Heal(fault));
+        }
+    }
+
+    /// What a program counted is taken over before it ends.
+    fn count_waste(&mut self, node: usize) {
+        if let Some(engine) = self.world.nodes[node].engine() {
+            let wasted: u64 = engine.views().map(|view| view.wasted).sum();
+            let messages = engine.messages_in();
+            self.world.tally.node(node).wasted += wasted;
+            self.messages += messages;
+        }
+    }
+
+    /// Something is new about a node: its program has ended, or claims more than before.
+    fn notice(&mut self, index: usize) {
+        let now = self.world.now;
+        if self.world.nodes[index].exited {
+            self.count_waste(index);
+            self.world.crash(index, false);
+        }
+        let Some(engine) = self.world.nodes[index].engine() else { return };
+        let is_done = engine.views().all(|view| view.is_finished);
+        if is_done && !std::mem::replace(&mut self.world.tally.node(index).is_complete, true) {
+            self.world.tally.node(index).finished = Some(now);
+            let part = self.parts.iter().position(|part| part.node == index).expect("an engine's node is a part's");
+            if let Some(stays) = self.scenario.node[self.parts[part].group].stays {
+                self.plan(now + stays, Moment::Leave(part));
+            }
+        }
+    }
+
+    /// Those leave that have given enough.
+    #[expect(clippy::cast_precision_loss, reason = "a ratio")]
+    fn let_leave(&mut self) {
+        for part in 0..self.parts.len() {
+            let Some(ratio) = self.scenario.node[self.parts[part].group].leaves_at else { continue };
+            let Some(engine) = self.world.nodes[self.parts[part].node].engine() else { continue };
+            let uploaded: u64 = engine.views().map(|view| view.uploaded).sum();
+            let contents = self.parts[part].contents.iter();
+            let content: u64 = contents.map(|&at| self.made[at].geometry.total_len()).sum();
+            if uploaded as f64 >= ratio * content as f64 {
+                self.leave(part);
+            }
+        }
+    }
+
+    /// True once everybody has what they want, and nothing more is to come.
+    fn is_over(&mut self) -> bool {
+        self.pending == 0
+            && self.parts.iter().all(|part| {
+                let may_fail = self.scenario.node[part.group].may_fail || part.has_left;
+                may_fail || self.world.tally.node(part.node).is_complete
+            })
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "shares for people")]
+    fn sample(&mut self) -> Sample {
+        let pieces = self.made[0].geometry.pieces();
+        let mut copies = vec![0_u32; pieces as usize];
+        let mut progress = Vec::with_capacity(self.parts.len());
+        for part in &self.parts {
+            let Some(engine) = self.world.nodes[part.node].engine() else {
+                progress.push(if self.world.tally.node(part.node).is_complete { 1.0 } else { 0.0 });
+                continue;
+            };
+            let (mut have, mut all) = (0, 0);
+            for view in engine.views() {
+                have += view.have.count();
+                all += view.have.len();
+                if view.info_hash == self.made[0].info_hash {
+                    view.have.ones().for_each(|piece| copies[piece as usize] += 1);
+                }
+            }
+            progress.push(have as f32 / all.max(1) as f32);
+        }
+        let sum: u32 = copies.iter().sum();
+        Sample {
+            at: self.world.now,
+            progress,
+            copies_least: copies.iter().copied().min().unwrap_or(0),
+            copies_mean: sum as f32 / pieces.max(1) as f32,
+        }
+    }
+
+    fn report(&mut self) -> Report {
+        for part in 0..self.parts.len() {
+            self.count_waste(self.parts[part].node);
+        }
+        let wants = |part: &Part| part.contents.iter().map(|&at| self.made[at].geometry.total_len()).sum();
+        let nodes = self.parts.iter().map(|part| {
+            let (spec, node) = (&self.scenario.node[part.group], &self.world.nodes[part.node]);
+            NodeReport {
+                name: node.name.clone(),
+                group: spec.name.clone(),
+                is_seed: spec.role == Role::Seed,
+                is_rider: spec.role == Role::FreeRider,
+                came: Time::ZERO,
+                finished: None,
+                gave: 0,
+                from_seeds: 0,
+                from_peers: 0,
+                bytes_in: 0,
+                wasted: 0,
+                wants: wants(part),
+                up: node.uplink.rate_bytes,
+                down: node.downlink.rate_bytes,
+            }
+        });
+        let mut report = Report {
+            name: self.scenario.name.clone(),
+            seed: self.seed,
+            ended: self.world.now,
+            trace: self.world.trace_hash(),
+            nodes: nodes.collect(),
+            content: self.made[0].geometry.total_len(),
+            gifts: Vec::new(),
+            samples: std::mem::take(&mut self.samples.taken),
+            events: self.world.events(),
+            dials: 0,
+            packets: 0,
+            segments: (0, 0),
+            messages: self.messages,
+        };
+        let indexes: Vec<usize> = self.parts.iter().map(|part| part.node).collect();
+        report.take_nodes(&self.world.tally, &indexes);
+        report
+    }
+
+    /// What was expected and did not come.
+    fn disappointment(&mut self, report: &Report) -> Option<String> {
+        let expect = &self.scenario.expect;
+        for (part, node) in self.parts.iter().zip(&report.nodes) {
+            let spec = &self.scenario.node[part.group];
+            let must = expect.finished && !spec.may_fail && !node.is_seed;
+            if must && node.finished.is_none() {
+                let state = state(&mut self.world, part.node);
+                return Some(format!("{} has not finished by {:?}: {state}", node.name, report.ended));
+            }
+            if let (Some(within), Some(finished)) = (expect.within, node.finished)
+                && finished > Time::ZERO + within
+            {
+                return Some(format!("{} has finished at {finished:?}, expected was {within:?}", node.name));
+            }
+        }
+        let last = self.sample().progress;
+        for (part, has) in self.parts.iter().zip(last) {
+            let stays = !part.has_left && !self.scenario.node[part.group].may_fail;
+            if let Some(least) = expect.share.filter(|least| stays && f64::from(has) < *least) {
+                let name = &self.world.nodes[part.node].name;
+                return Some(format!("{name} has {has:.4} of what it wants, expected was {least}"));
+            }
+        }
+        for part in &self.parts {
+            let Some(engine) = self.world.nodes[part.node].engine() else { continue };
+            let finished: Vec<_> = engine.views().filter(|view| view.is_finished).map(|view| view.store).collect();
+            for store in finished.into_iter().flatten() {
+                let len = engine.storage().len(store);
+                if !engine.storage().is_true(store, crate::base::geometry::Span { offset: 0, len }) {
+                    return Some(format!(
+                        "{} says that it has everything, which is not so",
+                        self.world.nodes[part.node].name
+                    ));
+                }
+            }
+        }
+        if let (Some(most), Some(last), Some(limit)) = (expect.over_limit, report.last(), report.fluid_limit()) {
+            let over = last.as_secs_f64() / limit.as_secs_f64();
+            if over > most {
+                return Some(format!("the last finish is {over:.3} times the fluid limit, expected was {most}"));
+            }
+        }
+        if let Some(least) = expect.fairness
+            && report.fairness() < least
+        {
+            return Some(format!("fairness is {:.3}, expected was {least}", report.fairness()));
+        }
+        if let Some(most) = expect.wasted
+            && report.wasted() > most
+        {
+            return Some(format!("{:.4} of what came was in vain, expected was {most}", report.wasted()));
+        }
+        let contributors = report.leechers().filter(|node| !node.is_rider).filter_map(NodeReport::took).max();
+        let riders = report.leechers().filter(|node| node.is_rider).filter_map(NodeReport::took).min();
+        if let (true, Some(contributors), Some(riders)) = (expect.riders_last, contributors, riders)
+            && riders <= contributors
+        {
+            return Some(format!("a free rider took {riders:?}, the slowest contributor {contributors:?}"));
+        }
+        None
+    }
+}
+
+/// What a node's torrents are doing, for a message.
+fn state(world: &mut World, node: usize) -> String {
+    let local = world.nodes[node].clock.local(world.now);
+    let Some(engine) = world.nodes[node].engine() else { return "it is down".into() };
+    let all = Command::List { states: Vec::new(), label: None };
+    let Ok(Answer::List(rows)) = engine.handle_command(local, all) else { return String::new() };
+    let row = |row: &crate::torrent::snapshot::Summary| {
+        let (all, have) = row.pieces;
+        let error = row.error.as_deref().unwrap_or("no error");
+        format!("{}, {have} of {all} pieces, {} peers, {error}", row.state.word(), row.peers)
+    };
+    rows.iter().map(row).collect::<Vec<_>>().join("; ")
+}
+
+fn tracker_addr(index: usize) -> SocketAddr {
+    SocketAddr::from(([10, 255, 0, 1 + u8::try_from(index % 200).expect("below 200")], TRACKER_PORT))
+}
+
+/// An address in a network of its own: some rules look at networks.
+fn public_ip(number: u32) -> IpAddr {
+    IpAddr::from(Ipv4Addr::from(0x0a00_0101 + number * 0x0100 + number % 200))
+}
+
+fn hostile_ip(number: u32) -> IpAddr {
+    IpAddr::from(Ipv4Addr::from(0x0afe_0001 + number))
+}
+
+fn config(spec: &GroupSpec, addr: SocketAddr) -> Config {
+    let slots = if spec.role == Role::FreeRider { Some(0) } else { spec.slots };
+    Config {
+        listen: vec![addr],
+        up_rate_bytes: spec.up_limit,
+        down_rate_bytes: spec.down_limit,
+        upload_slots: slots.map_or(UploadSlots::Auto, UploadSlots::Fixed),
+        encryption: if spec.encrypted { Encryption::Require } else { Encryption::Allow },
+        connections_per_torrent_max: spec.peers.unwrap_or(Config::default().connections_per_torrent_max),
+        ..Config::default()
+    }
+}
+
+/// Content of random bytes and the torrent that describes it.
+fn make(spec: &ContentSpec, trackers: &[String], rng: &mut Rng) -> Made {
+    let len = usize::try_from(spec.size).expect("checked by the scenario");
+    let mut bytes = vec![0; len];
+    rng.fill(&mut bytes);
+    let files = if spec.files == 1 {
+        vec![(vec![], spec.size)]
+    } else {
+        let (share, rest) = (spec.size / spec.files as u64, spec.size % spec.files as u64);
+        let file = |index: usize| (vec![format!("{index:04}").into_bytes()], share + u64::from(index == 0) * rest);
+        (0..spec.files).map(file).collect()
+    };
+    let notes = Notes {
+        name: spec.name.clone().into_bytes(),
+        trackers: trackers.to_vec(),
+        private: spec.private,
+        ..Notes::default()
+    };
+    let profile = if spec.sha256 { Profile::Compatible } else { Profile::V1 };
+    let piece_len = u32::try_from(spec.piece_length).expect("checked by the scenario");
+    let mut creator = Creator::new(profile, piece_len, files, notes);
+    creator.update(&bytes);
+    let (meta, metainfo) = creator.finish().expect("checked by the scenario");
+    let truth = Arc::new(Truth::new(spec.name.clone(), bytes).with_pieces(piece_len));
+    Made { name: spec.name.clone(), metainfo, info_hash: meta.info_hash, truth, geometry: meta.geometry }
+}

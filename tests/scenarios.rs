@@ -1,0 +1,89 @@
+//! Every named scenario holds what it promises, twice the same way; so do fifty fresh ones that are drawn by chance, and those
+//! in which the simulator once found something.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use swarmtorrent::base::time::Time;
+use swarmtorrent::sim::random;
+use swarmtorrent::sim::report::Report;
+use swarmtorrent::sim::scenario::Scenario;
+use swarmtorrent::sim::swarm;
+use swarmtorrent::sim::trace::shown_hash;
+
+/// How many scenarios are drawn anew; `SWARMTORRENT_SEEDS` changes it.
+const FRESH: u64 = 50;
+
+/// Seeds of drawn scenarios that found something, and what.
+const FOUND: [(u64, &str); 8] = [
+    (717, "a block refused because another peer was landing it was never asked for again when that one vanished"),
+    (489, "the same with a wrong bitfield and a crash"),
+    (848, "a check that a bad disk ended was forgotten when the disk was full afterwards"),
+    (1004, "pieces that a check found in the cache were recorded before they were synced, and lost with the power"),
+    (4317, "two that dialled one another at the same moment gave up both connections, each time"),
+    (93, "a tracker that lied about its interval was not asked again for a day"),
+    (442, "files that were put back were not looked at, for the old ones were still open"),
+    (1445, "a full disk, files that are gone and unreadable pages at once"),
+];
+
+fn live(scenario: &Scenario, seed: u64) -> Report {
+    match swarm::run(scenario, seed, Time::NEVER, &mut |_| {}) {
+        Ok(report) => report,
+        Err(failure) => panic!("{failure}\n(swarmtorrent simulate random --seed {seed} --print shows a drawn one)"),
+    }
+}
+
+fn named() -> Vec<(PathBuf, Scenario)> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let mut paths: Vec<PathBuf> =
+        fs::read_dir(dir).expect("there are some").map(|entry| entry.expect("one").path()).collect();
+    paths.sort();
+    let read = |path: PathBuf| {
+        let scenario = Scenario::parse(&fs::read_to_string(&path).expect("it can be read"));
+        (path, scenario.expect("a good scenario"))
+    };
+    paths.into_iter().map(read).collect()
+}
+
+#[test]
+fn every_named_scenario_holds_what_it_promises_twice_the_same_way() {
+    let named = named();
+    assert!(named.len() >= 13, "only {} were found", named.len());
+    for (path, scenario) in named {
+        let (first, second) = (live(&scenario, scenario.seed), live(&scenario, scenario.seed));
+        assert_eq!(first.trace, second.trace, "{}", path.display());
+        println!("{}", first.line());
+    }
+}
+
+#[test]
+fn what_was_found_once_is_found_no_more() {
+    for (seed, what) in FOUND {
+        println!("{what}");
+        live(&random::scenario(seed), seed);
+    }
+}
+
+#[test]
+fn fresh_scenarios_break_no_rule() {
+    let count = std::env::var("SWARMTORRENT_SEEDS").map_or(FRESH, |count| count.parse().expect("a number"));
+    let mut fresh = [0; 4];
+    getrandom::fill(&mut fresh).expect("the kernel has some");
+    let first = u64::from(u32::from_ne_bytes(fresh));
+    println!("seeds {first} to {}", first + count - 1);
+    for seed in first..first + count {
+        let report = live(&random::scenario(seed), seed);
+        assert!(report.ended > Time::ZERO);
+    }
+}
+
+/// A run in a build without optimisation gives what the optimised program of the test script gave.
+#[test]
+fn builds_agree() {
+    let Ok(told) = std::env::var("SWARMTORRENT_TRACE") else {
+        println!("left out: tests/run compares builds");
+        return;
+    };
+    let scenario = Scenario::parse(include_str!("scenarios/crash-storm.toml")).expect("a good scenario");
+    assert!(told.contains(&shown_hash(&live(&scenario, 3).trace)), "{told}");
+}
