@@ -5,18 +5,18 @@ use swarmtorrent::base::time::Time;
 use swarmtorrent::sim::scenario::Scenario;
 use swarmtorrent::sim::swarm::run;
 
-/// What is said of the scenario when `rule` is broken, with the first of six seeds that shows it.
-fn said(rule: Option<Sabotage>, scenario: &str) -> Option<String> {
+/// What is said of the scenario when `rule` is broken, with the first of `seeds` that shows it.
+fn said(rule: Option<Sabotage>, scenario: &str, seeds: u64) -> Option<String> {
     let scenario = Scenario::parse(scenario).expect("a good scenario");
     break_rule(rule);
-    let said = (1..=6).find_map(|seed| run(&scenario, seed, Time::NEVER, &mut |_| {}).err());
+    let said = (1..=seeds).find_map(|seed| run(&scenario, seed, Time::NEVER, &mut |_| {}).err());
     break_rule(None);
     said.map(|failure| failure.message)
 }
 
 fn shows(rule: Sabotage, scenario: &str, words: &str) {
-    assert_eq!(said(None, scenario), None, "nothing is wrong with it as it is");
-    let said = said(Some(rule), scenario).expect("the checks notice it");
+    assert_eq!(said(None, scenario, 2), None, "nothing is wrong with it as it is");
+    let said = said(Some(rule), scenario, 60).expect("the checks notice it");
     assert!(said.contains(words), "{said}");
 }
 

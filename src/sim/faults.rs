@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::base::time::Time;
 use crate::sim::World;
 use crate::sim::scenario::{duration, some_duration};
 use crate::sim::trace::What;
@@ -119,7 +118,11 @@ impl World {
                     self.crash(node, fault.kind == FaultKind::PowerCut);
                 }
             }
-            FaultKind::Freeze => fault.nodes.iter().for_each(|&node| self.nodes[node].frozen_until = until),
+            FaultKind::Freeze => {
+                for &node in &fault.nodes {
+                    self.nodes[node].frozen_until = self.nodes[node].frozen_until.max(until);
+                }
+            }
             FaultKind::ClockJump => fault.nodes.iter().for_each(|&node| self.nodes[node].clock.ahead += lasts),
             FaultKind::Cut => fault.nodes.iter().for_each(|&node| self.nodes[node].side = fault.number),
             FaultKind::Stall => fault.nodes.iter().for_each(|&node| self.stall_stream(node, until)),
@@ -179,7 +182,7 @@ impl World {
             }
             FaultKind::TrackersSilent | FaultKind::TrackersLie => self.set_mood(Mood::Honest),
             FaultKind::Loss => self.network.loss = (self.network.loss - fault.share).max(0.0),
-            FaultKind::Freeze => fault.nodes.iter().for_each(|&node| self.nodes[node].frozen_until = Time::ZERO),
+            FaultKind::Freeze => fault.nodes.iter().for_each(|&node| self.thaw(node)),
             FaultKind::Crash | FaultKind::PowerCut | FaultKind::ClockJump | FaultKind::Reset => {}
         }
         fault.nodes.iter().for_each(|&node| self.stir(node));

@@ -37,6 +37,8 @@ pub struct World {
     counter: u64,
     /// What reached a node on the other side of a cut, until it is healed.
     held: Vec<Event>,
+    /// What happened on suspended machines, in order, until they go on.
+    frozen: BTreeMap<usize, Vec<Event>>,
     /// Nodes that something happened to, until they are settled.
     stirred: Vec<usize>,
     pub(crate) trace: Trace,
@@ -157,6 +159,7 @@ impl World {
             events: BinaryHeap::new(),
             counter: 0,
             held: Vec::new(),
+            frozen: BTreeMap::new(),
             stirred: Vec::new(),
             trace: Trace::new(prints_from),
             tally: Tally::default(),
@@ -257,8 +260,7 @@ impl World {
         if let Some(node) = event.node()
             && self.nodes[node].frozen_until > at
         {
-            let thaws = self.nodes[node].frozen_until;
-            self.schedule(thaws, event);
+            self.frozen.entry(node).or_default().push(event);
             return Step::More;
         }
         self.happen(event);
@@ -613,6 +615,15 @@ impl World {
             let conns: Vec<ConnId> = self.nodes[index].links.keys().copied().collect();
             conns.into_iter().for_each(|conn| self.nodes[index].offer(conn));
             self.feed_uplink(index);
+        }
+    }
+
+    /// A suspended machine goes on if nothing else suspends it: what happened meanwhile happens now.
+    pub(crate) fn thaw(&mut self, node: usize) {
+        if self.nodes[node].frozen_until <= self.now {
+            for event in self.frozen.remove(&node).unwrap_or_default() {
+                self.schedule(self.now, event);
+            }
         }
     }
 
