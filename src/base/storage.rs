@@ -148,7 +148,8 @@ pub enum Job {
         /// Relative path below the state directory.
         name: PathBuf,
     },
-    /// Makes everything written so far to the content durable.
+    /// Makes everything written to the content and read of it so far durable: a read may have found what another run left in
+    /// the page cache.
     Sync {
         /// Which content.
         store: StoreId,

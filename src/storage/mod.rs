@@ -242,6 +242,26 @@ impl FileStorage {
         result.map_err(|errno| fault(errno, &self.path(store, file), "read"))
     }
 
+    /// Reads content that files hold; what is padding is zeros.
+    fn fetch(&mut self, store: StoreId, offset: u64, buf: &mut [u8]) -> Result<(), Fault> {
+        let mut rest = buf;
+        for part in self.parts(store, Span { offset, len: rest.len() as u64 })? {
+            let (now, after) = rest.split_at_mut(usize::try_from(part.span.len).expect("no longer than the buffer"));
+            rest = after;
+            if part.pad {
+                now.fill(0);
+                continue;
+            }
+            let result = self.file(store, part.file, false)?.read_exact_at(now, part.offset);
+            if let Err(errno) = result {
+                let path = self.path(store, part.file);
+                self.forget_file(store, part.file);
+                return Err(fault(errno, &path, "read"));
+            }
+        }
+        Ok(())
+    }
+
     /// Sends through a buffer. Like [`FileStorage::gather`], it ends before content that cannot be had and what leads up to it.
     fn send_copied(&mut self, stream: &mut mio::net::TcpStream, chunks: &[Chunk<'_>]) -> Result<usize, SendError> {
         let mut buf = std::mem::take(&mut self.send_buf);
@@ -258,7 +278,7 @@ impl FileStorage {
                 }
                 Chunk::Content(store, span) => {
                     let now = usize::try_from(span.len).map_or(room.len(), |len| len.min(room.len()));
-                    if let Err(fault) = self.read(store, span.offset, &mut room[..now]) {
+                    if let Err(fault) = self.fetch(store, span.offset, &mut room[..now]) {
                         trouble = Some((store, fault));
                         len = whole;
                         break;
@@ -415,20 +435,11 @@ impl Storage for FileStorage {
     }
 
     fn read(&mut self, store: StoreId, offset: u64, buf: &mut [u8]) -> Result<(), Fault> {
-        let mut rest = buf;
-        for part in self.parts(store, Span { offset, len: rest.len() as u64 })? {
-            let (now, after) = rest.split_at_mut(usize::try_from(part.span.len).expect("no longer than the buffer"));
-            rest = after;
-            if part.pad {
-                now.fill(0);
-                continue;
-            }
-            let result = self.file(store, part.file, false)?.read_exact_at(now, part.offset);
-            if let Err(errno) = result {
-                let path = self.path(store, part.file);
-                self.forget_file(store, part.file);
-                return Err(fault(errno, &path, "read"));
-            }
+        self.fetch(store, offset, buf)?;
+        // What is read is hashed and then claimed, whoever wrote it: another run that was killed, or a copy. It may be in
+        // nothing but the page cache, so the sync before the claim is recorded takes it along.
+        for part in self.parts(store, Span { offset, len: buf.len() as u64 })?.iter().filter(|part| !part.pad) {
+            self.jobs.written.note(store, part.file);
         }
         Ok(())
     }

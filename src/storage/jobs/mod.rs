@@ -85,7 +85,7 @@ enum Task {
     Delete(Delete),
 }
 
-/// Files that were written, and those that were made, since their last sync.
+/// Files that were written or read to be claimed, and those that were made, since their last sync.
 #[derive(Debug, Default)]
 pub(super) struct Written {
     files: BTreeSet<(StoreId, usize)>,
@@ -108,7 +108,7 @@ impl Written {
         self.made.insert((store, file));
     }
 
-    /// What was written of a content, and what was made; forgotten here.
+    /// What is to be synced of a content, and what was made of it; forgotten here.
     fn take(&mut self, store: StoreId) -> (Vec<usize>, Vec<usize>) {
         self.last = None;
         let range = (store, 0)..=(store, usize::MAX);

@@ -64,6 +64,23 @@ fn a_sync_neither_makes_a_deleted_file_anew_nor_leaves_the_others_out() {
 }
 
 #[test]
+fn what_another_run_wrote_is_synced_once_it_was_read_and_not_when_it_is_sent() {
+    let temp = tempfile::tempdir().unwrap();
+    for name in ["a", "b"] {
+        std::fs::write(temp.path().join(name), bytes(100)).unwrap();
+    }
+    let mut storage = FileStorage::without_state();
+    let store = storage.open(content(temp.path(), &[("a", 100, false), ("pad", 50, true), ("b", 100, false)]));
+    storage.fetch(store, 0, &mut [0; 250]).unwrap();
+    assert_eq!(storage.jobs.written.take(store), (vec![], vec![]));
+    storage.read(store, 20, &mut [0; 230]).unwrap();
+    assert_eq!(storage.jobs.written.take(store), (vec![0, 2], vec![]));
+    storage.read(store, 0, &mut [0; 250]).unwrap();
+    run(&mut storage, Job::Sync { store }).unwrap();
+    assert_eq!(storage.jobs.written.take(store), (vec![], vec![]));
+}
+
+#[test]
 fn a_disk_too_small_is_told_before_anything_is_allocated() {
     let temp = tempfile::tempdir().unwrap();
     let mut storage = FileStorage::without_state();
