@@ -14,7 +14,6 @@ use crate::base::time::Time;
 use crate::codec::udp_tracker::Request;
 use crate::sim::World;
 use crate::sim::node::Body;
-use crate::sim::stream::PACKET;
 use crate::sim::trace::What;
 
 /// How far a rate may exceed its limit at once: what a bucket holds, and what a kernel took before.
@@ -129,7 +128,7 @@ impl World {
         if self.tally.is_exact && uploaded != served {
             return Some(format!("it counts {uploaded} bytes sent, and its streams took {served}"));
         }
-        if self.tally.is_exact && downloaded > self.nodes[index].content_in + PACKET as u64 {
+        if self.tally.is_exact && downloaded > self.nodes[index].content_in {
             let came = self.nodes[index].content_in;
             return Some(format!("it counts {downloaded} bytes received, and {came} came"));
         }

@@ -124,7 +124,10 @@ impl World {
                 }
             }
             FaultKind::ClockJump => fault.nodes.iter().for_each(|&node| self.nodes[node].clock.ahead += lasts),
-            FaultKind::Cut => fault.nodes.iter().for_each(|&node| self.nodes[node].side = fault.number),
+            FaultKind::Cut => {
+                fault.nodes.iter().for_each(|&node| self.nodes[node].side = fault.number);
+                self.let_go_on(); // whom another cut had parted may be on one side now
+            }
             FaultKind::Stall => fault.nodes.iter().for_each(|&node| self.stall_stream(node, until)),
             FaultKind::Reset => fault.nodes.iter().for_each(|&node| self.reset_stream(node)),
             FaultKind::DiskFull | FaultKind::ReadError | FaultKind::BitFlip | FaultKind::FilesGone => {
@@ -160,23 +163,18 @@ impl World {
                 self.let_go_on();
             }
             FaultKind::Stall => self.let_go_on(),
-            FaultKind::DiskFull | FaultKind::ReadError => {
+            FaultKind::DiskFull | FaultKind::ReadError | FaultKind::BitFlip | FaultKind::FilesGone => {
                 for &node in &fault.nodes {
                     if let Some(storage) = self.nodes[node].storage() {
-                        storage.heal();
+                        match fault.kind {
+                            FaultKind::DiskFull => storage.is_full = false,
+                            FaultKind::ReadError => storage.unspoil(),
+                            FaultKind::FilesGone => storage.put_back(),
+                            _ => {} // a bit stays as it is until somebody looks
+                        }
                     }
-                }
-            }
-            FaultKind::BitFlip | FaultKind::FilesGone => {
-                for &node in &fault.nodes {
-                    if fault.kind == FaultKind::FilesGone
-                        && let Some(storage) = self.nodes[node].storage()
-                    {
-                        storage.heal();
-                    }
-                    let local = self.nodes[node].clock.local(self.now);
-                    if let Some(engine) = self.nodes[node].engine() {
-                        let _checking_already = engine.handle_command(local, Command::Verify(Which::All));
+                    if matches!(fault.kind, FaultKind::BitFlip | FaultKind::FilesGone) {
+                        self.verify_all(node);
                     }
                 }
             }
@@ -186,6 +184,14 @@ impl World {
             FaultKind::Crash | FaultKind::PowerCut | FaultKind::ClockJump | FaultKind::Reset => {}
         }
         fault.nodes.iter().for_each(|&node| self.stir(node));
+    }
+
+    /// A node's user has everything hashed again.
+    fn verify_all(&mut self, node: usize) {
+        let local = self.nodes[node].clock.local(self.now);
+        if let Some(engine) = self.nodes[node].engine() {
+            let _checking_already = engine.handle_command(local, Command::Verify(Which::All));
+        }
     }
 
     fn set_mood(&mut self, mood: Mood) {

@@ -302,13 +302,14 @@ impl MemoryStorage {
         true
     }
 
-    /// There is room, everything can be read, and what was taken away is put back.
-    pub(crate) fn heal(&mut self) {
-        for image in &mut self.images {
-            image.unreadable.clear();
-            image.come_back();
-        }
-        self.is_full = false;
+    /// Everything can be read again.
+    pub(crate) fn unspoil(&mut self) {
+        self.images.iter_mut().for_each(|image| image.unreadable.clear());
+    }
+
+    /// What was taken away is put back.
+    pub(crate) fn put_back(&mut self) {
+        self.images.iter_mut().for_each(Image::come_back);
     }
 
     /// A fault: somebody takes the files of a torrent away.
@@ -793,7 +794,7 @@ mod tests {
         assert!(storage.is_true(store, Span { offset: 0, len: 100_000 }), "what a fault changed is nobody's claim");
         assert!(storage.spoil(&mut rng));
         assert!(storage.read(store, 0, &mut vec![0; 100_000]).is_err());
-        storage.heal();
+        storage.unspoil();
         assert!(storage.read(store, 0, &mut vec![0; 100_000]).is_ok());
         storage.is_full = true;
         assert!(storage.prepare(store, Span { offset: 0, len: 1000 }).is_ok(), "there is room where it was written");
@@ -805,7 +806,7 @@ mod tests {
         let store = storage.open(content.clone());
         assert!(storage.prepare(store, Span { offset: 0, len: 1000 }).is_err());
         assert_eq!(storage.read(store, 0, &mut [0; 1]), Err(gone()));
-        storage.heal();
+        storage.put_back();
         assert!(storage.stamp(store, 0).is_some() && storage.read(store, 0, &mut [0; 1]).is_ok());
     }
 }

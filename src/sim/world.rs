@@ -20,8 +20,6 @@ use crate::sim::tracker::Tracker;
 
 /// What goes on a line at once: a block and its head, so that streams take turns.
 const SEGMENT: usize = 16 * 1024 + 13;
-/// How long after a cut is healed what was lost in it is sent again.
-const RETRANSMIT: Duration = Duration::from_millis(500);
 
 /// Everything there is.
 #[derive(Debug)]
@@ -35,10 +33,10 @@ pub struct World {
     pub network: Network,
     events: BinaryHeap<Scheduled>,
     counter: u64,
-    /// What reached a node on the other side of a cut, until it is healed.
-    held: Vec<Event>,
+    /// What a cut keeps from its receiver, in order, until no cut does.
+    held: Vec<Scheduled>,
     /// What happened on suspended machines, in order, until they go on.
-    frozen: BTreeMap<usize, Vec<Event>>,
+    frozen: BTreeMap<usize, Vec<Scheduled>>,
     /// Nodes that something happened to, until they are settled.
     stirred: Vec<usize>,
     pub(crate) trace: Trace,
@@ -142,6 +140,15 @@ impl Event {
             | Self::Refused { to }
             | Self::Ended { to, .. } => Some(to.node),
             Self::Arrived { .. } | Self::Dialled { .. } | Self::Packet { .. } | Self::Story(_) => None,
+        }
+    }
+
+    /// Who it comes from and goes to, if it is part of a stream that a cut holds up.
+    fn way(&self) -> Option<(usize, usize)> {
+        match self {
+            Self::Arrived { from, to, .. } => Some((from.node, to.node)),
+            Self::Ended { from, to, .. } => Some((*from, to.node)),
+            _ => None,
         }
     }
 }
@@ -252,18 +259,22 @@ impl World {
             self.now = if self.breach.is_some() { self.now } else { self.now.max(until) };
             return Step::Over;
         }
-        let Scheduled { at, event, .. } = self.events.pop().expect("it was just there");
-        self.now = at;
-        if let Event::Story(what) = event {
+        let next = self.events.pop().expect("it was just there");
+        self.now = next.at;
+        if let Event::Story(what) = next.event {
             return Step::Story(what);
         }
-        if let Some(node) = event.node()
-            && self.nodes[node].frozen_until > at
+        if let Some(node) = next.event.node()
+            && self.nodes[node].frozen_until > self.now
         {
-            self.frozen.entry(node).or_default().push(event);
-            return Step::More;
+            self.frozen.entry(node).or_default().push(next);
+        } else if let Some((from, to)) = next.event.way()
+            && self.is_cut(from, to)
+        {
+            self.held.push(next);
+        } else {
+            self.happen(next.event);
         }
-        self.happen(event);
         self.settle_all();
         Step::More
     }
@@ -271,6 +282,12 @@ impl World {
     fn schedule(&mut self, at: Time, event: Event) {
         self.counter += 1;
         self.events.push(Scheduled { at, number: self.counter, event });
+    }
+
+    /// What was kept back happens now, in the order of its numbers: nothing that came later overtakes it.
+    fn let_happen(&mut self, kept: Vec<Scheduled>) {
+        let at = self.now;
+        self.events.extend(kept.into_iter().map(|scheduled| Scheduled { at, ..scheduled }));
     }
 
     fn settle_all(&mut self) {
@@ -441,9 +458,7 @@ impl World {
             }
             Event::Ended { from, to, broken, queued } => {
                 let free_at = self.nodes[to.node].downlink.free_at;
-                if self.is_cut(from, to.node) {
-                    self.held.push(Event::Ended { from, to, broken, queued });
-                } else if !queued && !broken && free_at > now {
+                if !queued && !broken && free_at > now {
                     self.schedule(free_at, Event::Ended { from, to, broken, queued: true });
                 } else if self.is_alive(to) {
                     self.trace.note(now, to.node, What::Ended(from), &[]);
@@ -476,10 +491,6 @@ impl World {
 
     fn arrive(&mut self, from: End, to: End, bytes: Bytes) {
         let now = self.now;
-        if self.is_cut(from.node, to.node) {
-            self.held.push(Event::Arrived { from, to, bytes });
-            return;
-        }
         let queued = self.nodes[to.node].downlink.free_at.since(now);
         if queued > self.network.queue && self.is_alive(from) {
             let round_trip = (self.network.delay + self.nodes[from.node].extra + self.nodes[to.node].extra) * 2;
@@ -600,17 +611,13 @@ impl World {
         }
     }
 
-    /// A cut is healed, or a stall over: what waited goes on.
+    /// A cut has come or is healed, or a stall is over: what nothing keeps back any more goes on.
     pub(crate) fn let_go_on(&mut self) {
-        let at = self.now + RETRANSMIT;
-        for event in std::mem::take(&mut self.held) {
-            if let Event::Arrived { from, .. } = &event
-                && let Some(link) = self.nodes[from.node].links.get_mut(&from.conn)
-            {
-                link.flow.last_arrival = link.flow.last_arrival.max(at);
-            }
-            self.schedule(at, event);
-        }
+        let (still, free): (Vec<_>, Vec<_>) = std::mem::take(&mut self.held)
+            .into_iter()
+            .partition(|held| held.event.way().is_some_and(|(from, to)| self.is_cut(from, to)));
+        self.held = still;
+        self.let_happen(free);
         for index in 0..self.nodes.len() {
             let conns: Vec<ConnId> = self.nodes[index].links.keys().copied().collect();
             conns.into_iter().for_each(|conn| self.nodes[index].offer(conn));
@@ -621,9 +628,8 @@ impl World {
     /// A suspended machine goes on if nothing else suspends it: what happened meanwhile happens now.
     pub(crate) fn thaw(&mut self, node: usize) {
         if self.nodes[node].frozen_until <= self.now {
-            for event in self.frozen.remove(&node).unwrap_or_default() {
-                self.schedule(self.now, event);
-            }
+            let kept = self.frozen.remove(&node).unwrap_or_default();
+            self.let_happen(kept);
         }
     }
 
