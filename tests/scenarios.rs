@@ -15,7 +15,7 @@ use swarmtorrent::sim::trace::shown_hash;
 const FRESH: u64 = 50;
 
 /// Seeds of drawn scenarios that found something, and what.
-const FOUND: [(u64, &str); 8] = [
+const FOUND: [(u64, &str); 9] = [
     (717, "a block refused because another peer was landing it was never asked for again when that one vanished"),
     (489, "the same with a wrong bitfield and a crash"),
     (848, "a check that a bad disk ended was forgotten when the disk was full afterwards"),
@@ -23,6 +23,7 @@ const FOUND: [(u64, &str); 8] = [
     (4317, "two that dialled one another at the same moment gave up both connections, each time"),
     (93, "a tracker that lied about its interval was not asked again for a day"),
     (442, "files that were put back were not looked at, for the old ones were still open"),
+    (991, "files that were put back were never looked at, for a file that an earlier look had made was still open"),
     (1445, "a full disk, files that are gone and unreadable pages at once"),
 ];
 

@@ -223,12 +223,11 @@ pub(super) fn take_stamps<S: Storage>(storage: &mut S, torrent: &mut Torrent) ->
     files.len() <= STAMPS_MAX
 }
 
-/// Looks whether a torrent that stopped can go on: there is room for a piece, and every file that held something is there.
+/// Looks whether a torrent that stopped can go on: every file that held something is there, and there is room for a piece.
+/// In this order, for making room makes files.
 fn probe<S: Storage>(storage: &mut S, torrent: &Torrent, store: StoreId) -> Result<(), Fault> {
-    if let Some(piece) = torrent.first_missing() {
-        storage.prepare(store, torrent.piece_span(piece))?;
-    }
-    look(storage, torrent, store, 0..torrent.file_count())
+    look(storage, torrent, store, 0..torrent.file_count())?;
+    torrent.first_missing().map_or(Ok(()), |piece| storage.prepare(store, torrent.piece_span(piece)))
 }
 
 /// Looks whether each of `files` that holds something is there, and long enough.

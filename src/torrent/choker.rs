@@ -410,6 +410,51 @@ mod tests {
     }
 
     #[test]
+    fn who_wants_nothing_any_more_loses_its_slot_to_the_next_at_once() {
+        let mut choker = choker(1);
+        let mut peers = vec![peer(1), peer(2)];
+        assert_eq!(run(&mut choker, Time::ZERO, true, &mut peers), [1]);
+        peers[0].interested = false;
+        let mut changes = Vec::new();
+        choker.handle_interest(Time::from_secs(1), &peers[0], &mut changes);
+        assert_eq!(changes, [Change::Choke(Id::from_bits(1))]);
+        apply(&mut peers, &changes);
+        assert!(choker.is_due(Time::from_secs(1)));
+        assert_eq!(run(&mut choker, Time::from_secs(1), true, &mut peers), [2]);
+    }
+
+    #[test]
+    fn whoever_only_takes_gets_a_spare_slot_only_where_nobody_else_wants_it() {
+        let taker = |n| Standing { uploaded: CREDIT_BYTES + 1, ..peer(n) };
+        let mut peers: Vec<_> = (0..8).map(|n| if n < 5 { taker(n) } else { peer(n) }).collect();
+        let mut choker = choker(4);
+        for round in 0..30 {
+            let unchoked = run(&mut choker, Time::from_secs(1000 + round * 10), false, &mut peers);
+            let takers = unchoked.iter().filter(|&&n| n < 5).count();
+            assert!(takers <= 1, "the optimistic slot is for anybody, the other three for {unchoked:?}");
+        }
+        peers.truncate(5);
+        let unchoked = run(&mut choker, Time::from_secs(2000), false, &mut peers);
+        assert_eq!(unchoked.len(), 4, "a slot that nobody else wants is not left empty");
+    }
+
+    #[test]
+    fn an_idle_line_gets_one_more_automatic_slot_at_once_and_a_fixed_number_stays() {
+        let mut auto = Choker::new(UploadSlots::Auto, Rng::from_number(1));
+        let mut peers: Vec<_> = (0..50).map(peer).collect();
+        auto.handle_idle();
+        assert_eq!(auto.slots(), SLOTS_MIN, "there are free ones");
+        run(&mut auto, Time::ZERO, true, &mut peers);
+        auto.handle_idle();
+        assert!(auto.is_due(Time::from_secs(1)));
+        assert_eq!(run(&mut auto, Time::from_secs(1), true, &mut peers).len(), SLOTS_MIN as usize + 1);
+        let mut fixed = choker(4);
+        run(&mut fixed, Time::ZERO, true, &mut peers);
+        fixed.handle_idle();
+        assert_eq!(fixed.slots(), 4);
+    }
+
+    #[test]
     fn a_peer_that_sits_on_its_seeding_slot_and_takes_nothing_starves_nobody() {
         let mut peers: Vec<_> = (0..12).map(peer).collect();
         let mut choker = choker(3);

@@ -7,9 +7,10 @@ use crate::base::config::Config;
 use crate::base::geometry::Piece;
 use crate::base::ids::ConnId;
 use crate::base::rng::Rng;
-use crate::base::storage::Chunk;
+use crate::base::storage::{Chunk, Fault, FaultKind};
 use crate::base::time::Time;
 use crate::codec::extension::{ExtensionHandshake, ExtensionKind, dont_have};
+use crate::codec::resume::Record;
 use crate::codec::wire::{Front, Handshake, Message, Reserved, parse_handshake, parse_message};
 use crate::protocol::peer::{Event, Peer};
 use crate::torrent::candidates::Origin;
@@ -258,4 +259,130 @@ fn a_piece_that_the_disk_spoils_stops_the_torrent_and_blames_nobody() {
     let fault = torrent.fault.as_ref().unwrap();
     assert!(fault.message.contains("read back otherwise than it was written"), "{fault}");
     assert!(!torrent.running && !torrent.candidates.is_banned(addr(1)));
+}
+
+fn asks(torrent: &mut Torrent) -> Vec<Ask> {
+    std::iter::from_fn(|| torrent.poll_ask()).collect()
+}
+
+fn trouble(kind: FaultKind) -> Fault {
+    Fault { kind, message: "trouble".into() }
+}
+
+/// What the next run would be told is here.
+fn recorded(torrent: &mut Torrent) -> u32 {
+    for file in torrent.doubtful_files(usize::MAX) {
+        torrent.note_stamp(file, None);
+    }
+    Record::parse(&torrent.record(), &torrent.geometry()).unwrap().have.count()
+}
+
+/// Lets half a second pass, in which a record is due.
+fn persist(torrent: &mut Torrent) -> Vec<Ask> {
+    asks(torrent);
+    torrent.handle_timeout(Time::from_secs(1));
+    let asks = asks(torrent);
+    asks.into_iter().filter(|ask| matches!(ask, Ask::Sync | Ask::Save)).collect()
+}
+
+#[test]
+fn what_a_check_finds_is_recorded_only_after_a_sync_that_began_when_it_was_found() {
+    let mut torrent = torrent(0..0, &Config::default());
+    torrent.verify(NOW);
+    assert!(asks(&mut torrent).contains(&Ask::Reopen), "what is open may not be what lies there");
+    assert_eq!(recorded(&mut torrent), 0);
+    torrent.content_changed(NOW);
+    torrent.have.set(0);
+    assert_eq!(recorded(&mut torrent), 0);
+    assert_eq!(persist(&mut torrent), [Ask::Sync]);
+    torrent.content_changed(NOW);
+    torrent.have.set(1);
+    assert_eq!(recorded(&mut torrent), 0, "the sync is under way");
+    torrent.handle_synced(NOW, Ok(()));
+    assert_eq!((recorded(&mut torrent), torrent.have.count()), (1, 2), "the second one came too late for it");
+}
+
+#[test]
+fn what_is_read_back_is_recorded_only_after_a_sync() {
+    let mut torrent = torrent(3..4, &Config::default());
+    dialled(&mut torrent, 1);
+    tell(&mut torrent, 1, &[Message::HaveAll, Message::Unchoke]);
+    assert_eq!(begun(&mut torrent), Piece(3));
+    torrent.handle_prepared(NOW, Piece(3), conn(1), Ok(()));
+    for index in [1, 0] {
+        let block = torrent.geometry().block(Piece(3), index);
+        let mut wire = Vec::new();
+        Message::PieceHead(block).write(&mut wire);
+        wire.extend(vec![7; 16_384]);
+        hear(&mut torrent, 1, &wire).unwrap();
+        torrent.handle_landed(NOW, conn(1), block);
+    }
+    // Nothing that comes in between makes the record claim it.
+    assert_eq!(persist(&mut torrent), [Ask::Sync]);
+    let partials = &mut torrent.download.as_mut().unwrap().partials;
+    partials.handle_read(Piece(3), &[7; 16_384]);
+    let hash = partials.hash(Piece(3)).unwrap();
+    torrent.judge(NOW, Piece(3), hash);
+    torrent.handle_synced(NOW, Ok(()));
+    assert_eq!((torrent.have.count(), recorded(&mut torrent)), (PIECES, PIECES - 1));
+}
+
+#[test]
+fn a_check_that_a_fault_ended_is_made_up_for_whatever_the_next_fault_is() {
+    let mut torrent = torrent(0..0, &Config::default());
+    torrent.verify(NOW);
+    torrent.fail(NOW, trouble(FaultKind::Io));
+    assert!(torrent.check_progress().is_none());
+    torrent.handle_probed(NOW, Err(trouble(FaultKind::Full)));
+    torrent.handle_probed(NOW, Ok(()));
+    assert!(torrent.check_progress().is_some());
+}
+
+#[test]
+fn a_torrent_in_trouble_looks_at_what_lies_there_now() {
+    let mut torrent = torrent(0..0, &Config::default());
+    torrent.fail(NOW, trouble(FaultKind::Gone));
+    asks(&mut torrent);
+    torrent.handle_timeout(Time::from_secs(60));
+    let asks = asks(&mut torrent);
+    let place = |ask: &Ask| asks.iter().position(|one| one == ask);
+    assert!(place(&Ask::Reopen).unwrap() < place(&Ask::Probe).unwrap(), "{asks:?}");
+}
+
+#[test]
+fn of_two_connections_of_one_moment_the_one_that_the_larger_id_dialled_stays() {
+    let mut torrent = torrent(0..PIECES, &Config::default());
+    accepted(&mut torrent, 1);
+    torrent.candidates.add(NOW, addr(1), Origin::Tracker);
+    assert_eq!(torrent.next_candidate(NOW), Some(addr(1)));
+    torrent.handle_dialled(NOW, conn(2), addr(1), false).unwrap();
+    asks(&mut torrent);
+    let handshake = handshake(&torrent, 1).to_bytes(); // its id is smaller than ours
+    hear(&mut torrent, 2, &handshake).unwrap();
+    assert!(asks(&mut torrent).contains(&Ask::Drop(conn(1))));
+    assert_eq!(torrent.peers.keys().copied().collect::<Vec<_>>(), [conn(2)]);
+}
+
+#[test]
+fn a_seeder_proposes_to_each_peer_what_nobody_else_has() {
+    let config = Config { upload_slots: crate::base::config::UploadSlots::Fixed(8), ..Config::default() };
+    let mut torrent = torrent(0..0, &config);
+    for number in [1, 2, 3] {
+        accepted(&mut torrent, number);
+    }
+    // The first one has all but four pieces; the others have none and want something.
+    for piece in 0..PIECES - 4 {
+        tell(&mut torrent, 1, &[Message::Have(Piece(piece))]);
+    }
+    let mut proposed = Vec::new();
+    for number in [2, 3] {
+        tell(&mut torrent, number, &[Message::Interested]);
+        proposed.extend(torrent.peers[&conn(number)].proposed.clone());
+    }
+    proposed.sort_unstable();
+    assert_eq!(proposed, (PIECES - 4..PIECES).map(Piece).collect::<Vec<_>>(), "each to one of them");
+    let first = torrent.peers[&conn(2)].proposed[0];
+    assert!(said(&mut torrent, 2).contains(&format!("{:?}", Message::Suggest(first))));
+    tell(&mut torrent, 2, &[Message::Have(first)]);
+    assert_eq!(torrent.peers[&conn(2)].proposed.len(), 1, "nothing else is left that nobody has");
 }

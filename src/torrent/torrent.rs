@@ -486,6 +486,8 @@ impl Torrent {
         if self.retry_at <= now {
             self.retry_at = now + FAULT_RETRY;
             if !self.disk.moving {
+                // What is open, or was made by an earlier look, may not be what the user has put there meanwhile.
+                self.asks.push_back(Ask::Reopen);
                 self.asks.push_back(Ask::Probe);
             }
         }

@@ -124,6 +124,20 @@ fn failures_wait_longer_and_longer_and_a_hurry_obeys_the_least_interval() {
 }
 
 #[test]
+fn a_tracker_is_asked_every_hour_while_something_is_missing_unless_it_forbids_it() {
+    for (finished, min_interval, expected) in
+        [(false, None, 3600), (true, None, 86_400), (false, Some(7200), 7200), (false, Some(1000), 3600)]
+    {
+        let mut announces = announces(&[&["a"]], false);
+        announces.start(Time::ZERO, finished);
+        asked(&mut announces);
+        let answer = AnnounceAnswer { interval: 1 << 30, min_interval, ..AnnounceAnswer::default() };
+        announces.handle_outcome(Time::ZERO, 0, Ok(answer));
+        assert_eq!(announces.poll_timeout(), Time::from_secs(expected), "{finished} {min_interval:?}");
+    }
+}
+
+#[test]
 fn a_tracker_that_says_never_is_left_alone() {
     let mut announces = announces(&[&["a"]], false);
     announces.start(Time::ZERO, false);

@@ -132,6 +132,19 @@ fn a_second_writer_is_refused_until_the_first_has_stalled() {
 }
 
 #[test]
+fn a_block_refused_of_one_peer_is_asked_again_when_the_one_that_was_landing_it_is_lost() {
+    let mut partials = started(&[0]);
+    let blocks = ask(&mut partials, 1, 3);
+    partials.ask_again(conn(2), 1, |_| true, &mut Vec::new());
+    assert!(partials.land(Time::ZERO, blocks[0], conn(1), addr(1)));
+    assert!(!partials.land(Time::ZERO, blocks[0], conn(2), addr(2)), "it comes from another one already");
+    partials.refused(blocks[0], conn(2));
+    assert_eq!(ask(&mut partials, 2, 9), []);
+    partials.lost(conn(1));
+    assert_eq!(ask(&mut partials, 2, 9), blocks);
+}
+
+#[test]
 fn half_a_block_of_a_lost_peer_leaves_no_trace_in_the_hash() {
     let mut partials = started(&[0]);
     let blocks = ask(&mut partials, 1, 3);
