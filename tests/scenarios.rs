@@ -1,5 +1,5 @@
 //! Every named scenario holds what it promises, twice the same way; so do fifty fresh ones that are drawn by chance, and those
-//! in which the simulator once found something.
+//! in which the simulator once found something, which `tests/scenarios/found` keeps as they were drawn.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,19 +14,6 @@ use swarmtorrent::sim::trace::shown_hash;
 /// How many scenarios are drawn anew; `SWARMTORRENT_SEEDS` changes it.
 const FRESH: u64 = 50;
 
-/// Seeds of drawn scenarios that found something, and what.
-const FOUND: [(u64, &str); 9] = [
-    (717, "a block refused because another peer was landing it was never asked for again when that one vanished"),
-    (489, "the same with a wrong bitfield and a crash"),
-    (848, "a check that a bad disk ended was forgotten when the disk was full afterwards"),
-    (1004, "pieces that a check found in the cache were recorded before they were synced, and lost with the power"),
-    (4317, "two that dialled one another at the same moment gave up both connections, each time"),
-    (93, "a tracker that lied about its interval was not asked again for a day"),
-    (442, "files that were put back were not looked at, for the old ones were still open"),
-    (991, "files that were put back were never looked at, for a file that an earlier look had made was still open"),
-    (1445, "a full disk, files that are gone and unreadable pages at once"),
-];
-
 fn live(scenario: &Scenario, seed: u64) -> Report {
     match swarm::run(scenario, seed, Time::NEVER, &mut |_| {}) {
         Ok(report) => report,
@@ -34,10 +21,12 @@ fn live(scenario: &Scenario, seed: u64) -> Report {
     }
 }
 
-fn named() -> Vec<(PathBuf, Scenario)> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+/// The scenarios in a directory below `tests`.
+fn named(dir: &str) -> Vec<(PathBuf, Scenario)> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(dir);
     let mut paths: Vec<PathBuf> =
         fs::read_dir(dir).expect("there are some").map(|entry| entry.expect("one").path()).collect();
+    paths.retain(|path| path.is_file());
     paths.sort();
     let read = |path: PathBuf| {
         let scenario = Scenario::parse(&fs::read_to_string(&path).expect("it can be read"));
@@ -48,7 +37,7 @@ fn named() -> Vec<(PathBuf, Scenario)> {
 
 #[test]
 fn every_named_scenario_holds_what_it_promises_twice_the_same_way() {
-    let named = named();
+    let named = named("scenarios");
     assert!(named.len() >= 13, "only {} were found", named.len());
     for (path, scenario) in named {
         let (first, second) = (live(&scenario, scenario.seed), live(&scenario, scenario.seed));
@@ -59,9 +48,10 @@ fn every_named_scenario_holds_what_it_promises_twice_the_same_way() {
 
 #[test]
 fn what_was_found_once_is_found_no_more() {
-    for (seed, what) in FOUND {
-        println!("{what}");
-        live(&random::scenario(seed), seed);
+    let found = named("scenarios/found");
+    assert!(found.len() >= 10, "only {} are there", found.len());
+    for (_, scenario) in found {
+        println!("{}", live(&scenario, scenario.seed).line());
     }
 }
 

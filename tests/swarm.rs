@@ -32,7 +32,7 @@ fn torrent(len: usize, tracker: &str) -> (Arc<Truth>, Vec<u8>) {
     let mut creator = Creator::new(Profile::Compatible, PIECE_LEN, vec![(vec![], len as u64)], notes);
     creator.update(&content);
     let metainfo = creator.finish().expect("it is within all limits").1;
-    (Arc::new(Truth::new("content".into(), content).with_pieces(PIECE_LEN)), metainfo)
+    (Arc::new(Truth::new("content".into(), content, PIECE_LEN)), metainfo)
 }
 
 /// An empty world, the first node of which is its tracker.

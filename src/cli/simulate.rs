@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::base::time::Time;
-use crate::cli::output::{shown, write_new};
+use crate::cli::output::{refuse_existing, shown, write_new};
 use crate::sim::picture;
 use crate::sim::random;
 use crate::sim::report::Report;
@@ -85,6 +85,10 @@ pub(crate) fn run(args: &Args) -> Result<(), String> {
         print!("{}", random::text(args.seed.unwrap_or(1)));
         return Ok(());
     }
+    if let Some(path) = &args.svg {
+        refuse_existing(path)?;
+    }
+    args.scenario(args.seed)?; // what is wrong with it is said once, not by each run
     if let Some((first, last)) = args.seeds {
         return run_batch(args, first, last);
     }

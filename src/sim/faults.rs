@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::sim::World;
-use crate::sim::scenario::{duration, some_duration};
+use crate::sim::scenario::{duration, one, some_duration};
 use crate::sim::trace::What;
 use crate::sim::tracker::Mood;
 use crate::torrent::command::{Command, Which};
@@ -71,10 +71,6 @@ pub struct FaultSpec {
     /// The share of packets, for `loss`.
     #[serde(default)]
     pub share: f64,
-}
-
-fn one() -> usize {
-    1
 }
 
 impl FaultSpec {

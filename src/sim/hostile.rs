@@ -150,7 +150,7 @@ impl Hostile {
         self.lines.remove(&conn);
     }
 
-    pub(crate) fn handle_bytes(&mut self, _now: Time, conn: ConnId, bytes: &[u8]) {
+    pub(crate) fn handle_bytes(&mut self, conn: ConnId, bytes: &[u8]) {
         let Some(line) = self.lines.get_mut(&conn) else { return };
         line.came.extend_from_slice(bytes);
         let mut asked = Vec::new();

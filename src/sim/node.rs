@@ -22,6 +22,8 @@ use crate::sim::tracker::Tracker;
 
 /// Bytes a turn and direction.
 const TURN_BYTES: usize = 256 * 1024;
+/// What a job of the disk takes; a sync takes it twice.
+const JOB: Duration = Duration::from_millis(5);
 /// Rounds that a node may need until it rests; beyond it it spins.
 const ROUNDS_MAX: u32 = 20_000;
 
@@ -160,8 +162,6 @@ pub struct Node {
     pub(crate) side: u32,
     /// How much farther it is from everybody.
     pub(crate) extra: Duration,
-    /// What jobs of the disk take.
-    pub(crate) disk_delay: Duration,
     /// State that was saved, by name.
     pub saved: BTreeMap<PathBuf, Vec<u8>>,
     /// True once the engine asked to end.
@@ -201,7 +201,6 @@ impl Node {
             is_silent: false,
             side: 0,
             extra: Duration::ZERO,
-            disk_delay: Duration::from_millis(5),
             saved: BTreeMap::new(),
             exited: false,
             claimed: BTreeMap::new(),
@@ -349,26 +348,25 @@ impl Node {
 
     /// Begins a job: how long it takes, what counts only when it is done, and how it ends.
     fn carry_out(&mut self, job: Job) -> (Duration, After, Result<(), Fault>) {
-        let delay = self.disk_delay;
         let storage = self.storage().expect("only an engine has jobs");
         match job {
-            Job::Save { name, bytes } => (delay, After::Saved(name, bytes), Ok(())),
+            Job::Save { name, bytes } => (JOB, After::Saved(name, bytes), Ok(())),
             Job::Erase { name } => {
                 self.saved.remove(&name);
-                (delay, After::Nothing, Ok(()))
+                (JOB, After::Nothing, Ok(()))
             }
             Job::Sync { store } => {
                 storage.begin_sync(store);
-                (delay * 2, After::Synced(store), Ok(()))
+                (JOB * 2, After::Synced(store), Ok(()))
             }
-            Job::Allocate { store } => (delay, After::Nothing, storage.allocate(store)),
+            Job::Allocate { store } => (JOB, After::Nothing, storage.allocate(store)),
             Job::Move { store, dir } => {
                 storage.relocate(store, dir);
-                (delay, After::Nothing, Ok(()))
+                (JOB, After::Nothing, Ok(()))
             }
             Job::Delete { store } => {
                 storage.delete(store);
-                (delay, After::Nothing, Ok(()))
+                (JOB, After::Nothing, Ok(()))
             }
         }
     }
@@ -579,7 +577,7 @@ impl Node {
     }
 
     /// Bytes came; false if there is nobody for them.
-    pub(crate) fn delivered(&mut self, now: Time, conn: ConnId, bytes: Bytes) -> bool {
+    pub(crate) fn delivered(&mut self, conn: ConnId, bytes: Bytes) -> bool {
         let Some(link) = self.links.get_mut(&conn).filter(|link| !link.closing) else { return false };
         let content = bytes.content_len() as u64;
         self.content_in += content;
@@ -588,7 +586,7 @@ impl Node {
         if let Body::Hostile(hostile) = &mut self.body {
             let mut came = vec![0; link.stream.incoming.len()];
             let read = link.stream.incoming.read(&mut came).expect("memory reads");
-            hostile.handle_bytes(now, conn, &came[..read]);
+            hostile.handle_bytes(conn, &came[..read]);
             self.touch(conn);
             return true;
         }

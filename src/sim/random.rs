@@ -42,8 +42,16 @@ fn write(rng: &mut Rng, seed: u64, out: &mut String) -> std::fmt::Result {
         write_group(rng, group, out)?;
     }
     if rng.below(2) == 0 {
-        let harms =
-            ["request-flood", "have-spam", "slow-loris", "empty-promises", "wrong-bitfield", "noise", "corrupt"];
+        let harms = [
+            "request-flood",
+            "have-spam",
+            "slow-loris",
+            "empty-promises",
+            "wrong-bitfield",
+            "noise",
+            "corrupt",
+            "connection-flood",
+        ];
         for _ in 0..=rng.below(2) {
             let harm = rng.choose(&harms).copied().unwrap_or_default();
             writeln!(out, "[[hostile]]\nharm = \"{harm}\"\narrives = \"{}s\"\n", rng.below(30))?;

@@ -331,15 +331,26 @@ impl Report {
             writeln!(out, "{done} of {} finished", self.leechers().count())?;
         }
         writeln!(out, "fairness {:.3}, in vain {:.2} %", self.fairness(), self.wasted() * 100.0)?;
-        if let Some(least) = self.samples.iter().map(|sample| sample.copies_least).min() {
-            let lowest = self.samples.iter().map(|sample| sample.copies_mean).fold(f32::INFINITY, f32::min);
-            writeln!(out, "copies of the rarest piece: never fewer than {least}; of any, on the average, {lowest:.1}")?;
-        }
+        self.write_availability(out)?;
         writeln!(
             out,
             "{} connections tried, {} datagrams, {} segments ({} lost), {} messages, {} events",
             self.dials, self.packets, self.segments.0, self.segments.1, self.messages, self.events
         )
+    }
+
+    /// Copies of the rarest piece and of all on the average, at each tenth of the time that there are samples of.
+    fn write_availability(&self, out: &mut String) -> std::fmt::Result {
+        let Some(last) = self.samples.len().checked_sub(1) else { return Ok(()) };
+        let moments: Vec<&Sample> = (0..=10).map(|tenth| &self.samples[last * tenth / 10]).collect();
+        let mut row = |name: &str, shown: &dyn Fn(&Sample) -> String| {
+            write!(out, "{name:<20}")?;
+            moments.iter().try_for_each(|sample| write!(out, " {:>7}", shown(sample)))?;
+            writeln!(out)
+        };
+        row("copies at", &|sample| shown(sample.at))?;
+        row("of the rarest piece", &|sample| sample.copies_least.to_string())?;
+        row("on the average", &|sample| format!("{:.1}", sample.copies_mean))
     }
 
     fn write_groups(&self, out: &mut String) -> std::fmt::Result {

@@ -27,7 +27,7 @@ pub struct Scenario {
     #[serde(default)]
     pub about: String,
     /// The seed unless another one is given.
-    #[serde(default = "one")]
+    #[serde(default = "first_seed")]
     pub seed: u64,
     /// It has failed if it is not over by then.
     #[serde(deserialize_with = "duration", default = "an_hour")]
@@ -70,7 +70,7 @@ pub struct ContentSpec {
     #[serde(deserialize_with = "size", default = "piece_length")]
     pub piece_length: u64,
     /// Files that it falls into, of about the same length.
-    #[serde(default = "one_file")]
+    #[serde(default = "one")]
     pub files: usize,
     /// BEP 27.
     #[serde(default)]
@@ -152,7 +152,7 @@ pub struct GroupSpec {
     /// Its name, by which faults name it.
     pub name: String,
     /// How many there are.
-    #[serde(default = "one_file")]
+    #[serde(default = "one")]
     pub count: usize,
     /// What they do.
     #[serde(default)]
@@ -219,7 +219,7 @@ pub struct HostileSpec {
     /// What harm.
     pub harm: Harm,
     /// How many do it.
-    #[serde(default = "one_file")]
+    #[serde(default = "one")]
     pub count: usize,
     /// From when on.
     #[serde(deserialize_with = "duration", default)]
@@ -313,11 +313,12 @@ impl Scenario {
     }
 }
 
-fn one() -> u64 {
+fn first_seed() -> u64 {
     1
 }
 
-fn one_file() -> usize {
+/// How many there are where a scenario does not say it.
+pub(crate) fn one() -> usize {
     1
 }
 

@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::base::arena::Arena;
 use crate::base::bitfield::Bitfield;
@@ -17,11 +16,10 @@ use crate::base::rng::Rng;
 use crate::base::storage::{Chunk, Content, Fault, FaultKind, SendError, Stamp, Storage};
 use crate::base::time::Time;
 use crate::sim::stream::SimStream;
+use crate::torrent::partial::LANDING_STALL;
 
 /// What the disk keeps or loses as one, bytes.
 pub const PAGE_LEN: usize = 4096;
-/// After so long without payload a block may be written by somebody else.
-const LANDING_STALL: Duration = Duration::from_secs(10);
 
 /// What content should be.
 #[derive(Debug)]
@@ -34,18 +32,10 @@ pub struct Truth {
 }
 
 impl Truth {
-    /// The truth about the torrent `name`.
+    /// The truth about the torrent `name`, whose pieces have `piece_len` bytes.
     #[must_use]
-    pub fn new(name: String, bytes: Vec<u8>) -> Self {
-        let piece_len = bytes.len().max(1) as u64;
-        Self { name, bytes, piece_len }
-    }
-
-    /// The same with the length of a piece.
-    #[must_use]
-    pub fn with_pieces(mut self, piece_len: u32) -> Self {
-        self.piece_len = u64::from(piece_len);
-        self
+    pub fn new(name: String, bytes: Vec<u8>, piece_len: u32) -> Self {
+        Self { name, bytes, piece_len: u64::from(piece_len) }
     }
 
     /// All of it.
@@ -721,7 +711,7 @@ mod tests {
         let mut bytes = vec![0; 100_000];
         Rng::from_number(1).fill(&mut bytes);
         let mut storage = MemoryStorage::default();
-        storage.know(&Arc::new(Truth::new("t".into(), bytes).with_pieces(32 * 1024)));
+        storage.know(&Arc::new(Truth::new("t".into(), bytes, 32 * 1024)));
         let files = Arc::new(FileList::new([("t/a".into(), 60_000, false), ("t/b".into(), 40_000, false)]));
         let store = storage.open(Content { dir: "d".into(), files, wanted: vec![true; 2] });
         (storage, store)

@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn bytes_come_out_as_they_went_in_however_they_are_cut() {
-        let truth = Arc::new(Truth::new("x".into(), (0..=255).collect()));
+        let truth = Arc::new(Truth::new("x".into(), (0..=255).collect(), 256));
         let mut bytes = Bytes::default();
         bytes.push(b"head");
         bytes.push_content(&truth, 10..50);

@@ -404,8 +404,8 @@ impl<'s> Swarm<'s> {
         nodes.sort_unstable();
         self.faults += 1;
         let fault = Fault { kind: spec.kind, nodes, lasts: spec.lasts, share: spec.share, number: self.faults };
-        for &node in &fault.nodes {
-            self.count_waste(node);
+        if matches!(fault.kind, FaultKind::Crash | FaultKind::PowerCut) {
+            fault.nodes.iter().for_each(|&node| self.count_waste(node));
         }
         self.world.begin(&fault);
         if let Some(lasts) = spec.lasts {
@@ -665,6 +665,6 @@ fn make(spec: &ContentSpec, trackers: &[String], rng: &mut Rng) -> Made {
     let mut creator = Creator::new(profile, piece_len, files, notes);
     creator.update(&bytes);
     let (meta, metainfo) = creator.finish().expect("checked by the scenario");
-    let truth = Arc::new(Truth::new(spec.name.clone(), bytes).with_pieces(piece_len));
+    let truth = Arc::new(Truth::new(spec.name.clone(), bytes, piece_len));
     Made { name: spec.name.clone(), metainfo, info_hash: meta.info_hash, truth, geometry: meta.geometry }
 }

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 
 use crate::base::hash::InfoHash;
 use crate::base::rng::Rng;
-use crate::base::time::Time;
 use crate::codec::udp_tracker::{AnnounceEvent, Request, Response, SwarmCounts};
 
 /// What it does with questions.
@@ -55,14 +54,8 @@ impl Tracker {
         }
     }
 
-    /// Which swarms it knows of.
-    #[must_use]
-    pub fn knows(&self, info_hash: &InfoHash) -> bool {
-        self.swarms.contains_key(info_hash)
-    }
-
     /// The answers to a datagram.
-    pub fn handle_packet(&mut self, _now: Time, from: SocketAddr, packet: &[u8]) -> Vec<Vec<u8>> {
+    pub fn handle_packet(&mut self, from: SocketAddr, packet: &[u8]) -> Vec<Vec<u8>> {
         let Some(request) = Request::parse(packet) else { return Vec::new() };
         match self.mood {
             Mood::Silent => Vec::new(),

@@ -225,7 +225,9 @@ impl World {
 
     /// Something was done to a node from outside: it is settled before anything else happens.
     pub fn stir(&mut self, node: usize) {
-        self.stirred.push(node);
+        if self.stirred.last() != Some(&node) {
+            self.stirred.push(node);
+        }
     }
 
     /// Number `what` of the story is told at `at`.
@@ -513,7 +515,7 @@ impl World {
         if self.nodes[to.node].is_silent {
             return; // nobody answers
         }
-        if self.is_alive(to) && self.nodes[to.node].delivered(now, to.conn, bytes) {
+        if self.is_alive(to) && self.nodes[to.node].delivered(to.conn, bytes) {
             self.tally.delivered(from.node, to.node, len, content);
             self.stir(to.node);
         } else {
@@ -567,7 +569,7 @@ impl World {
                 self.stir(index);
             }
             Body::Tracker(tracker) => {
-                let answers = tracker.handle_packet(now, from, &bytes);
+                let answers = tracker.handle_packet(from, &bytes);
                 self.check_told(index, from, &bytes);
                 for answer in answers {
                     self.send_packet(index, to, from, answer);

@@ -288,6 +288,7 @@ fn persist(torrent: &mut Torrent) -> Vec<Ask> {
 #[test]
 fn what_a_check_finds_is_recorded_only_after_a_sync_that_began_when_it_was_found() {
     let mut torrent = torrent(0..0, &Config::default());
+    torrent.content_changed(NOW);
     torrent.verify(NOW);
     assert!(asks(&mut torrent).contains(&Ask::Reopen), "what is open may not be what lies there");
     assert_eq!(recorded(&mut torrent), 0);
@@ -300,6 +301,31 @@ fn what_a_check_finds_is_recorded_only_after_a_sync_that_began_when_it_was_found
     assert_eq!(recorded(&mut torrent), 0, "the sync is under way");
     torrent.handle_synced(NOW, Ok(()));
     assert_eq!((recorded(&mut torrent), torrent.have.count()), (1, 2), "the second one came too late for it");
+}
+
+#[test]
+fn a_block_that_came_twice_is_asked_again_of_the_second_if_the_first_never_finishes_it() {
+    let mut torrent = torrent(3..4, &Config::default());
+    for number in [1, 2] {
+        dialled(&mut torrent, number);
+        tell(&mut torrent, number.into(), &[Message::HaveAll]);
+    }
+    tell(&mut torrent, 1, &[Message::Unchoke]);
+    assert_eq!(begun(&mut torrent), Piece(3));
+    torrent.handle_prepared(NOW, Piece(3), conn(1), Ok(()));
+    tell(&mut torrent, 2, &[Message::Unchoke]);
+    let block = torrent.geometry().block(Piece(3), 0);
+    let request = format!("{:?}", Message::Request(block));
+    assert!(said(&mut torrent, 1).contains(&request) && said(&mut torrent, 2).contains(&request), "the end game");
+    let mut wire = Vec::new();
+    Message::PieceHead(block).write(&mut wire);
+    wire.extend(vec![7; 100]);
+    hear(&mut torrent, 1, &wire).unwrap();
+    wire.extend(vec![7; 16_384 - 100]);
+    hear(&mut torrent, 2, &wire).unwrap();
+    torrent.handle_peer_closed(NOW, conn(1));
+    torrent.offer_blocks(NOW);
+    assert!(said(&mut torrent, 2).contains(&request));
 }
 
 #[test]
@@ -329,13 +355,15 @@ fn what_is_read_back_is_recorded_only_after_a_sync() {
 
 #[test]
 fn a_check_that_a_fault_ended_is_made_up_for_whatever_the_next_fault_is() {
-    let mut torrent = torrent(0..0, &Config::default());
-    torrent.verify(NOW);
-    torrent.fail(NOW, trouble(FaultKind::Io));
-    assert!(torrent.check_progress().is_none());
-    torrent.handle_probed(NOW, Err(trouble(FaultKind::Full)));
-    torrent.handle_probed(NOW, Ok(()));
-    assert!(torrent.check_progress().is_some());
+    for kind in [FaultKind::Io, FaultKind::Full] {
+        let mut torrent = torrent(0..0, &Config::default());
+        torrent.verify(NOW);
+        torrent.fail(NOW, trouble(kind));
+        assert!(torrent.check_progress().is_none());
+        torrent.handle_probed(NOW, Err(trouble(FaultKind::Full)));
+        torrent.handle_probed(NOW, Ok(()));
+        assert!(torrent.check_progress().is_some(), "{kind:?}");
+    }
 }
 
 #[test]
