@@ -256,7 +256,12 @@ impl Torrent {
             let mut givers = Vec::new();
             for (&conn, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.established) {
                 peer.machine.have(piece);
-                self.asks.push_back(Ask::Wake(conn));
+                // Who may not ask yet, and waits for a slot or wants nothing of us, is told with what goes to it next, or at the
+                // next tick: most peers of a torrent, and else a packet and a system call each.
+                let may_wait = peer.machine.am_choking() && (peer.machine.peer_interested() || peer.field.get(piece.0));
+                if !may_wait {
+                    self.asks.push_back(Ask::Wake(conn));
+                }
                 if peer.machine.am_interested() && !peer.machine.peer_choking() && peer.field.get(piece.0) {
                     givers.push(conn);
                 }
