@@ -19,6 +19,9 @@ pub const ROUND: Duration = Duration::from_secs(10);
 const OPTIMISTIC_ROUNDS: u32 = 3;
 /// A peer that came so lately is three times as likely to get the optimistic slot.
 const NEWCOMER: Duration = Duration::from_secs(60);
+/// Who has the fewest pieces is so many times as likely to get a slot that nobody has earned as who has the most: a swarm is
+/// done when its last peer is.
+const BEHIND: u64 = 7;
 /// What a peer is given while seeding before its slot goes round, bytes.
 const QUOTA_BYTES: u64 = 16 * 1024 * 1024;
 /// And for how long it has the slot at least. It loses it then if it took nothing at all.
@@ -53,6 +56,8 @@ pub struct Standing {
     pub uploaded: u64,
     /// Payload it ever gave us.
     pub downloaded: u64,
+    /// How many pieces it has.
+    pub pieces: u32,
     /// Since when it is connected.
     pub connected_at: Time,
 }
@@ -263,9 +268,15 @@ impl Choker {
         }
     }
 
-    /// An index into `peers`; newcomers are three times as likely.
+    /// An index into `peers`; newcomers are three times as likely, and so are, up to [`BEHIND`] times, those who have less than
+    /// others.
     fn draw(&mut self, now: Time, peers: &[&Standing]) -> usize {
-        let weight = |peer: &&Standing| if now.since(peer.connected_at) < NEWCOMER { 3_u64 } else { 1 };
+        let pieces = || peers.iter().map(|peer| u64::from(peer.pieces));
+        let (least, most) = (pieces().min().unwrap_or(0), pieces().max().unwrap_or(0));
+        let weight = |peer: &&Standing| {
+            let newcomer = if now.since(peer.connected_at) < NEWCOMER { 3 } else { 1 };
+            newcomer * (1 + (BEHIND - 1) * (most - u64::from(peer.pieces)) / (most - least).max(1))
+        };
         let mut ticket = self.rng.below(peers.iter().map(weight).sum());
         for (index, peer) in peers.iter().enumerate() {
             match ticket.checked_sub(weight(peer)) {
@@ -315,6 +326,7 @@ mod tests {
             up_rate: 0,
             uploaded: 0,
             downloaded: 0,
+            pieces: 0,
             connected_at: Time::ZERO,
         }
     }
@@ -452,6 +464,18 @@ mod tests {
         run(&mut fixed, Time::ZERO, true, &mut peers);
         fixed.handle_idle();
         assert_eq!(fixed.slots(), 4);
+    }
+
+    #[test]
+    fn a_peer_that_is_behind_is_drawn_more_often() {
+        let peers: Vec<_> = [0, 50, 100].map(|pieces| Standing { pieces, ..peer(u64::from(pieces)) }).to_vec();
+        let late = Time::from_secs(1000);
+        let (mut choker, mut drawn) = (choker(1), [0_u32; 3]);
+        for _ in 0..1200 {
+            drawn[choker.draw(late, &peers.iter().collect::<Vec<_>>())] += 1;
+        }
+        let [least, middle, most] = drawn;
+        assert!(least > middle && middle > most && (5 * most..9 * most).contains(&least), "{drawn:?}");
     }
 
     #[test]

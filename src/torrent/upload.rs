@@ -117,6 +117,7 @@ fn standing(now: Time, conn: ConnId, peer: &TorrentPeer) -> Standing {
         up_rate: peer.machine.up().rate_bytes(now),
         uploaded: peer.machine.up().total_bytes(),
         downloaded: peer.machine.down().total_bytes(),
+        pieces: peer.field.count(),
         connected_at: peer.connected_at,
     }
 }
