@@ -509,13 +509,14 @@ impl Node {
         }
     }
 
-    /// Something of a link went on the line. True if the program may write again.
+    /// Something of a link went on the line. True if the program, which had more, may write again.
     pub(crate) fn sent(&mut self, conn: ConnId) -> bool {
         self.touch(conn);
         let Some(link) = self.links.get_mut(&conn) else { return false };
-        if link.closing || link.stream.out.len() > SEND_BUFFER / 2 {
+        if link.closing || !link.stream.is_short || link.stream.out.len() > SEND_BUFFER / 2 {
             return link.closing;
         }
+        link.stream.is_short = false;
         link.writable = true;
         self.make_ready(conn);
         true

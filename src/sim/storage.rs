@@ -68,7 +68,7 @@ struct FileState {
     inode: u64,
 }
 
-/// Who wrote a block, and how far.
+/// Who writes a block, and how far it is; nobody if whoever did is gone.
 #[derive(Debug, Clone, Copy)]
 struct Writing {
     by: Option<ConnId>,
@@ -97,8 +97,10 @@ struct Image {
     away: Option<(Vec<Page>, Vec<FileState>)>,
     /// The pieces that the engine says it has.
     claimed: Option<Bitfield>,
-    /// By block of the content: who writes it since the content was opened.
-    writing: BTreeMap<u64, Writing>,
+    /// By block of the content: what is being written.
+    writing: BTreeMap<u32, Writing>,
+    /// Blocks all of which was written since the content was opened, or since a piece was wrong.
+    written: Bitfield,
 }
 
 /// A share of blocks is sent with a wrong byte.
@@ -187,9 +189,7 @@ impl MemoryStorage {
     /// A piece was wrong: what was written whole may be written again.
     pub(crate) fn note_failure(&mut self, store: StoreId) {
         if let Some(image) = self.image_mut(store) {
-            let len = image.truth.bytes.len() as u64;
-            let end = |block: u64| ((block + 1) * u64::from(BLOCK_LEN)).min(len);
-            image.writing.retain(|&block, writing| writing.until != end(block));
+            image.written.clear_all();
         }
     }
 
@@ -261,7 +261,7 @@ impl MemoryStorage {
         self.stores = Arena::default();
         (self.served_bytes, self.turn) = (0, None);
         self.served.clear();
-        self.images.iter_mut().for_each(|image| (image.claimed, image.writing) = (None, BTreeMap::new()));
+        self.images.iter_mut().for_each(Image::forget_writers);
     }
 
     /// A connection is gone: whoever it wrote for may be taken over.
@@ -365,6 +365,8 @@ impl Image {
     fn new(truth: Arc<Truth>, content: Content) -> Self {
         let pages = vec![Page::Hole; truth.bytes.len().div_ceil(PAGE_LEN)];
         let files = vec![FileState::default(); content.files.len()];
+        let blocks = truth.bytes.len().div_ceil(BLOCK_LEN as usize);
+        let written = Bitfield::new(u32::try_from(blocks).expect("simulated content fits memory"));
         Self {
             truth,
             content,
@@ -379,7 +381,15 @@ impl Image {
             away: None,
             claimed: None,
             writing: BTreeMap::new(),
+            written,
         }
+    }
+
+    /// It is closed: nobody writes, and nothing is claimed.
+    fn forget_writers(&mut self) {
+        self.claimed = None;
+        self.writing.clear();
+        self.written.clear_all();
     }
 
     fn is_true(&self, span: Span) -> bool {
@@ -520,28 +530,32 @@ impl Image {
     fn watch(&mut self, now: Time, by: Option<ConnId>, offset: u64, len: u64) -> Result<(), String> {
         let mut at = offset;
         while at < offset + len {
-            let block = at / u64::from(BLOCK_LEN);
-            let start = block * u64::from(BLOCK_LEN);
+            let block = u32::try_from(at / u64::from(BLOCK_LEN)).expect("simulated content fits memory");
+            let start = u64::from(block) * u64::from(BLOCK_LEN);
             let whole = (start + u64::from(BLOCK_LEN)).min(self.truth.bytes.len() as u64);
             let end = whole.min(offset + len);
             let piece = at / self.truth.piece_len;
             if self.claimed.as_ref().is_some_and(|claimed| claimed.get(u32::try_from(piece).expect("a piece"))) {
                 return Err(format!("block {block} is written although piece {piece} is claimed"));
             }
-            if self.writing.get(&block).is_some_and(|before| before.until == whole) {
+            if self.written.get(block) {
                 return Err(format!("block {block} is written although all of it was"));
             }
-            let writing = self.writing.entry(block).or_insert(Writing { by, until: start, at: now });
-            if writing.by != by {
-                if writing.by.is_some() && now.since(writing.at) < LANDING_STALL {
-                    return Err(format!("block {block} is written by two at once: {:?} and {by:?}", writing.by));
-                }
-                *writing = Writing { by, until: start, at: now };
+            let before = self.writing.get(&block).copied().unwrap_or(Writing { by, until: start, at: now });
+            let is_taken_over = before.by != by;
+            if is_taken_over && before.by.is_some() && now.since(before.at) < LANDING_STALL {
+                return Err(format!("block {block} is written by two at once: {:?} and {by:?}", before.by));
             }
-            if at != writing.until && at != start {
-                return Err(format!("block {block} is written at {at}, not at {}", writing.until));
+            let until = if is_taken_over { start } else { before.until };
+            if at != until && at != start {
+                return Err(format!("block {block} is written at {at}, not at {until}"));
             }
-            *writing = Writing { by, until: end, at: now };
+            if end == whole {
+                self.written.set(block);
+                self.writing.remove(&block);
+            } else {
+                self.writing.insert(block, Writing { by, until: end, at: now });
+            }
             at = end;
         }
         Ok(())
@@ -565,6 +579,7 @@ impl Storage for MemoryStorage {
         } else {
             self.images[index].content = content;
             self.images[index].writing.clear();
+            self.images[index].written.clear_all();
             self.images[index].open_anew();
         }
         self.stores.insert(index)
@@ -672,11 +687,7 @@ impl MemoryStorage {
         let image = self.image(store).ok_or_else(|| SendError::Content(store, gone()))?;
         image.may_read(span).map_err(|fault| SendError::Content(store, fault))?;
         let len = usize::try_from(span.len).expect("a chunk is at most a block");
-        let taken = stream.room().min(len);
-        if stream.broken || (taken == 0 && len > 0) {
-            let kind = if stream.broken { io::ErrorKind::ConnectionReset } else { io::ErrorKind::WouldBlock };
-            return Err(SendError::Stream(kind.into()));
-        }
+        let taken = stream.take(len).map_err(SendError::Stream)?;
         let start = usize::try_from(span.offset).expect("simulated content fits memory");
         let (truth, pages) = (Arc::clone(&image.truth), pages_of(span.offset, taken as u64));
         let is_true = pages.into_iter().all(|page| image.pages[page] == Page::True);

@@ -195,12 +195,27 @@ pub struct SimStream {
     pub(crate) ended: bool,
     /// It broke.
     pub(crate) broken: bool,
+    /// More was written than there was room for: the writer is told when there is room again.
+    pub(crate) is_short: bool,
 }
 
 impl SimStream {
     /// How many bytes may be written.
     pub(crate) fn room(&self) -> usize {
         SEND_BUFFER.saturating_sub(self.out.len())
+    }
+
+    /// How many of `len` bytes are taken now; an error if none are.
+    pub(crate) fn take(&mut self, len: usize) -> io::Result<usize> {
+        if self.broken {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        let taken = self.room().min(len);
+        self.is_short |= taken < len;
+        if taken == 0 && len > 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(taken)
     }
 }
 
@@ -218,13 +233,7 @@ impl Read for SimStream {
 
 impl Write for SimStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.broken {
-            return Err(io::ErrorKind::ConnectionReset.into());
-        }
-        let taken = self.room().min(bytes.len());
-        if taken == 0 && !bytes.is_empty() {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
+        let taken = self.take(bytes.len())?;
         self.out.push(&bytes[..taken]);
         Ok(taken)
     }

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use slab::Slab;
+
 use crate::base::ids::{ConnId, JobId, SocketId};
 use crate::base::rng::Rng;
 use crate::base::storage::Fault;
@@ -31,7 +33,9 @@ pub struct World {
     routes: BTreeMap<IpAddr, usize>,
     /// What lies between them.
     pub network: Network,
+    /// What will happen, the earliest first; `happenings` says what it is, so that the heap moves little.
     events: BinaryHeap<Scheduled>,
+    happenings: Slab<Event>,
     counter: u64,
     /// What a cut keeps from its receiver, in order, until no cut does.
     held: Vec<Scheduled>,
@@ -47,11 +51,12 @@ pub struct World {
     pub(crate) breach: Option<Breach>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Scheduled {
     at: Time,
     number: u64,
-    event: Event,
+    /// Which of the happenings.
+    event: usize,
 }
 
 impl PartialEq for Scheduled {
@@ -164,6 +169,7 @@ impl World {
             routes: BTreeMap::new(),
             network,
             events: BinaryHeap::new(),
+            happenings: Slab::new(),
             counter: 0,
             held: Vec::new(),
             frozen: BTreeMap::new(),
@@ -263,19 +269,20 @@ impl World {
         }
         let next = self.events.pop().expect("it was just there");
         self.now = next.at;
-        if let Event::Story(what) = next.event {
-            return Step::Story(what);
-        }
-        if let Some(node) = next.event.node()
+        let event = &self.happenings[next.event];
+        if let Some(node) = event.node()
             && self.nodes[node].frozen_until > self.now
         {
             self.frozen.entry(node).or_default().push(next);
-        } else if let Some((from, to)) = next.event.way()
+        } else if let Some((from, to)) = event.way()
             && self.is_cut(from, to)
         {
             self.held.push(next);
         } else {
-            self.happen(next.event);
+            match self.happenings.remove(next.event) {
+                Event::Story(what) => return Step::Story(what),
+                event => self.happen(event),
+            }
         }
         self.settle_all();
         Step::More
@@ -283,6 +290,7 @@ impl World {
 
     fn schedule(&mut self, at: Time, event: Event) {
         self.counter += 1;
+        let event = self.happenings.insert(event);
         self.events.push(Scheduled { at, number: self.counter, event });
     }
 
@@ -617,7 +625,7 @@ impl World {
     pub(crate) fn let_go_on(&mut self) {
         let (still, free): (Vec<_>, Vec<_>) = std::mem::take(&mut self.held)
             .into_iter()
-            .partition(|held| held.event.way().is_some_and(|(from, to)| self.is_cut(from, to)));
+            .partition(|held| self.happenings[held.event].way().is_some_and(|(from, to)| self.is_cut(from, to)));
         self.held = still;
         self.let_happen(free);
         for index in 0..self.nodes.len() {
