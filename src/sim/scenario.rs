@@ -66,9 +66,9 @@ pub struct ContentSpec {
     /// Bytes.
     #[serde(deserialize_with = "size")]
     pub size: u64,
-    /// Bytes of a piece.
-    #[serde(deserialize_with = "size", default = "piece_length")]
-    pub piece_length: u64,
+    /// Bytes of a piece; if it is not said, what `create` would choose.
+    #[serde(deserialize_with = "some_size", default)]
+    pub piece_length: Option<u64>,
     /// Files that it falls into, of about the same length.
     #[serde(default = "one")]
     pub files: usize,
@@ -281,8 +281,8 @@ impl Scenario {
             if !is_good || content.files as u64 > content.size {
                 return Err(format!("content {}: its size is from 1 byte to 4G, a byte a file", content.name));
             }
-            let pieces = 16 * 1024..=16 << 20;
-            if !pieces.contains(&content.piece_length) || !content.piece_length.is_power_of_two() {
+            let is_good = |len: u64| (16 * 1024..=16 << 20).contains(&len) && len.is_power_of_two();
+            if !content.piece_length.is_none_or(is_good) {
                 return Err(format!("content {}: a piece-length is a power of two from 16K to 16M", content.name));
             }
             if self.content.iter().filter(|other| other.name == content.name).count() > 1 {
@@ -328,10 +328,6 @@ fn an_hour() -> Duration {
 
 fn content_name() -> String {
     "content".into()
-}
-
-fn piece_length() -> u64 {
-    256 * 1024
 }
 
 /// `20ms`, or what [`units::parse_duration`] takes.

@@ -23,7 +23,7 @@ use crate::sim::trace::What;
 use crate::sim::tracker::Tracker;
 use crate::sim::world::Step;
 use crate::torrent::command::{AddOptions, Answer, Command, Source};
-use crate::torrent::create::{Creator, Notes, Profile};
+use crate::torrent::create::{Creator, Notes, Profile, piece_len_for};
 
 /// The wall clock when a world begins, nanoseconds since the Unix epoch.
 const EPOCH_NANOS: u64 = 1_800_000_000 * 1_000_000_000;
@@ -661,7 +661,8 @@ fn make(spec: &ContentSpec, trackers: &[String], rng: &mut Rng) -> Made {
         ..Notes::default()
     };
     let profile = if spec.sha256 { Profile::Compatible } else { Profile::V1 };
-    let piece_len = u32::try_from(spec.piece_length).expect("checked by the scenario");
+    let said = spec.piece_length.map(|len| u32::try_from(len).expect("checked by the scenario"));
+    let piece_len = said.unwrap_or_else(|| piece_len_for(spec.size));
     let mut creator = Creator::new(profile, piece_len, files, notes);
     creator.update(&bytes);
     let (meta, metainfo) = creator.finish().expect("checked by the scenario");
