@@ -81,6 +81,8 @@ struct Candidate {
     usage: Use,
     /// It hung up on a ciphered handshake: the next one is plain.
     plain: bool,
+    /// It had everything when we had, too: not dialled until [`Candidates::want`].
+    complete: bool,
     /// Among equals, the order in which they are tried.
     rank: u32,
 }
@@ -171,6 +173,7 @@ impl Candidates {
                 dialled_at: now,
                 usage: Use::Idle,
                 plain: false,
+                complete: false,
                 rank,
             },
         );
@@ -189,7 +192,7 @@ impl Candidates {
         let may_go = |known: &Candidate| {
             known.is_idle()
                 && (!instead_of_incoming || known.origin == Origin::Incoming)
-                && (known.failures > 0 || (origin == Origin::User && known.origin != Origin::User))
+                && (known.failures > 0 || known.complete || (origin == Origin::User && known.origin != Origin::User))
         };
         let worst = self.known.iter().filter(|(_, known)| may_go(known)).max_by_key(|(_, known)| known.failures);
         let Some(worst) = worst.map(|(&addr, _)| addr) else { return false };
@@ -314,12 +317,31 @@ impl Candidates {
         }
     }
 
+    /// The connection to `addr` has ended, and neither had anything for the other: it is not dialled again before
+    /// [`Candidates::want`]. Should it want something of us it knows where we are.
+    pub fn mark_complete(&mut self, addr: SocketAddr) {
+        let known = self.known.get_mut(&canonical_addr(addr)).filter(|known| known.origin != Origin::User);
+        if let Some(known) = known {
+            known.complete = true;
+            known.next_try = Time::NEVER;
+        }
+    }
+
+    /// Something is wanted now: who has everything is worth a call again.
+    pub fn want(&mut self, now: Time) {
+        for known in self.known.values_mut().filter(|known| known.complete) {
+            known.complete = false;
+            known.next_try = now;
+        }
+    }
+
     /// Everything may be dialled at once: the torrent starts anew and nobody is connected to it. What is still being
     /// dialled will be told of.
     pub fn reset(&mut self, now: Time) {
         for known in self.known.values_mut() {
             known.next_try = now;
             known.short = 0;
+            known.complete = false;
             if known.usage == Use::Connected {
                 known.usage = Use::Idle;
             }
@@ -486,6 +508,22 @@ mod tests {
             }
         }
         assert!((12..40).contains(&dials), "{dials}");
+    }
+
+    #[test]
+    fn who_has_everything_as_we_do_is_dialled_when_something_is_wanted() {
+        let mut candidates = candidates();
+        for (addr, origin) in [(addr("10.0.0.1:1"), Origin::Tracker), (addr("10.0.0.2:1"), Origin::User)] {
+            candidates.add(Time::ZERO, addr, origin);
+            candidates.next(Time::ZERO);
+            candidates.handle_closed(Time::ZERO, addr, true);
+            candidates.mark_complete(addr);
+        }
+        let later = Time::from_secs(1_000_000);
+        assert_eq!(candidates.next(later), Some(addr("10.0.0.2:1")), "the user's word stands");
+        assert!(candidates.next(later).is_none() && candidates.poll_timeout().is_never());
+        candidates.want(later);
+        assert_eq!(candidates.next(later), Some(addr("10.0.0.1:1")));
     }
 
     #[test]

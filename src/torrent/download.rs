@@ -48,7 +48,7 @@ pub struct Landing<'b> {
 
 impl Torrent {
     /// Something wanted is missing: sets up what is needed to get it.
-    pub(crate) fn begin_download(&mut self) {
+    pub(crate) fn begin_download(&mut self, now: Time) {
         let mut picker = Picker::new(&self.layout, &self.have, self.settings.sequential, self.rng.fork("picker"));
         for peer in self.peers.values() {
             picker.add_field(&peer.field);
@@ -65,6 +65,8 @@ impl Torrent {
             self.asks.push_back(Ask::Work);
         }
         self.download = Some(Box::new(Download { picker, partials, blame: Blame::default() }));
+        self.candidates.want(now);
+        self.look_for_peers(now);
     }
 
     /// The download stops; what it has of pieces in progress is kept.

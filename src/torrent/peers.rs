@@ -428,7 +428,11 @@ impl Torrent {
                 peer.addr
             );
         }
-        self.candidates.handle_closed(now, peer.listens_at.unwrap_or(peer.addr), peer.established);
+        let addr = peer.listens_at.unwrap_or(peer.addr);
+        self.candidates.handle_closed(now, addr, peer.established);
+        if peer.is_seed() && self.download.is_none() {
+            self.candidates.mark_complete(addr);
+        }
         self.tick_at = self.tick_at.min(now + TICK);
         true
     }

@@ -212,7 +212,7 @@ impl Torrent {
                     self.running = false;
                     self.reconsider(now);
                 } else {
-                    self.begin_download();
+                    self.begin_download(now);
                 }
             } else if was && !is {
                 self.finish_download(now);

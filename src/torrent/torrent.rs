@@ -402,7 +402,7 @@ impl Torrent {
                 self.asks.push_back(Ask::Allocate);
                 return;
             }
-            self.begin_download();
+            self.begin_download(now);
         }
         self.running = true;
         self.tick_at = now;
