@@ -2,7 +2,8 @@
 //!
 //! Ten-second rounds (BEP 3). While something is missing, slots go to those who give most (tit for tat); one optimistic
 //! slot moves every third round, and with it those that nobody has earned. When seeding, slots go round: a peer keeps its
-//! slot until it has had its share, then the one that has waited longest is next. Between two rounds a slot whose holder has
+//! slot until it has had its share, then the one that has waited longest is next. Whoever took and gave next to nothing waits
+//! behind all others, in both. Between two rounds a slot whose holder has
 //! left, or wants nothing more, is given away, and nobody else is choked. It decides and reports; it sends nothing and knows no sockets.
 
 use std::collections::BTreeMap;
@@ -23,9 +24,9 @@ const NEWCOMER: Duration = Duration::from_secs(60);
 /// done when its last peer is.
 const BEHIND: u64 = 7;
 /// What a peer is given while seeding before its slot goes round, bytes.
-const QUOTA_BYTES: u64 = 16 * 1024 * 1024;
+const QUOTA_BYTES: u64 = 4 * 1024 * 1024;
 /// And for how long it has the slot at least. It loses it then if it took nothing at all.
-const QUOTA_TIME: Duration = Duration::from_secs(60);
+const QUOTA_TIME: Duration = Duration::from_secs(20);
 /// And at most, however little it took: a slow peer starves nobody.
 const QUOTA_TIME_MAX: Duration = Duration::from_secs(300);
 /// Automatic slots: never fewer.
@@ -33,9 +34,9 @@ const SLOTS_MIN: u32 = 4;
 /// Automatic slots: never more.
 const SLOTS_MAX: u32 = 100;
 
-/// What a peer may have been given beyond twice what it gave, bytes; whoever owes more gets nothing but the optimistic slot
-/// while others wait.
-const CREDIT_BYTES: u64 = 1024 * 1024;
+/// What a peer may have been given beyond twice what it gave, bytes, or one piece if that is more, so that it has something
+/// to give. Whoever owes more gets no slot while somebody who does not owe wants something.
+const CREDIT_BYTES: u64 = 256 * 1024;
 
 /// One peer as the choker sees it.
 #[derive(Debug, Clone, Copy)]
@@ -63,9 +64,9 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// It takes and gives next to nothing.
-    fn owes(&self) -> bool {
-        self.uploaded > self.downloaded.saturating_mul(2).saturating_add(CREDIT_BYTES)
+    /// It takes and gives next to nothing, with so much of credit.
+    fn owes(&self, credit_bytes: u64) -> bool {
+        self.uploaded > self.downloaded.saturating_mul(2).saturating_add(credit_bytes)
     }
 }
 
@@ -90,6 +91,7 @@ struct Tenure {
 #[derive(Debug)]
 pub struct Choker {
     slots: UploadSlots,
+    credit_bytes: u64,
     /// Automatic slots as they are now, and the upload rate when they were last changed.
     auto_slots: u32,
     auto_rate: u64,
@@ -105,11 +107,12 @@ pub struct Choker {
 }
 
 impl Choker {
-    /// A choker with this many slots.
+    /// A choker with this many slots, of a torrent with pieces of so many bytes.
     #[must_use]
-    pub fn new(slots: UploadSlots, rng: Rng) -> Self {
+    pub fn new(slots: UploadSlots, piece_len: u32, rng: Rng) -> Self {
         Self {
             slots,
+            credit_bytes: CREDIT_BYTES.max(u64::from(piece_len)),
             auto_slots: SLOTS_MIN,
             auto_rate: 0,
             next_round: Time::ZERO,
@@ -237,7 +240,7 @@ impl Choker {
             let kept = others.iter().take_while(|peer| peer.unchoked).count().min(free);
             chosen.extend(others.drain(..kept).map(|peer| peer.conn));
         }
-        self.draw_into(now, slots, others, &mut chosen);
+        self.draw_into(now, slots, peers, others, &mut chosen);
         chosen
     }
 
@@ -247,21 +250,37 @@ impl Choker {
             peers.iter().filter(|peer| peer.unchoked || peer.interested).partition(|peer| peer.unchoked);
         let mut chosen: Vec<ConnId> = holders.iter().map(|peer| peer.conn).collect();
         if seeding {
-            others.sort_by_key(|peer| self.turn(peer));
+            let owes = self.debtors(peers);
+            others.sort_by_key(|peer| (owes(peer), self.turn(peer)));
             chosen.extend(others.iter().take(slots.saturating_sub(holders.len())).map(|peer| peer.conn));
         } else {
-            self.draw_into(now, slots, others, &mut chosen);
+            self.draw_into(now, slots, peers, others, &mut chosen);
         }
         chosen
     }
 
-    /// Fills `chosen` up to `slots` by drawing from `others`; the first drawn has the optimistic slot if nobody has.
-    fn draw_into(&mut self, now: Time, slots: usize, mut others: Vec<&Standing>, chosen: &mut Vec<ConnId>) {
+    /// While seeding: who took from us and gave too little when it could. Where nobody gave anything, nobody owes anything.
+    fn debtors(&self, peers: &[Standing]) -> impl Fn(&Standing) -> bool + use<> {
+        let (credit_bytes, others_give) = (self.credit_bytes, peers.iter().any(|peer| peer.downloaded > 0));
+        move |peer| others_give && peer.owes(credit_bytes)
+    }
+
+    /// Fills `chosen` up to `slots` by drawing from `others`, of whom those who owe count only while nobody else in `peers` wants
+    /// something; the first drawn has the optimistic slot if nobody has.
+    fn draw_into(
+        &mut self,
+        now: Time,
+        slots: usize,
+        peers: &[Standing],
+        mut others: Vec<&Standing>,
+        chosen: &mut Vec<ConnId>,
+    ) {
         self.optimistic = self.optimistic.filter(|conn| chosen.contains(conn));
+        let credit_bytes = self.credit_bytes;
+        if peers.iter().any(|peer| peer.interested && !peer.owes(credit_bytes)) {
+            others.retain(|peer| !peer.owes(credit_bytes));
+        }
         while chosen.len() < slots && !others.is_empty() {
-            if self.optimistic.is_some() && others.iter().any(|peer| !peer.owes()) {
-                others.retain(|peer| !peer.owes());
-            }
             let peer = others.remove(self.draw(now, &others));
             chosen.push(peer.conn);
             self.optimistic.get_or_insert(peer.conn);
@@ -295,11 +314,12 @@ impl Choker {
                 time >= QUOTA_TIME_MAX || (time >= QUOTA_TIME && (bytes == 0 || bytes >= QUOTA_BYTES))
             })
         };
+        let owes = self.debtors(peers);
         let mut queue: Vec<&Standing> = peers.iter().filter(|peer| peer.interested).collect();
         queue.sort_by_cached_key(|peer| {
             let keeps = peer.unchoked && !has_had_its_share(peer);
             // Who has had its share goes behind all who wait.
-            (!keeps, peer.unchoked, self.turn(peer))
+            (owes(peer), !keeps, peer.unchoked, self.turn(peer))
         });
         queue.iter().take(slots).map(|peer| peer.conn).collect()
     }
@@ -332,7 +352,7 @@ mod tests {
     }
 
     fn choker(slots: u32) -> Choker {
-        Choker::new(UploadSlots::Fixed(slots), Rng::from_number(1))
+        Choker::new(UploadSlots::Fixed(slots), 16 * 1024, Rng::from_number(1))
     }
 
     fn apply(peers: &mut [Standing], changes: &[Change]) {
@@ -443,7 +463,7 @@ mod tests {
         for round in 0..30 {
             let unchoked = run(&mut choker, Time::from_secs(1000 + round * 10), false, &mut peers);
             let takers = unchoked.iter().filter(|&&n| n < 5).count();
-            assert!(takers <= 1, "the optimistic slot is for anybody, the other three for {unchoked:?}");
+            assert_eq!(takers, 0, "others want something: {unchoked:?}");
         }
         peers.truncate(5);
         let unchoked = run(&mut choker, Time::from_secs(2000), false, &mut peers);
@@ -451,8 +471,30 @@ mod tests {
     }
 
     #[test]
+    fn who_gave_nothing_while_we_needed_it_waits_longest_once_we_have_everything() {
+        let taker = |n| Standing { uploaded: CREDIT_BYTES + 1, ..peer(n) };
+        let mut peers: Vec<_> = (0..6).map(taker).collect();
+        let mut choker = choker(2);
+        let unchoked = run(&mut choker, Time::from_secs(1000), true, &mut peers);
+        assert_eq!(unchoked, [0, 1], "nobody ever gave us anything: nobody owes");
+        peers[4].downloaded = CREDIT_BYTES;
+        peers[5].downloaded = CREDIT_BYTES;
+        assert_eq!(run(&mut choker, Time::from_secs(1010), true, &mut peers), [4, 5]);
+    }
+
+    #[test]
+    fn a_peer_may_have_a_whole_piece_before_it_owes() {
+        let mut peers = [Standing { uploaded: 4 << 20, ..peer(0) }, peer(1)].to_vec();
+        let mut choker = Choker::new(UploadSlots::Fixed(2), 4 << 20, Rng::from_number(1));
+        assert_eq!(run(&mut choker, Time::ZERO, false, &mut peers), [0, 1]);
+        let mut choker = Choker::new(UploadSlots::Fixed(2), 2 << 20, Rng::from_number(1));
+        peers.iter_mut().for_each(|peer| peer.unchoked = false);
+        assert_eq!(run(&mut choker, Time::ZERO, false, &mut peers), [1]);
+    }
+
+    #[test]
     fn an_idle_line_gets_one_more_automatic_slot_at_once_and_a_fixed_number_stays() {
-        let mut auto = Choker::new(UploadSlots::Auto, Rng::from_number(1));
+        let mut auto = Choker::new(UploadSlots::Auto, 16 * 1024, Rng::from_number(1));
         let mut peers: Vec<_> = (0..50).map(peer).collect();
         auto.handle_idle();
         assert_eq!(auto.slots(), SLOTS_MIN, "there are free ones");
@@ -524,7 +566,7 @@ mod tests {
 
     #[test]
     fn automatic_slots_follow_the_rate_they_bring() {
-        let mut choker = Choker::new(UploadSlots::Auto, Rng::from_number(1));
+        let mut choker = Choker::new(UploadSlots::Auto, 16 * 1024, Rng::from_number(1));
         let mut peers: Vec<_> = (0..50).map(peer).collect();
         let mut now = Time::ZERO;
         for _ in 0..40 {

@@ -210,7 +210,7 @@ impl Torrent {
             peers: BTreeMap::new(),
             candidates: Candidates::new(rng.fork("candidates")),
             announces,
-            choker: Choker::new(config.upload_slots, rng.fork("choker")),
+            choker: Choker::new(config.upload_slots, meta.geometry.piece_len(), rng.fork("choker")),
             download: None,
             check: None,
             persistence: Persistence::default(),
