@@ -1,107 +1,27 @@
 //! A disk in memory: pages that are as they should be cost nothing, the others are kept; faults are laid over them.
 //!
-//! It also watches: what is written where by whom, what is served, what is lost in a crash. What breaks a rule is a breach,
-//! kept until the checks fetch it.
+//! `image` is one torrent's content, `watch` who writes it. It also watches what is served and what is lost in a crash. What
+//! breaks a rule is a breach, kept until the checks fetch it.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod image;
+mod watch;
+
 use std::io::{self, IoSlice, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::base::arena::Arena;
 use crate::base::bitfield::Bitfield;
-use crate::base::geometry::{BLOCK_LEN, Span};
+use crate::base::geometry::Span;
 use crate::base::ids::{ConnId, StoreId, StoreKey};
 use crate::base::rng::Rng;
 use crate::base::storage::{Chunk, Content, Fault, FaultKind, SendError, Stamp, Storage};
 use crate::base::time::Time;
 use crate::sim::stream::SimStream;
-use crate::torrent::partial::LANDING_STALL;
 
-/// What the disk keeps or loses as one, bytes.
-pub const PAGE_LEN: usize = 4096;
+use self::image::{FileState, Image, Page, gone, pages_of};
 
-/// What content should be.
-#[derive(Debug)]
-pub struct Truth {
-    /// The name of its torrent: by it and by its length content finds its truth.
-    name: String,
-    bytes: Vec<u8>,
-    /// Bytes of a piece, for those who watch.
-    piece_len: u64,
-}
-
-impl Truth {
-    /// The truth about the torrent `name`, whose pieces have `piece_len` bytes.
-    #[must_use]
-    pub fn new(name: String, bytes: Vec<u8>, piece_len: u32) -> Self {
-        Self { name, bytes, piece_len: u64::from(piece_len) }
-    }
-
-    /// All of it.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    fn page(&self, page: usize) -> &[u8] {
-        &self.bytes[page * PAGE_LEN..self.bytes.len().min((page + 1) * PAGE_LEN)]
-    }
-}
-
-/// A page of content.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Page {
-    /// Never written: zeros.
-    Hole,
-    /// As it should be.
-    True,
-    /// Anything else.
-    Other(Box<[u8]>),
-}
-
-#[derive(Debug, Clone, Default)]
-struct FileState {
-    is_there: bool,
-    len: u64,
-    modified: Time,
-    inode: u64,
-}
-
-/// Who writes a block, and how far it is; nobody if whoever did is gone.
-#[derive(Debug, Clone, Copy)]
-struct Writing {
-    by: Option<ConnId>,
-    until: u64,
-    at: Time,
-}
-
-/// One torrent's content on the disk.
-#[derive(Debug)]
-struct Image {
-    truth: Arc<Truth>,
-    content: Content,
-    pages: Vec<Page>,
-    files: Vec<FileState>,
-    /// How pages were before they were written, since the last sync began; before the sync that is under way.
-    unsynced: BTreeMap<usize, Page>,
-    syncing: BTreeMap<usize, Page>,
-    /// Pages that a fault changed: what they say is nobody's claim.
-    flipped: BTreeSet<usize>,
-    /// Pages that cannot be read.
-    unreadable: BTreeSet<usize>,
-    /// What is open is not what lies there: somebody took the files away.
-    is_unlinked: bool,
-    /// What lies there, once it is opened anew; what was taken away, until it is put back.
-    there: Option<(Vec<Page>, Vec<FileState>)>,
-    away: Option<(Vec<Page>, Vec<FileState>)>,
-    /// The pieces that the engine says it has.
-    claimed: Option<Bitfield>,
-    /// By block of the content: what is being written.
-    writing: BTreeMap<u32, Writing>,
-    /// Blocks all of which was written since the content was opened, or since a piece was wrong.
-    written: Bitfield,
-}
+pub use self::image::{PAGE_LEN, Truth};
 
 /// A share of blocks is sent with a wrong byte.
 #[derive(Debug)]
@@ -182,14 +102,14 @@ impl MemoryStorage {
     /// The engine claims these pieces: nothing may be written there.
     pub(crate) fn note_claims(&mut self, store: StoreId, have: &Bitfield) {
         if let Some(image) = self.image_mut(store) {
-            image.claimed = Some(have.clone());
+            image.watch.claim(have);
         }
     }
 
     /// A piece was wrong: what was written whole may be written again.
     pub(crate) fn note_failure(&mut self, store: StoreId) {
         if let Some(image) = self.image_mut(store) {
-            image.written.clear_all();
+            image.watch.fail();
         }
     }
 
@@ -261,16 +181,12 @@ impl MemoryStorage {
         self.stores = Arena::default();
         (self.served_bytes, self.turn) = (0, None);
         self.served.clear();
-        self.images.iter_mut().for_each(Image::forget_writers);
+        self.images.iter_mut().for_each(|image| image.watch.close());
     }
 
     /// A connection is gone: whoever it wrote for may be taken over.
     pub(crate) fn forget_writer(&mut self, conn: ConnId) {
-        for image in &mut self.images {
-            for writing in image.writing.values_mut().filter(|writing| writing.by == Some(conn)) {
-                writing.by = None;
-            }
-        }
+        self.images.iter_mut().for_each(|image| image.watch.forget(conn));
     }
 
     /// A fault: one bit of something that was written changes. False if nothing was.
@@ -348,222 +264,6 @@ fn full() -> Fault {
     Fault { kind: FaultKind::Full, message: "there is no room on the simulated disk; make some".into() }
 }
 
-fn gone() -> Fault {
-    Fault { kind: FaultKind::Gone, message: "a simulated file is missing or too short; put it back".into() }
-}
-
-fn broken() -> Fault {
-    Fault { kind: FaultKind::Io, message: "the simulated disk cannot read this; replace it".into() }
-}
-
-fn pages_of(offset: u64, len: u64) -> std::ops::Range<usize> {
-    let page = |at: u64| usize::try_from(at).expect("simulated content fits memory");
-    page(offset) / PAGE_LEN..page(offset + len).div_ceil(PAGE_LEN)
-}
-
-impl Image {
-    fn new(truth: Arc<Truth>, content: Content) -> Self {
-        let pages = vec![Page::Hole; truth.bytes.len().div_ceil(PAGE_LEN)];
-        let files = vec![FileState::default(); content.files.len()];
-        let blocks = truth.bytes.len().div_ceil(BLOCK_LEN as usize);
-        let written = Bitfield::new(u32::try_from(blocks).expect("simulated content fits memory"));
-        Self {
-            truth,
-            content,
-            pages,
-            files,
-            unsynced: BTreeMap::new(),
-            syncing: BTreeMap::new(),
-            flipped: BTreeSet::new(),
-            unreadable: BTreeSet::new(),
-            is_unlinked: false,
-            there: None,
-            away: None,
-            claimed: None,
-            writing: BTreeMap::new(),
-            written,
-        }
-    }
-
-    /// It is closed: nobody writes, and nothing is claimed.
-    fn forget_writers(&mut self) {
-        self.claimed = None;
-        self.writing.clear();
-        self.written.clear_all();
-    }
-
-    fn is_true(&self, span: Span) -> bool {
-        pages_of(span.offset, span.len).all(|page| match &self.pages[page] {
-            Page::True => true,
-            _ if self.flipped.contains(&page) => true,
-            // A page that two pieces share may be true on one side only.
-            _ => {
-                let start = (page * PAGE_LEN).max(usize::try_from(span.offset).expect("in memory"));
-                let end = ((page + 1) * PAGE_LEN).min(usize::try_from(span.end()).expect("in memory"));
-                let mut bytes = vec![0; end - start];
-                self.copy(start, &mut bytes);
-                bytes == self.truth.bytes[start..end]
-            }
-        })
-    }
-
-    /// The bytes of a page as they are.
-    fn bytes_of(&self, page: usize) -> &[u8] {
-        match &self.pages[page] {
-            Page::Hole => &ZEROS[..self.truth.page(page).len()],
-            Page::True => self.truth.page(page),
-            Page::Other(bytes) => bytes,
-        }
-    }
-
-    fn copy(&self, start: usize, buf: &mut [u8]) {
-        let mut done = 0;
-        while done < buf.len() {
-            let at = start + done;
-            let bytes = &self.bytes_of(at / PAGE_LEN)[at % PAGE_LEN..];
-            let count = bytes.len().min(buf.len() - done);
-            buf[done..done + count].copy_from_slice(&bytes[..count]);
-            done += count;
-        }
-    }
-
-    /// A file is written at its end, or made.
-    fn touch(&mut self, index: usize, len: u64, now: Time) {
-        let file = &mut self.files[index];
-        if !file.is_there {
-            *file = FileState { is_there: true, len: 0, modified: now, inode: file.inode + 1 };
-        }
-        if len > file.len {
-            (file.len, file.modified) = (len, now);
-        }
-    }
-
-    /// Whether the files hold `span`, and the disk gives it.
-    fn may_read(&self, span: Span) -> Result<(), Fault> {
-        for (index, offset, part) in self.content.files.parts(span) {
-            let file = &self.files[index];
-            let is_pad = self.content.files.entries()[index].pad;
-            if !is_pad && (!file.is_there || file.len < offset + part.len) {
-                return Err(gone());
-            }
-        }
-        let mut pages = pages_of(span.offset, span.len);
-        if !self.unreadable.is_empty() && pages.any(|page| self.unreadable.contains(&page)) {
-            return Err(broken());
-        }
-        Ok(())
-    }
-
-    fn write(&mut self, now: Time, offset: u64, bytes: &[u8]) {
-        let span = Span { offset, len: bytes.len() as u64 };
-        let parts: Vec<_> = self.content.files.parts(span).map(|(index, at, part)| (index, at + part.len)).collect();
-        for (index, len) in parts {
-            self.touch(index, len, now);
-            self.files[index].modified = now;
-        }
-        let start = usize::try_from(offset).expect("simulated content fits memory");
-        for page in pages_of(offset, span.len) {
-            let (from, to) = ((page * PAGE_LEN).max(start), ((page + 1) * PAGE_LEN).min(start + bytes.len()));
-            self.write_page(page, from % PAGE_LEN, &bytes[from - start..to - start]);
-        }
-    }
-
-    fn write_page(&mut self, page: usize, at: usize, bytes: &[u8]) {
-        let truth = self.truth.page(page);
-        let is_true = truth[at..at + bytes.len()] == *bytes;
-        let is_whole = bytes.len() == truth.len();
-        let changed = match &mut self.pages[page] {
-            Page::True if is_true => return, // the same again
-            _ if is_whole && is_true => Page::True,
-            Page::Other(old) => {
-                self.unsynced.entry(page).or_insert_with(|| Page::Other(old.clone()));
-                old[at..at + bytes.len()].copy_from_slice(bytes);
-                if **old != *truth {
-                    return;
-                }
-                Page::True
-            }
-            Page::Hole | Page::True => {
-                let mut old = self.bytes_of(page).to_vec();
-                old[at..at + bytes.len()].copy_from_slice(bytes);
-                Page::Other(old.into())
-            }
-        };
-        let before = std::mem::replace(&mut self.pages[page], changed);
-        self.unsynced.entry(page).or_insert(before);
-        if self.pages[page] == Page::True {
-            self.flipped.remove(&page);
-        }
-    }
-
-    fn vanish(&mut self) {
-        self.pages.fill(Page::Hole);
-        self.files.iter_mut().for_each(|file| file.is_there = false);
-        self.unsynced.clear();
-        self.syncing.clear();
-        self.flipped.clear();
-    }
-
-    /// What was taken away lies there again, as other files than those that were open.
-    fn come_back(&mut self) {
-        let Some((pages, mut files)) = self.away.take() else { return };
-        files.iter_mut().for_each(|file| file.inode += 1000);
-        self.there = Some((pages, files));
-        if !self.is_unlinked {
-            self.open_anew();
-        }
-    }
-
-    /// What lies there is opened.
-    fn open_anew(&mut self) {
-        if let Some((pages, files)) = self.there.take() {
-            (self.pages, self.files) = (pages, files);
-            self.unsynced.clear();
-            self.syncing.clear();
-            // What the engine claims of them it claims of what was there before.
-            self.flipped = (0..self.pages.len()).filter(|&page| self.pages[page] != Page::True).collect();
-        }
-        self.is_unlinked = false;
-    }
-
-    /// Watches who writes what: a block has one writer, and what is whole is written no more.
-    fn watch(&mut self, now: Time, by: Option<ConnId>, offset: u64, len: u64) -> Result<(), String> {
-        let mut at = offset;
-        while at < offset + len {
-            let block = u32::try_from(at / u64::from(BLOCK_LEN)).expect("simulated content fits memory");
-            let start = u64::from(block) * u64::from(BLOCK_LEN);
-            let whole = (start + u64::from(BLOCK_LEN)).min(self.truth.bytes.len() as u64);
-            let end = whole.min(offset + len);
-            let piece = at / self.truth.piece_len;
-            if self.claimed.as_ref().is_some_and(|claimed| claimed.get(u32::try_from(piece).expect("a piece"))) {
-                return Err(format!("block {block} is written although piece {piece} is claimed"));
-            }
-            if self.written.get(block) {
-                return Err(format!("block {block} is written although all of it was"));
-            }
-            let before = self.writing.get(&block).copied().unwrap_or(Writing { by, until: start, at: now });
-            let is_taken_over = before.by != by;
-            if is_taken_over && before.by.is_some() && now.since(before.at) < LANDING_STALL {
-                return Err(format!("block {block} is written by two at once: {:?} and {by:?}", before.by));
-            }
-            let until = if is_taken_over { start } else { before.until };
-            if at != until && at != start {
-                return Err(format!("block {block} is written at {at}, not at {until}"));
-            }
-            if end == whole {
-                self.written.set(block);
-                self.writing.remove(&block);
-            } else {
-                self.writing.insert(block, Writing { by, until: end, at: now });
-            }
-            at = end;
-        }
-        Ok(())
-    }
-}
-
-static ZEROS: [u8; PAGE_LEN] = [0; PAGE_LEN];
-
 impl Storage for MemoryStorage {
     type Stream = SimStream;
 
@@ -578,8 +278,7 @@ impl Storage for MemoryStorage {
             self.images.push(Image::new(truth, content));
         } else {
             self.images[index].content = content;
-            self.images[index].writing.clear();
-            self.images[index].written.clear_all();
+            self.images[index].watch.reopen();
             self.images[index].open_anew();
         }
         self.stores.insert(index)
@@ -614,7 +313,7 @@ impl Storage for MemoryStorage {
         if room == 0 && pages_of(offset, len).any(|page| image.pages[page] == Page::Hole) {
             return Err(full());
         }
-        let watched = image.watch(now, by, offset, len);
+        let watched = image.watch.write(now, by, offset, len);
         let mut at = offset;
         for slice in bytes {
             image.write(now, at, slice);
