@@ -1,0 +1,232 @@
+//! Whole programs side by side: what a GiB costs this daemon, other peers, and the least loop that could do the job.
+//!
+//! `cargo bench --bench whole -- [seeding] [downloading] [checking]`, all if none is named. `SWARMTORRENT_BENCH_MIB` sets the
+//! content's size (1024), `SWARMTORRENT_BENCH_DIR` where it lies (`/dev/shm`), `SWARMTORRENT_BENCH_ROUNDS` how often each figure
+//! is taken (3; the median is shown), `SWARMTORRENT_BENCH_PEERS` a comma-separated choice of peers. It runs in a network namespace
+//! of its own, with `reno`, for what a host's congestion control does to loopback is not what is measured.
+//!
+//! Figures are CPU seconds a GiB, user and system, of all threads of the program; compare rows of one run, not runs.
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a bench is outside the daemon: it waits, looks at the clock, and ends at the first trouble"
+)]
+
+mod bare;
+mod machine;
+mod peers;
+mod reader;
+mod source;
+mod tracker;
+
+#[path = "../../tests/common/mod.rs"]
+mod common;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use common::{free_port, noise, tool, wait};
+use machine::{Cpu, GIB};
+use peers::{Job, PEERS, Peer};
+use tracker::Tracker;
+
+/// Piece lengths and connections of the seeding rows.
+const SEEDING: [(u64, usize); 5] = [(1 << 20, 1), (1 << 20, 20), (1 << 20, 100), (256 << 10, 20), (4 << 20, 20)];
+/// Nothing takes longer on a machine that works.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One measurement: CPU seconds a GiB, and MiB a second.
+#[derive(Debug, Clone, Copy)]
+pub struct Cost {
+    pub cpu: f64,
+    pub speed: f64,
+}
+
+impl Cost {
+    fn new(cpu: f64, took: Duration, len: u64) -> Self {
+        let gib = len as f64 / GIB;
+        Self { cpu: cpu / gib, speed: 1024.0 * gib / took.as_secs_f64() }
+    }
+}
+
+/// What the rows are taken on.
+struct Bench {
+    dir: PathBuf,
+    content: PathBuf,
+    len: u64,
+    rounds: usize,
+    peers: Vec<Peer>,
+}
+
+fn main() {
+    machine::enter_namespace();
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let number = |name: &str, default: u64| {
+        std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}: not a number")))
+    };
+    let base = std::env::var_os("SWARMTORRENT_BENCH_DIR").map_or_else(|| "/dev/shm".into(), PathBuf::from);
+    let temp = tempfile::Builder::new().prefix("swarmtorrent-bench").tempdir_in(base).expect("a directory to bench in");
+    let chosen = std::env::var("SWARMTORRENT_BENCH_PEERS").ok();
+    let is_chosen = |peer: &Peer| chosen.as_ref().is_none_or(|names| names.split(',').any(|name| name == peer.name()));
+    let (peers, missing): (Vec<Peer>, Vec<Peer>) = PEERS.into_iter().filter(is_chosen).partition(|peer| peer.is_here());
+    let bench = Bench {
+        content: temp.path().join("content.bin"),
+        dir: temp.path().to_owned(),
+        len: number("SWARMTORRENT_BENCH_MIB", 1024) << 20,
+        rounds: usize::try_from(number("SWARMTORRENT_BENCH_ROUNDS", 3)).expect("a few rounds"),
+        peers,
+    };
+    machine::fill(&bench.content, bench.len);
+    println!(
+        "{} MiB in {}, {}, congestion control {}; CPU s/GiB (MiB/s), medians of {} rounds",
+        bench.len >> 20,
+        bench.dir.display(),
+        machine::cpu_name(),
+        machine::congestion_control(),
+        bench.rounds
+    );
+    for peer in missing {
+        println!("left out: {} is not installed", peer.name());
+    }
+    let is_wanted = |row: &str| wanted.is_empty() || wanted.iter().any(|name| name == row);
+    if is_wanted("seeding") {
+        for (piece_len, connections) in SEEDING {
+            bench.seeding(piece_len, connections);
+        }
+    }
+    if is_wanted("downloading") {
+        bench.downloading();
+    }
+    if is_wanted("checking") {
+        bench.checking();
+    }
+}
+
+impl Bench {
+    /// Takes each figure in turns, so that a noisy minute spoils none alone, and prints their medians and ratios to the
+    /// first, which is the bare loop.
+    fn row(&self, title: &str, bare: impl Fn() -> Cost, of: impl Fn(Peer) -> Option<Cost>) {
+        println!("\n{title}");
+        let mut bares = Vec::new();
+        let mut costs: Vec<Vec<Cost>> = vec![Vec::new(); self.peers.len()];
+        for _ in 0..self.rounds {
+            bares.push(bare());
+            for (peer, costs) in self.peers.iter().zip(&mut costs) {
+                costs.extend(of(*peer));
+            }
+        }
+        let least = median(&bares).expect("there was a round");
+        println!("  {:<18} {:>7.3} {:>14}", "bare loop", least.cpu, format!("({:.0})", least.speed));
+        for (peer, costs) in self.peers.iter().zip(&costs) {
+            match median(costs) {
+                Some(cost) => {
+                    let (speed, times) = (format!("({:.0})", cost.speed), cost.cpu / least.cpu);
+                    println!("  {:<18} {:>7.3} {speed:>14}   {times:>5.2} x bare", peer.name(), cost.cpu);
+                }
+                None => println!("  {:<18}  did not do it", peer.name()),
+            }
+        }
+    }
+
+    /// A torrent of the content that announces to `tracker`.
+    fn torrent(&self, piece_len: u64, tracker: &Tracker) -> PathBuf {
+        let path = self.dir.join(format!("{piece_len}-{}.torrent", tracker.port()));
+        let (content, out) = (self.content.to_str().unwrap(), path.to_str().unwrap());
+        let (piece_len, url) = (piece_len.to_string(), tracker.url());
+        tool(&[
+            "create",
+            content,
+            "-o",
+            out,
+            "--profile",
+            "v1",
+            "--private",
+            "--piece-length",
+            &piece_len,
+            "--tracker",
+            &url,
+        ]);
+        path
+    }
+
+    fn home(&self, peer: Peer) -> PathBuf {
+        let home = self.dir.join(peer.name());
+        let _ = std::fs::remove_dir_all(&home);
+        std::fs::create_dir_all(&home).unwrap();
+        home
+    }
+
+    fn seeding(&self, piece_len: u64, connections: usize) {
+        let tracker = Tracker::start(None);
+        let torrent = self.torrent(piece_len, &tracker);
+        let title = format!("seeding to {connections} light readers, pieces of {} KiB", piece_len >> 10);
+        let bare = || bare::seeding(&self.content, connections);
+        self.row(&title, bare, |peer| {
+            let (home, port) = (self.home(peer), free_port());
+            let client = peer.start(&Job { torrent: &torrent, save: &self.dir, home: &home, port, connections });
+            let to = SocketAddr::from(([127, 0, 0, 1], port));
+            let pieces = reader::Pieces::of(&torrent, piece_len, self.len);
+            reader::wait_for_seed(to, &pieces, PATIENCE)?;
+            let (cpu, start) = (Cpu::of(client.pid()), Instant::now());
+            let got = reader::read_all(to, &pieces, connections, PATIENCE)?;
+            Some(Cost::new(cpu.spent(), start.elapsed(), got))
+        });
+    }
+
+    fn downloading(&self) {
+        let source = source::Source::start(&self.content, 1 << 20);
+        let tracker = Tracker::start(Some(source.port()));
+        let torrent = self.torrent(1 << 20, &tracker);
+        source.set_torrent(&torrent);
+        let bare = || bare::downloading(&self.content, &self.dir.join("bare.bin"));
+        self.row("downloading from a light source, pieces of 1024 KiB", bare, |peer| {
+            let (home, port) = (self.home(peer), free_port());
+            let save = home.join("save");
+            std::fs::create_dir_all(&save).unwrap();
+            let job = Job { torrent: &torrent, save: &save, home: &home, port, connections: 1 };
+            tracker.forget();
+            let client = peer.start(&job);
+            let began = source.wait_for_request(PATIENCE)?;
+            let cpu = Cpu::of(client.pid());
+            let ended = tracker.wait_for(PATIENCE, |said| said.is_completed())?;
+            let cost = Cost::new(cpu.spent(), ended - began, self.len);
+            assert!(is_same(&self.content, &save.join("content.bin")), "{}: the content is wrong", peer.name());
+            Some(cost)
+        });
+    }
+
+    fn checking(&self) {
+        let tracker = Tracker::start(None);
+        let torrent = self.torrent(1 << 20, &tracker);
+        self.row(
+            "checking, SHA-1, pieces of 1024 KiB",
+            || bare::checking(&self.content),
+            |peer| {
+                let (home, port) = (self.home(peer), free_port());
+                let job = Job { torrent: &torrent, save: &self.dir, home: &home, port, connections: 1 };
+                tracker.forget();
+                let start = Instant::now();
+                let client = peer.start(&job);
+                let cpu = Cpu::of(client.pid());
+                let ended = tracker.wait_for(PATIENCE, |said| said.left == Some(0))?;
+                Some(Cost::new(cpu.spent(), ended - start, self.len))
+            },
+        );
+    }
+}
+
+fn median(costs: &[Cost]) -> Option<Cost> {
+    let mut costs = costs.to_vec();
+    costs.sort_by(|a, b| a.cpu.total_cmp(&b.cpu));
+    costs.get(costs.len() / 2).copied()
+}
+
+/// Whether two files hold the same bytes, once the program has written all that it has.
+fn is_same(a: &Path, b: &Path) -> bool {
+    let same = || std::fs::read(b).is_ok_and(|bytes| bytes == std::fs::read(a).unwrap());
+    wait("the content is written", 10, same);
+    true
+}
