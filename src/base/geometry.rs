@@ -45,6 +45,12 @@ impl Span {
         self.offset + self.len
     }
 
+    /// True if `other` lies in it.
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.offset <= other.offset && other.end() <= self.end()
+    }
+
     /// What `self` and `other` share; none if that is nothing.
     #[must_use]
     pub fn intersection(self, other: Self) -> Option<Self> {

@@ -60,6 +60,23 @@ pub enum Chunk<'a> {
     Content(StoreId, Span),
 }
 
+impl Chunk<'_> {
+    /// Bytes.
+    #[must_use]
+    pub const fn len(&self) -> u64 {
+        match self {
+            Chunk::Bytes(bytes) => bytes.len() as u64,
+            Chunk::Content(_, span) => span.len,
+        }
+    }
+
+    /// True if it is of no bytes.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// Why a `send` moved nothing.
 #[derive(Debug)]
 pub enum SendError {

@@ -7,6 +7,7 @@
 use std::io::{self, ErrorKind, IoSlice, Read};
 use std::time::Duration;
 
+use crate::base::geometry::Span;
 use crate::base::ids::{ConnId, StoreId, TorrentId};
 use crate::base::rate::Budget;
 use crate::base::storage::{Chunk, Fault, SendError, Storage};
@@ -19,8 +20,10 @@ use crate::protocol::peer::{Event, Peer};
 use crate::torrent::download::Landing;
 use crate::torrent::torrent::Torrent;
 
-/// Chunks of one vectored write: 32 blocks and their heads.
-const CHUNKS_MAX: usize = 64;
+/// Chunks of one vectored write: 64 blocks and their heads.
+const CHUNKS_MAX: usize = 128;
+/// Whether content is in memory is asked for so many bytes at once, as far as the piece goes on.
+const LOOK_AHEAD: u64 = 512 * 1024;
 /// How soon content that is being read from the disk is looked at again.
 const DISK_RETRY: Duration = Duration::from_millis(2);
 /// After so long content is sent whether it is in memory or not: somebody evicts it faster than we look.
@@ -223,7 +226,8 @@ impl<S: Storage> Engine<S> {
             let mut chunks: Vec<Chunk<'_>> = Vec::with_capacity(CHUNKS_MAX);
             let most = if connection.is_ciphered() { allowance.min(SEALED_MAX) } else { allowance };
             machine.outbuf().chunks(CHUNKS_MAX, most, &mut chunks);
-            let offered: usize = chunks.iter().map(chunk_len).sum();
+            let offered =
+                chunks.iter().map(|chunk| usize::try_from(chunk.len()).expect("a chunk is at most a block")).sum();
             let sent = if connection.is_ciphered() {
                 connection.seal(&mut self.storage, &chunks).map(|()| offered)
             } else {
@@ -250,13 +254,6 @@ impl<S: Storage> Engine<S> {
                 return Ok(Progress::Drained); // the kernel takes no more, and will say so when it does
             }
         }
-    }
-}
-
-fn chunk_len(chunk: &Chunk<'_>) -> usize {
-    match chunk {
-        Chunk::Bytes(bytes) => bytes.len(),
-        Chunk::Content(_, span) => usize::try_from(span.len).expect("a chunk is at most a block"),
     }
 }
 
@@ -330,8 +327,16 @@ fn feed<S: Storage>(
     budget_bytes: usize,
 ) -> bool {
     let Some(store) = torrent.store() else { return false };
+    let mut known = Span { offset: 0, len: 0 };
     while let Some((block, span)) = torrent.next_upload(conn, budget_bytes) {
-        if !storage.resident(store, span) {
+        if !known.contains(span) {
+            let piece_end = torrent.piece_span(block.piece).end();
+            let ahead = Span { len: LOOK_AHEAD.min(piece_end - span.offset).max(span.len), ..span };
+            if storage.resident(store, ahead) {
+                known = ahead;
+            }
+        }
+        if !known.contains(span) && !storage.resident(store, span) {
             storage.expect(store, span);
             let since = *disk_since.get_or_insert(now);
             if now.since(since) < DISK_PATIENCE {

@@ -13,7 +13,7 @@ const ROUND_BYTES: usize = 16 << 20;
 /// A turn moves at least as much as one block with its head, however many wait.
 const TURN_MIN_BYTES: usize = 16 << 10;
 /// A turn moves at most as much, however few wait: the round stays short.
-const TURN_MAX_BYTES: usize = 256 << 10;
+const TURN_MAX_BYTES: usize = 512 << 10;
 
 /// What one direction of a connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -1,16 +1,18 @@
 //! Open files: a bounded number, the least recently used goes first.
 
 use std::collections::BTreeMap;
-use std::io::IoSlice;
+use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{Advice, SeekFrom, fadvise, seek};
-use rustix::io::{Errno, ReadWriteFlags, pread, preadv2, pwritev};
+use rustix::fs::{Advice, SeekFrom, fadvise, fstat, seek};
+use rustix::io::{Errno, ReadWriteFlags, pread, preadv, preadv2, pwritev};
 
 use crate::base::ids::StoreId;
 
 /// Parts of one vectored write; what comes beyond waits for the next.
 const SLICES_MAX: usize = 128;
+/// Whether a range is in memory is asked of one byte in so many, and of its last: the disk is read in such pieces at least.
+const PROBE_STEP: usize = 64 * 1024;
 
 /// One open file.
 #[derive(Debug)]
@@ -61,7 +63,7 @@ impl Files {
     /// The inode of the file at `index` of `store`; none if it is not open.
     pub(super) fn inode(&self, store: StoreId, index: usize) -> Option<u64> {
         let file = self.open.get(&(store, index))?;
-        rustix::fs::fstat(&file.fd).ok().map(|stat| stat.st_ino)
+        fstat(&file.fd).ok().map(|stat| stat.st_ino)
     }
 
     /// Closes a file of `store`, or all of them.
@@ -116,6 +118,16 @@ impl OpenFile {
         Ok(())
     }
 
+    /// True if no directory names it any more.
+    pub(super) fn is_removed(&self) -> bool {
+        fstat(&self.fd).is_ok_and(|stat| stat.st_nlink == 0)
+    }
+
+    /// Fills `slices`, one after another, from `offset` in one call; how many bytes came.
+    pub(super) fn read_vectored_at(&self, slices: &mut [IoSliceMut<'_>], offset: u64) -> u64 {
+        preadv(&self.fd, slices, offset).map_or(0, |read| read as u64)
+    }
+
     /// Asks the kernel to bring to the disk what was written, and does not wait.
     pub(super) fn begin_writeback(&mut self) {
         self.unflushed = 0;
@@ -128,11 +140,12 @@ impl OpenFile {
         let _ = fadvise(&self.fd, offset, std::num::NonZeroU64::new(len), Advice::WillNeed);
     }
 
-    /// True if the first and last byte of the range could be read without waiting for the disk, or nobody can tell.
+    /// True if bytes all along the range could be read without waiting for the disk, or nobody can tell.
     pub(super) fn is_resident(&self, offset: u64, len: u64) -> bool {
-        [offset, offset + len.saturating_sub(1)].into_iter().all(|at| {
+        let last = offset + len.saturating_sub(1);
+        (offset..last).step_by(PROBE_STEP).chain([last]).all(|at| {
             let mut byte = [0];
-            let result = preadv2(&self.fd, &mut [std::io::IoSliceMut::new(&mut byte)], at, ReadWriteFlags::NOWAIT);
+            let result = preadv2(&self.fd, &mut [IoSliceMut::new(&mut byte)], at, ReadWriteFlags::NOWAIT);
             result != Err(Errno::AGAIN)
         })
     }

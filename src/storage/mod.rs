@@ -12,7 +12,7 @@ mod place;
 pub mod state;
 mod writeback;
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -66,7 +66,7 @@ const WRITEBACK_BYTES: u64 = 8 << 20;
 /// Free space is looked at again after so many bytes were prepared.
 const SPACE_LOOK_BYTES: u64 = 64 << 20;
 /// Bytes that are sent through a buffer in one call.
-const SEND_BUF_LEN: usize = 256 * 1024;
+const SEND_BUF_LEN: usize = 512 * 1024;
 /// Bytes of content that one vectored write names; what comes beyond waits for the next.
 const SEND_BYTES_MAX: u64 = 4 << 20;
 
@@ -266,38 +266,81 @@ impl FileStorage {
     fn send_copied(&mut self, stream: &mut mio::net::TcpStream, chunks: &[Chunk<'_>]) -> Result<usize, SendError> {
         let mut buf = std::mem::take(&mut self.send_buf);
         buf.resize(SEND_BUF_LEN, 0);
-        let (mut len, mut whole) = (0, 0);
-        let mut trouble = None;
-        for chunk in chunks {
-            let room = &mut buf[len..];
-            match *chunk {
-                Chunk::Bytes(bytes) => {
-                    let now = bytes.len().min(room.len());
-                    room[..now].copy_from_slice(&bytes[..now]);
-                    len += now;
-                }
-                Chunk::Content(store, span) => {
-                    let now = usize::try_from(span.len).map_or(room.len(), |len| len.min(room.len()));
-                    if let Err(fault) = self.fetch(store, span.offset, &mut room[..now]) {
-                        trouble = Some((store, fault));
-                        len = whole;
-                        break;
-                    }
-                    len += now;
-                    whole = len;
-                }
-            }
-            if len == buf.len() {
-                break;
-            }
-        }
-        let result = match trouble {
-            Some((store, fault)) if len == 0 => Err(SendError::Content(store, fault)),
-            _ => io::Write::write(stream, &buf[..len]).map_err(SendError::Stream),
+        let result = match self.copy(chunks, &mut buf) {
+            (0, Some((store, fault))) => Err(SendError::Content(store, fault)),
+            (len, _) => io::Write::write(stream, &buf[..len]).map_err(SendError::Stream),
         };
         self.send_buf = buf;
         result
     }
+
+    /// Copies the start of `chunks` into `buf`: how many bytes, and which content could not be had if that is why it ends there.
+    fn copy(&mut self, chunks: &[Chunk<'_>], buf: &mut [u8]) -> (usize, Option<(StoreId, Fault)>) {
+        let room = buf.len();
+        let mut rest = buf;
+        let (mut places, mut slices) = (Vec::new(), Vec::new());
+        for chunk in chunks {
+            let len = usize::try_from(chunk.len()).map_or(rest.len(), |len| len.min(rest.len()));
+            let (now, after) = rest.split_at_mut(len);
+            rest = after;
+            match *chunk {
+                Chunk::Bytes(bytes) => now.copy_from_slice(&bytes[..len]),
+                Chunk::Content(store, span) => {
+                    places.push(Place { store, offset: span.offset, len: len as u64, end: room - rest.len() });
+                    slices.push(IoSliceMut::new(now));
+                }
+            }
+            if rest.is_empty() {
+                break;
+            }
+        }
+        let mut whole = 0;
+        let mut slices = slices.as_mut_slice();
+        let goes_on = |a: &Place, b: &Place| a.store == b.store && a.offset + a.len == b.offset;
+        for run in places.chunk_by(goes_on) {
+            let (now, after) = slices.split_at_mut(run.len());
+            slices = after;
+            if !self.fetch_together(run, now) {
+                for (place, bytes) in run.iter().zip(now) {
+                    if let Err(fault) = self.fetch(place.store, place.offset, bytes) {
+                        return (whole, Some((place.store, fault)));
+                    }
+                    whole = place.end;
+                }
+            }
+            whole = run.last().map_or(whole, |last| last.end);
+        }
+        (room - rest.len(), None)
+    }
+
+    /// Reads blocks that lie one behind the other in one file with one call; false if they are not read that way. A file that
+    /// somebody removed is not read on: its space would stay taken for as long as it is asked for.
+    fn fetch_together(&mut self, run: &[Place], slices: &mut [IoSliceMut<'_>]) -> bool {
+        let (store, offset) = (run[0].store, run[0].offset);
+        let len = run.iter().map(|place| place.len).sum();
+        let Ok(list) = self.file_list(store) else { return false };
+        let mut parts = list.parts(Span { offset, len });
+        let (Some((file, offset, _)), None) = (parts.next(), parts.next()) else { return false };
+        let is_pad = list.entries()[file].pad;
+        drop(parts);
+        match self.file(store, file, false) {
+            Ok(open) if !is_pad && !open.is_removed() => open.read_vectored_at(slices, offset) == len,
+            Ok(_) if !is_pad => {
+                self.forget_file(store, file);
+                false
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Where a block of content comes from, and where it ends in the buffer that it is copied to.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    store: StoreId,
+    offset: u64,
+    len: u64,
+    end: usize,
 }
 
 /// The open file at index `file` of `content`.

@@ -288,6 +288,57 @@ fn the_content_at_fault_is_named_and_its_head_is_not_sent() {
 }
 
 #[test]
+fn blocks_that_lie_together_are_read_together_as_far_as_they_are_there() {
+    const BLOCK: u64 = 1000;
+    let temp = tempfile::tempdir().unwrap();
+    let mut storage = FileStorage::new(Settings { backend: Backend::Pread, ..Settings::default() }, None);
+    let files = [("a", 2500, false), ("p", 100, true), ("b", 4400, false)];
+    let store = storage.open(content(temp.path(), &files));
+    let mut data = bytes(7000);
+    data[2500..2600].fill(0);
+    storage.write(store, 0, &[IoSlice::new(&data)]).unwrap();
+    let (mut near, mut far) = pair();
+    // Two in one file, one across both and the pad, two in the other; then one that does not go on there.
+    let offsets = [0, 1000, 2000, 3000, 4000, 1500];
+    let block = |&offset: &u64| [Chunk::Bytes(b"head"), Chunk::Content(store, Span { offset, len: BLOCK })];
+    let chunks: Vec<Chunk<'_>> = offsets.iter().flat_map(block).collect();
+    let expected: Vec<u8> =
+        offsets.iter().flat_map(|&at| [b"head", &data[at as usize..(at + BLOCK) as usize]].concat()).collect();
+    assert_eq!(storage.send(&mut near, &chunks).unwrap(), expected.len());
+    let mut received = vec![0; expected.len()];
+    far.read_exact(&mut received).unwrap();
+    assert!(received == expected);
+    // The first block of the second file's two is there, and half of the second.
+    std::fs::File::options().write(true).open(temp.path().join("b")).unwrap().set_len(1900).unwrap();
+    assert_eq!(storage.send(&mut near, &chunks).unwrap(), 4 * 1004);
+    let mut received = vec![0; 4 * 1004];
+    far.read_exact(&mut received).unwrap();
+    assert!(received == expected[..4 * 1004]);
+    assert!(matches!(storage.send(&mut near, &chunks[8..]), Err(SendError::Content(..))));
+}
+
+#[test]
+fn a_file_that_was_removed_is_not_sent_for_ever() {
+    for backend in [Backend::Mmap, Backend::Pread] {
+        let temp = tempfile::tempdir().unwrap();
+        let mut storage = FileStorage::new(Settings { backend, ..Settings::default() }, None);
+        let store = storage.open(content(temp.path(), &[("a", 4096, false)]));
+        storage.write(store, 0, &[IoSlice::new(&bytes(4096))]).unwrap();
+        let (mut near, mut far) = pair();
+        let chunk = [Chunk::Content(store, Span { offset: 0, len: 4096 })];
+        assert_eq!(storage.send(&mut near, &chunk).unwrap(), 4096);
+        std::fs::remove_file(temp.path().join("a")).unwrap();
+        let mut sends = std::iter::from_fn(|| {
+            far.read_exact(&mut [0; 4096]).unwrap();
+            Some(storage.send(&mut near, &chunk))
+        });
+        let end = sends.by_ref().take(1000).find(Result::is_err);
+        let Some(Err(SendError::Content(_, fault))) = end else { panic!("{backend:?}: it was sent for ever") };
+        assert_eq!(fault.kind, FaultKind::Gone);
+    }
+}
+
+#[test]
 fn a_file_cut_within_its_last_page_is_found_before_long() {
     let temp = tempfile::tempdir().unwrap();
     let mut storage = FileStorage::without_state();

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::base::arena::Id;
 use crate::base::config::Config;
-use crate::base::geometry::Piece;
+use crate::base::geometry::{Piece, Span};
 use crate::base::ids::ConnId;
 use crate::base::rng::Rng;
 use crate::base::storage::{Chunk, Fault, FaultKind};
@@ -413,4 +413,26 @@ fn a_seeder_proposes_to_each_peer_what_nobody_else_has() {
     assert!(said(&mut torrent, 2).contains(&format!("{:?}", Message::Suggest(first))));
     tell(&mut torrent, 2, &[Message::Have(first)]);
     assert_eq!(torrent.peers[&conn(2)].proposed.len(), 1, "nothing else is left that nobody has");
+}
+
+#[test]
+fn requests_for_blocks_that_lie_together_are_told_to_the_disk_together() {
+    let mut torrent = torrent(0..0, &Config::default());
+    accepted(&mut torrent, 1);
+    accepted(&mut torrent, 2);
+    asks(&mut torrent);
+    for (number, piece, index) in [(1, 3, 0), (1, 3, 1), (1, 4, 0), (2, 4, 1), (1, 9, 0)] {
+        let block = torrent.geometry().block(Piece(piece), index);
+        torrent.handle_request(conn(number), block);
+    }
+    let span = |blocks: u64, first: u64| Span { offset: first * 16_384, len: blocks * 16_384 };
+    let expected = [
+        Ask::Expect(span(3, 6)),
+        Ask::Wake(conn(1)),
+        Ask::Expect(span(1, 9)),
+        Ask::Wake(conn(2)),
+        Ask::Expect(span(1, 18)),
+        Ask::Wake(conn(1)),
+    ];
+    assert_eq!(asks(&mut torrent), expected);
 }

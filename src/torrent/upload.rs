@@ -10,6 +10,8 @@ use crate::torrent::torrent::{Ask, Torrent};
 
 /// So many peers that have a slot should always wait for us: with fewer, somebody more gets one.
 const WAITING_MIN: usize = 2;
+/// Requests for blocks that lie one behind the other are told to the disk together, up to about so many bytes.
+const EXPECT_MAX: u64 = 1 << 20;
 
 impl Torrent {
     /// A peer asks for a block: what we do not have, or does not exist, is rejected; the rest will be sent soon.
@@ -18,11 +20,29 @@ impl Torrent {
         match self.meta.geometry.span_of_block(block) {
             Some(span) if self.have.get(block.piece.0) || sabotage::is_broken(Sabotage::UnverifiedServed) => {
                 peer.machine.queue_upload(block);
+                if self.expect_more(conn, span) {
+                    return;
+                }
                 self.asks.push_back(Ask::Expect(span));
             }
             _ => peer.machine.reject(block),
         }
         self.asks.push_back(Ask::Wake(conn));
+    }
+
+    /// Blocks are asked for one after another: the disk is told once of those that lie so. False if `span` does not go on where
+    /// the peer's last request ended.
+    fn expect_more(&mut self, conn: ConnId, span: Span) -> bool {
+        let mut newest = self.asks.iter_mut().rev();
+        match (newest.next(), newest.next()) {
+            (Some(Ask::Wake(of)), Some(Ask::Expect(last)))
+                if *of == conn && last.end() == span.offset && last.len < EXPECT_MAX =>
+            {
+                last.len += span.len;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// The next block to send to a peer, while less than `budget_bytes` are queued for it; its place in the content.
