@@ -11,7 +11,7 @@ use crate::common::{Running, free_port, wait};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
     Ours,
-    OursPread,
+    OursMmap,
     Libtorrent,
     Transmission,
     Aria2,
@@ -23,7 +23,7 @@ pub enum Peer {
 /// All of them, in the order of the table.
 pub const PEERS: [Peer; 8] = [
     Peer::Ours,
-    Peer::OursPread,
+    Peer::OursMmap,
     Peer::Libtorrent,
     Peer::Transmission,
     Peer::Aria2,
@@ -71,7 +71,7 @@ impl Peer {
     pub fn name(self) -> &'static str {
         match self {
             Self::Ours => "swarmtorrentd",
-            Self::OursPread => "  backend=pread",
+            Self::OursMmap => "  backend=mmap",
             Self::Libtorrent => "libtorrent",
             Self::Transmission => "transmission",
             Self::Aria2 => "aria2",
@@ -83,7 +83,7 @@ impl Peer {
 
     pub fn is_here(self) -> bool {
         let (program, args): (&str, &[&str]) = match self {
-            Self::Ours | Self::OursPread => return true,
+            Self::Ours | Self::OursMmap => return true,
             Self::Libtorrent => ("python3", &["-c", "import libtorrent"]),
             Self::Transmission => ("transmission-daemon", &["--version"]),
             Self::Aria2 => ("aria2c", &["--version"]),
@@ -99,7 +99,7 @@ impl Peer {
         let (home, save) = (job.home.display(), job.save.to_str().unwrap());
         let (port, torrent) = (job.port, job.torrent.display());
         let mut command = match self {
-            Self::Ours | Self::OursPread => ours(self, job),
+            Self::Ours | Self::OursMmap => ours(self, job),
             Self::Libtorrent => {
                 let mut command = Command::new("python3");
                 let (port, slots) = (port.to_string(), job.connections.to_string());
@@ -148,7 +148,7 @@ impl Peer {
         let log = std::fs::File::create(job.home.join("log")).unwrap();
         command.env("HOME", job.home).env("TERM", "dumb").stdin(Stdio::null());
         let running = Running(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
-        if matches!(self, Self::Ours | Self::OursPread) {
+        if matches!(self, Self::Ours | Self::OursMmap) {
             add_to_ours(job);
         }
         Client(running)
@@ -157,7 +157,7 @@ impl Peer {
 
 fn ours(peer: Peer, job: &Job<'_>) -> Command {
     let (home, save, port) = (job.home.display(), job.save.display(), job.port);
-    let backend = if peer == Peer::OursPread { "pread" } else { "mmap" };
+    let backend = if peer == Peer::OursMmap { "mmap" } else { "pread" };
     let config = format!(
         "[paths]\nstate = \"{home}/state\"\ndownloads = \"{save}\"\n[control]\nsocket = \"{home}/control\"\n\
          [peers]\nlisten = [\"127.0.0.1:{port}\"]\nmax_connections = 2000\nmax_per_torrent = 2000\nupload_slots = {}\n\

@@ -1,9 +1,9 @@
 //! Content in files: the `Storage` of the programs.
 //!
-//! Written by `pwritev`, sent by one `writev` straight from read-only maps (or, with the `pread` backend, through a buffer),
-//! read back by `pread`. Open files and mapped windows are bounded, the least recently used go first. Whatever may wait
-//! for a disk is a job (`jobs`). Which measurements decided this: a page fault costs more than a copy, so receiving goes
-//! through a buffer; sending from a map costs no copy and a bad page there is `EFAULT`.
+//! Written by `pwritev`, sent through a buffer by one `preadv` and one `write` (or, with the `mmap` backend, by one `writev`
+//! straight from read-only maps), read back by `pread`. Open files and mapped windows are bounded, the least recently used go first. Whatever may wait
+//! for a disk is a job (`jobs`). Which measurement decided this: a page fault costs more than a copy to and from a buffer of
+//! half a MiB, receiving and sending alike, and a bad page of a map that is sent is `EFAULT`.
 
 mod files;
 mod jobs;
@@ -35,10 +35,10 @@ use self::state::StateDir;
 /// How content is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Backend {
-    /// Straight from mapped files.
-    #[default]
+    /// Straight from mapped files: no copy, but a fault for every few pages that were not sent lately.
     Mmap,
-    /// Through a buffer: for network file systems.
+    /// Through a buffer that the processor's cache holds.
+    #[default]
     Pread,
 }
 
@@ -57,7 +57,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { backend: Backend::Mmap, min_free_bytes: 0, mapped_max_bytes: 1 << 30, files_max: 256 }
+        Self { backend: Backend::default(), min_free_bytes: 0, mapped_max_bytes: 1 << 30, files_max: 256 }
     }
 }
 

@@ -31,6 +31,10 @@ pub(super) fn run(storage: &mut FileStorage, job: Job) -> Result<(), Fault> {
     storage.poll_job().expect("the job has ended").1
 }
 
+fn mapped() -> Settings {
+    Settings { backend: Backend::Mmap, ..Settings::default() }
+}
+
 fn pair() -> (mio::net::TcpStream, std::net::TcpStream) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let near = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -148,7 +152,7 @@ fn nothing_leaves_the_directory_by_a_link_or_becomes_a_pipe() {
 #[test]
 fn many_files_exhaust_neither_descriptors_nor_windows() {
     let temp = tempfile::tempdir().unwrap();
-    let settings = Settings { files_max: 16, mapped_max_bytes: 64 * 1024, ..Settings::default() };
+    let settings = Settings { files_max: 16, mapped_max_bytes: 64 * 1024, ..mapped() };
     let mut storage = FileStorage::new(settings, None);
     let names: Vec<String> = (0..2000).map(|index| format!("d{}/f{index}", index % 7)).collect();
     let files: Vec<(&str, u64, bool)> = names.iter().map(|name| (name.as_str(), 1000, false)).collect();
@@ -232,7 +236,7 @@ fn deleting_leaves_what_is_not_the_torrents() {
 #[test]
 fn asking_what_is_resident_keeps_windows_within_their_bound() {
     let temp = tempfile::tempdir().unwrap();
-    let settings = Settings { mapped_max_bytes: 64 * 1024, ..Settings::default() };
+    let settings = Settings { mapped_max_bytes: 64 * 1024, ..mapped() };
     let mut storage = FileStorage::new(settings, None);
     let names: Vec<String> = (0..500).map(|index| format!("f{index}")).collect();
     let files: Vec<(&str, u64, bool)> = names.iter().map(|name| (name.as_str(), 1000, false)).collect();
@@ -247,7 +251,7 @@ fn asking_what_is_resident_keeps_windows_within_their_bound() {
 #[test]
 fn a_window_that_one_write_names_outlives_being_replaced_in_it() {
     let temp = tempfile::tempdir().unwrap();
-    let mut storage = FileStorage::without_state();
+    let mut storage = FileStorage::new(mapped(), None);
     let store = storage.open(content(temp.path(), &[("a", 40_960, false)]));
     let data = bytes(40_960);
     storage.write(store, 0, &[IoSlice::new(&data[..8192])]).unwrap();
@@ -341,7 +345,7 @@ fn a_file_that_was_removed_is_not_sent_for_ever() {
 #[test]
 fn a_file_cut_within_its_last_page_is_found_before_long() {
     let temp = tempfile::tempdir().unwrap();
-    let mut storage = FileStorage::without_state();
+    let mut storage = FileStorage::new(mapped(), None);
     let store = storage.open(content(temp.path(), &[("a", 4000, false)]));
     storage.write(store, 0, &[IoSlice::new(&bytes(4000))]).unwrap();
     let (mut near, mut far) = pair();

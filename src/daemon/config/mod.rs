@@ -231,9 +231,9 @@ pub enum Allocate {
 #[serde(rename_all = "lowercase")]
 pub enum Backend {
     /// Straight from mapped files.
-    #[default]
     Mmap,
     /// Through a buffer.
+    #[default]
     Pread,
 }
 
@@ -397,7 +397,7 @@ impl Default for Limits {
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { allocate: Allocate::Full, backend: Backend::Mmap, verify_on_add: true }
+        Self { allocate: Allocate::Full, backend: Backend::Pread, verify_on_add: true }
     }
 }
 

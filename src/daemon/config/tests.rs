@@ -71,7 +71,7 @@ fn every_key_is_read_and_printed_back() {
         seed_time = "7d"
         [storage]
         allocate = "sparse"
-        backend = "pread"
+        backend = "mmap"
         verify_on_add = false
         [trackers]
         announce_to_all = true
