@@ -52,9 +52,9 @@ pub fn greeting(info_hash: &[u8; 20], then: &[u8]) -> Vec<u8> {
 
 /// Waits until who listens at `to` has everything: it says so to whoever connects.
 pub fn wait_for_seed(to: SocketAddr, pieces: &Pieces, patience: Duration) -> Option<()> {
-    let (start, count) = (Instant::now(), pieces.len.div_ceil(pieces.piece_len));
+    let start = Instant::now();
     while start.elapsed() < patience {
-        if says_all(to, pieces, count).unwrap_or(false) {
+        if says_all(to, pieces) {
             return Some(());
         }
         std::thread::sleep(Duration::from_millis(100));
@@ -62,9 +62,15 @@ pub fn wait_for_seed(to: SocketAddr, pieces: &Pieces, patience: Duration) -> Opt
     None
 }
 
-fn says_all(to: SocketAddr, pieces: &Pieces, count: u64) -> std::io::Result<bool> {
+/// Whether who listens at `to` says that it has everything.
+pub fn says_all(to: SocketAddr, pieces: &Pieces) -> bool {
+    ask_for_field(to, pieces).unwrap_or(0) == pieces.len.div_ceil(pieces.piece_len)
+}
+
+/// How many pieces who listens at `to` says that it has.
+fn ask_for_field(to: SocketAddr, pieces: &Pieces) -> std::io::Result<u64> {
     let mut stream = TcpStream::connect(to)?;
-    stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
     stream.write_all(&greeting(&pieces.info_hash, &[]))?;
     stream.read_exact(&mut [0; 68])?;
     loop {
@@ -73,7 +79,7 @@ fn says_all(to: SocketAddr, pieces: &Pieces, count: u64) -> std::io::Result<bool
         let mut message = vec![0; u32::from_be_bytes(head) as usize];
         stream.read_exact(&mut message)?;
         if message.first() == Some(&BITFIELD) {
-            return Ok(message[1..].iter().map(|byte| u64::from(byte.count_ones())).sum::<u64>() == count);
+            return Ok(message[1..].iter().map(|byte| u64::from(byte.count_ones())).sum());
         }
     }
 }

@@ -68,7 +68,11 @@ fn serve(
 ) -> std::io::Result<()> {
     let info_hash = state.0.lock().unwrap().info_hash;
     stream.set_nodelay(true)?;
-    stream.read_exact(&mut [0; 68])?;
+    let mut hello = [0; 68];
+    stream.read_exact(&mut hello)?;
+    if !hello.starts_with(b"\x13BitTorrent protocol") {
+        return Ok(()); // it begins ciphered, and will come again in plain
+    }
     let pieces = content.len().div_ceil(piece_len);
     let mut field = vec![0xff; pieces.div_ceil(8)];
     if !pieces.is_multiple_of(8) {
