@@ -8,6 +8,7 @@ pub mod files;
 pub mod geometry;
 pub mod hash;
 pub mod ids;
+pub mod lanes;
 pub mod rate;
 pub mod rng;
 pub mod sabotage;

@@ -3,7 +3,13 @@ use std::os::unix::fs::symlink;
 use std::sync::Arc;
 
 use super::*;
+use crate::base::config::Config;
 use crate::base::files::FileList;
+use crate::base::rng::Rng;
+use crate::base::time::Time;
+use crate::torrent::command::AddOptions;
+use crate::torrent::create::{Creator, Notes, Profile};
+use crate::torrent::torrent::{Begin, Torrent};
 
 pub(super) fn content(dir: &Path, files: &[(&str, u64, bool)]) -> Content {
     let list = FileList::new(files.iter().map(|&(path, len, pad)| (PathBuf::from(path), len, pad)));
@@ -434,4 +440,46 @@ fn a_file_that_was_put_in_the_place_of_one_that_is_open_is_not_taken_for_it() {
     storage.close(store);
     let store = storage.open(content(temp.path(), &[("a", 1000, false)]));
     assert!(storage.stamp(store, 0).is_some());
+}
+
+#[test]
+fn a_check_finds_what_is_bad_or_gone_among_pieces_that_it_hashes_side_by_side() {
+    let temp = tempfile::tempdir().unwrap();
+    // Two files that meet inside the tenth piece, and a last piece that is not whole.
+    let lens = [9 * 32_768 + 100, 14 * 32_768 + 77];
+    let total = usize::try_from(lens[0] + lens[1]).unwrap();
+    let data: Vec<u8> = (0..total).map(|at| (at * 31 + at / 253).to_le_bytes()[0]).collect();
+    let notes = Notes { name: b"x".to_vec(), ..Notes::default() };
+    let names = [vec![b"a".to_vec()], vec![b"b".to_vec()]];
+    let mut creator = Creator::new(Profile::V1, 32_768, names.into_iter().zip(lens).collect(), notes);
+    creator.update(&data);
+    let meta = Arc::new(creator.finish().unwrap().0);
+    let (a, b) = data.split_at(usize::try_from(lens[0]).unwrap());
+    std::fs::create_dir(temp.path().join("x")).unwrap();
+    let found = |bad: &[usize], gone: bool, cut: usize| {
+        let mut a = a.to_vec();
+        bad.iter().for_each(|piece| a[piece * 32_768 + 5] ^= 1);
+        std::fs::write(temp.path().join("x/a"), a).unwrap();
+        let _ = std::fs::remove_file(temp.path().join("x/b"));
+        if !gone {
+            std::fs::write(temp.path().join("x/b"), &b[..b.len() - cut]).unwrap();
+        }
+        let config = Config { allocate_full: false, ..Config::default() };
+        let begin = Begin { dir: temp.path().into(), verify: true, added: 0, options: AddOptions::default() };
+        let mut torrent =
+            Torrent::new(Time::ZERO, Arc::clone(&meta), begin, &config, Rng::from_number(1), [99; 20]).unwrap();
+        let mut storage = FileStorage::without_state();
+        torrent.handle_opened(Time::ZERO, storage.open(torrent.content()));
+        torrent.begin_check();
+        let mut buf = vec![0; 256 * 1024];
+        while torrent.work(Time::ZERO, &mut storage, &mut buf) {}
+        let zeros: Vec<u32> = torrent.have.zeros().collect();
+        zeros
+    };
+    assert_eq!(found(&[], false, 0), [] as [u32; 0]);
+    assert_eq!(found(&[2, 4], false, 0), [2, 4]);
+    assert_eq!(found(&[0, 3, 8], false, 0), [0, 3, 8]);
+    // Pieces 16 to 19 would go together, but only 16 and 17 are whole.
+    assert_eq!(found(&[], false, total - (18 * 32_768 + 1000)), (18..24).collect::<Vec<u32>>());
+    assert_eq!(found(&[1], true, 0), std::iter::once(1).chain(9..24).collect::<Vec<u32>>());
 }

@@ -1,8 +1,10 @@
 //! Hashing what is on the disk: whole re-checks, and pieces whose blocks came out of order.
 
-use crate::base::geometry::{Piece, Span};
-use crate::base::hash::PieceHasher;
-use crate::base::storage::{FaultKind, Storage};
+use crate::base::geometry::{Geometry, Piece, Span};
+use crate::base::hash::{PieceHash, PieceHasher, PieceHashes};
+use crate::base::ids::StoreId;
+use crate::base::lanes::{LANES, Sha1Lanes, UNIT};
+use crate::base::storage::{Fault, FaultKind, Storage};
 use crate::base::time::Time;
 use crate::torrent::torrent::{Ask, Phase, Torrent};
 
@@ -12,26 +14,126 @@ pub(super) const SLICE_LEN: u64 = 256 * 1024;
 const READ_AHEAD: u64 = 2 * 1024 * 1024;
 /// Pieces without any data that one slice may skip.
 const SKIP_MAX: u32 = 256;
+/// Pieces are hashed side by side if they are together at most as long, bytes.
+const TOGETHER_MAX: u64 = 32 * 1024 * 1024;
+
+/// What is being hashed, and how many bytes of each piece are.
+#[derive(Debug)]
+enum Current {
+    Piece(PieceHasher, u64),
+    /// As many pieces side by side as there are lanes.
+    Lanes(Sha1Lanes, u64),
+}
 
 /// A re-check under way. Pieces are looked at in order; what was held before counts for nothing until it is hashed.
 #[derive(Debug)]
 pub(crate) struct Check {
     next: u32,
     end: u32,
-    /// The piece being hashed and how far.
-    current: Option<(Piece, PieceHasher, u64)>,
+    /// What is being hashed, from `next` on.
+    current: Option<Current>,
+    /// Before this piece one is hashed at a time.
+    alone_until: u32,
+    /// How far the disk was asked to read.
+    expected: u64,
     /// Pieces that were not as they should be although there was data.
     pub(crate) bad: u32,
 }
 
 impl Check {
     pub(crate) fn new(pieces: std::ops::Range<u32>) -> Self {
-        Self { next: pieces.start, end: pieces.end, current: None, bad: 0 }
+        Self { next: pieces.start, end: pieces.end, current: None, alone_until: 0, expected: 0, bad: 0 }
     }
 
     /// The share that is done, 0 to 1.
     pub(crate) fn progress(&self) -> f64 {
         if self.end == 0 { 1.0 } else { f64::from(self.next) / f64::from(self.end) }
+    }
+
+    /// Whether the next pieces can be hashed side by side: they are whole, not so long that reading them by turns would send a
+    /// disk's head to and fro, and hashed with SHA-1.
+    fn may_go_together(&self, geometry: &Geometry, hashes: &PieceHashes) -> bool {
+        let last = Piece(self.next + u32::try_from(LANES).expect("a few") - 1);
+        let len = u64::from(geometry.piece_len());
+        matches!(hashes, PieceHashes::Sha1(_))
+            && self.next >= self.alone_until
+            && last.0 < self.end
+            && geometry.span_of(last).len == len
+            && len.is_multiple_of(UNIT as u64)
+            && len * LANES as u64 <= TOGETHER_MAX
+    }
+
+    /// Hashes a slice of one piece; its hash once it is whole.
+    fn hash_piece<S: Storage>(
+        &mut self,
+        storage: &mut S,
+        store: StoreId,
+        geometry: &Geometry,
+        (mut hasher, done): (PieceHasher, u64),
+        buf: &mut [u8],
+    ) -> Result<Vec<PieceHash>, Fault> {
+        let span = geometry.span_of(Piece(self.next));
+        let len = SLICE_LEN.min(span.len - done);
+        let slice = &mut buf[..usize::try_from(len).expect("a slice")];
+        let ahead = Span { offset: span.offset + done, len: READ_AHEAD.min(geometry.total_len() - span.offset - done) };
+        storage.expect(store, ahead);
+        match storage.read(store, span.offset + done, slice) {
+            Ok(()) => hasher.update(slice),
+            Err(fault) if fault.kind == FaultKind::Gone => {
+                self.next += 1; // not there: simply missing
+                return Ok(Vec::new());
+            }
+            Err(fault) => return Err(fault),
+        }
+        if done + len < span.len {
+            self.current = Some(Current::Piece(hasher, done + len));
+            return Ok(Vec::new());
+        }
+        Ok(vec![hasher.finish()])
+    }
+
+    /// Hashes a slice of pieces side by side; their hashes once they are whole. The disk reads them one after another, and is a
+    /// group of pieces ahead.
+    fn hash_lanes<S: Storage>(
+        &mut self,
+        storage: &mut S,
+        store: StoreId,
+        geometry: &Geometry,
+        (mut lanes, done): (Sha1Lanes, u64),
+        buf: &mut [u8],
+    ) -> Result<Vec<PieceHash>, Fault> {
+        let (start, piece_len) = (geometry.span_of(Piece(self.next)).offset, u64::from(geometry.piece_len()));
+        let group_end = start + piece_len * LANES as u64;
+        self.expected = self.expected.max(start);
+        let ahead = READ_AHEAD
+            .min((group_end + piece_len * LANES as u64).min(geometry.total_len()).saturating_sub(self.expected));
+        if ahead > 0 {
+            storage.expect(store, Span { offset: self.expected, len: ahead });
+            self.expected += ahead;
+        }
+        if self.expected < group_end {
+            self.current = Some(Current::Lanes(lanes, done));
+            return Ok(Vec::new());
+        }
+        let len = (SLICE_LEN / LANES as u64).min(piece_len - done);
+        let slice_len = usize::try_from(len).expect("a slice");
+        for (slice, lane) in buf.chunks_exact_mut(slice_len).zip(0..LANES as u64) {
+            match storage.read(store, start + lane * piece_len + done, slice) {
+                Ok(()) => {}
+                Err(fault) if fault.kind == FaultKind::Gone => {
+                    // Which of them is not there is seen one at a time.
+                    self.alone_until = self.next + u32::try_from(LANES).expect("a few");
+                    return Ok(Vec::new());
+                }
+                Err(fault) => return Err(fault),
+            }
+        }
+        lanes.update(std::array::from_fn(|lane| &buf[lane * slice_len..][..slice_len]));
+        if done + len < piece_len {
+            self.current = Some(Current::Lanes(lanes, done + len));
+            return Ok(Vec::new());
+        }
+        Ok(lanes.finish().map(PieceHash::Sha1).to_vec())
     }
 }
 
@@ -79,47 +181,47 @@ impl Torrent {
     fn check_slice<S: Storage>(&mut self, now: Time, storage: &mut S, buf: &mut [u8]) {
         let (Some(check), Some(store)) = (self.check.as_mut(), self.store) else { return };
         let geometry = self.meta.geometry;
-        if check.current.is_none() {
-            for _ in 0..SKIP_MAX {
-                if check.next == check.end {
-                    break;
-                }
-                let piece = Piece(check.next);
-                if storage.has_data(store, geometry.span_of(piece)) {
-                    let hash = self.meta.pieces.get(piece.index()).expect("every piece has a hash");
-                    check.current = Some((piece, hash.hasher(), 0));
-                    break;
-                }
+        let has_data = |storage: &mut S, piece| storage.has_data(store, geometry.span_of(Piece(piece)));
+        let mut tries = 0..SKIP_MAX;
+        while check.current.is_none() && check.next < check.end && tries.next().is_some() {
+            if !has_data(storage, check.next) {
                 check.next += 1;
+                continue;
             }
-        }
-        let Some((piece, mut hasher, done)) = check.current.take() else {
-            if check.next == check.end {
-                self.finish_check(now);
-            }
-            return;
-        };
-        let span = geometry.span_of(piece);
-        let len = SLICE_LEN.min(span.len - done);
-        let slice = &mut buf[..usize::try_from(len).expect("a slice")];
-        let ahead = Span { offset: span.offset + done, len: READ_AHEAD.min(geometry.total_len() - span.offset - done) };
-        storage.expect(store, ahead);
-        match storage.read(store, span.offset + done, slice) {
-            Ok(()) => {
-                hasher.update(slice);
-                if done + len < span.len {
-                    check.current = Some((piece, hasher, done + len));
-                    return;
-                }
-                check.next += 1;
-                if self.meta.pieces.get(piece.index()) == Some(hasher.finish()) {
-                    self.content_changed(now);
-                    self.have.set(piece.0);
+            let lanes = check.next..check.next + u32::try_from(LANES).expect("a few");
+            check.current = Some(
+                if check.may_go_together(&geometry, &self.meta.pieces)
+                    && lanes.clone().all(|piece| has_data(storage, piece))
+                {
+                    Current::Lanes(Sha1Lanes::default(), 0)
                 } else {
-                    check.bad += 1;
+                    let hash = self.meta.pieces.get(check.next as usize).expect("every piece has a hash");
+                    Current::Piece(hash.hasher(), 0)
+                },
+            );
+        }
+        let result = match check.current.take() {
+            None if check.next < check.end => return,
+            None => return self.finish_check(now),
+            Some(Current::Piece(hasher, done)) => check.hash_piece(storage, store, &geometry, (hasher, done), buf),
+            Some(Current::Lanes(lanes, done)) => check.hash_lanes(storage, store, &geometry, (lanes, done), buf),
+        };
+        match result {
+            Ok(hashes) => {
+                let count = self.have.count();
+                for hash in hashes {
+                    let piece = Piece(check.next);
+                    check.next += 1;
+                    if self.meta.pieces.get(piece.index()) == Some(hash) {
+                        self.have.set(piece.0);
+                    } else {
+                        check.bad += 1;
+                    }
+                }
+                if self.have.count() > count {
+                    self.content_changed(now);
                 }
             }
-            Err(fault) if fault.kind == FaultKind::Gone => check.next += 1, // not there: simply missing
             Err(fault) => self.fail(now, fault),
         }
     }
