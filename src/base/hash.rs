@@ -95,6 +95,26 @@ pub fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
     Some(bytes)
 }
 
+/// What pieces are hashed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HashKind {
+    /// BEP 3.
+    Sha1,
+    /// `.st`.
+    Sha256,
+}
+
+impl HashKind {
+    /// A running hash that has taken nothing.
+    #[must_use]
+    pub fn hasher(self) -> PieceHasher {
+        match self {
+            Self::Sha1 => PieceHasher::Sha1(Sha1::new()),
+            Self::Sha256 => PieceHasher::Sha256(Sha256::new()),
+        }
+    }
+}
+
 /// What a piece must hash to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PieceHash {
@@ -109,8 +129,17 @@ impl PieceHash {
     #[must_use]
     pub fn hasher(&self) -> PieceHasher {
         match self {
-            Self::Sha1(_) => PieceHasher::Sha1(Sha1::new()),
-            Self::Sha256(_) => PieceHasher::Sha256(Sha256::new()),
+            Self::Sha1(_) => HashKind::Sha1.hasher(),
+            Self::Sha256(_) => HashKind::Sha256.hasher(),
+        }
+    }
+}
+
+impl AsRef<[u8]> for PieceHash {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Sha1(hash) => &hash.0,
+            Self::Sha256(hash) => &hash.0,
         }
     }
 }
@@ -125,6 +154,15 @@ pub enum PieceHashes {
 }
 
 impl PieceHashes {
+    /// What the pieces are hashed with.
+    #[must_use]
+    pub fn kind(&self) -> HashKind {
+        match self {
+            Self::Sha1(_) => HashKind::Sha1,
+            Self::Sha256(_) => HashKind::Sha256,
+        }
+    }
+
     /// How many pieces have a hash.
     #[must_use]
     pub fn len(&self) -> usize {

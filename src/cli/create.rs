@@ -182,7 +182,6 @@ impl Content {
         let mut creator = Creator::new(profile, piece_len, files, notes);
         creator.check().map_err(told)?;
         let bar = reading(total);
-        let mut buf = vec![0; READ_LEN];
         for (file, len) in &self.files {
             let mut reader = File::open(file).map_err(|error| unreadable(file, &error))?;
             let changed = || format!("{} was changed while it was read; run it again", shown(file));
@@ -193,12 +192,13 @@ impl Content {
             let before = stamp(&reader)?;
             let mut left = *len;
             while left > 0 {
-                let room = buf.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-                let count = reader.read(&mut buf[..room]).map_err(|error| unreadable(file, &error))?;
+                let room = creator.room();
+                let len = room.len().min(READ_LEN).min(usize::try_from(left).unwrap_or(usize::MAX));
+                let count = reader.read(&mut room[..len]).map_err(|error| unreadable(file, &error))?;
                 if count == 0 {
                     return Err(changed());
                 }
-                creator.update(&buf[..count]);
+                creator.took(count);
                 left -= count as u64;
                 bar.inc(count as u64);
             }

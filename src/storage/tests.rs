@@ -7,6 +7,7 @@ use crate::base::config::Config;
 use crate::base::files::FileList;
 use crate::base::rng::Rng;
 use crate::base::time::Time;
+use crate::codec::metainfo::Metainfo;
 use crate::torrent::command::AddOptions;
 use crate::torrent::create::{Creator, Notes, Profile};
 use crate::torrent::torrent::{Begin, Torrent};
@@ -449,14 +450,16 @@ fn a_check_finds_what_is_bad_or_gone_among_pieces_that_it_hashes_side_by_side() 
     let lens = [9 * 32_768 + 100, 14 * 32_768 + 77];
     let total = usize::try_from(lens[0] + lens[1]).unwrap();
     let data: Vec<u8> = (0..total).map(|at| (at * 31 + at / 253).to_le_bytes()[0]).collect();
-    let notes = Notes { name: b"x".to_vec(), ..Notes::default() };
-    let names = [vec![b"a".to_vec()], vec![b"b".to_vec()]];
-    let mut creator = Creator::new(Profile::V1, 32_768, names.into_iter().zip(lens).collect(), notes);
-    creator.update(&data);
-    let meta = Arc::new(creator.finish().unwrap().0);
+    let meta_of = |profile| {
+        let notes = Notes { name: b"x".to_vec(), ..Notes::default() };
+        let names = [vec![b"a".to_vec()], vec![b"b".to_vec()]];
+        let mut creator = Creator::new(profile, 32_768, names.into_iter().zip(lens).collect(), notes);
+        creator.update(&data);
+        Arc::new(creator.finish().unwrap().0)
+    };
     let (a, b) = data.split_at(usize::try_from(lens[0]).unwrap());
     std::fs::create_dir(temp.path().join("x")).unwrap();
-    let found = |bad: &[usize], gone: bool, cut: usize| {
+    let found = |meta: &Arc<Metainfo>, bad: &[usize], gone: bool, cut: usize| {
         let mut a = a.to_vec();
         bad.iter().for_each(|piece| a[piece * 32_768 + 5] ^= 1);
         std::fs::write(temp.path().join("x/a"), a).unwrap();
@@ -467,7 +470,7 @@ fn a_check_finds_what_is_bad_or_gone_among_pieces_that_it_hashes_side_by_side() 
         let config = Config { allocate_full: false, ..Config::default() };
         let begin = Begin { dir: temp.path().into(), verify: true, added: 0, options: AddOptions::default() };
         let mut torrent =
-            Torrent::new(Time::ZERO, Arc::clone(&meta), begin, &config, Rng::from_number(1), [99; 20]).unwrap();
+            Torrent::new(Time::ZERO, Arc::clone(meta), begin, &config, Rng::from_number(1), [99; 20]).unwrap();
         let mut storage = FileStorage::without_state();
         torrent.handle_opened(Time::ZERO, storage.open(torrent.content()));
         torrent.begin_check();
@@ -476,10 +479,12 @@ fn a_check_finds_what_is_bad_or_gone_among_pieces_that_it_hashes_side_by_side() 
         let zeros: Vec<u32> = torrent.have.zeros().collect();
         zeros
     };
-    assert_eq!(found(&[], false, 0), [] as [u32; 0]);
-    assert_eq!(found(&[2, 4], false, 0), [2, 4]);
-    assert_eq!(found(&[0, 3, 8], false, 0), [0, 3, 8]);
-    // Pieces 16 to 19 would go together, but only 16 and 17 are whole.
-    assert_eq!(found(&[], false, total - (18 * 32_768 + 1000)), (18..24).collect::<Vec<u32>>());
-    assert_eq!(found(&[1], true, 0), std::iter::once(1).chain(9..24).collect::<Vec<u32>>());
+    for meta in [Profile::V1, Profile::Pure].map(meta_of) {
+        assert_eq!(found(&meta, &[], false, 0), [] as [u32; 0]);
+        assert_eq!(found(&meta, &[2, 4], false, 0), [2, 4]);
+        assert_eq!(found(&meta, &[0, 3, 8], false, 0), [0, 3, 8]);
+        // Pieces 16 to 19 would go together, but only 16 and 17 are whole.
+        assert_eq!(found(&meta, &[], false, total - (18 * 32_768 + 1000)), (18..24).collect::<Vec<u32>>());
+        assert_eq!(found(&meta, &[1], true, 0), std::iter::once(1).chain(9..24).collect::<Vec<u32>>());
+    }
 }

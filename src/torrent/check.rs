@@ -1,9 +1,9 @@
 //! Hashing what is on the disk: whole re-checks, and pieces whose blocks came out of order.
 
 use crate::base::geometry::{Geometry, Piece, Span};
-use crate::base::hash::{PieceHash, PieceHasher, PieceHashes};
+use crate::base::hash::{PieceHash, PieceHasher};
 use crate::base::ids::StoreId;
-use crate::base::lanes::{LANES, Sha1Lanes, UNIT};
+use crate::base::lanes::{LANES, PieceLanes, UNIT};
 use crate::base::storage::{Fault, FaultKind, Storage};
 use crate::base::time::Time;
 use crate::torrent::torrent::{Ask, Phase, Torrent};
@@ -22,7 +22,7 @@ const TOGETHER_MAX: u64 = 32 * 1024 * 1024;
 enum Current {
     Piece(PieceHasher, u64),
     /// As many pieces side by side as there are lanes.
-    Lanes(Sha1Lanes, u64),
+    Lanes(PieceLanes, u64),
 }
 
 /// A re-check under way. Pieces are looked at in order; what was held before counts for nothing until it is hashed.
@@ -50,13 +50,12 @@ impl Check {
         if self.end == 0 { 1.0 } else { f64::from(self.next) / f64::from(self.end) }
     }
 
-    /// Whether the next pieces can be hashed side by side: they are whole, not so long that reading them by turns would send a
-    /// disk's head to and fro, and hashed with SHA-1.
-    fn may_go_together(&self, geometry: &Geometry, hashes: &PieceHashes) -> bool {
+    /// Whether the next pieces can be hashed side by side: they are whole, and not so long that reading them by turns would
+    /// send a disk's head to and fro.
+    fn may_go_together(&self, geometry: &Geometry) -> bool {
         let last = Piece(self.next + u32::try_from(LANES).expect("a few") - 1);
         let len = u64::from(geometry.piece_len());
-        matches!(hashes, PieceHashes::Sha1(_))
-            && self.next >= self.alone_until
+        self.next >= self.alone_until
             && last.0 < self.end
             && geometry.span_of(last).len == len
             && len.is_multiple_of(UNIT as u64)
@@ -99,7 +98,7 @@ impl Check {
         storage: &mut S,
         store: StoreId,
         geometry: &Geometry,
-        (mut lanes, done): (Sha1Lanes, u64),
+        (mut lanes, done): (PieceLanes, u64),
         buf: &mut [u8],
     ) -> Result<Vec<PieceHash>, Fault> {
         let (start, piece_len) = (geometry.span_of(Piece(self.next)).offset, u64::from(geometry.piece_len()));
@@ -133,7 +132,7 @@ impl Check {
             self.current = Some(Current::Lanes(lanes, done + len));
             return Ok(Vec::new());
         }
-        Ok(lanes.finish().map(PieceHash::Sha1).to_vec())
+        Ok(lanes.finish().to_vec())
     }
 }
 
@@ -189,16 +188,12 @@ impl Torrent {
                 continue;
             }
             let lanes = check.next..check.next + u32::try_from(LANES).expect("a few");
-            check.current = Some(
-                if check.may_go_together(&geometry, &self.meta.pieces)
-                    && lanes.clone().all(|piece| has_data(storage, piece))
-                {
-                    Current::Lanes(Sha1Lanes::default(), 0)
+            check.current =
+                Some(if check.may_go_together(&geometry) && lanes.clone().all(|piece| has_data(storage, piece)) {
+                    Current::Lanes(PieceLanes::new(self.meta.pieces.kind()), 0)
                 } else {
-                    let hash = self.meta.pieces.get(check.next as usize).expect("every piece has a hash");
-                    Current::Piece(hash.hasher(), 0)
-                },
-            );
+                    Current::Piece(self.meta.pieces.kind().hasher(), 0)
+                });
         }
         let result = match check.current.take() {
             None if check.next < check.end => return,

@@ -1,11 +1,10 @@
 //! Making a torrent: content goes in, a `.st` or `.torrent` comes out. It reads no file and no clock.
 //!
 //! `check` finds whatever the format does not allow before the first byte of content is hashed. One pass gives both kinds
-//! of hashes where both are wanted.
+//! of hashes where both are wanted. Pieces are hashed side by side where as many as there are lanes fit into `HELD_MAX`.
 
-use sha1::Sha1;
-use sha2::{Digest, Sha256};
-
+use crate::base::hash::{HashKind, PieceHash};
+use crate::base::lanes::{LANES, hash_pieces};
 use crate::codec::bencode::{self, DictWriter};
 use crate::codec::metainfo::{INFO_LEN_MAX, Metainfo, MetainfoError};
 
@@ -52,19 +51,22 @@ pub fn piece_len_for(total_len: u64) -> u32 {
     u32::try_from(wanted).expect("at most 16 MiB")
 }
 
+/// Bytes of content that are held until they can be hashed side by side; of pieces that are too long for it, one at a time.
+const HELD_MAX: usize = 64 << 20;
+
 /// A torrent in the making.
 #[derive(Debug)]
 pub struct Creator {
     profile: Profile,
-    piece_len: u32,
+    piece_len: usize,
     notes: Notes,
     files: Vec<NewFile>,
-    sha1: Option<Sha1>,
-    sha256: Option<Sha256>,
-    /// Bytes of content still to come.
+    /// Bytes of content that were not taken yet.
     left: u64,
-    /// Bytes of the present piece.
-    filled: u32,
+    /// Whole pieces' room, so many as are hashed together.
+    held: Vec<u8>,
+    /// Bytes of it that were taken.
+    filled: usize,
     pieces: Vec<u8>,
     fragments: Vec<u8>,
 }
@@ -79,10 +81,9 @@ impl Creator {
         assert!(piece_len > 0, "a piece has bytes");
         Self {
             profile,
-            piece_len,
+            piece_len: piece_len as usize,
             notes,
-            sha1: (profile != Profile::Pure).then(Sha1::new),
-            sha256: (profile != Profile::V1).then(Sha256::new),
+            held: Vec::new(),
             left: files.iter().fold(0, |sum, (_, len)| sum.saturating_add(*len)),
             files,
             filled: 0,
@@ -100,7 +101,7 @@ impl Creator {
     /// If content was taken already.
     pub fn check(&self) -> Result<(), MetainfoError> {
         assert!(self.filled == 0 && self.pieces.is_empty() && self.fragments.is_empty(), "nothing was taken yet");
-        let pieces = usize::try_from(self.left.div_ceil(u64::from(self.piece_len))).ok();
+        let pieces = usize::try_from(self.left.div_ceil(self.piece_len as u64)).ok();
         let pieces =
             pieces.filter(|pieces| *pieces <= INFO_LEN_MAX / 20).ok_or(MetainfoError::TooLong(INFO_LEN_MAX))?;
         Metainfo::from_info(&self.info(&vec![0; pieces * 20], &vec![0; pieces * 32])).map(|_| ())
@@ -111,32 +112,51 @@ impl Creator {
     /// # Panics
     /// If there are more than the files were said to have.
     pub fn update(&mut self, mut bytes: &[u8]) {
-        self.left = self.left.checked_sub(bytes.len() as u64).expect("no more content than was said");
         while !bytes.is_empty() {
-            let room = (self.piece_len - self.filled) as usize;
-            let (now, rest) = bytes.split_at(bytes.len().min(room));
+            let room = self.room();
+            let (now, rest) = bytes.split_at(bytes.len().min(room.len()));
+            room[..now.len()].copy_from_slice(now);
+            self.took(now.len());
             bytes = rest;
-            if let Some(sha1) = &mut self.sha1 {
-                sha1.update(now);
-            }
-            if let Some(sha256) = &mut self.sha256 {
-                sha256.update(now);
-            }
-            self.filled += u32::try_from(now.len()).expect("no more than a piece");
-            if self.filled == self.piece_len {
-                self.end_piece();
-            }
         }
     }
 
-    fn end_piece(&mut self) {
+    /// Where the next bytes of the content may be put, to be told by [`Creator::took`]; not empty while there are any to come.
+    pub fn room(&mut self) -> &mut [u8] {
+        if self.held.is_empty() {
+            let together = if self.piece_len * LANES > HELD_MAX { 1 } else { LANES };
+            let len = usize::try_from(self.left).unwrap_or(usize::MAX).min(self.piece_len * together);
+            self.held = vec![0; len];
+        }
+        let room = self.held.len() - self.filled;
+        &mut self.held[self.filled..][..room.min(usize::try_from(self.left).unwrap_or(usize::MAX))]
+    }
+
+    /// Takes the first `len` bytes of the room.
+    ///
+    /// # Panics
+    /// If there are more than the files were said to have.
+    pub fn took(&mut self, len: usize) {
+        assert!(len <= self.held.len() - self.filled, "no more than the room");
+        self.left = self.left.checked_sub(len as u64).expect("no more content than was said");
+        self.filled += len;
+        if self.filled == self.held.len() {
+            self.hash_held();
+        }
+    }
+
+    fn hash_held(&mut self) {
+        let held = &self.held[..self.filled];
+        let hash = |kind, hashes: &mut Vec<u8>| {
+            hash_pieces(kind, held, self.piece_len).iter().for_each(|hash: &PieceHash| hashes.extend(hash.as_ref()));
+        };
+        if self.profile != Profile::Pure {
+            hash(HashKind::Sha1, &mut self.pieces);
+        }
+        if self.profile != Profile::V1 {
+            hash(HashKind::Sha256, &mut self.fragments);
+        }
         self.filled = 0;
-        if let Some(sha1) = &mut self.sha1 {
-            self.pieces.extend(sha1.finalize_reset());
-        }
-        if let Some(sha256) = &mut self.sha256 {
-            self.fragments.extend(sha256.finalize_reset());
-        }
     }
 
     /// The torrent's description and the bytes of its file.
@@ -148,9 +168,7 @@ impl Creator {
     /// If less content was taken than the files were said to have.
     pub fn finish(mut self) -> Result<(Metainfo, Vec<u8>), MetainfoError> {
         assert_eq!(self.left, 0, "bytes of content were not taken");
-        if self.filled > 0 {
-            self.end_piece();
-        }
+        self.hash_held();
         let mut meta = Metainfo::from_info(&self.info(&self.pieces, &self.fragments))?;
         meta.trackers = self.notes.trackers.iter().map(|url| vec![url.clone()]).collect();
         meta.web_seeds = self.notes.web_seeds;
@@ -181,7 +199,7 @@ impl Creator {
             list.push(b'e');
         }
         if self.profile != Profile::V1 {
-            dict.int("fragment length", i64::from(self.piece_len));
+            dict.int("fragment length", int(self.piece_len as u64));
             dict.bytes("fragments", fragments);
         }
         if is_single {
@@ -189,7 +207,7 @@ impl Creator {
         }
         dict.bytes("name", &self.notes.name);
         if self.profile != Profile::Pure {
-            dict.int("piece length", i64::from(self.piece_len));
+            dict.int("piece length", int(self.piece_len as u64));
             dict.bytes("pieces", pieces);
         }
         if self.notes.private {
