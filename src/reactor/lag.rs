@@ -40,6 +40,11 @@ impl Histogram {
         self.max
     }
 
+    /// How many were shorter than 2 to the `octave` microseconds.
+    pub(crate) fn below(&self, octave: u32) -> u64 {
+        self.counts[..(octave.min(OCTAVES) * STEPS) as usize].iter().sum()
+    }
+
     /// A bound below which `percent` of all lie; zero if there are none.
     pub(crate) fn percentile(&self, percent: u64) -> Duration {
         let rank = (u128::from(self.total) * u128::from(percent)).div_ceil(100);
@@ -82,6 +87,7 @@ mod tests {
         assert!((500..=625).contains(&half.as_micros()), "{half:?}");
         assert!((990..=1000).contains(&most.as_micros()), "{most:?}");
         assert_eq!((histogram.max(), histogram.total()), (Duration::from_millis(1), 1000));
+        assert_eq!([0, 1, 6, 10].map(|octave| histogram.below(octave)), [0, 1, 63, 1000]);
     }
 
     #[test]

@@ -55,6 +55,8 @@ const WAIT_MAX: Duration = Duration::from_secs(3600);
 /// Rounds in a row that neither waited nor did anything but call a timer; beyond it each round waits for [`IDLE_WAIT`].
 const IDLE_ROUNDS_MAX: u32 = 256;
 const IDLE_WAIT: Duration = Duration::from_millis(1);
+/// Rounds are counted below each of these powers of two of microseconds: 64 us to 65 ms.
+const BOUNDS: [u32; 11] = [6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
 
 /// How a turn ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -192,6 +194,8 @@ impl Reactor {
     pub fn stats(&self) -> Vec<(String, u64)> {
         let micros = |length: Duration| u64::try_from(length.as_micros()).unwrap_or(u64::MAX);
         let datagrams = self.datagrams.counts();
+        let rounds_below =
+            BOUNDS.map(|octave| (format!("loop_rounds_below_{}_us", 1 << octave), self.lag.below(octave)));
         [
             ("loop_rounds", self.lag.total()),
             ("loop_round_p50_us", micros(self.lag.percentile(50))),
@@ -205,7 +209,9 @@ impl Reactor {
             ("datagrams_failed", datagrams.failed),
         ]
         .map(|(name, value)| (name.to_owned(), value))
-        .to_vec()
+        .into_iter()
+        .chain(rounds_below)
+        .collect()
     }
 
     /// One round: does what the engine wants, waits until something happens, and gives everybody who is ready a share. What
