@@ -11,8 +11,8 @@ use mio::{Events, Interest, Poll, Token};
 use rustix::fs::{FallocateFlags, fallocate};
 use sha1::{Digest, Sha1};
 
-use crate::Cost;
 use crate::machine::Cpu;
+use crate::table::Cost;
 
 /// Bytes of one read or write.
 const BUF_LEN: usize = 256 * 1024;
@@ -153,14 +153,14 @@ pub fn downloading(from: &Path, to: &Path) -> Cost {
 }
 
 /// `pread` 256 KiB, hash them.
-pub fn checking(content: &Path) -> Cost {
+pub fn checking<D: Digest>(content: &Path, piece_len: u64) -> Cost {
     let file = File::open(content).unwrap();
     let len = file.metadata().unwrap().len();
     let (cpu, start) = (Cpu::of_this_thread(), Instant::now());
     let mut buf = vec![0; BUF_LEN];
-    for piece in (0..len).step_by(1 << 20) {
-        let mut hasher = Sha1::new();
-        for at in (piece..(piece + (1 << 20)).min(len)).step_by(BUF_LEN) {
+    for piece in (0..len).step_by(usize::try_from(piece_len).unwrap()) {
+        let mut hasher = D::new();
+        for at in (piece..(piece + piece_len).min(len)).step_by(BUF_LEN) {
             file.read_exact_at(&mut buf, at).unwrap();
             hasher.update(&buf);
         }

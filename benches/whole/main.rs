@@ -1,6 +1,7 @@
 //! Whole programs side by side: what a GiB costs this daemon, other peers, and the least loop that could do the job.
 //!
-//! `cargo bench --bench whole -- [seeding] [downloading] [checking]`, all if none is named. `SWARMTORRENT_BENCH_MIB` sets the
+//! `cargo bench --bench whole -- [seeding] [downloading] [checking] [creating] [connections] [torrents] [turns] [start]`,
+//! all if none is named. `SWARMTORRENT_BENCH_MIB` sets the
 //! content's size (1024), `SWARMTORRENT_BENCH_DIR` where it lies (`/dev/shm`), `SWARMTORRENT_BENCH_ROUNDS` how often each figure
 //! is taken (3; the median is shown), `SWARMTORRENT_BENCH_PEERS` a comma-separated choice of peers. It runs in a network namespace
 //! of its own, with `reno`, for what a host's congestion control does to loopback is not what is measured.
@@ -15,11 +16,14 @@
 )]
 
 mod bare;
+mod idle;
 mod machine;
 mod peers;
 mod reader;
 mod source;
+mod table;
 mod tracker;
+mod turns;
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
@@ -29,30 +33,20 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use common::{free_port, noise, tool, wait};
-use machine::{Cpu, GIB};
+use machine::Cpu;
 use peers::{Job, PEERS, Peer};
+use table::Cost;
 use tracker::Tracker;
 
 /// Piece lengths and connections of the seeding rows.
-const SEEDING: [(u64, usize); 5] = [(1 << 20, 1), (1 << 20, 20), (1 << 20, 100), (256 << 10, 20), (4 << 20, 20)];
+const SEEDING: [(u64, usize); 6] =
+    [(1 << 20, 1), (1 << 20, 20), (1 << 20, 100), (256 << 10, 20), (4 << 20, 20), (1 << 20, 1000)];
+const IDLE_CONNECTIONS: [usize; 2] = [500, 10_000];
+const IDLE_TORRENTS: usize = 1000;
 /// How often it is looked whether a download is complete.
 const LOOK: Duration = Duration::from_millis(500);
 /// Nothing takes longer on a machine that works.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// One measurement: CPU seconds a GiB, and MiB a second.
-#[derive(Debug, Clone, Copy)]
-pub struct Cost {
-    pub cpu: f64,
-    pub speed: f64,
-}
-
-impl Cost {
-    fn new(cpu: f64, took: Duration, len: u64) -> Self {
-        let gib = len as f64 / GIB;
-        Self { cpu: cpu / gib, speed: 1024.0 * gib / took.as_secs_f64() }
-    }
-}
 
 /// What the rows are taken on.
 struct Bench {
@@ -102,41 +96,46 @@ fn main() {
     if is_wanted("downloading") {
         bench.downloading();
     }
+    let hash_sha1 = || bare::checking::<sha1::Sha1>(&bench.content, 1 << 20);
+    let hash_sha256 = || bare::checking::<sha2::Sha256>(&bench.content, 1 << 20);
     if is_wanted("checking") {
-        bench.checking();
+        bench.checking("v1", "SHA-1", hash_sha1);
+        bench.checking("pure", "SHA-256", hash_sha256);
+    }
+    if is_wanted("creating") {
+        bench.creating("v1", "SHA-1", hash_sha1);
+        bench.creating("pure", "SHA-256", hash_sha256);
+    }
+    if is_wanted("connections") {
+        IDLE_CONNECTIONS.into_iter().for_each(|count| idle::connections(&bench, count));
+    }
+    if is_wanted("torrents") {
+        idle::torrents(&bench, IDLE_TORRENTS);
+    }
+    if is_wanted("turns") {
+        turns::row(&bench);
+    }
+    if is_wanted("start") {
+        idle::start(&bench);
     }
 }
 
 impl Bench {
-    /// Takes each figure in turns, so that a noisy minute spoils none alone, and prints their medians and ratios to the
-    /// first, which is the bare loop.
     fn row(&self, title: &str, bare: impl Fn() -> Cost, of: impl Fn(Peer) -> Option<Cost>) {
-        println!("\n{title}");
-        let mut bares = Vec::new();
-        let mut costs: Vec<Vec<Cost>> = vec![Vec::new(); self.peers.len()];
-        for _ in 0..self.rounds {
-            bares.push(bare());
-            for (peer, costs) in self.peers.iter().zip(&mut costs) {
-                costs.extend(of(*peer));
-            }
-        }
-        let least = median(&bares).expect("there was a round");
-        println!("  {:<18} {:>7.3} {:>14}", "bare loop", least.cpu, format!("({:.0})", least.speed));
-        for (peer, costs) in self.peers.iter().zip(&costs) {
-            match median(costs) {
-                Some(cost) => {
-                    let (speed, times) = (format!("({:.0})", cost.speed), cost.cpu / least.cpu);
-                    println!("  {:<18} {:>7.3} {speed:>14}   {times:>5.2} x bare", peer.name(), cost.cpu);
-                }
-                None => println!("  {:<18}  did not do it", peer.name()),
-            }
-        }
+        table::row(title, self.rounds, &self.peers, bare, of);
     }
 
     /// A torrent of the content that announces to `tracker`.
     fn torrent(&self, piece_len: u64, tracker: &Tracker) -> PathBuf {
-        let path = self.dir.join(format!("{piece_len}-{}.torrent", tracker.port()));
-        let (content, out) = (self.content.to_str().unwrap(), path.to_str().unwrap());
+        self.create(&self.content, "v1", piece_len, tracker)
+    }
+
+    /// A torrent of a file.
+    fn create(&self, content: &Path, profile: &str, piece_len: u64, tracker: &Tracker) -> PathBuf {
+        let kind = if profile == "v1" { "torrent" } else { "st" };
+        let name = content.file_stem().unwrap().to_str().unwrap();
+        let path = self.dir.join(format!("{name}-{piece_len}-{}.{kind}", tracker.port()));
+        let (content, out) = (content.to_str().unwrap(), path.to_str().unwrap());
         let (piece_len, url) = (piece_len.to_string(), tracker.url());
         tool(&[
             "create",
@@ -144,7 +143,7 @@ impl Bench {
             "-o",
             out,
             "--profile",
-            "v1",
+            profile,
             "--private",
             "--piece-length",
             &piece_len,
@@ -163,26 +162,27 @@ impl Bench {
 
     fn seeding(&self, piece_len: u64, connections: usize) {
         let tracker = Tracker::start(None);
-        let torrent = self.torrent(piece_len, &tracker);
+        let torrents = [self.torrent(piece_len, &tracker)];
         let title = format!("seeding to {connections} light readers, pieces of {} KiB", piece_len >> 10);
         let bare = || bare::seeding(&self.content, connections);
         self.row(&title, bare, |peer| {
             let (home, port) = (self.home(peer), free_port());
-            let client = peer.start(&Job { torrent: &torrent, save: &self.dir, home: &home, port, connections });
+            let client = peer.start(&Job { torrents: &torrents, save: &self.dir, home: &home, port, connections });
             let to = SocketAddr::from(([127, 0, 0, 1], port));
-            let pieces = reader::Pieces::of(&torrent, piece_len, self.len);
+            let pieces = reader::Pieces::of(&torrents[0], piece_len, self.len);
             reader::wait_for_seed(to, &pieces, PATIENCE)?;
             let (cpu, start) = (Cpu::of(client.pid()), Instant::now());
             let got = reader::read_all(to, &pieces, connections, PATIENCE)?;
-            Some(Cost::new(cpu.spent(), start.elapsed(), got))
+            let cost = Cost::new(cpu.spent(), start.elapsed(), got.bytes);
+            Some(Cost { slowest: (connections > 1).then_some(got.slowest), ..cost })
         });
     }
 
     fn downloading(&self) {
         let source = source::Source::start(&self.content, 1 << 20);
         let tracker = Tracker::start(Some(source.port()));
-        let torrent = self.torrent(1 << 20, &tracker);
-        source.set_torrent(&torrent);
+        let torrents = [self.torrent(1 << 20, &tracker)];
+        source.set_torrent(&torrents[0]);
         let bare = || bare::downloading(&self.content, &self.dir.join("bare.bin"));
         // A virtual machine gives memory that it never gave before at several times the cost.
         machine::fill(&self.dir.join("warm.bin"), 3 * self.len);
@@ -191,7 +191,7 @@ impl Bench {
             let (home, port) = (self.home(peer), free_port());
             let save = home.join("save");
             std::fs::create_dir_all(&save).unwrap();
-            let job = Job { torrent: &torrent, save: &save, home: &home, port, connections: 1 };
+            let job = Job { torrents: &torrents, save: &save, home: &home, port, connections: 1 };
             tracker.forget();
             let client = peer.start(&job);
             let Some(began) = source.wait_for_request(PATIENCE) else {
@@ -200,7 +200,7 @@ impl Bench {
             };
             let cpu = Cpu::of(client.pid());
             let (to, pieces) =
-                (SocketAddr::from(([127, 0, 0, 1], port)), reader::Pieces::of(&torrent, 1 << 20, self.len));
+                (SocketAddr::from(([127, 0, 0, 1], port)), reader::Pieces::of(&torrents[0], 1 << 20, self.len));
             let ended = loop {
                 // Some announce that they are complete late or never, but say so to whoever connects.
                 if let Some(at) = tracker.wait_for(LOOK, |said| said.is_completed()) {
@@ -220,30 +220,34 @@ impl Bench {
         });
     }
 
-    fn checking(&self) {
+    fn checking(&self, profile: &str, title: &str, bare: impl Fn() -> Cost) {
         let tracker = Tracker::start(None);
-        let torrent = self.torrent(1 << 20, &tracker);
-        self.row(
-            "checking, SHA-1, pieces of 1024 KiB",
-            || bare::checking(&self.content),
-            |peer| {
-                let (home, port) = (self.home(peer), free_port());
-                let job = Job { torrent: &torrent, save: &self.dir, home: &home, port, connections: 1 };
-                tracker.forget();
-                let start = Instant::now();
-                let client = peer.start(&job);
-                let cpu = Cpu::of(client.pid());
-                let ended = tracker.wait_for(PATIENCE, |said| said.left == Some(0))?;
-                Some(Cost::new(cpu.spent(), ended - start, self.len))
-            },
-        );
+        let torrents = [self.create(&self.content, profile, 1 << 20, &tracker)];
+        self.row(&format!("checking, {title}, pieces of 1024 KiB"), bare, |peer| {
+            if profile != "v1" && !peer.is_ours() {
+                return None; // nobody else reads `.st`
+            }
+            let (home, port) = (self.home(peer), free_port());
+            let job = Job { torrents: &torrents, save: &self.dir, home: &home, port, connections: 1 };
+            tracker.forget();
+            let start = Instant::now();
+            let client = peer.start(&job);
+            let cpu = Cpu::of(client.pid());
+            let ended = tracker.wait_for(PATIENCE, |said| said.left == Some(0))?;
+            Some(Cost::new(cpu.spent(), ended - start, self.len))
+        });
     }
-}
 
-fn median(costs: &[Cost]) -> Option<Cost> {
-    let mut costs = costs.to_vec();
-    costs.sort_by(|a, b| a.cpu.total_cmp(&b.cpu));
-    costs.get(costs.len() / 2).copied()
+    fn creating(&self, profile: &str, title: &str, bare: impl Fn() -> Cost) {
+        let tracker = Tracker::start(None);
+        table::row(&format!("creating, {title}, pieces of 1024 KiB"), self.rounds, &[Peer::Ours], bare, |_| {
+            let (cpu, start) = (machine::cpu_of_children(), Instant::now());
+            let made = self.create(&self.content, profile, 1 << 20, &tracker);
+            let cost = Cost::new(machine::cpu_of_children() - cpu, start.elapsed(), self.len);
+            std::fs::remove_file(made).unwrap();
+            Some(cost)
+        });
+    }
 }
 
 /// Whether two files hold the same bytes, once the program has written all that it has.

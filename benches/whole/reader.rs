@@ -14,6 +14,8 @@ const BLOCK_LEN: u64 = 16 * 1024;
 /// Blocks asked for and not yet here; asked anew when half of them came.
 const PIPELINE: u64 = 64;
 const BUF_LEN: usize = 256 * 1024;
+/// Blocks that each reader reads at least.
+const SHARE_MIN: u64 = 256;
 const UNCHOKE: u8 = 1;
 const BITFIELD: u8 = 5;
 const PIECE: u8 = 7;
@@ -29,6 +31,15 @@ pub struct Pieces {
 impl Pieces {
     pub fn of(torrent: &Path, piece_len: u64, len: u64) -> Self {
         Self { info_hash: info_hash(torrent), piece_len, len }
+    }
+
+    /// See [`greeting`].
+    pub fn greeting(&self, then: &[u8]) -> Vec<u8> {
+        greeting(&self.info_hash, then)
+    }
+
+    fn blocks(&self) -> u64 {
+        self.len / BLOCK_LEN
     }
 }
 
@@ -71,7 +82,7 @@ pub fn says_all(to: SocketAddr, pieces: &Pieces) -> bool {
 fn ask_for_field(to: SocketAddr, pieces: &Pieces) -> std::io::Result<u64> {
     let mut stream = TcpStream::connect(to)?;
     stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-    stream.write_all(&greeting(&pieces.info_hash, &[]))?;
+    stream.write_all(&pieces.greeting(&[]))?;
     stream.read_exact(&mut [0; 68])?;
     loop {
         let mut head = [0; 4];
@@ -98,33 +109,43 @@ struct Reader {
     head: Vec<u8>,
 }
 
-/// Reads the content once, a share each; how many bytes came.
-pub fn read_all(to: SocketAddr, pieces: &Pieces, connections: usize, patience: Duration) -> Option<u64> {
+/// What came.
+#[derive(Debug, Clone, Copy)]
+pub struct Got {
+    pub bytes: u64,
+    /// What the slowest reader had when half of everything was there, as a share of the mean.
+    pub slowest: f64,
+}
+
+/// Reads the content once, a share each, or more often if the shares would be too small to compare.
+pub fn read_all(to: SocketAddr, pieces: &Pieces, connections: usize, patience: Duration) -> Option<Got> {
     let share = pieces.len / pieces.piece_len / connections as u64 * (pieces.piece_len / BLOCK_LEN);
+    let share = share.max(SHARE_MIN);
     let mut poll = Poll::new().unwrap();
     let mut readers = Vec::new();
     for number in 0..connections {
-        let mut stream = connect_from(number, to);
+        let mut stream = connect_from(number, to).unwrap();
         // No extension, nothing that we had, and: interested.
-        stream.write_all(&greeting(&pieces.info_hash, &[0, 0, 0, 1, 2])).unwrap();
+        stream.write_all(&pieces.greeting(&[0, 0, 0, 1, 2])).unwrap();
         stream.set_nonblocking(true).unwrap();
         let mut stream = mio::net::TcpStream::from_std(stream);
         poll.registry().register(&mut stream, Token(number), Interest::READABLE).unwrap();
         readers.push(Reader { stream, asked: 0, got: 0, open: false, greeted: false, left: 68, head: Vec::new() });
     }
     let (mut events, mut buf) = (Events::with_capacity(1024), vec![0; BUF_LEN]);
-    let (start, mut busy) = (Instant::now(), connections);
+    let (start, mut busy, total) = (Instant::now(), connections, share * connections as u64);
+    let (mut got, mut slowest) = (0, None);
     while busy > 0 {
         if start.elapsed() > patience {
-            let got: u64 = readers.iter().map(|reader| reader.got).sum();
-            println!("  {got} of {} blocks in {patience:?}", share * connections as u64);
+            println!("  {got} of {total} blocks in {patience:?}");
             return None;
         }
         poll.poll(&mut events, Some(Duration::from_secs(1))).unwrap();
         for event in &events {
             let number = event.token().0;
             let reader = &mut readers[number];
-            if reader.got == share {
+            let before = reader.got;
+            if before == share {
                 continue;
             }
             loop {
@@ -138,20 +159,25 @@ pub fn read_all(to: SocketAddr, pieces: &Pieces, connections: usize, patience: D
                 }
                 reader.ask(pieces, number as u64 * share, share);
             }
+            got += reader.got - before;
             busy -= usize::from(reader.got == share);
         }
+        if slowest.is_none() && got >= total / 2 {
+            let least = readers.iter().map(|reader| reader.got).min().expect("a reader");
+            slowest = Some(least as f64 * connections as f64 / got as f64);
+        }
     }
-    Some(share * BLOCK_LEN * connections as u64)
+    Some(Got { bytes: total * BLOCK_LEN, slowest: slowest.expect("half came") })
 }
 
 /// Connects from an address of loopback of its own: clients take few connections of one.
-fn connect_from(number: usize, to: SocketAddr) -> TcpStream {
+pub fn connect_from(number: usize, to: SocketAddr) -> std::io::Result<TcpStream> {
     let [.., high, low] = u32::try_from(number).unwrap().to_be_bytes();
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::from(([127, 1, high, low], 0)).into()).unwrap();
-    socket.connect(&to.into()).unwrap();
-    socket.set_tcp_nodelay(true).unwrap();
-    socket.into()
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from(([127, 1, high, low], 0)).into())?;
+    socket.connect(&to.into())?;
+    socket.set_tcp_nodelay(true)?;
+    Ok(socket.into())
 }
 
 impl Reader {
@@ -193,7 +219,7 @@ impl Reader {
         }
         let mut message = Vec::new();
         for block in self.asked..share.min(self.got + PIPELINE) {
-            let offset = (first + block) * BLOCK_LEN;
+            let offset = (first + block) % pieces.blocks() * BLOCK_LEN;
             message.extend([0, 0, 0, 13, 6]);
             for number in [offset / pieces.piece_len, offset % pieces.piece_len, BLOCK_LEN] {
                 message.extend(u32::try_from(number).unwrap().to_be_bytes());

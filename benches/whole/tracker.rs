@@ -56,10 +56,15 @@ impl Tracker {
 
     /// Waits for an announce; when it came.
     pub fn wait_for(&self, patience: Duration, is_it: impl Fn(&Said) -> bool) -> Option<Instant> {
+        self.wait_for_many(1, patience, is_it)
+    }
+
+    /// Waits for `count` announces; when the last of them came.
+    pub fn wait_for_many(&self, count: usize, patience: Duration, is_it: impl Fn(&Said) -> bool) -> Option<Instant> {
         let (said, bell) = &*self.said;
-        let found = |said: &mut Vec<Said>| !said.iter().any(&is_it);
-        let (said, _) = bell.wait_timeout_while(said.lock().unwrap(), patience, found).unwrap();
-        said.iter().find(|said| is_it(said)).map(|said| said.at)
+        let missing = |said: &mut Vec<Said>| said.iter().filter(|said| is_it(said)).count() < count;
+        let (said, _) = bell.wait_timeout_while(said.lock().unwrap(), patience, missing).unwrap();
+        said.iter().filter(|said| is_it(said)).nth(count - 1).map(|said| said.at)
     }
 }
 
