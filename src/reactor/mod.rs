@@ -35,7 +35,7 @@ use crate::reactor::datagrams::{DATAGRAM_MAX_BYTES, Datagrams, Received};
 use crate::reactor::lag::Histogram;
 use crate::reactor::listeners::{Accepted, BindError, Bound, Listeners};
 use crate::reactor::outside::{OutsideEvent, OutsideId, Outsiders};
-use crate::reactor::ready::ReadyQueue;
+use crate::reactor::ready::{ROUND_BYTES, ReadyQueue, TURN_BYTES, TURN_LEAST_BYTES};
 use crate::reactor::sockets::{Connecting, Sockets};
 use crate::reactor::tokens::Whose;
 use crate::storage::{FileStorage, LOOK_AGAIN, Work};
@@ -47,7 +47,7 @@ const ACCEPTS_MAX: usize = 16;
 /// Datagrams received at a socket in a round; the rest waits in the kernel, which drops what its buffer does not hold.
 const DATAGRAMS_MAX: usize = 128;
 /// How long background work may keep the loop from asking the kernel, while nobody is ready.
-const WORK_MAX: Duration = Duration::from_millis(2);
+const WORK_MAX: Duration = Duration::from_millis(1);
 /// And while somebody is: enough that a long job ends some day, too little to be felt.
 const WORK_SHARE: Duration = Duration::from_micros(500);
 /// No wait is longer, so that no arithmetic of the kernel's is ever near its end.
@@ -378,17 +378,21 @@ impl Reactor {
         !stillborn.is_empty()
     }
 
-    /// One turn for each connection that is ready now; who becomes ready meanwhile comes in the next round.
+    /// A turn for each connection that is ready now, as far as the round goes; who becomes ready meanwhile comes later.
     fn give_turns(&mut self, engine: &mut Engine<FileStorage>) -> bool {
-        let bytes = self.ready.turn_bytes();
         let places = self.ready.len();
+        let mut round = Budget::new(ROUND_BYTES);
         for _ in 0..places {
+            if round.is_spent() {
+                break;
+            }
             let Some(turn) = self.ready.pop() else { continue };
             let stream = self.sockets.stream(turn.conn).expect("who is in the queue has a socket");
-            let write =
-                turn.write.then(|| engine.handle_writable(self.now, turn.conn, stream, &mut Budget::new(bytes)));
-            let read = turn.read.then(|| engine.handle_readable(self.now, turn.conn, stream, &mut Budget::new(bytes)));
+            let (mut out, mut into) = (Budget::new(TURN_BYTES), Budget::new(TURN_BYTES));
+            let write = turn.write.then(|| engine.handle_writable(self.now, turn.conn, stream, &mut out));
+            let read = turn.read.then(|| engine.handle_readable(self.now, turn.conn, stream, &mut into));
             self.ready.finish(turn.conn, write, read);
+            round.spend((2 * TURN_BYTES - out.left() - into.left()).max(TURN_LEAST_BYTES));
         }
         places > 0
     }

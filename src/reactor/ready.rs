@@ -8,12 +8,13 @@ use std::collections::VecDeque;
 use crate::base::ids::ConnId;
 use crate::engine::Progress;
 
-/// Bytes that all turns of one round together should not exceed.
-const ROUND_BYTES: usize = 16 << 20;
-/// A turn moves at least as much as one block with its head, however many wait.
-const TURN_MIN_BYTES: usize = 16 << 10;
-/// A turn moves at most as much, however few wait: the round stays short.
-const TURN_MAX_BYTES: usize = 512 << 10;
+/// Bytes that all turns of one round together move, but for what the last of them has begun; who had no turn by then is first
+/// in the next round. So the round stays short, and a turn is worth its system calls however many wait.
+pub(crate) const ROUND_BYTES: usize = 1 << 20;
+/// Bytes that a turn moves at most, in each direction.
+pub(crate) const TURN_BYTES: usize = 512 << 10;
+/// What a turn counts for at least, since it takes its time whatever it moves.
+pub(crate) const TURN_LEAST_BYTES: usize = 16 << 10;
 
 /// What one direction of a connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -110,14 +111,9 @@ impl ReadyQueue {
         self.queue.is_empty()
     }
 
-    /// What each direction of each turn of a round with so many of them may move.
-    pub(crate) fn turn_bytes(&self) -> usize {
-        (ROUND_BYTES / self.len().max(1)).clamp(TURN_MIN_BYTES, TURN_MAX_BYTES)
-    }
-
     /// Takes the place at the front; none if that connection has been closed or has nothing to do any more.
     ///
-    /// Call it [`ReadyQueue::len`] times a round, and [`ReadyQueue::finish`] after each turn.
+    /// Call it [`ReadyQueue::len`] times a round at most, and [`ReadyQueue::finish`] after each turn.
     pub(crate) fn pop(&mut self) -> Option<Turn> {
         let conn = self.queue.pop_front()?;
         let entry = self.entry(conn)?;
@@ -252,16 +248,6 @@ mod tests {
         queue.edge(successor, true, false);
         assert_eq!(queue.pop(), None, "the place of the closed one");
         assert_eq!(queue.pop(), Some(Turn { conn: successor, write: false, read: true }));
-    }
-
-    #[test]
-    fn budgets_shrink_with_the_crowd_and_stay_within_bounds() {
-        let mut queue = queue_of(2000);
-        assert_eq!(queue.turn_bytes(), TURN_MAX_BYTES);
-        (0..128).for_each(|slot| queue.edge(conn(slot), true, false));
-        assert_eq!(queue.turn_bytes(), 128 << 10);
-        (0..2000).for_each(|slot| queue.edge(conn(slot), true, false));
-        assert_eq!(queue.turn_bytes(), TURN_MIN_BYTES);
     }
 
     #[derive(Debug, Clone)]

@@ -4,11 +4,12 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 
 use mio::net::UnixStream;
+use socket2::{Domain, Socket, Type};
 
 use super::*;
 use crate::base::config::Config;
 use crate::base::rng::Rng;
-use crate::torrent::command::{AddOptions, Command, Source};
+use crate::torrent::command::{AddOptions, Answer, Command, Source};
 use crate::torrent::create::{Creator, Notes, Profile};
 
 const LOCALHOST: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
@@ -118,6 +119,34 @@ fn a_closed_connection_is_gone_from_every_table() {
     reactor.act(&mut engine, Effect::Wake(conn), &mut turn);
     reactor.act(&mut engine, Effect::Close(conn), &mut turn);
     assert_eq!((reactor.sockets.len(), reactor.ready.len()), (0, 0));
+}
+
+/// A connection from an address of loopback of its own: one address may have only so many.
+fn connect_from(host: u8, to: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 2, host], 0)).into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    socket.into()
+}
+
+#[test]
+fn a_round_gives_no_more_turns_than_fit_and_the_next_one_goes_on() {
+    const TURNS_MAX: u64 = (ROUND_BYTES / TURN_LEAST_BYTES) as u64;
+    let (mut reactor, mut engine) = pair();
+    let mut streams: Vec<TcpStream> = (1..=100).map(|host| connect_from(host, reactor.bound()[0])).collect();
+    turn_until(&mut reactor, &mut engine, |reactor, _, _| reactor.accepted == 100 && reactor.ready.is_empty());
+    for stream in &mut streams {
+        stream.write_all(&[19]).unwrap(); // how a handshake begins
+    }
+    reactor.set_deadline(reactor.now() + PATIENCE);
+    let (mut outside, mut read) = (Vec::new(), 0);
+    while read < 100 {
+        assert!(!reactor.turn(&mut engine, &mut outside).unwrap().deadline, "read {read} of 100");
+        let Ok(Answer::Stats(rows)) = engine.handle_command(reactor.now(), Command::Stats) else { panic!("stats") };
+        let now = rows.iter().find(|(name, _)| name == "peers.bytes_in").unwrap().1;
+        assert!(now - read <= TURNS_MAX, "{} turns in a round", now - read);
+        read = now;
+    }
 }
 
 /// A name server on loopback, both UDP and TCP at one port. Over UDP it says that nothing fits; over TCP, that every name is here.
