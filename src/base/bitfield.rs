@@ -155,13 +155,29 @@ impl Bitfield {
     #[must_use]
     pub fn has_beyond(&self, other: &Self) -> bool {
         debug_assert_eq!(self.len, other.len, "two fields of one torrent");
-        self.bytes.iter().zip(&other.bytes).any(|(mine, theirs)| mine & !theirs != 0)
+        let (mine, theirs) = (self.bytes.as_chunks::<8>(), other.bytes.as_chunks::<8>());
+        let words = mine.0.iter().zip(theirs.0);
+        let mut words = words.map(|(mine, theirs)| (u64::from_ne_bytes(*mine), u64::from_ne_bytes(*theirs)));
+        let mut rest = mine.1.iter().zip(theirs.1);
+        words.any(|(mine, theirs)| mine & !theirs != 0) || rest.any(|(mine, theirs)| mine & !theirs != 0)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_one_beyond_another_field_is_found_wherever_it_is() {
+        let mut other = Bitfield::full(150);
+        assert!(!Bitfield::full(150).has_beyond(&other));
+        for bit in 0..150 {
+            other.clear(bit);
+            assert!(Bitfield::full(150).has_beyond(&other), "{bit}");
+            assert!(!other.has_beyond(&Bitfield::full(150)), "{bit}");
+            other.set(bit);
+        }
+    }
 
     #[test]
     fn bits_are_numbered_from_the_high_end_and_counted() {

@@ -30,6 +30,12 @@ impl Sha1Hash {
     pub fn from_hex(text: &str) -> Option<Self> {
         unhex(text).map(Self)
     }
+
+    /// The lowest hash that begins with these hex digits; none if they are too many, or no digits.
+    #[must_use]
+    pub fn first_with(prefix: &str) -> Option<Self> {
+        Self::from_hex(&format!("{prefix:0<40}"))
+    }
 }
 
 impl Sha256Hash {
@@ -43,6 +49,12 @@ impl Sha256Hash {
     #[must_use]
     pub fn from_hex(text: &str) -> Option<Self> {
         unhex(text).map(Self)
+    }
+
+    /// The lowest hash that begins with these hex digits; none if they are too many, or no digits.
+    #[must_use]
+    pub fn first_with(prefix: &str) -> Option<Self> {
+        Self::from_hex(&format!("{prefix:0<64}"))
     }
 
     /// The first twenty bytes: the wire hash of a pure `.st`.
@@ -227,6 +239,15 @@ impl PieceHasher {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_lowest_hash_of_a_prefix_is_padded_with_zeros() {
+        let first = Sha1Hash::first_with("0a1").unwrap();
+        assert_eq!(first.to_string(), format!("0a1{}", "0".repeat(37)));
+        assert_eq!(StId::first_with("ff").unwrap().to_string(), format!("ff{}", "0".repeat(62)));
+        assert_eq!(Sha1Hash::first_with(&"0".repeat(41)), None);
+        assert_eq!(Sha1Hash::first_with("xyz"), None);
+    }
 
     #[test]
     fn hashes_print_and_read_as_hex() {

@@ -138,6 +138,7 @@ impl Daemon {
                 log::error!("a saved torrent is left out: {}", refusal.message);
             }
         }
+        engine.handle_restored(reactor.now());
         let notifier = Notifier::new(reactor.now());
         let daemon = Self {
             args,

@@ -47,9 +47,10 @@ impl<S: Storage> Engine<S> {
         if let Some(bytes) = metainfo {
             self.start_job(Job::Save { name: metainfo_name(info_hash), bytes }, Purpose::Other);
         }
-        let content = torrent.content();
+        let (content, st_id) = (torrent.content(), torrent.st_id());
         let id = self.torrents.insert(torrent);
         self.by_hash.insert(info_hash, id);
+        self.by_st_id.extend(st_id.map(|st_id| (st_id, id)));
         self.by_obfuscated.insert(obfuscated(info_hash), info_hash);
         let store = self.storage.open(content);
         self.torrents.get_mut(id).expect("it was just inserted").handle_opened(now, store);
@@ -65,6 +66,9 @@ impl<S: Storage> Engine<S> {
         self.act_on_asks(now, id);
         let torrent = self.torrents.remove(id).expect("it was just there");
         self.by_hash.remove(&info_hash);
+        if let Some(st_id) = torrent.st_id() {
+            self.by_st_id.remove(&st_id);
+        }
         self.by_obfuscated.remove(&obfuscated(info_hash));
         self.timers.remove(Timer::Torrent(id));
         self.turns_changed = true;

@@ -1,8 +1,11 @@
 //! What users ask, carried out: finds the torrents that are meant, and either does all of it or refuses.
 
+use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::base::hash::{InfoHash, StId};
 use crate::base::ids::TorrentId;
 use crate::base::storage::Storage;
 use crate::base::time::Time;
@@ -17,6 +20,16 @@ use crate::torrent::torrent::{Begin, Torrent};
 
 /// Torrents in one node; another `add` is refused.
 pub const TORRENTS_MAX: usize = 100_000;
+
+/// Two of those whose hash begins with `prefix`, where there are so many; `first` is the lowest such hash.
+fn begins_with<H: Ord + Display>(
+    torrents: &BTreeMap<H, TorrentId>,
+    first: Option<H>,
+    prefix: &str,
+) -> impl Iterator<Item = TorrentId> {
+    let range = first.into_iter().flat_map(|first| torrents.range(first..));
+    range.take_while(move |(hash, _)| hash.to_string().starts_with(prefix)).take(2).map(|(_, id)| *id)
+}
 
 impl<S: Storage> Engine<S> {
     /// Carries out a user's command, or refuses it and changes nothing.
@@ -165,11 +178,13 @@ impl<S: Storage> Engine<S> {
                 };
             }
         };
-        let is_meant = |torrent: &Torrent| {
-            torrent.info_hash().to_string().starts_with(prefix)
-                || torrent.st_id().is_some_and(|st_id| st_id.to_string().starts_with(prefix))
-        };
-        let mut found = self.torrents.iter().filter(|(_, torrent)| is_meant(torrent)).map(|(id, _)| id);
+        // One torrent may be meant by both of its hashes.
+        let mut found: Vec<TorrentId> = begins_with(&self.by_hash, InfoHash::first_with(prefix), prefix)
+            .chain(begins_with(&self.by_st_id, StId::first_with(prefix), prefix))
+            .collect();
+        found.sort_unstable();
+        found.dedup();
+        let mut found = found.into_iter();
         match (found.next(), found.next()) {
             (None, _) => {
                 Err(Refusal::new(RefusalKind::NotFound, format!("no torrent begins with {prefix}; see `list`")))

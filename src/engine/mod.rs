@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use crate::base::arena::Arena;
 use crate::base::config::Config;
-use crate::base::hash::{InfoHash, Sha1Hash};
+use crate::base::hash::{InfoHash, Sha1Hash, StId};
 use crate::base::ids::{ConnId, ConnKey, JobId, SocketId, TorrentId, TorrentKey};
 use crate::base::rate::Meter;
 use crate::base::rng::Rng;
@@ -125,6 +125,7 @@ pub struct Engine<S: Storage> {
     half_open: usize,
     torrents: Arena<TorrentKey, Torrent>,
     by_hash: BTreeMap<InfoHash, TorrentId>,
+    by_st_id: BTreeMap<StId, TorrentId>,
     /// What stands for each torrent's hash in ciphered handshakes.
     by_obfuscated: BTreeMap<Sha1Hash, InfoHash>,
     shakes: Shakes,
@@ -175,6 +176,7 @@ impl<S: Storage> Engine<S> {
             half_open: 0,
             torrents: Arena::default(),
             by_hash: BTreeMap::new(),
+            by_st_id: BTreeMap::new(),
             by_obfuscated: BTreeMap::new(),
             shakes: Shakes::default(),
             timers: Timers::default(),

@@ -12,7 +12,8 @@ use crate::torrent::command::{AddOptions, Refusal, RefusalKind};
 use crate::torrent::torrent::{Begin, Torrent};
 
 impl<S: Storage> Engine<S> {
-    /// Takes in a torrent that was saved. Without a record that can be trusted its content is hashed again.
+    /// Takes in a torrent that was saved. Without a record that can be trusted its content is hashed again. It begins with
+    /// [`Engine::handle_restored`].
     ///
     /// # Errors
     /// The metainfo is damaged, or the torrent is there already.
@@ -57,7 +58,12 @@ impl<S: Storage> Engine<S> {
                 torrent.verify(now);
             }
         }
-        self.settle(now);
+        self.touched.push(id);
         Ok(info_hash)
+    }
+
+    /// All that were there are there again: they begin, those whose turn it is.
+    pub fn handle_restored(&mut self, now: Time) {
+        self.settle(now);
     }
 }

@@ -215,10 +215,12 @@ enum Stage {
 #[derive(Debug)]
 pub struct TrackerClient {
     families: Families,
+    /// Those under way: no more than [`ACTIVE_MAX`] asks', so they may be looked through.
     legs: BTreeMap<LegId, Leg>,
     /// Asks of two legs.
     pairs: BTreeMap<AskId, Pair>,
-    waiting: VecDeque<LegId>,
+    /// Asks that have not begun.
+    waiting: VecDeque<(LegId, Leg)>,
     active: usize,
     exchanges: BTreeMap<ExchangeId, LegId>,
     next_exchange: u64,
@@ -272,16 +274,16 @@ impl TrackerClient {
         let (addresses, stage) = (VecDeque::new(), Stage::Waiting);
         let leg = Leg { url, question, family: None, addresses, redirects: 0, stage };
         let id = LegId { ask: id, second: false };
-        self.legs.insert(id, leg);
-        self.waiting.push_back(id);
+        self.waiting.push_back((id, leg));
         self.admit(now);
     }
 
     fn admit(&mut self, now: Time) {
         while self.active < ACTIVE_MAX
-            && let Some(id) = self.waiting.pop_front()
+            && let Some((id, leg)) = self.waiting.pop_front()
         {
             self.active += 1;
+            self.legs.insert(id, leg);
             self.locate(now, id);
         }
     }
@@ -600,7 +602,8 @@ impl TrackerClient {
     #[must_use]
     pub fn is_idle(&self) -> bool {
         let is_told = |(id, leg): (&LegId, &Leg)| matches!(leg.question, Question::Scrape(_)) || self.is_answered(*id);
-        self.legs.iter().all(is_told) && self.events.is_empty()
+        let waiting = self.waiting.iter().map(|(id, leg)| (id, leg));
+        self.legs.iter().chain(waiting).all(is_told) && self.events.is_empty()
     }
 
     /// When `handle_timeout` wants to be called.

@@ -361,6 +361,7 @@ impl<'s> Swarm<'s> {
                 engine.storage().fill(store.expect("it was just added"));
             }
         }
+        engine.handle_restored(Time::ZERO);
         node.body = Body::Engine(Box::new(engine));
         node.is_silent = false;
         let is_first = self.world.tally.node(index).came.is_none();
