@@ -1,5 +1,6 @@
 //! The files of a torrent as every layer sees them: safe relative paths, lengths, and where each lies in the content.
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use crate::base::geometry::Span;
@@ -62,13 +63,25 @@ impl FileList {
     /// The parts of `span`, file by file: index of the file, offset within it, and the part's place in the content.
     /// Files of no bytes are left out.
     pub fn parts(&self, span: Span) -> impl Iterator<Item = (usize, u64, Span)> + '_ {
+        self.indexes(span).filter_map(move |index| {
+            let (offset, part) = self.part(index, span)?;
+            Some((index, offset, part))
+        })
+    }
+
+    /// The indexes of the files that `span` touches, and of those of no bytes between them.
+    #[must_use]
+    pub fn indexes(&self, span: Span) -> Range<usize> {
         let first = self.files.partition_point(|file| file.span.end() <= span.offset);
-        self.files[first..].iter().zip(first..).take_while(move |(file, _)| file.span.offset < span.end()).filter_map(
-            move |(file, index)| {
-                let part = file.span.intersection(span)?;
-                Some((index, part.offset - file.span.offset, part))
-            },
-        )
+        first..self.files.partition_point(|file| file.span.offset < span.end()).max(first)
+    }
+
+    /// The part of `span` in the file at `index`: offset within the file, and the part's place in the content; none if there is none.
+    #[must_use]
+    pub fn part(&self, index: usize, span: Span) -> Option<(u64, Span)> {
+        let file = &self.files[index];
+        let part = file.span.intersection(span)?;
+        Some((part.offset - file.span.offset, part))
     }
 }
 

@@ -7,7 +7,7 @@
 use std::io::{self, ErrorKind, IoSlice, Read};
 use std::time::Duration;
 
-use crate::base::geometry::Span;
+use crate::base::geometry::{BLOCK_LEN, Span};
 use crate::base::ids::{ConnId, StoreId, TorrentId};
 use crate::base::rate::Budget;
 use crate::base::storage::{Chunk, Fault, SendError, Storage};
@@ -163,7 +163,7 @@ impl<S: Storage> Engine<S> {
         self.touched.push(id);
         let torrent = self.torrents.get_mut(id).ok_or(Ending::Closed)?;
         let down_before = torrent.down.total_bytes();
-        let mut landings = Vec::new();
+        let mut landings = Vec::with_capacity(input.len() / BLOCK_LEN as usize + 2);
         let result = step_peer(now, conn, torrent, input, &mut landings, &mut self.stats.peer_messages_in);
         let store = torrent.store();
         if let Some(store) = store

@@ -83,23 +83,32 @@ impl Files {
 impl OpenFile {
     /// Writes some of the first `left` bytes of `slices` at `offset`; how many, at least one.
     pub(super) fn write(&self, slices: &[IoSlice<'_>], left: usize, offset: u64) -> Result<usize, Errno> {
-        let mut room = left;
-        let mut some = Vec::with_capacity(slices.len().min(SLICES_MAX));
-        for slice in slices.iter().filter(|slice| !slice.is_empty()).take(SLICES_MAX) {
-            let now = slice.len().min(room);
-            some.push(IoSlice::new(&slice[..now]));
-            room -= now;
-            if room == 0 {
-                break;
+        let total: usize = slices.iter().map(|slice| slice.len()).sum();
+        let written = if total <= left && slices.len() <= SLICES_MAX {
+            self.write_slices(slices, offset)?
+        } else {
+            let mut room = left;
+            let mut some = Vec::with_capacity(slices.len().min(SLICES_MAX));
+            for slice in slices.iter().filter(|slice| !slice.is_empty()).take(SLICES_MAX) {
+                let now = slice.len().min(room);
+                some.push(IoSlice::new(&slice[..now]));
+                room -= now;
+                if room == 0 {
+                    break;
+                }
             }
-        }
-        let written = loop {
-            match pwritev(&self.fd, &some, offset) {
-                Err(Errno::INTR) => {}
-                result => break result?,
-            }
+            self.write_slices(&some, offset)?
         };
         if written == 0 { Err(Errno::IO) } else { Ok(written) }
+    }
+
+    fn write_slices(&self, slices: &[IoSlice<'_>], offset: u64) -> Result<usize, Errno> {
+        loop {
+            match pwritev(&self.fd, slices, offset) {
+                Err(Errno::INTR) => {}
+                result => return result,
+            }
+        }
     }
 
     /// Fills `buf` from `offset`; a file that ends before is a bad address, like in a map.

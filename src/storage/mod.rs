@@ -148,12 +148,13 @@ impl FileStorage {
             .map_or_else(PathBuf::new, |store| store.content.dir.join(&store.content.files.entries()[index].path))
     }
 
-    /// The parts of `span` in files: index, offset in the file, length, and whether it is padding.
-    fn parts(&self, store: StoreId, span: Span) -> Result<Vec<Part>, Fault> {
-        let list = self.file_list(store)?;
-        let part =
-            |(file, offset, span): (usize, u64, Span)| Part { file, offset, span, pad: list.entries()[file].pad };
-        Ok(list.parts(span).map(part).collect())
+    /// The parts of `span` in files.
+    fn parts(&self, store: StoreId, span: Span) -> Result<impl Iterator<Item = Part> + Clone + use<>, Fault> {
+        let files = Arc::clone(self.file_list(store)?);
+        Ok(files.indexes(span).filter_map(move |file| {
+            let (offset, span) = files.part(file, span)?;
+            Some(Part { file, offset, span, pad: files.entries()[file].pad })
+        }))
     }
 
     /// Is there room for `bytes` more at `dir`, with what must stay free? How much there is.
@@ -206,13 +207,12 @@ impl FileStorage {
     }
 
     fn gather_span(&mut self, store: StoreId, span: Span, iovecs: &mut Iovecs<'_>) -> Result<(), Fault> {
-        let files = Arc::clone(self.file_list(store)?);
-        for (file, offset, part) in files.parts(span) {
-            if files.entries()[file].pad {
-                iovecs.push_zeros(part.len);
+        for Part { file, offset, span, pad } in self.parts(store, span)? {
+            if pad {
+                iovecs.push_zeros(span.len);
             } else {
-                self.map(store, file, offset, part.len)?;
-                self.windows.push(store, file, offset, part.len, iovecs);
+                self.map(store, file, offset, span.len)?;
+                self.windows.push(store, file, offset, span.len, iovecs);
             }
         }
         Ok(())
@@ -278,7 +278,7 @@ impl FileStorage {
     fn copy(&mut self, chunks: &[Chunk<'_>], buf: &mut [u8]) -> (usize, Option<(StoreId, Fault)>) {
         let room = buf.len();
         let mut rest = buf;
-        let (mut places, mut slices) = (Vec::new(), Vec::new());
+        let (mut places, mut slices) = (Vec::with_capacity(chunks.len()), Vec::with_capacity(chunks.len()));
         for chunk in chunks {
             let len = usize::try_from(chunk.len()).map_or(rest.len(), |len| len.min(rest.len()));
             let (now, after) = rest.split_at_mut(len);
@@ -428,7 +428,7 @@ impl Storage for FileStorage {
     fn prepare(&mut self, store: StoreId, span: Span) -> Result<(), Fault> {
         let known = self.stores.get(store).ok_or_else(closed)?.space_known;
         let mut needed = 0;
-        for part in self.parts(store, span)?.iter().filter(|part| !part.pad) {
+        for part in self.parts(store, span)?.filter(|part| !part.pad) {
             let content = &self.stores.get(store).ok_or_else(closed)?.content;
             let len = content.files.entries()[part.file].span.len;
             let is_wanted = content.wanted[part.file];
@@ -449,12 +449,6 @@ impl Storage for FileStorage {
         let mut rest: Vec<IoSlice<'_>> = bytes.iter().map(|slice| IoSlice::new(slice)).collect();
         let mut rest = rest.as_mut_slice();
         for part in parts {
-            let path = || {
-                self.stores
-                    .get(store)
-                    .map(|store| store.content.dir.join(&store.content.files.entries()[part.file].path))
-            };
-            let path = path().unwrap_or_default();
             let mut left = usize::try_from(part.span.len).expect("no longer than the slices");
             if part.pad {
                 IoSlice::advance_slices(&mut rest, left);
@@ -463,7 +457,10 @@ impl Storage for FileStorage {
             let file = self.file(store, part.file, true)?;
             let mut at = part.offset;
             while left > 0 {
-                let written = file.write(rest, left, at).map_err(|errno| fault(errno, &path, "written"))?;
+                let written = match file.write(rest, left, at) {
+                    Ok(written) => written,
+                    Err(errno) => return Err(fault(errno, &self.path(store, part.file), "written")),
+                };
                 IoSlice::advance_slices(&mut rest, written);
                 at += written as u64;
                 left -= written;
@@ -481,7 +478,7 @@ impl Storage for FileStorage {
         self.fetch(store, offset, buf)?;
         // What is read is hashed and then claimed, whoever wrote it: another run that was killed, or a copy. It may be in
         // nothing but the page cache, so the sync before the claim is recorded takes it along.
-        for part in self.parts(store, Span { offset, len: buf.len() as u64 })?.iter().filter(|part| !part.pad) {
+        for part in self.parts(store, Span { offset, len: buf.len() as u64 })?.filter(|part| !part.pad) {
             self.jobs.written.note(store, part.file);
         }
         Ok(())
@@ -489,7 +486,7 @@ impl Storage for FileStorage {
 
     fn expect(&mut self, store: StoreId, span: Span) {
         let Ok(parts) = self.parts(store, span) else { return };
-        for part in parts.iter().filter(|part| !part.pad) {
+        for part in parts.filter(|part| !part.pad) {
             if self.settings.backend == Backend::Mmap
                 && self.windows.is_known_resident(store, part.file, part.offset, part.span.len)
             {
@@ -504,7 +501,7 @@ impl Storage for FileStorage {
     fn resident(&mut self, store: StoreId, span: Span) -> bool {
         let Ok(parts) = self.parts(store, span) else { return true };
         let _ = self.windows.begin();
-        parts.iter().filter(|part| !part.pad).all(|part| {
+        parts.filter(|part| !part.pad).all(|part| {
             let (file, offset, len) = (part.file, part.offset, part.span.len);
             match self.settings.backend {
                 Backend::Mmap => {
@@ -534,10 +531,10 @@ impl Storage for FileStorage {
     }
 
     fn has_data(&mut self, store: StoreId, span: Span) -> bool {
-        let Ok(parts) = self.parts(store, span) else { return false };
-        parts.iter().any(|part| {
+        let Ok(mut parts) = self.parts(store, span) else { return false };
+        parts.clone().any(|part| {
             !part.pad && self.file(store, part.file, false).is_ok_and(|file| file.has_data(part.offset, part.span.len))
-        }) || parts.iter().all(|part| part.pad)
+        }) || parts.all(|part| part.pad)
     }
 
     fn stamp(&mut self, store: StoreId, file: usize) -> Option<Stamp> {
