@@ -1,0 +1,288 @@
+//! What the small parts cost by themselves: reading bytes, choosing pieces and peers, hashing, timers.
+//!
+//! `cargo bench --bench micro -- [words]`, all if no word is given, else those whose names hold one. What a part is given is
+//! made beforehand and is the same in every run; sizes are those of a big torrent and a full house. Whole transfers are in
+//! `transfer` and `whole`.
+#![allow(
+    missing_docs,
+    clippy::cast_possible_truncation,
+    clippy::unwrap_used,
+    reason = "a bench chose its numbers itself, and ends at the first trouble"
+)]
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use divan::counter::{BytesCount, ItemsCount};
+use divan::{Bencher, black_box};
+use swarmtorrent::base::bitfield::Bitfield;
+use swarmtorrent::base::config::UploadSlots;
+use swarmtorrent::base::files::FileList;
+use swarmtorrent::base::geometry::{BLOCK_LEN, Block, Geometry, Piece};
+use swarmtorrent::base::hash::{HashKind, Sha1Hash};
+use swarmtorrent::base::ids::ConnId;
+use swarmtorrent::base::lanes::{LANES, PieceLanes};
+use swarmtorrent::base::rng::Rng;
+use swarmtorrent::base::time::Time;
+use swarmtorrent::base::timers::Timers;
+use swarmtorrent::codec::bencode::{self, VALUES_MAX};
+use swarmtorrent::codec::metainfo::Metainfo;
+use swarmtorrent::codec::wire::{Front, Handshake, Message, Reserved, parse_message};
+use swarmtorrent::protocol::peer::{Event, Hello, Peer};
+use swarmtorrent::torrent::choker::{Change, Choker, ROUND, Standing};
+use swarmtorrent::torrent::create::{Creator, Notes, Profile};
+use swarmtorrent::torrent::layout::Layout;
+use swarmtorrent::torrent::picker::Picker;
+
+/// Pieces of the big torrent, and its peers.
+const PIECES: u32 = 100_000;
+const PEERS: u32 = 500;
+/// Messages of a stream: no more blocks than may be asked of a peer at once.
+const MESSAGES: u32 = 128;
+const KINDS: [&str; 3] = ["have", "request", "piece"];
+const HASHES: [HashKind; 2] = [HashKind::Sha1, HashKind::Sha256];
+/// Bytes of a piece that is hashed.
+const HASHED_LEN: usize = 1 << 20;
+/// Keys with a deadline, as of so many connections.
+const TIMERS: u32 = 10_000;
+
+fn main() {
+    divan::main();
+}
+
+/// The file of a torrent of 1,000 files and 10,000 pieces.
+fn torrent_file(profile: Profile) -> Vec<u8> {
+    let path = |file| vec![format!("season {:02}", file / 20).into(), format!("episode {file:04}.mkv").into()];
+    let files = (0..1000).map(|file| (path(file), u64::from(10 * BLOCK_LEN))).collect();
+    let notes = Notes { name: b"a series".to_vec(), ..Notes::default() };
+    let mut creator = Creator::new(profile, BLOCK_LEN, files, notes);
+    let piece = vec![7; BLOCK_LEN as usize];
+    (0..10_000).for_each(|_| creator.update(&piece));
+    creator.finish().unwrap().1
+}
+
+/// One iteration: the file becomes a tree of bencoded values.
+#[divan::bench(args = [Profile::V1, Profile::Compatible])]
+fn bencode_parse(bencher: Bencher<'_, '_>, profile: Profile) {
+    let bytes = torrent_file(profile);
+    bencher.counter(BytesCount::of_slice(&bytes)).bench_local(|| {
+        assert!(black_box(bencode::parse(black_box(&bytes), VALUES_MAX)).is_ok());
+    });
+}
+
+/// One iteration: the file becomes a metainfo, with its names made safe and its hash taken.
+#[divan::bench(args = [Profile::V1, Profile::Compatible])]
+fn metainfo_parse(bencher: Bencher<'_, '_>, profile: Profile) {
+    let bytes = torrent_file(profile);
+    bencher.counter(BytesCount::of_slice(&bytes)).bench_local(|| Metainfo::parse(black_box(&bytes)).unwrap());
+}
+
+fn blocks() -> impl Iterator<Item = Block> {
+    (0..MESSAGES).map(|at| Block { piece: Piece(at / 16), offset: at % 16 * BLOCK_LEN, len: BLOCK_LEN })
+}
+
+/// A message for each block; of a `piece` it is the head.
+fn messages(kind: &str) -> Vec<Message<'static>> {
+    let message = |block: Block| match kind {
+        "have" => Message::Have(block.piece),
+        "request" => Message::Request(block),
+        _ => Message::PieceHead(block),
+    };
+    blocks().map(message).collect()
+}
+
+/// The bytes of the messages, payload among them.
+fn stream(kind: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for message in messages(kind) {
+        message.write(&mut bytes);
+        bytes.resize(bytes.len() + payload_len(message), 7);
+    }
+    bytes
+}
+
+fn payload_len(message: Message<'_>) -> usize {
+    if let Message::PieceHead(block) = message { block.len as usize } else { 0 }
+}
+
+/// One iteration: the bytes of 128 messages are parsed; payload is stepped over.
+#[divan::bench(args = KINDS, sample_size = 100)]
+fn wire_parse(bencher: Bencher<'_, '_>, kind: &str) {
+    let bytes = stream(kind);
+    bencher.counter(ItemsCount::new(MESSAGES)).bench_local(|| {
+        let mut rest = black_box(&bytes[..]);
+        while let Ok(Front::Whole(message, len)) = parse_message(rest, Some(PIECES)) {
+            rest = &rest[len + payload_len(black_box(message))..];
+        }
+        assert!(rest.is_empty(), "all was parsed");
+    });
+}
+
+/// One iteration: 128 messages become bytes, without payload.
+#[divan::bench(args = KINDS, sample_size = 100)]
+fn wire_write(bencher: Bencher<'_, '_>, kind: &str) {
+    let (messages, mut out) = (messages(kind), Vec::new());
+    bencher.counter(ItemsCount::new(MESSAGES)).bench_local(|| {
+        out.clear();
+        black_box(&messages).iter().for_each(|message| message.write(&mut out));
+        black_box(&out).len()
+    });
+}
+
+/// A peer after its handshake.
+fn peer() -> Peer {
+    let (info_hash, peer_id) = (Sha1Hash([7; 20]), *b"-ST0010-123456789012");
+    let theirs = Handshake { reserved: Reserved::new(true, true, false), info_hash, peer_id }.to_bytes();
+    let mut peer = Peer::dialled(Time::ZERO, Hello { info_hash, peer_id });
+    peer.set_pieces(PIECES);
+    assert!(matches!(peer.handle_input(Time::ZERO, &mut &theirs[..]), Ok(Some(Event::Handshake(_)))));
+    peer
+}
+
+/// One iteration: 128 blocks are asked of a peer, and its answers step through its machine.
+#[divan::bench]
+fn peer_answers(bencher: Bencher<'_, '_>) {
+    let (mut peer, mut now, bytes) = (peer(), Time::ZERO, stream("piece"));
+    bencher.counter(ItemsCount::new(MESSAGES)).bench_local(|| {
+        now += Duration::from_millis(1);
+        blocks().for_each(|block| peer.request(now, block));
+        peer.advance(now, peer.outbuf().encoded_len());
+        let (mut input, mut landed) = (black_box(&bytes[..]), 0);
+        while let Some(event) = peer.handle_input(now, &mut input).unwrap() {
+            landed += u32::from(matches!(black_box(event), Event::BlockBytes { last: true, .. }));
+        }
+        assert_eq!(landed, MESSAGES);
+    });
+}
+
+/// So many of each thousand pieces.
+fn field(rng: &mut Rng, per_mille: u32) -> Bitfield {
+    let mut field = Bitfield::new(PIECES);
+    (0..PIECES).filter(|_| rng.u32() % 1000 < per_mille).for_each(|piece| _ = field.set(piece));
+    field
+}
+
+/// What the peers have, from nothing to nearly all of it.
+static FIELDS: LazyLock<Vec<Bitfield>> = LazyLock::new(|| {
+    let mut rng = Rng::from_number(1);
+    (0..PEERS).map(|peer| field(&mut rng, peer * 1000 / PEERS)).collect()
+});
+
+/// The picker of a torrent of which one piece in a hundred is here, with its buckets filled.
+fn picker() -> Picker {
+    let geometry = Geometry::new(u64::from(PIECES) * u64::from(BLOCK_LEN), BLOCK_LEN).unwrap();
+    let layout = Layout::new(FileList::new([("a".into(), geometry.total_len(), false)]).into(), geometry);
+    let mut rng = Rng::from_number(2);
+    let mut picker = Picker::new(&layout, &field(&mut rng, 10), false, rng);
+    FIELDS.iter().for_each(|field| picker.add_field(field));
+    assert!(picker.pick(&Bitfield::full(PIECES), &[], |_| true).is_some());
+    picker
+}
+
+/// One iteration: a peer with so many of each thousand pieces joins, a piece is picked for it, and it leaves.
+#[divan::bench(args = [1, 100, 500])]
+fn picker_join_and_leave(bencher: Bencher<'_, '_>, per_mille: u32) {
+    let (mut picker, field) = (picker(), field(&mut Rng::from_number(3), per_mille));
+    bencher.counter(ItemsCount::new(1_u32)).bench_local(|| {
+        picker.add_field(black_box(&field));
+        let picked = picker.pick(&field, &[], |_| true);
+        picker.remove_field(&field);
+        picked
+    });
+}
+
+/// One iteration: some peer got one more piece; each piece has its turn.
+#[divan::bench(sample_size = 1000)]
+fn picker_have(bencher: Bencher<'_, '_>) {
+    let mut picker = picker();
+    let mut order: Vec<u32> = (0..PIECES).collect();
+    Rng::from_number(4).shuffle(&mut order);
+    let mut pieces = order.iter().cycle();
+    bencher.counter(ItemsCount::new(1_u32)).bench_local(|| picker.add_piece(Piece(*pieces.next().unwrap())));
+}
+
+/// One iteration: ten pieces are picked and started for a peer with so many of each thousand, and then given back.
+#[divan::bench(args = [1, 10, 500], sample_size = 20)]
+fn picker_pick(bencher: Bencher<'_, '_>, per_mille: u32) {
+    let (mut picker, field) = (picker(), field(&mut Rng::from_number(5), per_mille));
+    bencher.counter(ItemsCount::new(10_u32)).bench_local(|| {
+        let picked: [Piece; 10] = std::array::from_fn(|_| {
+            let piece = picker.pick(black_box(&field), &[], |_| true).unwrap();
+            picker.started(piece);
+            piece
+        });
+        picked.iter().for_each(|piece| picker.returned(*piece));
+    });
+}
+
+/// A peer that wants something.
+fn standing(rng: &mut Rng, at: u32) -> Standing {
+    Standing {
+        conn: ConnId::from_bits(u64::from(at)),
+        interested: true,
+        unchoked: false,
+        snubbed: false,
+        down_rate: rng.below(1 << 20),
+        up_rate: rng.below(1 << 20),
+        uploaded: rng.below(1 << 30),
+        downloaded: rng.below(1 << 30),
+        pieces: rng.u32() % PIECES,
+        connected_at: Time::ZERO,
+    }
+}
+
+/// One iteration: a round among 500 peers over 100 slots, which are as many as there ever are.
+#[divan::bench(args = ["downloading", "seeding"])]
+fn choker_round(bencher: Bencher<'_, '_>, state: &str) {
+    let mut rng = Rng::from_number(1);
+    let mut peers: Vec<Standing> = (0..PEERS).map(|at| standing(&mut rng, at)).collect();
+    let mut choker = Choker::new(UploadSlots::Fixed(100), BLOCK_LEN, rng);
+    let (mut now, mut changes) = (Time::from_secs(600), Vec::new());
+    bencher.counter(ItemsCount::new(PEERS)).bench_local(|| {
+        now += ROUND;
+        choker.round(now, state == "seeding", 10 << 20, black_box(&peers), &mut changes);
+        for change in changes.drain(..) {
+            let (Change::Choke(conn) | Change::Unchoke(conn)) = change;
+            peers[conn.to_bits() as usize].unchoked = change == Change::Unchoke(conn);
+        }
+    });
+}
+
+/// One iteration: a piece of 1 MiB.
+#[divan::bench(args = HASHES)]
+fn hash_one(bencher: Bencher<'_, '_>, kind: HashKind) {
+    let piece = vec![7; HASHED_LEN];
+    bencher.counter(BytesCount::of_slice(&piece)).bench_local(|| {
+        let mut hasher = kind.hasher();
+        hasher.update(black_box(&piece));
+        hasher.finish()
+    });
+}
+
+/// One iteration: four pieces of 1 MiB each, side by side.
+#[divan::bench(args = HASHES)]
+fn hash_side_by_side(bencher: Bencher<'_, '_>, kind: HashKind) {
+    let pieces: [Vec<u8>; LANES] = std::array::from_fn(|lane| vec![lane as u8; HASHED_LEN]);
+    bencher.counter(BytesCount::new(LANES * HASHED_LEN)).bench_local(|| {
+        let mut lanes = PieceLanes::new(kind);
+        lanes.update(black_box(&pieces).each_ref().map(Vec::as_slice));
+        lanes.finish()
+    });
+}
+
+/// A deadline within the next two minutes.
+fn soon(rng: &mut Rng, now: Time) -> Time {
+    now + Duration::from_millis(rng.below(120_000))
+}
+
+/// One iteration: the earliest of 10,000 keys is taken, and set anew.
+#[divan::bench(sample_size = 1000)]
+fn timers_pop_and_set(bencher: Bencher<'_, '_>) {
+    let (mut rng, mut timers) = (Rng::from_number(1), Timers::default());
+    (0..TIMERS).for_each(|key| timers.set(key, soon(&mut rng, Time::ZERO)));
+    bencher.counter(ItemsCount::new(1_u32)).bench_local(|| {
+        let now = timers.next();
+        let key = timers.pop(now).unwrap();
+        timers.set(key, soon(&mut rng, now));
+    });
+}
