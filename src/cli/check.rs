@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::base::bitfield::Bitfield;
+use crate::base::buffer::Buffer;
 use crate::base::geometry::Piece;
 use crate::base::hash::{PieceHash, PieceHasher};
 use crate::base::storage::{Content, Storage};
@@ -39,7 +40,7 @@ pub fn run(args: &Args) -> Result<(), String> {
     // Of a compatible `.st` both: a peer of another client is told by the one, we by the other.
     let wire_pieces = meta.wire_pieces();
     let mut good = Bitfield::new(geometry.pieces());
-    let mut buf = vec![0; usize::try_from(SLICE_LEN).expect("a slice")];
+    let mut buf = Buffer::new(usize::try_from(SLICE_LEN).expect("a slice"));
     let bar = reading(geometry.total_len());
     for index in 0..geometry.pieces() {
         let piece = Piece(index);

@@ -25,6 +25,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::base::arena::Arena;
+use crate::base::buffer::Buffer;
 use crate::base::config::Config;
 use crate::base::hash::{InfoHash, Sha1Hash, StId};
 use crate::base::ids::{ConnId, ConnKey, JobId, SocketId, TorrentId, TorrentKey};
@@ -150,7 +151,7 @@ pub struct Engine<S: Storage> {
     up_meter: Meter,
     stats: Stats,
     /// Lent to one turn at a time.
-    receive: Box<[u8]>,
+    receive: Buffer,
     exiting: bool,
     /// Trackers had their time to answer our goodbye.
     hurries: bool,
@@ -191,7 +192,7 @@ impl<S: Storage> Engine<S> {
             down_meter: Meter::default(),
             up_meter: Meter::default(),
             stats: Stats::default(),
-            receive: vec![0; RECEIVE_LEN].into(),
+            receive: Buffer::new(RECEIVE_LEN),
             exiting: false,
             hurries: false,
             exited: false,

@@ -21,6 +21,7 @@ use rustix::fs::{Stat, fstat};
 use rustix::io::Errno;
 
 use crate::base::arena::Arena;
+use crate::base::buffer::Buffer;
 use crate::base::files::FileList;
 use crate::base::geometry::Span;
 use crate::base::ids::{JobId, StoreId, StoreKey};
@@ -80,7 +81,7 @@ pub struct FileStorage {
     jobs: Jobs,
     state: Option<StateDir>,
     /// For what is not sent from a map.
-    send_buf: Vec<u8>,
+    send_buf: Buffer,
 }
 
 /// One torrent's content.
@@ -102,7 +103,7 @@ impl FileStorage {
             stores: Arena::default(),
             jobs: Jobs::default(),
             state,
-            send_buf: Vec::new(),
+            send_buf: Buffer::default(),
         }
     }
 
@@ -265,7 +266,9 @@ impl FileStorage {
     /// Sends through a buffer. Like [`FileStorage::gather`], it ends before content that cannot be had and what leads up to it.
     fn send_copied(&mut self, stream: &mut mio::net::TcpStream, chunks: &[Chunk<'_>]) -> Result<usize, SendError> {
         let mut buf = std::mem::take(&mut self.send_buf);
-        buf.resize(SEND_BUF_LEN, 0);
+        if buf.is_empty() {
+            buf = Buffer::new(SEND_BUF_LEN);
+        }
         let result = match self.copy(chunks, &mut buf) {
             (0, Some((store, fault))) => Err(SendError::Content(store, fault)),
             (len, _) => io::Write::write(stream, &buf[..len]).map_err(SendError::Stream),

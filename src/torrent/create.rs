@@ -3,6 +3,7 @@
 //! `check` finds whatever the format does not allow before the first byte of content is hashed. One pass gives both kinds
 //! of hashes where both are wanted. Pieces are hashed side by side where as many as there are lanes fit into `HELD_MAX`.
 
+use crate::base::buffer::Buffer;
 use crate::base::hash::{HashKind, PieceHash};
 use crate::base::lanes::{LANES, hash_pieces};
 use crate::codec::bencode::{self, DictWriter};
@@ -64,7 +65,7 @@ pub struct Creator {
     /// Bytes of content that were not taken yet.
     left: u64,
     /// Whole pieces' room, so many as are hashed together.
-    held: Vec<u8>,
+    held: Buffer,
     /// Bytes of it that were taken.
     filled: usize,
     pieces: Vec<u8>,
@@ -83,7 +84,7 @@ impl Creator {
             profile,
             piece_len: piece_len as usize,
             notes,
-            held: Vec::new(),
+            held: Buffer::default(),
             left: files.iter().fold(0, |sum, (_, len)| sum.saturating_add(*len)),
             files,
             filled: 0,
@@ -126,7 +127,7 @@ impl Creator {
         if self.held.is_empty() {
             let together = if self.piece_len * LANES > HELD_MAX { 1 } else { LANES };
             let len = usize::try_from(self.left).unwrap_or(usize::MAX).min(self.piece_len * together);
-            self.held = vec![0; len];
+            self.held = Buffer::new(len);
         }
         let room = self.held.len() - self.filled;
         &mut self.held[self.filled..][..room.min(usize::try_from(self.left).unwrap_or(usize::MAX))]
