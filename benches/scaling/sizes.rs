@@ -194,7 +194,7 @@ pub fn pieces(count: usize) -> Vec<Cost> {
         ("a MiB sent", "", served),
         ("a MiB received, in small pieces", "", received / runs as f64),
         ("a tick of a seed", "", ticked),
-        ("a tick of a leech", "", waited / runs as f64),
+        ("a tick of a leech", "a peer without use is compared by words of 64", waited / runs as f64),
         ("a peer joins that has half", "its field has a bit for each piece", joined / runs as f64),
     ]
 }

@@ -123,14 +123,18 @@ impl Bitfield {
 
     /// The indexes of the ones, in order.
     pub fn ones(&self) -> impl Iterator<Item = u32> + '_ {
-        self.bytes.iter().zip((0u32..).step_by(8)).flat_map(|(&byte, base)| {
-            let mut rest = byte;
+        let (words, rest) = self.bytes.as_chunks::<8>();
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        let words = words.iter().copied().chain([last]).map(u64::from_be_bytes);
+        words.zip((0u32..).step_by(64)).filter(|(word, _)| *word != 0).flat_map(|(word, base)| {
+            let mut rest = word;
             std::iter::from_fn(move || {
                 if rest == 0 {
                     return None;
                 }
                 let bit = rest.leading_zeros();
-                rest &= !(0x80 >> bit);
+                rest &= !(1 << 63 >> bit);
                 Some(base + bit)
             })
         })

@@ -2,8 +2,8 @@
 //!
 //! It keeps the pieces that are wanted, missing and not in progress in buckets by priority and by how many peers have
 //! them (seeders aside: they have all). A change moves a piece between two buckets; a change of very many is only counted,
-//! and the buckets are filled anew at the next pick. The first pieces of a download are picked at random, so that there is
-//! soon something to give; sequential mode takes the first one instead.
+//! and the buckets are filled anew at the next pick. A pick looks into a bucket from a random place on. The first pieces of a
+//! download are picked at random, so that there is soon something to give; sequential mode takes the first one instead.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ const RANDOM_FIRST: u32 = 4;
 /// How often chance is tried for one of them.
 const RANDOM_TRIES: u32 = 16;
 /// So many pieces are looked at in the order of the buckets; beyond it the pieces of the peer are, which may be few.
-const SCAN_MAX: usize = 1024;
+const SCAN_MAX: u32 = 256;
 /// A field with more than one in so many of the pieces that may be started is counted at once.
 const BULK_SHARE: u32 = 4;
 /// `slots`: not in any bucket.
@@ -123,9 +123,9 @@ impl Picker {
     }
 
     fn recount(&mut self, piece: Piece, count: u16) {
-        let was_there = self.take(piece.0);
+        let is_placed = !self.stale && self.take(piece.0);
         self.counts[piece.index()] = count;
-        if was_there {
+        if is_placed {
             self.put(piece.0);
         }
     }
@@ -185,14 +185,22 @@ impl Picker {
                 }
             }
         }
-        let in_order = self.buckets.values().flatten().copied();
-        if let Some(piece) = in_order.take(SCAN_MAX).find(suits) {
-            return Some(Piece(piece));
+        let chance = self.rng.u32();
+        // A peer with few of the pieces is asked for them; the buckets would be searched in vain for most of the time.
+        if self.free <= field.count().saturating_mul(SCAN_MAX) {
+            let nobody_has = |rank: &Rank| rank.1 == 0 && self.seeds == 0;
+            let in_order = self.buckets.iter().filter(|(rank, _)| !nobody_has(rank)).flat_map(|(_, bucket)| {
+                let (before, from) = bucket.split_at((chance as usize * bucket.len()) >> 32);
+                from.iter().chain(before).copied()
+            });
+            if let Some(piece) = in_order.take(SCAN_MAX as usize).find(suits) {
+                return Some(Piece(piece));
+            }
+            if self.free <= SCAN_MAX {
+                return None;
+            }
         }
-        if self.free as usize <= SCAN_MAX {
-            return None;
-        }
-        theirs.min_by_key(|&piece| (self.rank(piece), self.slots[piece as usize])).map(Piece)
+        theirs.min_by_key(|&piece| (self.rank(piece), piece.wrapping_mul(chance | 1))).map(Piece)
     }
 
     /// The order in which pieces of one priority go: by how few have them, or in sequential mode by their place.
@@ -240,16 +248,12 @@ impl Picker {
         }
     }
 
-    /// Puts a piece into its bucket, at a random place.
+    /// Puts a piece into its bucket.
     fn place(&mut self, piece: u32) {
         let rank = self.rank(piece);
         let bucket = self.buckets.entry(rank).or_default();
+        self.slots[piece as usize] = u32::try_from(bucket.len()).expect("an index of a piece");
         bucket.push(piece);
-        let (last, place) = (bucket.len() - 1, self.rng.index(bucket.len()));
-        bucket.swap(last, place);
-        for at in [last, place] {
-            self.slots[bucket[at] as usize] = u32::try_from(at).expect("an index of a piece");
-        }
     }
 
     /// A piece may not be started (any more); false if that is nothing new.
