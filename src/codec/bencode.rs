@@ -6,6 +6,7 @@
 //! get wrong, and nothing else.
 
 use std::fmt;
+use std::io::Write;
 
 use nom::IResult;
 use nom::Parser;
@@ -315,12 +316,12 @@ impl<'a> Dict<'a> {
 
 /// Appends an integer.
 pub fn write_int(out: &mut Vec<u8>, int: i64) {
-    out.extend_from_slice(format!("i{int}e").as_bytes());
+    write!(out, "i{int}e").expect("a vector takes all");
 }
 
 /// Appends a byte string.
 pub fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend_from_slice(bytes.len().to_string().as_bytes());
+    write!(out, "{}", bytes.len()).expect("a vector takes all");
     out.push(b':');
     out.extend_from_slice(bytes);
 }

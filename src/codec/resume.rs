@@ -104,14 +104,8 @@ impl Record {
         dict.int("seed time", int(self.seed_time));
         dict.int("seeded enough", i64::from(self.seeded_enough));
         dict.int("sequential", i64::from(self.sequential));
-        let list = dict.key("stamps");
-        list.push(b'l');
-        for stamp in &self.stamps {
-            write_int(list, int(stamp.len));
-            write_int(list, stamp.modified_nanos);
-            write_int(list, int(stamp.inode));
-        }
-        list.push(b'e');
+        let stamps: Vec<u8> = self.stamps.iter().flat_map(stamp_bytes).collect();
+        dict.bytes("stamps", &stamps);
         dict.int("up limit", int(self.up_limit));
         dict.int("uploaded", int(self.uploaded));
         dict.end();
@@ -137,18 +131,12 @@ impl Record {
             let blocks = geometry.contains(piece).then(|| geometry.len_of(piece).div_ceil(BLOCK_LEN))?;
             Some(PartialPiece { piece, blocks: Bitfield::from_bytes(pair.get(1)?.as_bytes()?, blocks)? })
         };
-        let stamp = |three: &[Value<'_>]| {
-            Some(Stamp {
-                len: u64::try_from(three.first()?.as_int()?).ok()?,
-                modified_nanos: three.get(1)?.as_int()?,
-                inode: u64::try_from(three.get(2)?.as_int()?).ok()?,
-            })
-        };
+        let (stamps, []) = dict.bytes(b"stamps")?.as_chunks() else { return None };
         Some(Self {
             info_hash: crate::base::hash::Sha1Hash(dict.bytes(b"info hash")?.try_into().ok()?),
             have: Bitfield::from_bytes(dict.bytes(b"have")?, geometry.pieces())?,
             partials: dict.list(b"partial")?.chunks(2).map(partial).collect::<Option<_>>()?,
-            stamps: dict.list(b"stamps")?.chunks(3).map(stamp).collect::<Option<_>>()?,
+            stamps: stamps.iter().map(read_stamp).collect(),
             priorities: dict.bytes(b"priorities")?.to_vec(),
             dir: PathBuf::from(OsStr::from_bytes(dict.bytes(b"dir")?)),
             label: String::from_utf8(dict.bytes(b"label")?.to_vec()).ok()?,
@@ -170,7 +158,26 @@ impl Record {
     }
 }
 
-/// Counters stay below 2⁶³; inode numbers above it are cut, which only makes a stamp distrusted.
+/// A stamp: its length, time and inode, eight bytes each with the high one first. 100,000 of them, which are saved twice a
+/// second while their files are written, would take 27 ms as integers of digits.
+fn stamp_bytes(stamp: &Stamp) -> [u8; 24] {
+    let mut bytes = [0; 24];
+    bytes[..8].copy_from_slice(&stamp.len.to_be_bytes());
+    bytes[8..16].copy_from_slice(&stamp.modified_nanos.to_be_bytes());
+    bytes[16..].copy_from_slice(&stamp.inode.to_be_bytes());
+    bytes
+}
+
+fn read_stamp(bytes: &[u8; 24]) -> Stamp {
+    let [len, modified, inode] = bytes.as_chunks::<8>().0 else { unreachable!("three times eight bytes") };
+    Stamp {
+        len: u64::from_be_bytes(*len),
+        modified_nanos: i64::from_be_bytes(*modified),
+        inode: u64::from_be_bytes(*inode),
+    }
+}
+
+/// Counters stay below 2⁶³.
 fn int(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
