@@ -71,7 +71,7 @@ impl<S: Storage> Engine<S> {
         }
         self.by_obfuscated.remove(&obfuscated(info_hash));
         self.timers.remove(Timer::Torrent(id));
-        self.turns_changed = true;
+        self.turns.changed(id);
         for purpose in self.jobs.values_mut() {
             let is_of = matches!(purpose, Purpose::Allocate(of) | Purpose::Sync(of) | Purpose::Record(of) if *of == id);
             if is_of {
@@ -144,7 +144,9 @@ impl<S: Storage> Engine<S> {
                 self.stats.scrapes_started += 1;
                 self.exchanges.scrape(now, id, torrent.info_hash(), &ask);
             } else {
-                self.turns_changed |= torrent.turn_changed();
+                if torrent.turn_changed() {
+                    self.turns.changed(id);
+                }
                 self.timers.set(Timer::Torrent(id), torrent.poll_timeout());
                 return;
             }
@@ -160,21 +162,13 @@ impl<S: Storage> Engine<S> {
                 self.forget(conn);
                 self.effects.push_back(Effect::Close(conn));
             }
-            Ask::Dial => {
-                if !self.dialling.contains(&id) {
-                    self.dialling.push_back(id);
-                }
-            }
+            Ask::Dial => self.dialling.push(id),
             Ask::Prepare(piece, conn) => {
                 let result = self.storage.prepare(store, torrent.piece_span(piece));
                 torrent.handle_prepared(now, piece, conn, result);
             }
             Ask::Expect(span) => self.storage.expect(store, span),
-            Ask::Work => {
-                if !self.hashing.contains(&id) {
-                    self.hashing.push_back(id);
-                }
-            }
+            Ask::Work => self.hashing.push(id),
             Ask::Allocate => self.start_job(Job::Allocate { store }, Purpose::Allocate(id)),
             Ask::Probe => {
                 let result = probe(&mut self.storage, torrent, store);
@@ -198,7 +192,7 @@ impl<S: Storage> Engine<S> {
             Ask::Sync => self.start_job(Job::Sync { store }, Purpose::Sync(id)),
             Ask::Save => {
                 if !self.save_record(id) {
-                    self.stamping.push_back(id);
+                    self.stamping.push(id);
                 }
             }
         }
@@ -236,13 +230,12 @@ fn probe<S: Storage>(storage: &mut S, torrent: &Torrent, store: StoreId) -> Resu
 
 /// Looks whether each of `files` that holds something is there, and long enough.
 fn look<S: Storage>(storage: &mut S, torrent: &Torrent, store: StoreId, files: Range<usize>) -> Result<(), Fault> {
-    let content = torrent.content();
     for file in files {
-        let entry = &content.files.entries()[file];
+        let entry = torrent.file(file);
         let needed = torrent.held_until(file);
         let is_there = storage.stamp(store, file).is_some_and(|stamp| stamp.len >= needed);
         if needed > 0 && !entry.pad && !is_there {
-            let path = content.dir.join(&entry.path);
+            let path = torrent.dir().join(&entry.path);
             let message =
                 format!("{} is missing or shorter than it was; put it back, or remove the torrent", path.display());
             return Err(Fault { kind: FaultKind::Gone, message });

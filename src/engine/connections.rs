@@ -14,7 +14,7 @@ use crate::protocol::peer::{Peer, Tail};
 
 /// How long an accepted connection may take to introduce itself, and a dialled one to stand, from its first moment.
 pub(super) const GREETING_MAX: Duration = Duration::from_secs(10);
-/// Accepted connections from one address; the next one is closed at once.
+/// Connections with one address; the next one that it begins is closed at once.
 pub(super) const CONNECTIONS_PER_IP_MAX: usize = 64;
 
 /// One stream.
@@ -72,7 +72,7 @@ impl<S: Storage> Engine<S> {
     /// A stream was accepted; none if it is not wanted and should be closed at once.
     pub fn handle_accept(&mut self, now: Time, _listener: ListenerId, from: SocketAddr) -> Option<ConnId> {
         let addr = canonical_addr(from);
-        let same_ip = self.connections.values().filter(|other| other.addr.ip() == addr.ip()).count();
+        let same_ip = self.with_ip.get(&addr.ip()).copied().unwrap_or_default();
         if self.exiting || self.connections.len() >= self.config.connections_max || same_ip >= CONNECTIONS_PER_IP_MAX {
             self.stats.peers_refused += 1;
             return None;
@@ -80,7 +80,7 @@ impl<S: Storage> Engine<S> {
         self.stats.peers_accepted += 1;
         let mut connection = Connection::new(addr, Role::Greeting(Box::new(Peer::accepted(now))));
         connection.lane = self.first_lane();
-        let conn = self.connections.insert(connection);
+        let conn = self.keep(connection);
         self.timers.set(Timer::Greeting(conn), now + GREETING_MAX);
         Some(conn)
     }
@@ -156,26 +156,39 @@ impl<S: Storage> Engine<S> {
         }
     }
 
+    /// Takes a connection into the tables.
+    fn keep(&mut self, connection: Connection) -> ConnId {
+        *self.with_ip.entry(connection.addr.ip()).or_default() += 1;
+        self.connections.insert(connection)
+    }
+
     /// Takes a connection out of every table.
     pub(super) fn forget(&mut self, conn: ConnId) -> Option<Connection> {
         self.timers.remove(Timer::Greeting(conn));
         self.timers.remove(Timer::Disk(conn));
         self.down.forget(conn);
         self.up.forget(conn);
-        self.connections.remove(conn)
+        let connection = self.connections.remove(conn)?;
+        let ip = connection.addr.ip();
+        let left = self.with_ip.get_mut(&ip).expect("every connection is counted");
+        *left -= 1;
+        if *left == 0 {
+            self.with_ip.remove(&ip);
+        }
+        Some(connection)
     }
 
     /// Begins connections for torrents that want some, in turn, as far as the limits allow.
     pub(super) fn dial(&mut self, now: Time) {
         while self.half_open < self.config.half_open_max && self.connections.len() < self.config.connections_max {
-            let Some(id) = self.dialling.pop_front() else { return };
+            let Some(id) = self.dialling.pop() else { return };
             let Some(addr) = self.torrents.get_mut(id).and_then(|torrent| torrent.next_candidate(now)) else {
                 continue;
             };
-            self.dialling.push_back(id);
+            self.dialling.push(id);
             self.half_open += 1;
             self.stats.peers_dialled += 1;
-            let conn = self.connections.insert(Connection::new(addr, Role::Dialling(id)));
+            let conn = self.keep(Connection::new(addr, Role::Dialling(id)));
             self.timers.set(Timer::Greeting(conn), now + GREETING_MAX);
             self.effects.push_back(Effect::Connect { conn, to: addr });
         }
@@ -183,7 +196,7 @@ impl<S: Storage> Engine<S> {
 
     /// Opens a stream for a request to a tracker or a name server.
     pub(super) fn dial_exchange(&mut self, exchange: Exchange, to: SocketAddr) -> ConnId {
-        let conn = self.connections.insert(Connection::new(to, Role::Exchange(exchange)));
+        let conn = self.keep(Connection::new(to, Role::Exchange(exchange)));
         self.effects.push_back(Effect::Connect { conn, to });
         conn
     }

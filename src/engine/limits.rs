@@ -4,9 +4,8 @@
 //! end of a queue and woken in that order when there is something again, a block's worth for each: so peers get equal
 //! shares, and nobody spins.
 
-use std::collections::VecDeque;
-
 use crate::base::ids::ConnId;
+use crate::base::queue::Queue;
 use crate::base::rate::Bucket;
 use crate::base::time::Time;
 
@@ -17,15 +16,15 @@ pub(crate) const LIMITED_TURN_BYTES: u64 = 16 * 1024 + 13;
 #[derive(Debug)]
 pub(crate) struct Limit {
     bucket: Bucket,
-    /// Connections that found nothing, in the order they came. No longer than the table of connections.
-    waiting: VecDeque<ConnId>,
+    /// Connections that found nothing. No longer than the table of connections.
+    waiting: Queue<ConnId>,
     wake_at: Time,
 }
 
 impl Limit {
     /// No more than `rate_bytes` a second; 0 is no limit.
     pub(crate) fn new(now: Time, rate_bytes: u64) -> Self {
-        Self { bucket: Bucket::new(now, rate_bytes), waiting: VecDeque::new(), wake_at: Time::NEVER }
+        Self { bucket: Bucket::new(now, rate_bytes), waiting: Queue::default(), wake_at: Time::NEVER }
     }
 
     /// Changes the limit and lets everybody try again.
@@ -60,9 +59,7 @@ impl Limit {
 
     /// Parks `conn` until both buckets hold a block again.
     pub(crate) fn park(&mut self, now: Time, conn: ConnId, bucket: &mut Bucket) {
-        if !self.waiting.contains(&conn) {
-            self.waiting.push_back(conn);
-        }
+        self.waiting.push(conn);
         let here = self.bucket.available_at(now, LIMITED_TURN_BYTES);
         let there = bucket.available_at(now, LIMITED_TURN_BYTES);
         self.wake_at = self.wake_at.min(here.max(there));
@@ -70,7 +67,7 @@ impl Limit {
 
     /// Forgets a closed connection.
     pub(crate) fn forget(&mut self, conn: ConnId) {
-        self.waiting.retain(|&waiting| waiting != conn);
+        self.waiting.remove(conn);
     }
 
     /// When somebody may go on.
@@ -84,8 +81,8 @@ impl Limit {
             return;
         }
         let feeds = self.bucket.available(now) / LIMITED_TURN_BYTES;
-        let count = usize::try_from(feeds).unwrap_or(usize::MAX).min(self.waiting.len());
-        woken.extend(self.waiting.drain(..count));
+        let feeds = usize::try_from(feeds).unwrap_or(usize::MAX);
+        woken.extend(std::iter::from_fn(|| self.waiting.pop()).take(feeds));
         self.wake_at = if self.waiting.is_empty() {
             Time::NEVER
         } else {

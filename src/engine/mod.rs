@@ -21,7 +21,7 @@ mod turns;
 mod work;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::base::arena::Arena;
@@ -29,6 +29,7 @@ use crate::base::buffer::Buffer;
 use crate::base::config::Config;
 use crate::base::hash::{InfoHash, Sha1Hash, StId};
 use crate::base::ids::{ConnId, ConnKey, JobId, SocketId, TorrentId, TorrentKey};
+use crate::base::queue::Queue;
 use crate::base::rate::Meter;
 use crate::base::rng::Rng;
 use crate::base::storage::{Job, Storage};
@@ -42,6 +43,7 @@ use self::exchanges::Exchanges;
 use self::lane::Shakes;
 use self::limits::Limit;
 use self::stats::Stats;
+use self::turns::Turns;
 
 pub use self::audit::View;
 pub use self::commands::TORRENTS_MAX;
@@ -123,6 +125,8 @@ pub struct Engine<S: Storage> {
     unix_nanos: u64,
     peer_id: [u8; 20],
     connections: Arena<ConnKey, Connection>,
+    /// How many connections there are with each address.
+    with_ip: BTreeMap<IpAddr, usize>,
     half_open: usize,
     torrents: Arena<TorrentKey, Torrent>,
     by_hash: BTreeMap<InfoHash, TorrentId>,
@@ -133,14 +137,13 @@ pub struct Engine<S: Storage> {
     timers: Timers<Timer>,
     /// Torrents that were touched and not yet settled.
     touched: Vec<TorrentId>,
-    /// Torrents that have somebody to dial, each once.
-    dialling: VecDeque<TorrentId>,
-    /// Torrents that have something to hash, each once.
-    hashing: VecDeque<TorrentId>,
+    /// Torrents that have somebody to dial.
+    dialling: Queue<TorrentId>,
+    /// Torrents that have something to hash.
+    hashing: Queue<TorrentId>,
     /// Torrents whose files are looked at before their records are saved.
-    stamping: VecDeque<TorrentId>,
-    /// Somebody's turn may have come or gone.
-    turns_changed: bool,
+    stamping: Queue<TorrentId>,
+    turns: Turns,
     jobs: BTreeMap<JobId, Purpose>,
     next_job: u64,
     effects: VecDeque<Effect>,
@@ -167,6 +170,7 @@ impl<S: Storage> Engine<S> {
         Self {
             storage,
             exchanges: Exchanges::new(&config, rng.fork("exchanges")),
+            turns: Turns::new(&config),
             down: Limit::new(Time::ZERO, config.down_rate_bytes),
             up: Limit::new(Time::ZERO, config.up_rate_bytes),
             config,
@@ -174,6 +178,7 @@ impl<S: Storage> Engine<S> {
             unix_nanos,
             peer_id,
             connections: Arena::default(),
+            with_ip: BTreeMap::new(),
             half_open: 0,
             torrents: Arena::default(),
             by_hash: BTreeMap::new(),
@@ -182,10 +187,9 @@ impl<S: Storage> Engine<S> {
             shakes: Shakes::default(),
             timers: Timers::default(),
             touched: Vec::new(),
-            dialling: VecDeque::new(),
-            hashing: VecDeque::new(),
-            stamping: VecDeque::new(),
-            turns_changed: false,
+            dialling: Queue::default(),
+            hashing: Queue::default(),
+            stamping: Queue::default(),
             jobs: BTreeMap::new(),
             next_job: 0,
             effects: VecDeque::new(),
@@ -256,9 +260,7 @@ impl<S: Storage> Engine<S> {
                 self.act_on_asks(now, id);
             }
             self.act_on_exchanges(now);
-            if std::mem::take(&mut self.turns_changed) {
-                self.give_turns(now);
-            }
+            self.give_turns(now);
             self.dial(now);
             if self.touched.is_empty() {
                 break;

@@ -9,17 +9,17 @@ use crate::engine::asks::take_stamps;
 impl<S: Storage> Engine<S> {
     /// One slice of background work (at most 256 KiB of hashing, and a look at 256 files); true while more waits.
     pub fn work(&mut self, now: Time) -> bool {
-        if let Some(id) = self.stamping.pop_front()
+        if let Some(id) = self.stamping.pop()
             && !self.save_record(id)
         {
-            self.stamping.push_back(id);
+            self.stamping.push(id);
         }
-        if let Some(id) = self.hashing.pop_front()
+        if let Some(id) = self.hashing.pop()
             && let Some(torrent) = self.torrents.get_mut(id)
         {
             let waits_for_stamps = torrent.check_progress().is_some() && !take_stamps(&mut self.storage, torrent);
             if waits_for_stamps || torrent.work(now, &mut self.storage, &mut self.receive) {
-                self.hashing.push_back(id);
+                self.hashing.push(id);
             }
             self.touched.push(id);
             self.settle(now);

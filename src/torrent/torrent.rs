@@ -6,11 +6,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::base::bitfield::Bitfield;
 use crate::base::config::Config;
+use crate::base::files::FileEntry;
 use crate::base::geometry::{Geometry, Piece, Span};
 use crate::base::hash::{InfoHash, StId};
 use crate::base::ids::{ConnId, StoreId};
@@ -262,6 +263,21 @@ impl Torrent {
             files: std::sync::Arc::clone(&self.meta.files),
             wanted: self.layout.wanted_files(),
         }
+    }
+
+    /// The directory that its content is in.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// One of its files.
+    ///
+    /// # Panics
+    /// If there is no such file.
+    #[must_use]
+    pub fn file(&self, index: usize) -> &FileEntry {
+        &self.meta.files.entries()[index]
     }
 
     /// The storage has its content under `store`.
