@@ -255,6 +255,7 @@ impl Node {
             // As many as automatic slots may become.
             upload_slots: UploadSlots::Fixed(100),
             encryption: Encryption::Off,
+            dht: false,
             ..Config::default()
         };
         Self {

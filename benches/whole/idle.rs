@@ -25,7 +25,7 @@ pub fn connections(bench: &Bench, count: usize) {
     println!("\n{count} idle connections: anonymous memory of each");
     let tracker = Tracker::start(None);
     let torrent = bench.torrent(1 << 20, &tracker);
-    let pieces = Pieces::of(&torrent, 1 << 20, bench.len);
+    let pieces = Pieces::of(&torrent, 1 << 20, bench.len, Peer::Ours.pipeline());
     for &peer in bench.peers.iter().filter(|peer| **peer != Peer::OursMmap) {
         let (home, port) = (bench.home(peer), free_port());
         let torrents = std::slice::from_ref(&torrent);

@@ -169,7 +169,7 @@ impl Bench {
             let (home, port) = (self.home(peer), free_port());
             let client = peer.start(&Job { torrents: &torrents, save: &self.dir, home: &home, port, connections });
             let to = SocketAddr::from(([127, 0, 0, 1], port));
-            let pieces = reader::Pieces::of(&torrents[0], piece_len, self.len);
+            let pieces = reader::Pieces::of(&torrents[0], piece_len, self.len, peer.pipeline());
             reader::wait_for_seed(to, &pieces, PATIENCE)?;
             let (cpu, start) = (Cpu::of(client.pid()), Instant::now());
             let got = reader::read_all(to, &pieces, connections, PATIENCE)?;
@@ -199,8 +199,10 @@ impl Bench {
                 return None;
             };
             let cpu = Cpu::of(client.pid());
-            let (to, pieces) =
-                (SocketAddr::from(([127, 0, 0, 1], port)), reader::Pieces::of(&torrents[0], 1 << 20, self.len));
+            let (to, pieces) = (
+                SocketAddr::from(([127, 0, 0, 1], port)),
+                reader::Pieces::of(&torrents[0], 1 << 20, self.len, peer.pipeline()),
+            );
             let ended = loop {
                 // Some announce that they are complete late or never, but say so to whoever connects.
                 if let Some(at) = tracker.wait_for(LOOK, |said| said.is_completed()) {

@@ -101,6 +101,11 @@ impl Peer {
         }
     }
 
+    /// Blocks that a reader asks of it at once. Transmission looks at what it is asked every 0.4 s.
+    pub fn pipeline(self) -> u64 {
+        if self == Self::Transmission { 512 } else { 64 }
+    }
+
     pub fn is_ours(self) -> bool {
         matches!(self, Self::Ours | Self::OursMmap)
     }
@@ -238,7 +243,7 @@ fn transmission(job: &Job<'_>) -> Command {
         "download-dir": job.save, "watch-dir": watch, "watch-dir-enabled": true, "peer-port": job.port,
         "rpc-port": free_port(), "rpc-whitelist-enabled": false, "dht-enabled": false, "lpd-enabled": false,
         "utp-enabled": false, "pex-enabled": false, "port-forwarding-enabled": false, "encryption": 0,
-        "bind-address-ipv4": "127.0.0.1", "cache-size-mb": 64, "upload-slots-per-torrent": job.limit(),
+        "cache-size-mb": 64, "upload-slots-per-torrent": job.limit(),
         "peer-limit-global": job.limit(), "peer-limit-per-torrent": job.limit(),
     });
     std::fs::write(job.home.join("settings.json"), settings.to_string()).unwrap();

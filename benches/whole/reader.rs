@@ -11,8 +11,6 @@ use socket2::{Domain, Socket, Type};
 use swarmtorrent::codec::metainfo::Metainfo;
 
 const BLOCK_LEN: u64 = 16 * 1024;
-/// Blocks asked for and not yet here; asked anew when half of them came.
-const PIPELINE: u64 = 64;
 const BUF_LEN: usize = 256 * 1024;
 /// Blocks that each reader reads at least.
 const SHARE_MIN: u64 = 256;
@@ -26,11 +24,13 @@ pub struct Pieces {
     info_hash: [u8; 20],
     piece_len: u64,
     len: u64,
+    /// Blocks asked for and not yet here; asked anew when half of them came.
+    pipeline: u64,
 }
 
 impl Pieces {
-    pub fn of(torrent: &Path, piece_len: u64, len: u64) -> Self {
-        Self { info_hash: info_hash(torrent), piece_len, len }
+    pub fn of(torrent: &Path, piece_len: u64, len: u64, pipeline: u64) -> Self {
+        Self { info_hash: info_hash(torrent), piece_len, len, pipeline }
     }
 
     /// See [`greeting`].
@@ -125,8 +125,7 @@ pub fn read_all(to: SocketAddr, pieces: &Pieces, connections: usize, patience: D
     let mut readers = Vec::new();
     for number in 0..connections {
         let mut stream = connect_from(number, to).unwrap();
-        // No extension, nothing that we had, and: interested.
-        stream.write_all(&pieces.greeting(&[0, 0, 0, 1, 2])).unwrap();
+        stream.write_all(&pieces.greeting(&[])).unwrap();
         stream.set_nonblocking(true).unwrap();
         let mut stream = mio::net::TcpStream::from_std(stream);
         poll.registry().register(&mut stream, Token(number), Interest::READABLE).unwrap();
@@ -150,14 +149,24 @@ pub fn read_all(to: SocketAddr, pieces: &Pieces, connections: usize, patience: D
             }
             loop {
                 match reader.stream.read(&mut buf) {
-                    Ok(read) if read > 0 => reader.step(&buf[..read]),
+                    Ok(read) if read > 0 => {
+                        let greeted = reader.greeted;
+                        reader.step(&buf[..read]);
+                        if reader.greeted && !greeted {
+                            // Interested. With the handshake it would be too early for some.
+                            let _ = reader.stream.write_all(&[0, 0, 0, 1, 2]);
+                        }
+                    }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                     end => {
                         println!("  reader {number} was cut off after {} of {share} blocks: {end:?}", reader.got);
                         return None;
                     }
                 }
-                reader.ask(pieces, number as u64 * share, share);
+                if let Err(error) = reader.ask(pieces, number as u64 * share, share) {
+                    println!("  reader {number} was cut off after {} of {share} blocks: {error}", reader.got);
+                    return None;
+                }
             }
             got += reader.got - before;
             busy -= usize::from(reader.got == share);
@@ -212,13 +221,13 @@ impl Reader {
         }
     }
 
-    fn ask(&mut self, pieces: &Pieces, first: u64, share: u64) {
+    fn ask(&mut self, pieces: &Pieces, first: u64, share: u64) -> std::io::Result<()> {
         let under_way = self.asked - self.got;
-        if !self.open || under_way > PIPELINE / 2 || self.asked == share {
-            return;
+        if !self.open || under_way > pieces.pipeline / 2 || self.asked == share {
+            return Ok(());
         }
         let mut message = Vec::new();
-        for block in self.asked..share.min(self.got + PIPELINE) {
+        for block in self.asked..share.min(self.got + pieces.pipeline) {
             let offset = (first + block) % pieces.blocks() * BLOCK_LEN;
             message.extend([0, 0, 0, 13, 6]);
             for number in [offset / pieces.piece_len, offset % pieces.piece_len, BLOCK_LEN] {
@@ -226,6 +235,6 @@ impl Reader {
             }
             self.asked = block + 1;
         }
-        self.stream.write_all(&message).expect("requests fit the socket");
+        self.stream.write_all(&message)
     }
 }

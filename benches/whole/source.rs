@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io::{IoSlice, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::machine;
 use crate::reader::{greeting, info_hash};
 
 const REQUEST: u8 = 6;
@@ -25,7 +26,7 @@ pub struct Source {
 
 impl Source {
     pub fn start(content: &Path, piece_len: usize) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let listener = TcpListener::bind((machine::address(), 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let file = File::open(content).unwrap();
         // SAFETY: nobody changes the file while the bench runs.

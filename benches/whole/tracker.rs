@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::machine;
+
 /// One announce.
 #[derive(Debug, Clone)]
 pub struct Said {
@@ -26,7 +28,7 @@ pub struct Tracker {
 }
 
 impl Tracker {
-    /// Starts one that names the peer at `peer` of loopback.
+    /// Starts one that names the peer at `peer` of this machine.
     pub fn start(peer: Option<u16>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -82,7 +84,8 @@ fn answer(mut stream: TcpStream, peer: Option<u16>, heard: &(Mutex<Vec<Said>>, C
     let mut body = b"d8:intervali1800e5:peers".to_vec();
     match peer {
         Some(port) => {
-            body.extend(b"6:\x7f\0\0\x01");
+            body.extend(b"6:");
+            body.extend(machine::address().octets());
             body.extend(port.to_be_bytes());
         }
         None => body.extend(b"0:"),

@@ -32,7 +32,7 @@ pub fn row(bench: &Bench) {
         peers::add(&home, torrent, &format!("dir={}", disk.path().display()));
     }
     let to = SocketAddr::from(([127, 0, 0, 1], port));
-    let of = |torrent, len| Pieces::of(torrent, PIECE_LEN, len);
+    let of = |torrent, len| Pieces::of(torrent, PIECE_LEN, len, Peer::Ours.pipeline());
     let (hot, slow) = (of(&hot, bench.len), of(&cold_torrent, COLD_LEN));
     for pieces in [&hot, &slow, &of(&checked_torrent, COLD_LEN)] {
         reader::wait_for_seed(to, pieces, PATIENCE).expect("it seeds");
