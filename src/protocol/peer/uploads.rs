@@ -39,29 +39,36 @@ pub fn allowed_fast_set(ip: Ipv4Addr, info_hash: InfoHash, pieces: u32, len: usi
 /// The queue of one connection. No block twice.
 #[derive(Debug, Default)]
 pub(super) struct Uploads {
-    queue: VecDeque<Block>,
-    /// The same blocks. To look through a queue of 512 for each that is asked for costs four times as much.
-    queued: BTreeSet<Block>,
+    /// None for an idle peer, which there may be ten thousand of.
+    waiting: Option<Box<Waiting>>,
     /// What we allowed it; at most [`ALLOWED_FAST_MAX`].
     allowed: Vec<Piece>,
     /// Blocks that it may still have while it is choked: each of those pieces once.
     allowed_blocks: u32,
 }
 
+/// Blocks that wait to be sent.
+#[derive(Debug, Default)]
+struct Waiting {
+    order: VecDeque<Block>,
+    /// The same blocks. To look through a queue of 512 for each that is asked for costs four times as much.
+    all: BTreeSet<Block>,
+}
+
 impl Uploads {
     /// How many wait.
     pub(super) fn len(&self) -> usize {
-        self.queue.len()
+        self.waiting.as_ref().map_or(0, |waiting| waiting.order.len())
     }
 
     /// True if `block` waits already.
     pub(super) fn contains(&self, block: Block) -> bool {
-        self.queued.contains(&block)
+        self.waiting.as_ref().is_some_and(|waiting| waiting.all.contains(&block))
     }
 
     /// True if no more may wait.
     pub(super) fn is_full(&self) -> bool {
-        self.queue.len() >= UPLOADS_MAX
+        self.len() >= UPLOADS_MAX
     }
 
     /// Queues `block`; false if the queue is full. One that waits already is not queued twice.
@@ -71,32 +78,35 @@ impl Uploads {
         }
         let room = !self.is_full();
         if room {
-            self.queue.push_back(block);
-            self.queued.insert(block);
+            let waiting = self.waiting.get_or_insert_default();
+            waiting.order.push_back(block);
+            waiting.all.insert(block);
         }
         room
     }
 
     pub(super) fn next(&self) -> Option<Block> {
-        self.queue.front().copied()
+        self.waiting.as_ref()?.order.front().copied()
     }
 
     /// Takes `block` out; false if it is not there.
     pub(super) fn remove(&mut self, block: Block) -> bool {
-        let was_there = self.queued.remove(&block);
+        let Some(waiting) = &mut self.waiting else { return false };
+        let was_there = waiting.all.remove(&block);
         if was_there {
-            let at = self.queue.iter().position(|asked| *asked == block).expect("both hold the same");
-            self.queue.remove(at);
+            let at = waiting.order.iter().position(|asked| *asked == block).expect("both hold the same");
+            waiting.order.remove(at);
         }
         was_there
     }
 
     /// Takes out what a choked peer does not get, in order.
     pub(super) fn choke(&mut self) -> Vec<Block> {
-        let refused = self.queue.iter().filter(|block| !self.is_allowed(block.piece)).copied().collect();
+        let Some(waiting) = &mut self.waiting else { return Vec::new() };
         let allowed = &self.allowed;
-        self.queue.retain(|block| allowed.contains(&block.piece));
-        self.queued.retain(|block| allowed.contains(&block.piece));
+        let refused = waiting.order.iter().filter(|block| !allowed.contains(&block.piece)).copied().collect();
+        waiting.order.retain(|block| allowed.contains(&block.piece));
+        waiting.all.retain(|block| allowed.contains(&block.piece));
         refused
     }
 
@@ -128,7 +138,9 @@ impl Uploads {
 
     /// Gives back what an idle peer does not need.
     pub(super) fn release(&mut self) {
-        self.queue.shrink_to_fit();
+        if self.len() == 0 {
+            self.waiting = None;
+        }
     }
 }
 
