@@ -2,10 +2,12 @@
 
 pub mod bencode;
 pub mod control;
+pub mod dht_state;
 pub mod dns;
 pub mod extension;
 pub mod http;
 pub mod http_tracker;
+pub mod krpc;
 pub mod magnet;
 pub mod metainfo;
 pub mod resume;

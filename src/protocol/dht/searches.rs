@@ -1,0 +1,208 @@
+//! What is looked for: each search goes its way, tells what it finds, and at its end tells the nodes that it ended at.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::base::addr::is_dialable;
+use crate::base::hash::{InfoHash, Sha1Hash};
+use crate::base::time::Time;
+use crate::codec::krpc::{Node, NodeId, Query, Response, Want};
+use crate::protocol::dht::items::{self, OwnedAuthor, OwnedItem};
+use crate::protocol::dht::lookup::Lookup;
+use crate::protocol::dht::table::BUCKET_LEN;
+use crate::protocol::dht::{
+    Announcement, Dht, Event, Family, GOOD_FEW, NEIGHBOURS_AGAIN, Pending, Summary, Timer, Why,
+};
+
+/// Searches at once; further ones wait.
+pub(super) const SEARCHES_MAX: usize = 32;
+/// Peers that one search finds; more are passed over.
+const FOUND_MAX: usize = 2000;
+
+/// What a search is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Goal {
+    /// Nodes near its target.
+    Nodes,
+    Peers(Option<Announcement>),
+    /// An item with this salt; the newest version that was found.
+    Get(Vec<u8>, Option<OwnedItem>),
+    /// Nodes to keep an item, in the place of that version.
+    Put(OwnedItem, Option<i64>),
+}
+
+#[derive(Debug)]
+pub(super) struct Search {
+    pub(super) v6: bool,
+    pub(super) goal: Goal,
+    pub(super) lookup: Lookup,
+    pub(super) found: BTreeSet<SocketAddr>,
+}
+
+/// The item that an answer holds, if it is the one that was asked for.
+fn found_item(target: Sha1Hash, salt: &[u8], response: &Response<'_>) -> Option<OwnedItem> {
+    let author = match (response.signed, response.version) {
+        (Some((key, signature)), Some(version)) => {
+            Some(OwnedAuthor { key: *key, salt: salt.to_vec(), version, signature: *signature })
+        }
+        _ => None,
+    };
+    let item = OwnedItem { value: response.value?.to_vec(), author };
+    let is_it = items::target_of(&item.as_item()) == target && items::is_genuine(&item.as_item());
+    is_it.then_some(item)
+}
+
+fn version_of(item: &OwnedItem) -> Option<i64> {
+    item.author.as_ref().map(|author| author.version)
+}
+
+impl Dht {
+    /// Looks for peers of a swarm, and announces us where others will look if `announcement` says so.
+    /// How many searches that is: one a family.
+    pub fn find_peers(&mut self, now: Time, info_hash: InfoHash, announcement: Option<Announcement>) -> usize {
+        self.look_for(now, info_hash, &Goal::Peers(announcement))
+    }
+
+    /// Looks for an item; the salt is that of a mutable one, or empty.
+    pub fn find_item(&mut self, now: Time, target: Sha1Hash, salt: &[u8]) {
+        let _ = self.look_for(now, target, &Goal::Get(salt.to_vec(), None));
+    }
+
+    /// Has an item kept by the nodes nearest to it; if it `replaces` a version, by those alone that hold that one or none.
+    pub fn put_item(&mut self, now: Time, item: OwnedItem, replaces: Option<i64>) {
+        let target = items::target_of(&item.as_item());
+        let _ = self.look_for(now, target, &Goal::Put(item, replaces));
+    }
+
+    fn look_for(&mut self, now: Time, target: NodeId, goal: &Goal) -> usize {
+        let families = [false, true].into_iter().filter(|v6| self.families[usize::from(*v6)].is_on);
+        let before = self.waiting.len();
+        self.waiting.extend(families.map(|v6| (v6, target, goal.clone())));
+        let searches = self.waiting.len() - before;
+        self.start_waiting(now);
+        searches
+    }
+
+    /// Searches under way and waiting.
+    #[must_use]
+    pub fn searches(&self) -> usize {
+        self.searches.len() + self.waiting.len()
+    }
+
+    /// A node that a search has asked answers.
+    pub(super) fn handle_search_answer(
+        &mut self,
+        now: Time,
+        number: u64,
+        pending: &Pending,
+        node: Node,
+        response: &Response<'_>,
+    ) {
+        let (from, v6) = (node.addr, node.addr.is_ipv6());
+        let Some(search) = self.searches.get_mut(&number) else { return };
+        let nodes = if v6 { &response.nodes6 } else { &response.nodes };
+        let nodes = nodes.as_deref().unwrap_or_default();
+        search.lookup.handle_answer(from, pending.id, node, nodes, response.token);
+        if let Goal::Get(salt, newest) = &mut search.goal
+            && let Some(item) = found_item(search.lookup.target(), salt, response)
+            && newest.as_ref().is_none_or(|newest| version_of(newest) < version_of(&item))
+        {
+            *newest = Some(item);
+        }
+        if matches!(search.goal, Goal::Peers(_)) {
+            let new = response.peers.iter().copied().filter(|peer| peer.is_ipv6() == v6 && is_dialable(*peer));
+            let room = FOUND_MAX.saturating_sub(search.found.len());
+            let new: Vec<SocketAddr> = new.filter(|peer| !search.found.contains(peer)).take(room).collect();
+            search.found.extend(&new);
+            if !new.is_empty() {
+                self.events.push_back(Event::Peers(search.lookup.target(), new));
+            }
+        }
+        self.advance(now, number);
+    }
+
+    pub(super) fn start_waiting(&mut self, now: Time) {
+        while self.searches.len() < SEARCHES_MAX
+            && let Some((v6, target, goal)) = self.waiting.pop_front()
+        {
+            self.search(now, v6, target, goal);
+        }
+    }
+
+    pub(super) fn search(&mut self, now: Time, v6: bool, target: NodeId, goal: Goal) {
+        let Family { table, beginnings, .. } = self.family(v6);
+        let nodes = table.nearest(target, 2 * BUCKET_LEN);
+        let nameless: Vec<SocketAddr> =
+            if nodes.len() < BUCKET_LEN { beginnings.iter().copied().collect() } else { Vec::new() };
+        let lookup = Lookup::new(target, table.own(), nodes, nameless);
+        let number = self.next_search;
+        self.next_search += 1;
+        self.searches.insert(number, Search { v6, goal, lookup, found: BTreeSet::new() });
+        self.advance(now, number);
+    }
+
+    /// Goes on with a search: asks whom it wants to ask, or ends it.
+    pub(super) fn advance(&mut self, now: Time, number: u64) {
+        while let Some(search) = self.searches.get_mut(&number) {
+            if search.lookup.is_done() {
+                return self.conclude(now, number);
+            }
+            let Some((to, id)) = search.lookup.next_query(now) else {
+                let slow_at = search.lookup.poll_timeout(now);
+                self.timers.set(Timer::Search(number), slow_at);
+                return;
+            };
+            let (target, want) = (search.lookup.target(), Want::default());
+            let query = match search.goal {
+                Goal::Nodes => Query::FindNode { target, want },
+                Goal::Get(..) | Goal::Put(..) => Query::Get { target, want, newer_than: None },
+                Goal::Peers(_) => Query::GetPeers { info_hash: target, want, no_seeds: false, scrape: false },
+            };
+            if !self.ask(now, to, id, Why::Search(number), query) {
+                let search = self.searches.get_mut(&number).expect("it was just there");
+                search.lookup.handle_silence(to, id);
+            }
+        }
+    }
+
+    fn conclude(&mut self, now: Time, number: u64) {
+        let Some(search) = self.searches.remove(&number) else { return };
+        self.timers.remove(Timer::Search(number));
+        let target = search.lookup.target();
+        let event = match &search.goal {
+            Goal::Nodes => {
+                let Family { table, neighbours_again, .. } = self.family(search.v6);
+                if target == table.own() && *neighbours_again < NEIGHBOURS_AGAIN.1 {
+                    table.refresh_all(now);
+                }
+                if table.good(now) < GOOD_FEW {
+                    *neighbours_again = (*neighbours_again).min(Duration::from_mins(1));
+                }
+                None
+            }
+            Goal::Get(_, newest) => Some(Event::Item(target, newest.clone())),
+            Goal::Put(item, replaces) => {
+                let put = |token| Query::Put { token, item: item.as_item(), replaces: *replaces };
+                Some(Event::Put(target, self.tell_nearest(now, &search.lookup, put)))
+            }
+            Goal::Peers(announcement) => {
+                let announced = announcement.map_or(0, |Announcement { port, seed }| {
+                    let announce = |token| Query::AnnouncePeer { info_hash: target, port: Some(port), seed, token };
+                    self.tell_nearest(now, &search.lookup, announce)
+                });
+                let Lookup { queries, answers, .. } = search.lookup;
+                let summary = Summary { v6: search.v6, queries, answers, peers: search.found.len(), announced };
+                Some(Event::Searched(target, summary))
+            }
+        };
+        self.events.extend(event);
+        self.start_waiting(now);
+    }
+
+    /// Tells something to the nodes that a search has ended at, those that gave a token for it. How many.
+    fn tell_nearest<'q>(&mut self, now: Time, lookup: &'q Lookup, say: impl Fn(&'q [u8]) -> Query<'q>) -> usize {
+        let nearest = lookup.nearest().filter_map(|(node, token)| Some((node, token?)));
+        nearest.filter(|(node, token)| self.ask(now, node.addr, Some(node.id), Why::Tell, say(token))).count()
+    }
+}

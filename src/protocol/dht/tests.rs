@@ -1,0 +1,306 @@
+//! Whole networks of nodes, with nothing between them but a delay, and packets that are lost.
+
+use std::collections::{BTreeMap, BinaryHeap};
+
+use super::*;
+use crate::codec::krpc::Want;
+
+/// How long a datagram takes.
+const DELAY: Duration = Duration::from_millis(30);
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Flying {
+    at: std::cmp::Reverse<Time>,
+    number: std::cmp::Reverse<u64>,
+    from: SocketAddr,
+    to: SocketAddr,
+    packet: Vec<u8>,
+}
+
+/// Nodes by address.
+struct Net {
+    now: Time,
+    rng: Rng,
+    nodes: BTreeMap<SocketAddr, Dht>,
+    flying: BinaryHeap<Flying>,
+    sent: u64,
+    /// Of a hundred datagrams so many are lost.
+    loss: u64,
+    found: BTreeMap<SocketAddr, Vec<SocketAddr>>,
+    searched: BTreeMap<SocketAddr, Vec<Summary>>,
+    items: Vec<Option<OwnedItem>>,
+    puts: Vec<usize>,
+}
+
+fn addr(number: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, u8::try_from(number / 250).unwrap(), u8::try_from(number % 250 + 1).unwrap()], 6881))
+}
+
+fn hash(text: &str) -> InfoHash {
+    Sha1Hash::of(text.as_bytes())
+}
+
+impl Net {
+    /// `count` nodes that know the first one.
+    fn new(count: usize, loss: u64) -> Self {
+        let mut rng = Rng::from_number(7);
+        let node = |number| (addr(number), Dht::new(Settings::default(), [true, false], rng.fork("node")));
+        let nodes = (0..count).map(node).collect();
+        let mut net = Self {
+            now: Time::ZERO,
+            rng: Rng::from_number(8),
+            nodes,
+            flying: BinaryHeap::new(),
+            sent: 0,
+            loss: 0,
+            found: BTreeMap::new(),
+            searched: BTreeMap::new(),
+            items: Vec::new(),
+            puts: Vec::new(),
+        };
+        for number in 1..count {
+            net.node(number).add_node(Time::ZERO, addr(0), true);
+        }
+        net.pass(60);
+        net.loss = loss;
+        net
+    }
+
+    fn node(&mut self, number: usize) -> &mut Dht {
+        self.nodes.get_mut(&addr(number)).unwrap()
+    }
+
+    /// Lets so many seconds pass.
+    fn pass(&mut self, secs: u64) {
+        let until = self.now + Duration::from_secs(secs);
+        loop {
+            let mut packet = Vec::new();
+            for (from, dht) in &mut self.nodes {
+                while let Some(to) = dht.poll_transmit(&mut packet) {
+                    self.sent += 1;
+                    assert!(packet.len() <= crate::codec::krpc::PACKET_MAX);
+                    if self.rng.below(100) >= self.loss {
+                        let (at, number) = (std::cmp::Reverse(self.now + DELAY), std::cmp::Reverse(self.sent));
+                        self.flying.push(Flying { at, number, from: *from, to, packet: packet.clone() });
+                    }
+                }
+                while let Some(event) = dht.poll_event() {
+                    match event {
+                        Event::Peers(_, peers) => self.found.entry(*from).or_default().extend(peers),
+                        Event::Searched(_, summary) => self.searched.entry(*from).or_default().push(summary),
+                        Event::Item(_, item) => self.items.push(item),
+                        Event::Put(_, count) => self.puts.push(count),
+                    }
+                }
+            }
+            let timeout = self.nodes.values().map(Dht::poll_timeout).min().unwrap_or(Time::NEVER);
+            let arrival = self.flying.peek().map_or(Time::NEVER, |flying| flying.at.0);
+            let next = timeout.min(arrival);
+            if next > until {
+                self.now = until;
+                return;
+            }
+            self.now = self.now.max(next);
+            while let Some(flying) = self.flying.peek()
+                && flying.at.0 <= self.now
+            {
+                let Flying { from, to, packet, .. } = self.flying.pop().unwrap();
+                if let Some(dht) = self.nodes.get_mut(&to) {
+                    assert!(dht.handle_packet(self.now, from, &packet));
+                }
+            }
+            for dht in self.nodes.values_mut() {
+                if dht.poll_timeout() <= self.now {
+                    dht.handle_timeout(self.now);
+                }
+            }
+        }
+    }
+
+    /// A node looks for peers, and announces itself if `port` says so. What it found, and how.
+    fn find(&mut self, number: usize, of: &str, port: Option<u16>) -> (Vec<SocketAddr>, Summary) {
+        self.found.remove(&addr(number));
+        self.searched.remove(&addr(number));
+        let (now, announcement) = (self.now, port.map(|port| Announcement { port, seed: false }));
+        self.node(number).find_peers(now, hash(of), announcement);
+        self.pass(40);
+        let mut found = self.found.remove(&addr(number)).unwrap_or_default();
+        found.sort_unstable();
+        (found, self.searched[&addr(number)][0])
+    }
+}
+
+#[test]
+fn who_announces_itself_is_found_by_others() {
+    let mut net = Net::new(100, 0);
+    assert!(net.nodes.values().all(|dht| dht.view(net.now)[0].unwrap().good >= 8), "all know some");
+    assert_eq!(net.find(3, "x", Some(1003)).0, []);
+    assert_eq!(net.find(4, "x", Some(1004)).0, [SocketAddr::new(addr(3).ip(), 1003)]);
+    let (found, summary) = net.find(5, "x", None);
+    assert_eq!(found, [SocketAddr::new(addr(3).ip(), 1003), SocketAddr::new(addr(4).ip(), 1004)]);
+    assert_eq!((summary.peers, summary.announced), (2, 0));
+    assert!(summary.queries < 40, "{summary:?}");
+    assert_eq!(net.find(6, "y", None).0, []);
+    // Half an hour later nobody knows of them any more.
+    net.pass(1900);
+    assert_eq!(net.find(7, "x", None).0, []);
+}
+
+#[test]
+fn lost_packets_and_silent_nodes_delay_a_search_and_no_more() {
+    let mut net = Net::new(200, 20);
+    let (_, summary) = net.find(3, "x", Some(1003));
+    assert!(summary.announced >= 7, "{summary:?}");
+    let gone: Vec<SocketAddr> = (100..140).map(addr).collect();
+    net.nodes.retain(|addr, _| !gone.contains(addr));
+    let found = (4..24).filter(|&number| !net.find(number, "x", None).0.is_empty()).count();
+    assert_eq!(found, 20);
+}
+
+#[test]
+fn an_item_that_was_put_is_got_by_others() {
+    let mut net = Net::new(60, 0);
+    let item = OwnedItem { value: b"12:Hello World!".to_vec(), author: None };
+    let target = items::target_of(&item.as_item());
+    let now = net.now;
+    net.node(3).put_item(now, item.clone(), None);
+    net.pass(20);
+    assert_eq!(net.puts, [BUCKET_LEN]);
+    let now = net.now;
+    net.node(40).find_item(now, target, b"");
+    net.node(41).find_item(now, hash("nothing"), b"");
+    net.pass(20);
+    net.items.sort_by_key(Option::is_some);
+    assert_eq!(net.items, [None, Some(item)]);
+    assert_eq!(net.nodes.values().map(|dht| dht.stored().2).sum::<usize>(), BUCKET_LEN);
+    // Nobody puts it again: two hours later it is gone.
+    net.pass(7300);
+    assert_eq!(net.nodes.values().map(|dht| dht.stored().2).sum::<usize>(), 0);
+}
+
+#[test]
+fn a_read_only_node_finds_peers_and_is_in_no_table() {
+    let mut net = Net::new(20, 0);
+    let settings = Settings { read_only: true };
+    let hermit: SocketAddr = "10.1.1.1:1".parse().unwrap();
+    let mut dht = Dht::new(settings, [true, false], Rng::from_number(99));
+    dht.add_node(net.now, addr(0), true);
+    net.nodes.insert(hermit, dht);
+    net.find(3, "x", Some(1003));
+    let now = net.now;
+    net.nodes.get_mut(&hermit).unwrap().find_peers(now, hash("x"), None);
+    net.pass(10);
+    assert_eq!(net.found[&hermit], [SocketAddr::new(addr(3).ip(), 1003)]);
+    let knows = |dht: &Dht| dht.state(false).1.iter().any(|node| node.addr == hermit);
+    assert!(!net.nodes.values().any(knows));
+}
+
+/// What a node answers to a packet from there.
+fn answers(dht: &mut Dht, now: Time, from: SocketAddr, packet: &[u8]) -> Vec<Vec<u8>> {
+    dht.handle_packet(now, from, packet);
+    let mut out = Vec::new();
+    let polled = std::iter::from_fn(|| dht.poll_transmit(&mut out).map(|to| (to, out.clone())));
+    polled.filter(|(to, _)| *to == from).map(|(_, packet)| packet).collect()
+}
+
+fn query(id: u8, query: Query<'_>) -> Vec<u8> {
+    let body = Body::Query { id: Sha1Hash([id; 20]), read_only: true, query };
+    let mut packet = Vec::new();
+    Message { transaction: b"tt", seen_as: None, version: None, body }.write(&mut packet);
+    packet
+}
+
+#[test]
+fn a_token_of_somebody_else_allows_nothing() {
+    let mut dht = Dht::new(Settings::default(), [true, false], Rng::from_number(1));
+    let (honest, thief) = (addr(1), addr(2));
+    let (info_hash, want) = (hash("x"), Want::default());
+    let get = query(1, Query::GetPeers { info_hash, want, no_seeds: false, scrape: false });
+    let answer = answers(&mut dht, Time::ZERO, honest, &get).remove(0);
+    let Body::Response { response, .. } = Message::parse(&answer).unwrap().body else { panic!("{answer:?}") };
+    let token = response.token.unwrap();
+    let announce = query(1, Query::AnnouncePeer { info_hash, port: None, seed: false, token });
+    let refused = answers(&mut dht, Time::ZERO, thief, &announce).remove(0);
+    assert!(matches!(Message::parse(&refused).unwrap().body, Body::Error { code: 203, .. }));
+    assert_eq!(dht.stored(), (0, 0, 0));
+    let taken = answers(&mut dht, Time::ZERO, honest, &announce).remove(0);
+    assert!(matches!(Message::parse(&taken).unwrap().body, Body::Response { .. }));
+    assert_eq!(dht.stored(), (1, 1, 0));
+    let scrape = query(2, Query::GetPeers { info_hash, want, no_seeds: false, scrape: true });
+    let answer = answers(&mut dht, Time::ZERO, thief, &scrape).remove(0);
+    let Body::Response { response, .. } = Message::parse(&answer).unwrap().body else { panic!("{answer:?}") };
+    assert_eq!(response.peers, [honest]);
+    assert!(response.filters.is_some() && answer.len() <= crate::codec::krpc::PACKET_MAX);
+    let sample = query(2, Query::Sample { target: info_hash, want });
+    let answer = answers(&mut dht, Time::ZERO, thief, &sample).remove(0);
+    let Body::Response { response, .. } = Message::parse(&answer).unwrap().body else { panic!("{answer:?}") };
+    assert_eq!(response.samples.unwrap().hashes, [info_hash.0]);
+}
+
+#[test]
+fn answers_that_nobody_asked_for_change_nothing() {
+    let mut dht = Dht::new(Settings::default(), [true, false], Rng::from_number(1));
+    dht.add_node(Time::ZERO, addr(1), false);
+    let mut packet = Vec::new();
+    assert_eq!(dht.poll_transmit(&mut packet), Some(addr(1)));
+    let Body::Query { .. } = Message::parse(&packet).unwrap().body else { panic!("{packet:?}") };
+    let transaction = Message::parse(&packet).unwrap().transaction.to_vec();
+    let reply = |transaction: &[u8]| {
+        let body = Body::Response { id: Sha1Hash([1; 20]), response: Box::default() };
+        let mut out = Vec::new();
+        Message { transaction, seen_as: None, version: None, body }.write(&mut out);
+        out
+    };
+    let nodes = |dht: &Dht| dht.view(Time::ZERO)[0].unwrap().nodes;
+    dht.handle_packet(Time::ZERO, addr(2), &reply(&transaction));
+    dht.handle_packet(Time::ZERO, addr(1), &reply(b"zz"));
+    dht.handle_packet(Time::ZERO, addr(1), &reply(b"z"));
+    assert_eq!(nodes(&dht), 0);
+    dht.handle_packet(Time::ZERO, addr(1), &reply(&transaction));
+    assert_eq!(nodes(&dht), 1);
+    dht.handle_packet(Time::ZERO, addr(1), &reply(&transaction));
+    assert!(!dht.handle_packet(Time::ZERO, addr(1), b"\x00\x01garbage"));
+    // Nobody answers: what was asked is forgotten.
+    dht.add_node(Time::ZERO, addr(3), false);
+    dht.handle_timeout(Time::ZERO + SILENCE);
+    assert_eq!(dht.pings, 0);
+    assert!(dht.pending.values().all(|pending| pending.to == addr(1)), "the one that is known is asked for others");
+}
+
+#[test]
+fn others_tell_where_we_are_and_our_number_follows() {
+    let mut dht = Dht::new(Settings::default(), [true, false], Rng::from_number(1));
+    let before = dht.state(false).0;
+    let seen_as: SocketAddr = "124.31.75.21:6881".parse().unwrap();
+    for number in 0..6_u8 {
+        let node = SocketAddr::from(([11, 0, number, 1], 6881));
+        dht.add_node(Time::ZERO, node, false);
+        let mut packet = Vec::new();
+        dht.poll_transmit(&mut packet).unwrap();
+        let transaction = Message::parse(&packet).unwrap().transaction.to_vec();
+        let body = Body::Response { id: hash(&number.to_string()), response: Box::default() };
+        let mut out = Vec::new();
+        Message { transaction: &transaction, seen_as: Some(seen_as), version: None, body }.write(&mut out);
+        assert_eq!(dht.state(false).0, before);
+        dht.handle_packet(Time::ZERO, node, &out);
+    }
+    let (after, nodes) = dht.state(false);
+    assert!(id::is_allowed(after, seen_as.ip()) && after != before);
+    assert_eq!(nodes.len(), 6, "the nodes are still known");
+}
+
+#[test]
+fn what_a_stranger_can_grow_has_a_bound() {
+    let mut dht = Dht::new(Settings::default(), [true, true], Rng::from_number(1));
+    for number in 0..20_000_u32 {
+        let from =
+            SocketAddr::new(IpAddr::from((0x0b00_0000 + number * 7).to_be_bytes()), 1 + (number % 60_000) as u16);
+        let body = Body::Query { id: Sha1Hash::of(&number.to_be_bytes()), read_only: false, query: Query::Ping };
+        let mut packet = Vec::new();
+        Message { transaction: b"tt", seen_as: None, version: None, body }.write(&mut packet);
+        dht.handle_packet(Time::ZERO, from, &packet);
+        dht.add_node(Time::ZERO, from, number % 2 == 0);
+    }
+    assert!(dht.outgoing.len() <= OUTGOING_MAX && dht.pending.len() <= PINGS_MAX);
+    assert!(dht.families[0].beginnings.len() <= BEGINNINGS_MAX);
+}
