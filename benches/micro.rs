@@ -133,7 +133,7 @@ fn wire_write(bencher: Bencher<'_, '_>, kind: &str) {
 fn peer() -> Peer {
     let (info_hash, peer_id) = (Sha1Hash([7; 20]), *b"-ST0010-123456789012");
     let theirs = Handshake { reserved: Reserved::new(true, true, false), info_hash, peer_id }.to_bytes();
-    let mut peer = Peer::dialled(Time::ZERO, Hello { info_hash, peer_id });
+    let mut peer = Peer::dialled(Time::ZERO, Hello { info_hash, peer_id, dht: false });
     peer.set_pieces(PIECES);
     assert!(matches!(peer.handle_input(Time::ZERO, &mut &theirs[..]), Ok(Some(Event::Handshake(_)))));
     peer

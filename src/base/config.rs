@@ -54,6 +54,10 @@ pub struct Config {
     pub lsd: bool,
     /// DHT on.
     pub dht: bool,
+    /// DHT nodes to begin with: host and port.
+    pub dht_bootstrap: Vec<(String, u16)>,
+    /// The DHT node answers nobody (BEP 43).
+    pub dht_read_only: bool,
     /// Bytes a second that may come in; 0 is no limit.
     pub down_rate_bytes: u64,
     /// Bytes a second that may go out; 0 is no limit.
@@ -94,6 +98,8 @@ impl Default for Config {
             pex: true,
             lsd: true,
             dht: true,
+            dht_bootstrap: Vec::new(),
+            dht_read_only: false,
             down_rate_bytes: 0,
             up_rate_bytes: 0,
             active_downloads_max: 8,

@@ -1,7 +1,7 @@
 //! Addresses of trackers: `udp`, `http` and `https`, and nothing else.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use url::{Host, Url};
 
@@ -129,6 +129,17 @@ impl fmt::Display for TrackerUrl {
         };
         write!(f, "{scheme}://{}{}", self.authority(), self.path)
     }
+}
+
+/// `HOST:PORT`, with brackets around an IPv6 address: the host without them, and the port, which is not 0.
+#[must_use]
+pub fn host_and_port(text: &str) -> Option<(String, u16)> {
+    if let Ok(addr) = text.parse::<SocketAddr>() {
+        return Some((addr.ip().to_string(), addr.port()));
+    }
+    let (host, port) = text.rsplit_once(':')?;
+    let is_name = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+    Some((host.to_owned(), port.parse().ok().filter(|&port| port > 0 && is_name)?))
 }
 
 #[cfg(test)]

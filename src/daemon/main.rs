@@ -111,6 +111,7 @@ impl Daemon {
             StateError::Io(..) => (FAILED, error.to_string()),
         })?;
         let saved = state.torrents().map_err(|error| failed("state directory", error))?;
+        let saved_dht = state.read(crate::engine::DHT_STATE);
         let clock = Clock::start();
         let interface = Some(settings.peers.interface.as_str()).filter(|name| !name.is_empty());
         let mut reactor =
@@ -133,6 +134,9 @@ impl Daemon {
         let rng = entropy::seeded_rng().map_err(|error| failed("the kernel gives no random numbers", error))?;
         let storage = FileStorage::new(settings.storage(config.connections_max), Some(state));
         let mut engine = Engine::new(config, clock.unix_nanos(), rng, storage);
+        if let Some(bytes) = saved_dht {
+            engine.restore_dht(reactor.now(), &bytes);
+        }
         for torrent in &saved {
             if let Err(refusal) = engine.restore(reactor.now(), &torrent.metainfo, torrent.record.as_deref()) {
                 log::error!("a saved torrent is left out: {}", refusal.message);

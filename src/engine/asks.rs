@@ -48,6 +48,9 @@ impl<S: Storage> Engine<S> {
             self.start_job(Job::Save { name: metainfo_name(info_hash), bytes }, Purpose::Other);
         }
         let (content, st_id) = (torrent.content(), torrent.st_id());
+        if let Some(node) = &mut self.dht {
+            torrent.dht_nodes().iter().for_each(|(host, port)| node.begin_with(now, host, *port));
+        }
         let id = self.torrents.insert(torrent);
         self.by_hash.insert(info_hash, id);
         self.by_st_id.extend(st_id.map(|st_id| (st_id, id)));
@@ -99,7 +102,7 @@ impl<S: Storage> Engine<S> {
         Ok(Answer::Done)
     }
 
-    fn start_job(&mut self, job: Job, purpose: Purpose) {
+    pub(super) fn start_job(&mut self, job: Job, purpose: Purpose) {
         let id = JobId(self.next_job);
         self.next_job += 1;
         self.stats.jobs_started += 1;
@@ -147,6 +150,8 @@ impl<S: Storage> Engine<S> {
                 if torrent.turn_changed() {
                     self.turns.changed(id);
                 }
+                self.search_dht(now, id);
+                let torrent = self.torrents.get_mut(id).expect("it is still there");
                 self.timers.set(Timer::Torrent(id), torrent.poll_timeout());
                 return;
             }
@@ -163,6 +168,11 @@ impl<S: Storage> Engine<S> {
                 self.effects.push_back(Effect::Close(conn));
             }
             Ask::Dial => self.dialling.push(id),
+            Ask::Node(addr) => {
+                if let Some(node) = &mut self.dht {
+                    node.dht.add_node(now, addr, false);
+                }
+            }
             Ask::Prepare(piece, conn) => {
                 let result = self.storage.prepare(store, torrent.piece_span(piece));
                 torrent.handle_prepared(now, piece, conn, result);

@@ -224,6 +224,7 @@ impl<S: Storage> Engine<S> {
             downloaded: self.down_meter.total_bytes(),
             uploaded: self.up_meter.total_bytes(),
             limits: (self.down.rate_bytes(), self.up.rate_bytes()),
+            dht_nodes: self.dht_nodes(now),
             listen: self.config.listen.clone(),
         }
     }

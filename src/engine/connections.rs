@@ -15,7 +15,7 @@ use crate::protocol::peer::{Peer, Tail};
 /// How long an accepted connection may take to introduce itself, and a dialled one to stand, from its first moment.
 pub(super) const GREETING_MAX: Duration = Duration::from_secs(10);
 /// Connections with one address; the next one that it begins is closed at once.
-pub(super) const CONNECTIONS_PER_IP_MAX: usize = 64;
+pub(super) const CONNECTIONS_PER_IP_MAX: u32 = 64;
 
 /// One stream.
 #[derive(Debug)]

@@ -138,7 +138,12 @@ impl<S: Storage> Engine<S> {
         match socket {
             SocketId::Resolver4 | SocketId::Resolver6 => self.exchanges.resolver.handle_packet(now, from, packet),
             SocketId::Peers(_) => {
-                let known = self.exchanges.trackers.handle_packet(now, from, packet);
+                // Only the DHT's begin with a letter: that of a bencoded dictionary.
+                let dht = self.dht.as_mut().filter(|_| packet.first() == Some(&b'd'));
+                let known = match dht {
+                    Some(node) => node.dht.handle_packet(now, from, packet),
+                    None => self.exchanges.trackers.handle_packet(now, from, packet),
+                };
                 self.stats.packets_ignored += u64::from(!known);
             }
         }
@@ -164,7 +169,7 @@ impl<S: Storage> Engine<S> {
                 return Some(Transmit { socket: SocketId::Peers(index), to });
             }
         }
-        None
+        self.dht.as_mut().and_then(|node| node.poll_transmit(packet))
     }
 
     /// Does what exchanges need, and tells torrents what came of them.
@@ -179,6 +184,9 @@ impl<S: Storage> Engine<S> {
                 }
             } else if let Some((name, found)) = self.exchanges.resolver.poll_event() {
                 self.exchanges.trackers.handle_resolved(now, &name, &found);
+                if let Some(node) = &mut self.dht {
+                    node.handle_resolved(now, &name, &found);
+                }
                 self.connect_named(now, &name, &found);
             } else if let Some(event) = self.exchanges.trackers.poll_event() {
                 self.tell_tracked(now, event);
@@ -222,7 +230,7 @@ impl<S: Storage> Engine<S> {
         }
     }
 
-    fn resolve(&mut self, now: Time, name: &str) {
+    pub(super) fn resolve(&mut self, now: Time, name: &str) {
         if self.exchanges.resolver.is_idle() {
             // Nobody waits for the old ports: new ones make answers harder to forge.
             self.effects.extend([SocketId::Resolver4, SocketId::Resolver6].map(Effect::Rebind));

@@ -1,7 +1,7 @@
 //! A whole BitTorrent node without sockets, files, threads or a clock.
 //!
 //! It composes and routes: `connections` (who is connected), `pump` (bytes between streams, machines and storage),
-//! `exchanges` (trackers and names), `commands` (users), `asks` (what torrents want), `work` (hashing in slices), `limits`.
+//! `exchanges` (trackers and names), `dht`, `commands` (users), `asks` (what torrents want), `work` (hashing in slices), `limits`.
 //! It holds no protocol and no policy.
 //!
 //! **Drain contract**: after any round of `handle_*`, the driver drains [`Engine::poll_effect`] and
@@ -11,6 +11,7 @@ mod asks;
 mod audit;
 mod commands;
 mod connections;
+mod dht;
 mod exchanges;
 mod lane;
 mod limits;
@@ -39,6 +40,7 @@ use crate::torrent::torrent::Torrent;
 
 use self::asks::Purpose;
 use self::connections::Connection;
+use self::dht::DhtNode;
 use self::exchanges::Exchanges;
 use self::lane::Shakes;
 use self::limits::Limit;
@@ -47,6 +49,7 @@ use self::turns::Turns;
 
 pub use self::audit::View;
 pub use self::commands::TORRENTS_MAX;
+pub use self::dht::DHT_STATE;
 
 /// How long a shutdown waits for trackers.
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
@@ -112,6 +115,7 @@ enum Timer {
     Down,
     Up,
     Exchanges,
+    Dht,
     Shutdown,
 }
 
@@ -126,7 +130,7 @@ pub struct Engine<S: Storage> {
     peer_id: [u8; 20],
     connections: Arena<ConnKey, Connection>,
     /// How many connections there are with each address.
-    with_ip: BTreeMap<IpAddr, usize>,
+    with_ip: BTreeMap<IpAddr, u32>,
     half_open: usize,
     torrents: Arena<TorrentKey, Torrent>,
     by_hash: BTreeMap<InfoHash, TorrentId>,
@@ -148,6 +152,8 @@ pub struct Engine<S: Storage> {
     next_job: u64,
     effects: VecDeque<Effect>,
     exchanges: Exchanges,
+    /// None if it is off, or there is no socket for it.
+    dht: Option<DhtNode>,
     down: Limit,
     up: Limit,
     down_meter: Meter,
@@ -170,6 +176,7 @@ impl<S: Storage> Engine<S> {
         Self {
             storage,
             exchanges: Exchanges::new(&config, rng.fork("exchanges")),
+            dht: DhtNode::new(&config, rng.fork("dht")),
             turns: Turns::new(&config),
             down: Limit::new(Time::ZERO, config.down_rate_bytes),
             up: Limit::new(Time::ZERO, config.up_rate_bytes),
@@ -230,6 +237,7 @@ impl<S: Storage> Engine<S> {
                 Timer::Down => self.wake_limited(now, Timer::Down),
                 Timer::Up => self.wake_limited(now, Timer::Up),
                 Timer::Exchanges => self.exchanges.handle_timeout(now),
+                Timer::Dht => self.handle_dht_timeout(now),
                 Timer::Shutdown => {
                     // Whoever waits for a tracker waits no longer; for the disk it does.
                     self.hurries = true;
@@ -260,6 +268,7 @@ impl<S: Storage> Engine<S> {
                 self.act_on_asks(now, id);
             }
             self.act_on_exchanges(now);
+            self.act_on_dht(now);
             self.give_turns(now);
             self.dial(now);
             if self.touched.is_empty() {
@@ -269,6 +278,7 @@ impl<S: Storage> Engine<S> {
         self.timers.set(Timer::Down, self.down.poll_timeout());
         self.timers.set(Timer::Up, self.up.poll_timeout());
         self.timers.set(Timer::Exchanges, self.exchanges.poll_timeout());
+        self.timers.set(Timer::Dht, self.dht.as_ref().map_or(Time::NEVER, DhtNode::poll_timeout));
         if self.exiting && self.is_quiet() {
             self.exit();
         }
@@ -286,6 +296,7 @@ impl<S: Storage> Engine<S> {
         }
         self.exiting = true;
         self.exchanges.hurry(now);
+        self.save_dht();
         self.timers.set(Timer::Shutdown, now + SHUTDOWN_MAX);
         let ids: Vec<TorrentId> = self.torrents.ids().collect();
         for id in ids {

@@ -638,6 +638,7 @@ fn config(spec: &GroupSpec, addr: SocketAddr) -> Config {
         down_rate_bytes: spec.down_limit,
         upload_slots: slots.map_or(UploadSlots::Auto, UploadSlots::Fixed),
         encryption: if spec.encrypted { Encryption::Require } else { Encryption::Allow },
+        dht: false,
         connections_per_torrent_max: spec.peers.unwrap_or(Config::default().connections_per_torrent_max),
         ..Config::default()
     }

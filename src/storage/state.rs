@@ -71,6 +71,20 @@ impl StateDir {
         }
     }
 
+    /// The file `name`; none if there is none, or it cannot be read, which is told in the log.
+    #[must_use]
+    pub fn read(&self, name: &str) -> Option<Vec<u8>> {
+        let path = self.dir.join(name);
+        match read_bounded(&path) {
+            Ok(bytes) => Some(bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                log::error!("{} cannot be read: {error}", path.display());
+                None
+            }
+        }
+    }
+
     /// Everything that was saved of torrents, in the order of their names. What cannot be read is told in the log and left.
     ///
     /// # Errors

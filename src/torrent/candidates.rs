@@ -42,6 +42,8 @@ pub enum Origin {
     User,
     /// A tracker.
     Tracker,
+    /// The DHT.
+    Dht,
     /// It connected to us.
     Incoming,
     /// It was saved by an earlier run.
@@ -55,6 +57,7 @@ impl Origin {
         match self {
             Self::User => "user",
             Self::Tracker => "tracker",
+            Self::Dht => "dht",
             Self::Incoming => "incoming",
             Self::Resume => "resume",
         }

@@ -250,6 +250,8 @@ pub struct Status {
     pub uploaded: u64,
     /// The global limits, bytes a second, 0 is none: down and up.
     pub limits: (u64, u64),
+    /// DHT nodes that answered lately, of both families; none where the DHT is off.
+    pub dht_nodes: Option<usize>,
     /// Addresses listened at, as bound.
     pub listen: Vec<SocketAddr>,
 }

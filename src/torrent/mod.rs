@@ -11,6 +11,7 @@ mod check;
 pub mod choker;
 pub mod command;
 pub mod create;
+mod dht_announces;
 mod disk;
 pub mod download;
 pub mod layout;

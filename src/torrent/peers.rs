@@ -92,7 +92,7 @@ impl Torrent {
     /// How we introduce ourselves.
     #[must_use]
     pub fn hello(&self) -> Hello {
-        Hello { info_hash: self.info_hash(), peer_id: self.peer_id }
+        Hello { info_hash: self.info_hash(), peer_id: self.peer_id, dht: self.dht.may() }
     }
 
     /// The next address to dial; the caller makes the connection and calls `handle_dialled` or `handle_dial_failed`.
@@ -246,6 +246,10 @@ impl Torrent {
             });
         }
         peer.machine.send_field(&self.have);
+        let node = self.listen.iter().find(|listen| listen.is_ipv6() == peer.addr.is_ipv6());
+        if let Some(node) = node.filter(|_| self.dht.may() && handshake.reserved.dht()) {
+            peer.machine.send_dht_port(node.port());
+        }
         self.asks.push_back(Ask::Wake(conn));
         Ok(())
     }
@@ -331,6 +335,10 @@ impl Torrent {
             Event::Request(block) => self.handle_request(conn, block),
             Event::ExtensionHandshake(theirs) => return self.handle_extension_handshake(now, conn, &theirs),
             Event::Suggest(piece) => self.handle_suggested(conn, piece),
+            Event::Port(port) if self.dht.may() => {
+                let node = self.peers.get(&conn).map(|peer| SocketAddr::new(peer.addr.ip(), port));
+                self.asks.extend(node.map(Ask::Node));
+            }
             Event::Cancel(_) | Event::Port(_) | Event::Extended { .. } => {}
         }
         Ok(None)

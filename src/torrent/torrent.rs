@@ -27,6 +27,7 @@ use crate::torrent::candidates::{Candidates, Origin};
 use crate::torrent::check::Check;
 use crate::torrent::choker::Choker;
 use crate::torrent::command::{AddOptions, Refusal, RefusalKind};
+use crate::torrent::dht_announces::DhtAnnounces;
 use crate::torrent::disk::Disk;
 use crate::torrent::download::Download;
 use crate::torrent::layout::Layout;
@@ -55,6 +56,8 @@ pub enum Ask {
     Drop(ConnId),
     /// There are addresses to dial: call [`Torrent::next_candidate`] when a connection may be made.
     Dial,
+    /// A peer says that a DHT node is here.
+    Node(SocketAddr),
     /// Make room for this piece, then call [`Torrent::handle_prepared`].
     Prepare(Piece, ConnId),
     /// This will be sent soon.
@@ -129,6 +132,7 @@ pub struct Torrent {
     pub(crate) peers: BTreeMap<ConnId, TorrentPeer>,
     pub(crate) candidates: Candidates,
     pub(crate) announces: Announces,
+    pub(crate) dht: DhtAnnounces,
     pub(crate) choker: Choker,
     pub(crate) download: Option<Box<Download>>,
     pub(crate) check: Option<Box<Check>>,
@@ -211,6 +215,7 @@ impl Torrent {
             peers: BTreeMap::new(),
             candidates: Candidates::new(rng.fork("candidates")),
             announces,
+            dht: DhtAnnounces::new(config.dht && !meta.private),
             choker: Choker::new(config.upload_slots, meta.geometry.piece_len(), rng.fork("choker")),
             download: None,
             check: None,
@@ -399,6 +404,7 @@ impl Torrent {
     /// The user wants its trackers asked now; they are, as soon as their least intervals allow.
     pub fn announce(&mut self, now: Time) {
         self.announces.hurry(now);
+        self.dht.hurry(now);
     }
 
     /// Starts or stops talking, as the state of things demands.
@@ -428,6 +434,7 @@ impl Torrent {
         }
         self.candidates.reset(now);
         self.announces.start(now, self.is_finished());
+        self.dht.start(now);
     }
 
     /// Everything wanted has room, or it has not.
@@ -453,6 +460,7 @@ impl Torrent {
         self.drop_all_peers(now);
         self.suspend_download();
         self.announces.stop(now);
+        self.dht.stop();
         self.persistence.touch(now);
     }
 
@@ -558,6 +566,7 @@ impl Torrent {
             .min(self.look_at)
             .min(self.persistence.poll_timeout())
             .min(self.announces.poll_timeout())
+            .min(self.dht.poll_timeout())
             .min(self.tick_at)
     }
 
@@ -594,6 +603,35 @@ impl Torrent {
         if self.running {
             self.add_candidates(now, peers, Origin::Tracker);
         }
+    }
+
+    /// DHT nodes that its metainfo names (BEP 5); none if it is private.
+    #[must_use]
+    pub fn dht_nodes(&self) -> &[(String, u16)] {
+        if self.dht.may() { &self.meta.nodes } else { &[] }
+    }
+
+    /// It is time to look for peers in the DHT: call [`Torrent::handle_dht_began`] once it is being done.
+    #[must_use]
+    pub fn wants_dht(&self, now: Time) -> bool {
+        self.dht.is_due(now)
+    }
+
+    /// So many searches in the DHT began, one a family.
+    pub fn handle_dht_began(&mut self, now: Time, searches: usize) {
+        self.dht.began(now, searches);
+    }
+
+    /// The DHT has named peers.
+    pub fn handle_dht_peers(&mut self, now: Time, peers: &[SocketAddr]) {
+        if self.running {
+            self.add_candidates(now, peers, Origin::Dht);
+        }
+    }
+
+    /// A search in the DHT has ended; so many of its nodes know of us now.
+    pub fn handle_dht_searched(&mut self, now: Time, announced: usize) {
+        self.dht.handle_searched(now, announced);
     }
 
     /// An announce has ended.

@@ -110,10 +110,11 @@ impl Daemon {
     pub fn launch_with(dir: &Path, listen: SocketAddr, keys: &str, extra: &str, env: &[(&str, &Path)]) -> Self {
         std::fs::create_dir_all(dir).unwrap();
         let here = dir.display();
+        let dht = if extra.contains("[dht]") { "" } else { "[dht]\nenabled = false\n" };
         let config = format!(
             "[paths]\nstate = \"{here}/state\"\ndownloads = \"{here}/downloads\"\n[[watch]]\npath = \"{here}/watch\"\n\
              [control]\nsocket = \"{here}/control\"\n[peers]\nlisten = [\"{listen}\"]\n{keys}[http]\nlisten = []\n\
-             [dht]\nenabled = false\n[log]\nlevel = \"debug\"\n{extra}"
+             [log]\nlevel = \"debug\"\n{extra}{dht}"
         );
         std::fs::write(dir.join("config.toml"), config).unwrap();
         let log = std::fs::File::options().create(true).append(true).open(dir.join("log")).unwrap();

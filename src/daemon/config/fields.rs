@@ -104,6 +104,15 @@ pub(super) mod wait {
     }
 }
 
+/// Names and addresses with ports.
+pub(super) fn hosts_and_ports<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let list = Vec::<String>::deserialize(deserializer)?;
+    match list.iter().find(|text| crate::codec::url::host_and_port(text).is_none()) {
+        Some(bad) => Err(D::Error::custom(format!("`{bad}` is not HOST:PORT, such as \"node.example.org:6881\""))),
+        None => Ok(list),
+    }
+}
+
 /// Permissions, in octal.
 pub(super) mod mode {
     use super::*;

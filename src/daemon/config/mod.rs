@@ -15,6 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::base::config::{Config, Encryption as Mse, UploadSlots};
+use crate::codec::url::host_and_port;
 use crate::service::control::place;
 
 /// Bytes of a config file; a longer one is refused.
@@ -260,6 +261,7 @@ pub struct Dht {
     #[serde(with = "fields::addresses")]
     pub listen: Vec<SocketAddr>,
     /// Nodes to begin with.
+    #[serde(deserialize_with = "fields::hosts_and_ports")]
     pub bootstrap: Vec<String>,
     /// Ask and do not answer (BEP 43).
     pub read_only: bool,
@@ -533,6 +535,8 @@ impl Settings {
             pex: self.peers.pex,
             lsd: self.peers.lsd,
             dht: self.dht.enabled,
+            dht_bootstrap: self.dht.bootstrap.iter().filter_map(|text| host_and_port(text)).collect(),
+            dht_read_only: self.dht.read_only,
             down_rate_bytes: self.limits.down,
             up_rate_bytes: self.limits.up,
             active_downloads_max: self.limits.active_downloads,
@@ -557,7 +561,6 @@ impl Settings {
             ("peers.block", !self.peers.block.is_empty()),
             ("trackers.proxy", !self.trackers.proxy.is_empty()),
             ("dht.listen", !self.dht.listen.is_empty()),
-            ("dht.bootstrap", self.dht.bootstrap != default.dht.bootstrap),
             ("http.listen", !self.http.listen.is_empty() && self.http.listen != default.http.listen),
             ("http.web_seed", self.http.web_seed),
             ("tracker.udp", !self.tracker.udp.is_empty()),

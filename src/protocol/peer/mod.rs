@@ -49,11 +49,13 @@ pub struct Hello {
     pub info_hash: InfoHash,
     /// Who we are.
     pub peer_id: [u8; 20],
+    /// We run a DHT node (BEP 5).
+    pub dht: bool,
 }
 
 impl Hello {
     fn handshake(&self) -> Handshake {
-        Handshake { reserved: Reserved::new(true, true, false), info_hash: self.info_hash, peer_id: self.peer_id }
+        Handshake { reserved: Reserved::new(true, true, self.dht), info_hash: self.info_hash, peer_id: self.peer_id }
     }
 }
 
@@ -259,6 +261,11 @@ impl Peer {
     #[must_use]
     pub fn has_allowance(&self) -> bool {
         self.am_choking && self.uploads.has_allowance()
+    }
+
+    /// Says where our DHT node is (BEP 5): to a peer that has one, too.
+    pub fn send_dht_port(&mut self, port: u16) {
+        self.say(&Message::Port(port));
     }
 
     /// Says what we can, by BEP 10.

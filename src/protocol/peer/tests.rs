@@ -8,7 +8,7 @@ use crate::base::storage::Chunk;
 const PIECES: u32 = 20;
 
 fn hello(id: u8) -> Hello {
-    Hello { info_hash: InfoHash::of(b"x"), peer_id: [id; 20] }
+    Hello { info_hash: InfoHash::of(b"x"), peer_id: [id; 20], dht: false }
 }
 
 fn block(piece: u32, index: u32) -> Block {

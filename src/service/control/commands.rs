@@ -3,7 +3,6 @@
 //! A command that stands in the table is carried out; one that the protocol has and this version has not is refused as
 //! `unsupported`, and any other word as `unknown-command`.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -12,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::request::{Field, Request};
 use crate::codec::control::Word;
 use crate::codec::units::{SIZE_FORM, parse_size};
+use crate::codec::url::host_and_port;
 use crate::torrent::command::{AddOptions, Command, Direction, FilePattern, Refusal, RefusalKind, Source, Which};
 use crate::torrent::snapshot::{Priority, State};
 
@@ -368,16 +368,6 @@ impl<'a> Arguments<'a> {
         }
         if self.plain.next().is_some() { Err(self.usage()) } else { Ok(()) }
     }
-}
-
-/// Takes `HOST:PORT` apart; an IPv6 address stands in brackets there.
-fn host_and_port(text: &str) -> Option<(String, u16)> {
-    if let Ok(addr) = text.parse::<SocketAddr>() {
-        return Some((addr.ip().to_string(), addr.port()));
-    }
-    let (host, port) = text.rsplit_once(':')?;
-    let is_name = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
-    Some((host.to_owned(), port.parse().ok().filter(|&port| port > 0 && is_name)?))
 }
 
 #[cfg(test)]

@@ -94,6 +94,7 @@ fn status(figures: &Status, host: Option<&Host>) -> Value {
         "uploaded": figures.uploaded,
         "down_limit": figures.limits.0,
         "up_limit": figures.limits.1,
+        "dht_nodes": figures.dht_nodes,
         "listen": figures.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
     });
     for (state, count) in State::ALL.iter().zip(figures.torrents) {

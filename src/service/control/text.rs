@@ -94,6 +94,7 @@ fn push_status(out: &mut String, figures: &Status) {
     push_pair(out, "uploaded", human_size(figures.uploaded));
     push_pair(out, "down limit", limit(figures.limits.0));
     push_pair(out, "up limit", limit(figures.limits.1));
+    push_pair(out, "dht nodes", figures.dht_nodes.map_or_else(|| "off".to_owned(), |nodes| nodes.to_string()));
     let listen: Vec<_> = figures.listen.iter().map(ToString::to_string).collect();
     push_pair(out, "listen", if listen.is_empty() { "-".to_owned() } else { listen.join(" ") });
 }

@@ -1,0 +1,183 @@
+//! The DHT node among the rest: through which sockets it speaks, where it begins, who looks for peers, and what is kept of it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::base::config::Config;
+use crate::base::ids::{SocketId, TorrentId};
+use crate::base::rng::Rng;
+use crate::base::storage::{Job, Storage};
+use crate::base::time::Time;
+use crate::codec::dht_state;
+use crate::engine::asks::Purpose;
+use crate::engine::{Engine, Transmit};
+use crate::protocol::dht::{Announcement, Dht, Event, Settings};
+use crate::protocol::dns::Found;
+
+/// Where it is kept, below the state directory.
+pub const DHT_STATE: &str = "dht";
+/// How often.
+const SAVE_EVERY: Duration = Duration::from_mins(10);
+/// How soon names that could not be looked up are tried again; doubles each time.
+const NAMES_AGAIN: Duration = Duration::from_mins(1);
+/// The longest wait between two tries.
+const NAMES_AGAIN_MAX: Duration = Duration::from_hours(1);
+/// Names to begin with; further ones are passed over.
+const NAMES_MAX: usize = 64;
+
+/// The node and what the engine knows of it.
+#[derive(Debug)]
+pub(super) struct DhtNode {
+    pub(super) dht: Dht,
+    /// By family, IPv4 first: through which socket it speaks.
+    sockets: [Option<SocketId>; 2],
+    /// Nodes to begin with, by name, that are not yet known by address.
+    names: Vec<(String, u16)>,
+    names_at: Time,
+    names_again: Duration,
+    save_at: Time,
+}
+
+impl DhtNode {
+    /// The node that the config wants.
+    pub(super) fn new(config: &Config, rng: Rng) -> Option<Self> {
+        let socket = |v6: bool| {
+            let index = config.listen.iter().position(|listen| listen.is_ipv6() == v6)?;
+            u16::try_from(index).ok().map(SocketId::Peers)
+        };
+        let sockets = [socket(false), socket(true)];
+        if !config.dht || sockets == [None; 2] {
+            return None;
+        }
+        let settings = Settings { read_only: config.dht_read_only };
+        let mut node = Self {
+            dht: Dht::new(settings, sockets.map(|socket| socket.is_some()), rng),
+            sockets,
+            names: Vec::new(),
+            names_at: Time::NEVER,
+            names_again: NAMES_AGAIN,
+            save_at: Time::ZERO + SAVE_EVERY,
+        };
+        config.dht_bootstrap.iter().for_each(|(host, port)| node.begin_with(Time::ZERO, host, *port));
+        Some(node)
+    }
+
+    /// A node to begin with, wherever it is.
+    pub(super) fn begin_with(&mut self, now: Time, host: &str, port: u16) {
+        match host.parse::<IpAddr>() {
+            Ok(ip) => self.dht.add_node(now, SocketAddr::new(ip, port), true),
+            Err(_) if self.names.len() < NAMES_MAX => {
+                let name = (host.to_ascii_lowercase(), port);
+                if !self.names.contains(&name) {
+                    self.names.push(name);
+                }
+                self.names_at = self.names_at.min(now);
+            }
+            Err(_) => {}
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Time {
+        self.dht.poll_timeout().min(self.names_at).min(self.save_at)
+    }
+
+    /// Where the next datagram goes, and through which socket.
+    pub(super) fn poll_transmit(&mut self, packet: &mut Vec<u8>) -> Option<Transmit> {
+        let to = self.dht.poll_transmit(packet)?;
+        let socket = self.sockets[usize::from(to.is_ipv6())].expect("it speaks only where it has a socket");
+        Some(Transmit { socket, to })
+    }
+
+    /// A name was looked up.
+    pub(super) fn handle_resolved(&mut self, now: Time, name: &str, found: &Found) {
+        let Ok(ips) = found else { return };
+        let dht = &mut self.dht;
+        self.names.retain(|(host, port)| {
+            let is_it = host == name;
+            if is_it {
+                ips.iter().for_each(|ip| dht.add_node(now, SocketAddr::new(*ip, *port), true));
+            }
+            !is_it
+        });
+        if self.names.is_empty() {
+            self.names_at = Time::NEVER;
+        }
+    }
+
+    /// What the next run should know.
+    fn state(&self) -> Vec<u8> {
+        dht_state::write(&[false, true].map(|v6| self.dht.state(v6)))
+    }
+}
+
+impl<S: Storage> Engine<S> {
+    /// Takes over what an earlier run knew of the DHT; damaged bytes are as good as none.
+    pub fn restore_dht(&mut self, now: Time, bytes: &[u8]) {
+        let Some(node) = &mut self.dht else { return };
+        match dht_state::parse(bytes) {
+            Some(families) => {
+                for (v6, (id, nodes)) in [false, true].into_iter().zip(&families) {
+                    node.dht.restore(now, v6, *id, nodes);
+                }
+            }
+            None => log::warn!("what was kept of the DHT is damaged; it begins anew"),
+        }
+    }
+
+    /// Nodes that answered lately, of both families; none without a DHT.
+    pub(super) fn dht_nodes(&self, now: Time) -> Option<usize> {
+        self.dht.as_ref().map(|node| node.dht.view(now).iter().flatten().map(|family| family.good).sum())
+    }
+
+    /// A timer of the DHT has come.
+    pub(super) fn handle_dht_timeout(&mut self, now: Time) {
+        let Some(node) = &mut self.dht else { return };
+        node.dht.handle_timeout(now);
+        if node.save_at <= now {
+            node.save_at = now + SAVE_EVERY;
+            self.save_dht();
+        }
+        let Some(node) = &mut self.dht else { return };
+        if node.names_at <= now {
+            node.names_at = now + node.names_again;
+            node.names_again = (node.names_again * 2).min(NAMES_AGAIN_MAX);
+            let names: Vec<String> = node.names.iter().map(|(host, _)| host.clone()).collect();
+            names.iter().for_each(|name| self.resolve(now, name));
+        }
+    }
+
+    /// Keeps what the next run should know.
+    pub(super) fn save_dht(&mut self) {
+        if let Some(node) = &self.dht {
+            let bytes = node.state();
+            self.start_job(Job::Save { name: PathBuf::from(DHT_STATE), bytes }, Purpose::Other);
+        }
+    }
+
+    /// A torrent looks for peers, if it is time and there is a DHT.
+    pub(super) fn search_dht(&mut self, now: Time, id: TorrentId) {
+        let Some(torrent) = self.torrents.get_mut(id).filter(|torrent| torrent.wants_dht(now)) else { return };
+        let Some(node) = &mut self.dht else { return torrent.handle_dht_began(now, 0) };
+        let port = self.config.listen.first().map_or(0, SocketAddr::port);
+        let announcement = Announcement { port, seed: torrent.is_finished() };
+        let searches = node.dht.find_peers(now, torrent.info_hash(), Some(announcement));
+        torrent.handle_dht_began(now, searches);
+        self.stats.dht_searches += 1;
+    }
+
+    /// Tells torrents what came of their searches.
+    pub(super) fn act_on_dht(&mut self, now: Time) {
+        while let Some(event) = self.dht.as_mut().and_then(|node| node.dht.poll_event()) {
+            let (Event::Peers(info_hash, _) | Event::Searched(info_hash, _)) = &event else { continue };
+            let Some(&id) = self.by_hash.get(info_hash) else { continue };
+            let torrent = self.torrents.get_mut(id).expect("by_hash names torrents that are there");
+            match event {
+                Event::Peers(_, peers) => torrent.handle_dht_peers(now, &peers),
+                Event::Searched(_, summary) => torrent.handle_dht_searched(now, summary.announced),
+                Event::Item(..) | Event::Put(..) => {}
+            }
+            self.touched.push(id);
+        }
+    }
+}
