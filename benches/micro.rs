@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench micro -- [words]`, all if no word is given, else those whose names hold one. What a part is given is
 //! made beforehand and is the same in every run; sizes are those of a big torrent and a full house. Whole transfers are in
-//! `transfer` and `whole`.
+//! `whole`.
 #![allow(
     missing_docs,
     clippy::cast_possible_truncation,
@@ -10,6 +10,7 @@
     reason = "a bench chose its numbers itself, and ends at the first trouble"
 )]
 
+use std::net::SocketAddr;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -26,8 +27,10 @@ use swarmtorrent::base::rng::Rng;
 use swarmtorrent::base::time::Time;
 use swarmtorrent::base::timers::Timers;
 use swarmtorrent::codec::bencode::{self, VALUES_MAX};
+use swarmtorrent::codec::krpc;
 use swarmtorrent::codec::metainfo::Metainfo;
 use swarmtorrent::codec::wire::{Front, Handshake, Message, Reserved, parse_message};
+use swarmtorrent::protocol::dht::{self, Dht};
 use swarmtorrent::protocol::peer::{Event, Hello, Peer};
 use swarmtorrent::torrent::choker::{Change, Choker, ROUND, Standing};
 use swarmtorrent::torrent::create::{Creator, Notes, Profile};
@@ -43,6 +46,9 @@ const KINDS: [&str; 3] = ["have", "request", "piece"];
 const HASHES: [HashKind; 2] = [HashKind::Sha1, HashKind::Sha256];
 /// Bytes of a piece that is hashed.
 const HASHED_LEN: usize = 1 << 20;
+/// Swarms that a DHT node knows, and peers of each.
+const SWARMS: u32 = 10_000;
+const SWARM_PEERS: u32 = 10;
 /// Keys with a deadline, as of so many connections.
 const TIMERS: u32 = 10_000;
 
@@ -284,5 +290,58 @@ fn timers_pop_and_set(bencher: Bencher<'_, '_>) {
         let now = timers.next();
         let key = timers.pop(now).unwrap();
         timers.set(key, soon(&mut rng, now));
+    });
+}
+
+/// A query of a node at an address of its own.
+fn ask(dht: &mut Dht, number: u32, query: krpc::Query<'_>, out: &mut Vec<u8>) {
+    let id = Sha1Hash::of(&number.to_be_bytes());
+    let body = krpc::Body::Query { id, read_only: true, query };
+    krpc::Message { transaction: b"tt", seen_as: None, version: None, body }.write(out);
+    assert!(dht.handle_packet(Time::ZERO, peer_addr(number), out));
+    assert!(dht.poll_transmit(out).is_some(), "it answers");
+}
+
+fn peer_addr(number: u32) -> SocketAddr {
+    SocketAddr::from(((0x0a00_0001 + number).to_be_bytes(), 6881))
+}
+
+fn swarm(number: u32) -> Sha1Hash {
+    Sha1Hash::of(&[&b"swarm"[..], &number.to_be_bytes()].concat())
+}
+
+/// A DHT node with a full table that knows 100,000 peers.
+fn dht() -> Dht {
+    let mut dht = Dht::new(dht::Settings::default(), [true, false], Rng::from_number(1));
+    let node = |number: u32| krpc::Node { id: Sha1Hash::of(&number.to_be_bytes()), addr: peer_addr(number) };
+    let nodes: Vec<krpc::Node> = (0..100_000).map(node).collect();
+    dht.restore(Time::ZERO, false, Sha1Hash([0x5a; 20]), &nodes);
+    let mut out = Vec::new();
+    for number in 0..SWARMS * SWARM_PEERS {
+        let (info_hash, want) = (swarm(number % SWARMS), krpc::Want::default());
+        ask(&mut dht, number, krpc::Query::GetPeers { info_hash, want, no_seeds: false, scrape: false }, &mut out);
+        let answer = out.clone();
+        let krpc::Body::Response { response, .. } = krpc::Message::parse(&answer).unwrap().body else { unreachable!() };
+        let token = response.token.unwrap();
+        ask(&mut dht, number, krpc::Query::AnnouncePeer { info_hash, port: None, seed: false, token }, &mut out);
+    }
+    assert_eq!(dht.stored(), (SWARMS as usize, (SWARMS * SWARM_PEERS) as usize, 0));
+    dht
+}
+
+/// One iteration: a query of a stranger is read and answered, by a node with a full table that knows 100,000 peers.
+#[divan::bench(args = ["ping", "find_node", "get_peers"], sample_size = 1000)]
+fn dht_answer(bencher: Bencher<'_, '_>, what: &str) {
+    let (mut dht, mut out, mut number) = (dht(), Vec::new(), 0);
+    let want = krpc::Want::default();
+    bencher.counter(ItemsCount::new(1_u32)).bench_local(|| {
+        number = (number + 1) % SWARMS;
+        let query = match what {
+            "ping" => krpc::Query::Ping,
+            "find_node" => krpc::Query::FindNode { target: swarm(number), want },
+            _ => krpc::Query::GetPeers { info_hash: swarm(number), want, no_seeds: false, scrape: false },
+        };
+        ask(&mut dht, number, query, &mut out);
+        out.len()
     });
 }

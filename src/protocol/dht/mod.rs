@@ -295,9 +295,10 @@ impl Dht {
                 }
             }
             Body::Error { code, .. } => {
+                // It is there, but is of no use to whoever asked.
                 if let Some((_, pending)) = self.take_pending(from, message.transaction) {
                     log::debug!("DHT node {from}: error {code}");
-                    self.silent(now, &pending);
+                    self.useless(now, &pending);
                 }
             }
         }
@@ -373,11 +374,16 @@ impl Dht {
         }
     }
 
-    /// A query got no answer, or an error.
+    /// A query got no answer.
     fn silent(&mut self, now: Time, pending: &Pending) {
         if let Some(id) = pending.id {
             self.family(pending.to.is_ipv6()).table.handle_silence(Node { id, addr: pending.to });
         }
+        self.useless(now, pending);
+    }
+
+    /// A query got nothing that helps.
+    fn useless(&mut self, now: Time, pending: &Pending) {
         if let Why::Search(number) = pending.why {
             if let Some(search) = self.searches.get_mut(&number) {
                 search.lookup.handle_silence(pending.to, pending.id);

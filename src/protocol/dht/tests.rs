@@ -304,3 +304,33 @@ fn what_a_stranger_can_grow_has_a_bound() {
     assert!(dht.outgoing.len() <= OUTGOING_MAX && dht.pending.len() <= PINGS_MAX);
     assert!(dht.families[0].beginnings.len() <= BEGINNINGS_MAX);
 }
+
+#[test]
+fn a_node_that_answers_by_errors_is_there() {
+    let mut dht = Dht::new(Settings::default(), [true, false], Rng::from_number(1));
+    dht.add_node(Time::ZERO, addr(1), false);
+    let mut errors = 0;
+    for second in 0..60 {
+        let now = Time::from_secs(second);
+        let mut packet = Vec::new();
+        while let Some(to) = dht.poll_transmit(&mut packet) {
+            let Some(Message { transaction, body: Body::Query { query, .. }, .. }) = Message::parse(&packet) else {
+                panic!("{packet:?}")
+            };
+            let body = match query {
+                Query::Ping => Body::Response { id: hash("it"), response: Box::default() },
+                _ => Body::Error { code: 202, text: b"Server Error" },
+            };
+            errors += usize::from(matches!(body, Body::Error { .. }));
+            let mut out = Vec::new();
+            Message { transaction, seen_as: None, version: None, body }.write(&mut out);
+            dht.handle_packet(now, to, &out);
+        }
+        if dht.searches() == 0 {
+            dht.find_peers(now, hash("x"), None);
+        }
+        dht.handle_timeout(now);
+    }
+    assert!(errors > 2, "{errors}");
+    assert_eq!(dht.state(false).1.len(), 1);
+}
