@@ -2,6 +2,7 @@
 
 use crate::base::hash::Sha1Hash;
 use crate::codec::bencode::{self, DictWriter};
+use crate::codec::compact::{V4_LEN, V6_LEN};
 use crate::codec::krpc::{Node, NodeId, compact_nodes, write_nodes};
 
 /// Values of the document; it has four.
@@ -36,7 +37,7 @@ pub fn parse(bytes: &[u8]) -> Option<[Known; 2]> {
         let id = Sha1Hash(dict.bytes(id)?.try_into().ok()?);
         Some((id, compact_nodes(dict.bytes(nodes)?, addr_len)?))
     };
-    Some([family(b"id", b"nodes", 6)?, family(b"id6", b"nodes6", 18)?])
+    Some([family(b"id", b"nodes", V4_LEN)?, family(b"id6", b"nodes6", V6_LEN)?])
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::base::hash::InfoHash;
 use crate::codec::bencode::{self, Dict, Value};
-use crate::codec::udp_tracker::{Announce, AnnounceEvent, PEERS_MAX, compact_peers};
+use crate::codec::compact::parse_addrs;
+use crate::codec::udp_tracker::{Announce, AnnounceEvent, PEERS_MAX};
 use crate::codec::url::TrackerUrl;
 
 /// Bytes of a tracker's text that are kept.
@@ -133,12 +134,12 @@ pub fn parse_announce(body: &[u8]) -> Parsed {
     let mut peers = match dict.get(b"peers") {
         Some(value) => match value.as_list() {
             Some(list) => list.iter().filter_map(listed_peer).take(PEERS_MAX).collect(),
-            None => compact_peers(value.as_bytes()?, false),
+            None => parse_addrs(value.as_bytes()?, false, PEERS_MAX),
         },
         None => Vec::new(),
     };
     if let Some(peers6) = dict.bytes(b"peers6") {
-        peers.extend(compact_peers(peers6, true));
+        peers.extend(parse_addrs(peers6, true, PEERS_MAX));
     }
     Some(Ok(AnnounceAnswer {
         interval: number(b"interval").unwrap_or(0),

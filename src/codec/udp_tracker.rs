@@ -1,6 +1,6 @@
 //! UDP tracker messages (BEP 15, 41): both directions.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use nom::IResult;
 use nom::Parser;
@@ -8,6 +8,7 @@ use nom::bytes::complete::take;
 use nom::number::complete::{be_i32, be_u16, be_u32, be_u64};
 
 use crate::base::hash::{InfoHash, Sha1Hash};
+use crate::codec::compact::parse_addrs;
 
 /// The magic number that a connect request begins with.
 const PROTOCOL: u64 = 0x0417_2710_1980;
@@ -274,7 +275,7 @@ impl Response {
             }
             ANNOUNCE => {
                 let (rest, (interval, leechers, seeders)) = triple(rest).ok()?;
-                let peers = compact_peers(rest, v6);
+                let peers = parse_addrs(rest, v6, PEERS_MAX);
                 Some(Self::Announce { transaction, interval, leechers, seeders, peers })
             }
             SCRAPE => {
@@ -298,24 +299,6 @@ fn reply_head(input: &[u8]) -> IResult<&[u8], (u32, u32)> {
 
 fn triple(input: &[u8]) -> IResult<&[u8], (u32, u32, u32)> {
     (be_u32, be_u32, be_u32).parse(input)
-}
-
-/// Addresses of 6 or 18 bytes (BEP 7, 23), as HTTP trackers send them, too. A rest that is none is left out.
-#[must_use]
-pub fn compact_peers(bytes: &[u8], v6: bool) -> Vec<SocketAddr> {
-    if v6 {
-        let peer = |chunk: &[u8; 18]| {
-            let ip: [u8; 16] = chunk[..16].try_into().expect("sixteen");
-            SocketAddr::from((Ipv6Addr::from(ip), u16::from_be_bytes([chunk[16], chunk[17]])))
-        };
-        bytes.as_chunks::<18>().0.iter().take(PEERS_MAX).map(peer).collect()
-    } else {
-        let peer = |chunk: &[u8; 6]| {
-            let ip = Ipv4Addr::new(chunk[0], chunk[1], chunk[2], chunk[3]);
-            SocketAddr::from((ip, u16::from_be_bytes([chunk[4], chunk[5]])))
-        };
-        bytes.as_chunks::<6>().0.iter().take(PEERS_MAX).map(peer).collect()
-    }
 }
 
 fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
