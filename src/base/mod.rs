@@ -15,5 +15,6 @@ pub mod rate;
 pub mod rng;
 pub mod sabotage;
 pub mod storage;
+pub mod tally;
 pub mod time;
 pub mod timers;

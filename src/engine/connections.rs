@@ -72,7 +72,7 @@ impl<S: Storage> Engine<S> {
     /// A stream was accepted; none if it is not wanted and should be closed at once.
     pub fn handle_accept(&mut self, now: Time, _listener: ListenerId, from: SocketAddr) -> Option<ConnId> {
         let addr = canonical_addr(from);
-        let same_ip = self.with_ip.get(&addr.ip()).copied().unwrap_or_default();
+        let same_ip = self.with_ip.get(&addr.ip());
         if self.exiting || self.connections.len() >= self.config.connections_max || same_ip >= CONNECTIONS_PER_IP_MAX {
             self.stats.peers_refused += 1;
             return None;
@@ -158,7 +158,7 @@ impl<S: Storage> Engine<S> {
 
     /// Takes a connection into the tables.
     fn keep(&mut self, connection: Connection) -> ConnId {
-        *self.with_ip.entry(connection.addr.ip()).or_default() += 1;
+        self.with_ip.add(connection.addr.ip());
         self.connections.insert(connection)
     }
 
@@ -169,12 +169,7 @@ impl<S: Storage> Engine<S> {
         self.down.forget(conn);
         self.up.forget(conn);
         let connection = self.connections.remove(conn)?;
-        let ip = connection.addr.ip();
-        let left = self.with_ip.get_mut(&ip).expect("every connection is counted");
-        *left -= 1;
-        if *left == 0 {
-            self.with_ip.remove(&ip);
-        }
+        self.with_ip.remove(&connection.addr.ip());
         Some(connection)
     }
 

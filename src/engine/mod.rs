@@ -34,6 +34,7 @@ use crate::base::queue::Queue;
 use crate::base::rate::Meter;
 use crate::base::rng::Rng;
 use crate::base::storage::{Job, Storage};
+use crate::base::tally::Tally;
 use crate::base::time::Time;
 use crate::base::timers::Timers;
 use crate::torrent::torrent::Torrent;
@@ -130,7 +131,7 @@ pub struct Engine<S: Storage> {
     peer_id: [u8; 20],
     connections: Arena<ConnKey, Connection>,
     /// How many connections there are with each address.
-    with_ip: BTreeMap<IpAddr, u32>,
+    with_ip: Tally<IpAddr>,
     half_open: usize,
     torrents: Arena<TorrentKey, Torrent>,
     by_hash: BTreeMap<InfoHash, TorrentId>,
@@ -185,7 +186,7 @@ impl<S: Storage> Engine<S> {
             unix_nanos,
             peer_id,
             connections: Arena::default(),
-            with_ip: BTreeMap::new(),
+            with_ip: Tally::default(),
             half_open: 0,
             torrents: Arena::default(),
             by_hash: BTreeMap::new(),

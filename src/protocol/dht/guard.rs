@@ -1,10 +1,10 @@
 //! How many queries of strangers are answered: from one address, and from all together, so that nobody can have us flood somebody
 //! else in his name.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::base::tally::Tally;
 use crate::base::time::Time;
 use crate::protocol::dht::id::is_local;
 
@@ -22,7 +22,7 @@ const SOURCES_MAX: usize = 4096;
 pub(super) struct Guard {
     since: Time,
     all: u32,
-    by_ip: BTreeMap<IpAddr, u32>,
+    by_ip: Tally<IpAddr>,
 }
 
 impl Guard {
@@ -35,20 +35,11 @@ impl Guard {
             (self.since, self.all) = (now, 0);
             self.by_ip.clear();
         }
-        let may = self.all < BURST_OF_ALL
-            && match self.by_ip.get_mut(&ip) {
-                Some(count) if *count >= BURST => false,
-                Some(count) => {
-                    *count += 1;
-                    true
-                }
-                None => {
-                    if self.by_ip.len() < SOURCES_MAX {
-                        self.by_ip.insert(ip, 1);
-                    }
-                    true
-                }
-            };
+        let count = self.by_ip.get(&ip);
+        let may = self.all < BURST_OF_ALL && count < BURST;
+        if may && (count > 0 || self.by_ip.len() < SOURCES_MAX) {
+            self.by_ip.add(ip);
+        }
         self.all += u32::from(may);
         may
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ring::signature::{ED25519, UnparsedPublicKey};
 
 use crate::base::hash::Sha1Hash;
+use crate::base::tally::Tally;
 use crate::base::time::Time;
 use crate::codec::bencode::{write_bytes, write_int};
 use crate::codec::krpc::{Author, ErrorKind, Item};
@@ -116,7 +117,7 @@ struct Stored {
 #[derive(Debug, Default)]
 pub(super) struct ItemStore {
     items: BTreeMap<Sha1Hash, Stored>,
-    by_ip: BTreeMap<IpAddr, u32>,
+    by_ip: Tally<IpAddr>,
     /// Where the next look for what is forgotten begins.
     sweep_from: Option<Sha1Hash>,
 }
@@ -152,7 +153,7 @@ impl ItemStore {
             }
         }
         let is_new = known.is_none();
-        let has_room = self.items.len() < ITEMS_MAX && self.by_ip.get(&from).is_none_or(|count| *count < PER_IP_MAX);
+        let has_room = self.items.len() < ITEMS_MAX && self.by_ip.get(&from) < PER_IP_MAX;
         if is_new && !has_room {
             return Err(ErrorKind::Full);
         }
@@ -161,7 +162,9 @@ impl ItemStore {
         }
         // Who brought it first is the one that it counts for.
         let from = known.map_or(from, |old| old.from);
-        *self.by_ip.entry(from).or_default() += u32::from(is_new);
+        if is_new {
+            self.by_ip.add(from);
+        }
         self.items.insert(target, Stored { item: (*item).into(), at: now, from });
         Ok(())
     }
@@ -183,11 +186,7 @@ impl ItemStore {
         }
         for target in gone {
             let Stored { from, .. } = self.items.remove(&target).expect("it was just there");
-            let count = self.by_ip.get_mut(&from).expect("every item is counted");
-            *count -= 1;
-            if *count == 0 {
-                self.by_ip.remove(&from);
-            }
+            self.by_ip.remove(&from);
         }
     }
 }

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use crate::base::hash::{InfoHash, Sha1Hash};
 use crate::base::rng::Rng;
+use crate::base::tally::Tally;
 use crate::base::time::Time;
-use crate::codec::krpc::{ErrorKind, compact_addr, write_addr};
+use crate::codec::compact::{parse_addr, write_addr};
+use crate::codec::krpc::ErrorKind;
 use crate::protocol::dht::filter::Filter;
 
 /// Swarms that are remembered; one more is refused.
@@ -113,7 +115,7 @@ fn some<const N: usize>(peers: &Peers<N>, count: usize, no_seeds: bool, rng: &mu
     if no_seeds {
         in_order.sort_by_key(|peer| peer.seed);
     }
-    in_order.into_iter().take(count).filter_map(|peer| compact_addr(&peer.addr)).collect()
+    in_order.into_iter().take(count).filter_map(|peer| parse_addr(&peer.addr)).collect()
 }
 
 /// All that were announced to us.
@@ -121,7 +123,7 @@ fn some<const N: usize>(peers: &Peers<N>, count: usize, no_seeds: bool, rng: &mu
 pub(super) struct PeerStore {
     swarms: BTreeMap<InfoHash, Swarm>,
     peers: usize,
-    by_ip: BTreeMap<IpAddr, u32>,
+    by_ip: Tally<IpAddr>,
     /// Where the next look for what is forgotten begins.
     sweep_from: Option<InfoHash>,
 }
@@ -151,7 +153,7 @@ impl PeerStore {
         addr: SocketAddr,
         seed: bool,
     ) -> Result<(), ErrorKind> {
-        let is_full = self.peers >= PEERS_MAX || self.by_ip.get(&addr.ip()).is_some_and(|count| *count >= PER_IP_MAX);
+        let is_full = self.peers >= PEERS_MAX || self.by_ip.get(&addr.ip()) >= PER_IP_MAX;
         let knows_swarm = self.swarms.contains_key(&info_hash);
         if (!knows_swarm && self.swarms.len() >= SWARMS_MAX) || (is_full && !self.knows(info_hash, addr)) {
             return Err(ErrorKind::Full);
@@ -160,14 +162,14 @@ impl PeerStore {
         let at_secs = seconds(now);
         let new = if addr.is_ipv4() {
             let peer = Peer { addr: compact(addr), at_secs, seed };
-            put(&mut swarm.v4, peer).map(|gone| gone.and_then(|gone| compact_addr(&gone)))
+            put(&mut swarm.v4, peer).map(|gone| gone.and_then(|gone| parse_addr(&gone)))
         } else {
             let peer = Peer { addr: compact(addr), at_secs, seed };
-            put(&mut swarm.v6, peer).map(|gone| gone.and_then(|gone| compact_addr(&gone)))
+            put(&mut swarm.v6, peer).map(|gone| gone.and_then(|gone| parse_addr(&gone)))
         };
         if let Some(gone) = new {
             self.peers += 1;
-            *self.by_ip.entry(addr.ip()).or_default() += 1;
+            self.by_ip.add(addr.ip());
             gone.into_iter().for_each(|gone| self.uncount(gone));
         }
         Ok(())
@@ -183,12 +185,7 @@ impl PeerStore {
 
     fn uncount(&mut self, addr: SocketAddr) {
         self.peers -= 1;
-        if let Some(count) = self.by_ip.get_mut(&addr.ip()) {
-            *count -= 1;
-            if *count == 0 {
-                self.by_ip.remove(&addr.ip());
-            }
-        }
+        self.by_ip.remove(&addr.ip());
     }
 
     /// Up to `count` peers of a swarm in one family.
@@ -210,8 +207,8 @@ impl PeerStore {
     /// Who seeds a swarm, and who does not; none if it is not known.
     pub(super) fn filters(&self, info_hash: InfoHash) -> Option<[Filter; 2]> {
         let swarm = self.swarms.get(&info_hash)?;
-        let v4 = swarm.v4.iter().map(|peer| (compact_addr(&peer.addr), peer.seed));
-        let v6 = swarm.v6.iter().map(|peer| (compact_addr(&peer.addr), peer.seed));
+        let v4 = swarm.v4.iter().map(|peer| (parse_addr(&peer.addr), peer.seed));
+        let v6 = swarm.v6.iter().map(|peer| (parse_addr(&peer.addr), peer.seed));
         let mut filters = [Filter::default(); 2];
         for (addr, seed) in v4.chain(v6) {
             filters[usize::from(!seed)].insert(addr?.ip());
@@ -245,8 +242,8 @@ impl PeerStore {
             // The oldest stand first.
             let old_v4 = swarm.v4.partition_point(|peer| u64::from(peer.at_secs) < limit);
             let old_v6 = swarm.v6.partition_point(|peer| u64::from(peer.at_secs) < limit);
-            gone.extend(swarm.v4.drain(..old_v4).filter_map(|peer| compact_addr(&peer.addr)));
-            gone.extend(swarm.v6.drain(..old_v6).filter_map(|peer| compact_addr(&peer.addr)));
+            gone.extend(swarm.v4.drain(..old_v4).filter_map(|peer| parse_addr(&peer.addr)));
+            gone.extend(swarm.v6.drain(..old_v6).filter_map(|peer| parse_addr(&peer.addr)));
             if swarm.v4.is_empty() && swarm.v6.is_empty() {
                 emptied.push(*hash);
             }
