@@ -28,6 +28,9 @@ pub enum UploadSlots {
     Fixed(u32),
 }
 
+/// DHT nodes that anybody may begin with.
+pub const DHT_BOOTSTRAP: [(&str, u16); 2] = [("dht.libtorrent.org", 25_401), ("dht.transmissionbt.com", 6881)];
+
 /// What the engine needs to know. What only the programs need (paths of state, watch directories, the log) is not here.
 #[derive(Debug, Clone, PartialEq)]
 #[expect(clippy::struct_excessive_bools, reason = "one switch a key of the config file")]
@@ -98,7 +101,7 @@ impl Default for Config {
             pex: true,
             lsd: true,
             dht: true,
-            dht_bootstrap: Vec::new(),
+            dht_bootstrap: DHT_BOOTSTRAP.map(|(host, port)| (host.to_owned(), port)).to_vec(),
             dht_read_only: false,
             down_rate_bytes: 0,
             up_rate_bytes: 0,

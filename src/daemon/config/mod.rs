@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::config::{Config, Encryption as Mse, UploadSlots};
+use crate::base::config::{Config, DHT_BOOTSTRAP, Encryption as Mse, UploadSlots};
 use crate::codec::url::host_and_port;
 use crate::service::control::place;
 
@@ -411,8 +411,8 @@ impl Default for Trackers {
 
 impl Default for Dht {
     fn default() -> Self {
-        let bootstrap = ["dht.libtorrent.org:25401", "dht.transmissionbt.com:6881"];
-        Self { enabled: true, listen: Vec::new(), bootstrap: bootstrap.map(str::to_owned).to_vec(), read_only: false }
+        let bootstrap = DHT_BOOTSTRAP.map(|(host, port)| format!("{host}:{port}")).to_vec();
+        Self { enabled: true, listen: Vec::new(), bootstrap, read_only: false }
     }
 }
 

@@ -125,12 +125,7 @@ fn every_key_is_read_and_printed_back() {
 #[test]
 fn defaults_of_the_engine_are_those_of_the_file() {
     let config = Settings::default().engine();
-    let engine = Config {
-        downloads: config.downloads.clone(),
-        listen: config.listen.clone(),
-        dht_bootstrap: vec![("dht.libtorrent.org".into(), 25_401), ("dht.transmissionbt.com".into(), 6881)],
-        ..Config::default()
-    };
+    let engine = Config { downloads: config.downloads.clone(), listen: config.listen.clone(), ..Config::default() };
     assert_eq!(config, engine);
 }
 
