@@ -245,7 +245,10 @@ impl Peer {
                 self.say_reject(block);
                 Event::Cancel(block)
             }
-            Message::Port(port) => Event::Port(port),
+            Message::Port(port) => {
+                self.change(now, 1)?;
+                Event::Port(port)
+            }
             Message::PieceHead(block) => return self.handle_head(now, block),
             Message::Extended { id: 0, payload } => {
                 let Some(said) = ExtensionHandshake::parse(payload) else { return Ok(None) };
