@@ -125,6 +125,16 @@ impl<S: Storage> Engine<S> {
         }
     }
 
+    /// What it counts, for `stats`.
+    pub(super) fn dht_rows(&self) -> Vec<(String, u64)> {
+        let Some(DhtNode { dht, .. }) = &self.dht else { return Vec::new() };
+        let ((swarms, peers, items), (answered, refused)) = (dht.stored(), dht.counts());
+        let stored = [("dht.swarms", swarms), ("dht.peers", peers), ("dht.items", items)];
+        let counts = [("dht.queries_answered", answered), ("dht.queries_refused", refused)];
+        let rows = stored.map(|(name, count)| (name, count as u64)).into_iter().chain(counts);
+        rows.map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
     /// Nodes that answered lately, of both families; none without a DHT.
     pub(super) fn dht_nodes(&self, now: Time) -> Option<usize> {
         self.dht.as_ref().map(|node| node.dht.view(now).iter().flatten().map(|family| family.good).sum())
@@ -136,7 +146,7 @@ impl<S: Storage> Engine<S> {
         node.dht.handle_timeout(now);
         if node.save_at <= now {
             node.save_at = now + SAVE_EVERY;
-            self.save_dht();
+            self.save_dht(now);
         }
         let Some(node) = &mut self.dht else { return };
         if node.names_at <= now {
@@ -147,9 +157,10 @@ impl<S: Storage> Engine<S> {
         }
     }
 
-    /// Keeps what the next run should know.
-    pub(super) fn save_dht(&mut self) {
-        if let Some(node) = &self.dht {
+    /// Keeps what the next run should know. While nobody answers, what is kept is better than what is known.
+    pub(super) fn save_dht(&mut self, now: Time) {
+        let answers = self.dht_nodes(now) > Some(0);
+        if let Some(node) = self.dht.as_ref().filter(|_| answers) {
             let bytes = node.state();
             self.start_job(Job::Save { name: PathBuf::from(DHT_STATE), bytes }, Purpose::Other);
         }
@@ -159,8 +170,11 @@ impl<S: Storage> Engine<S> {
     pub(super) fn search_dht(&mut self, now: Time, id: TorrentId) {
         let Some(torrent) = self.torrents.get_mut(id).filter(|torrent| torrent.wants_dht(now)) else { return };
         let Some(node) = &mut self.dht else { return torrent.handle_dht_began(now, 0) };
-        let port = self.config.listen.first().map_or(0, SocketAddr::port);
-        let announcement = Announcement { port, seed: torrent.is_finished() };
+        let port = |v6: bool| {
+            let listen = self.config.listen.iter().find(|listen| listen.is_ipv6() == v6);
+            listen.map_or(0, SocketAddr::port)
+        };
+        let announcement = Announcement { ports: [port(false), port(true)], seed: torrent.is_finished() };
         let searches = node.dht.find_peers(now, torrent.info_hash(), Some(announcement));
         torrent.handle_dht_began(now, searches);
         self.stats.dht_searches += 1;

@@ -297,7 +297,7 @@ impl<S: Storage> Engine<S> {
         }
         self.exiting = true;
         self.exchanges.hurry(now);
-        self.save_dht();
+        self.save_dht(now);
         self.timers.set(Timer::Shutdown, now + SHUTDOWN_MAX);
         let ids: Vec<TorrentId> = self.torrents.ids().collect();
         for id in ids {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use crate::base::time::Time;
 use crate::codec::krpc::{Body, ErrorKind, Message, Node, NodeId, Query, Response, Samples, Want};
 use crate::protocol::dht::table::BUCKET_LEN;
-use crate::protocol::dht::{Dht, PINGS_MAX, VERSION};
+use crate::protocol::dht::{Dht, VERSION};
 
 /// Peers of one answer: it should not be many times as long as the query.
 const PEERS_ANSWERED_MAX: usize = 30;
@@ -36,7 +36,7 @@ impl Dht {
             return; // our own words, sent back
         }
         let node = Node { id, addr: from };
-        if !read_only && self.family(v6).table.handle_query(now, node) && self.pings < PINGS_MAX {
+        if !read_only && self.family(v6).table.handle_query(now, node) {
             self.ping(now, from, Some(id));
         }
         self.queries_answered += 1;
@@ -72,7 +72,7 @@ impl Dht {
                 Ok(write(self.nodes(target, want, v6)))
             }
             Query::GetPeers { info_hash, want, no_seeds, scrape } => {
-                let filters = self.peers.filters(info_hash).filter(|_| scrape);
+                let filters = if scrape { self.peers.filters(info_hash) } else { None };
                 let most = if filters.is_some() { PEERS_BESIDE_FILTERS_MAX } else { PEERS_ANSWERED_MAX };
                 let peers = self.peers.some(info_hash, v6, most, no_seeds, &mut self.rng);
                 let filters = filters.as_ref().map(|[seeds, others]| [&seeds.0, &others.0]);

@@ -130,7 +130,7 @@ impl Lookup {
         addr: SocketAddr,
         asked_as: Option<NodeId>,
         node: Node,
-        nodes: &[Node],
+        nodes: impl Iterator<Item = Node>,
         token: Option<&[u8]>,
     ) {
         let has_its_number = asked_as == Some(node.id);
@@ -146,7 +146,7 @@ impl Lookup {
                 *state = State::Answered(token.map(Into::into));
             }
         }
-        nodes.iter().take(LEARNT_MAX).for_each(|node| self.learn(*node));
+        nodes.take(LEARNT_MAX).for_each(|node| self.learn(node));
     }
 
     /// A node that was asked does not answer.
@@ -221,8 +221,8 @@ mod tests {
                 if number.is_multiple_of(silent) {
                     lookup.handle_silence(addr, id);
                 } else {
-                    let known: Vec<Node> = (number.saturating_sub(10).max(1)..number).map(node).collect();
-                    lookup.handle_answer(addr, id, node(number), &known, Some(&number.to_be_bytes()));
+                    let known = (number.saturating_sub(10).max(1)..number).map(node);
+                    lookup.handle_answer(addr, id, node(number), known, Some(&number.to_be_bytes()));
                 }
             }
             now += Duration::from_millis(100);
@@ -253,10 +253,11 @@ mod tests {
         let mut lookup = Lookup::new(TARGET, OWN, [node(5), node(6)], []);
         let (addr, id) = lookup.next_query(Time::ZERO).unwrap();
         let liar = Node { id: Sha1Hash([1; 20]), addr };
-        lookup.handle_answer(addr, id, liar, &[node(6), Node { id: Sha1Hash([9; 20]), ..node(5) }], Some(b"x"));
+        let said = [node(6), Node { id: Sha1Hash([9; 20]), ..node(5) }];
+        lookup.handle_answer(addr, id, liar, said.into_iter(), Some(b"x"));
         assert_eq!(lookup.next_query(Time::ZERO), Some((node(6).addr, Some(node(6).id))));
         assert_eq!(lookup.next_query(Time::ZERO), None);
-        lookup.handle_answer(node(6).addr, Some(node(6).id), node(6), &[Node { id: OWN, ..node(7) }], None);
+        lookup.handle_answer(node(6).addr, Some(node(6).id), node(6), [Node { id: OWN, ..node(7) }].into_iter(), None);
         assert!(lookup.is_done());
         assert_eq!(lookup.nearest().collect::<Vec<_>>(), [(node(6), None)]);
     }

@@ -34,7 +34,7 @@ use crate::protocol::dht::guard::Guard;
 use crate::protocol::dht::items::{ItemStore, OwnedItem};
 use crate::protocol::dht::peers::{PeerStore, Tokens};
 use crate::protocol::dht::searches::{Goal, SEARCHES_MAX, Search};
-use crate::protocol::dht::table::{BUCKET_LEN, Table};
+use crate::protocol::dht::table::{BUCKET_LEN, Table, neighbourhood};
 
 /// A query has no answer after so long.
 const SILENCE: Duration = Duration::from_secs(4);
@@ -53,7 +53,7 @@ const GOOD_FEW: usize = BUCKET_LEN / 2;
 const TICK: Duration = Duration::from_secs(1);
 /// So many nodes of different networks must agree on our address before we believe them.
 const VOTES_MIN: usize = 6;
-/// Votes that are counted; then it begins anew.
+/// Votes that are counted; then the count begins anew.
 const VOTES_MAX: usize = 64;
 /// What we say that we run (BEP 20).
 const VERSION: &[u8; 4] = b"SW\x00\x01";
@@ -70,8 +70,8 @@ pub struct Settings {
 /// How we announce ourselves to a swarm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Announcement {
-    /// Where we listen.
-    pub port: u16,
+    /// Where we listen, in IPv4 and IPv6; 0 for the port that the DHT speaks from.
+    pub ports: [u16; 2],
     /// We have everything (BEP 33).
     pub seed: bool,
 }
@@ -152,7 +152,7 @@ struct Family {
     /// When we look for our neighbours.
     neighbours_at: Time,
     neighbours_again: Duration,
-    /// Who says that we are where, on the public network.
+    /// Which networks say that we are where, on the public network.
     votes: BTreeMap<IpAddr, BTreeSet<IpAddr>>,
 }
 
@@ -289,14 +289,17 @@ impl Dht {
                 self.handle_query(now, from, message.transaction, *id, *read_only, query);
             }
             Body::Response { id, response } => {
-                self.handle_response(now, from, message.transaction, Node { id: *id, addr: from }, response);
-                if let Some(seen_as) = message.seen_as {
-                    self.vote(now, from.ip(), seen_as.ip());
+                // What nobody asked for is not listened to.
+                if let Some(pending) = self.take_pending(from, message.transaction) {
+                    self.handle_response(now, &pending, Node { id: *id, addr: from }, response);
+                    if let Some(seen_as) = message.seen_as {
+                        self.vote(now, from.ip(), seen_as.ip());
+                    }
                 }
             }
             Body::Error { code, .. } => {
                 // It is there, but is of no use to whoever asked.
-                if let Some((_, pending)) = self.take_pending(from, message.transaction) {
+                if let Some(pending) = self.take_pending(from, message.transaction) {
                     log::debug!("DHT node {from}: error {code}");
                     self.useless(now, &pending);
                 }
@@ -342,7 +345,7 @@ impl Dht {
     }
 
     /// The query that this answers, if there is one to this address.
-    fn take_pending(&mut self, from: SocketAddr, transaction: &[u8]) -> Option<(u16, Pending)> {
+    fn take_pending(&mut self, from: SocketAddr, transaction: &[u8]) -> Option<Pending> {
         let transaction = u16::from_be_bytes(transaction.try_into().ok()?);
         if self.pending.get(&transaction)?.to != from {
             return None;
@@ -350,27 +353,18 @@ impl Dht {
         self.timers.remove(Timer::Query(transaction));
         let pending = self.pending.remove(&transaction)?;
         self.pings -= usize::from(pending.why == Why::Ping);
-        Some((transaction, pending))
+        Some(pending)
     }
 
-    fn handle_response(
-        &mut self,
-        now: Time,
-        from: SocketAddr,
-        transaction: &[u8],
-        node: Node,
-        response: &Response<'_>,
-    ) {
-        let Some((_, pending)) = self.take_pending(from, transaction) else { return };
-        let v6 = from.is_ipv6();
-        if pending.id.is_some_and(|id| id != node.id) {
+    fn handle_response(&mut self, now: Time, pending: &Pending, node: Node, response: &Response<'_>) {
+        let table = &mut self.family(node.addr.is_ipv6()).table;
+        if let Some(id) = pending.id.filter(|id| *id != node.id) {
             // Whoever answers there is another one now.
-            let before = Node { id: pending.id.expect("it is some"), addr: from };
-            self.family(v6).table.handle_silence(before);
+            table.handle_silence(Node { id, addr: node.addr });
         }
-        self.family(v6).table.handle_answer(now, node);
+        table.handle_answer(now, node);
         if let Why::Search(number) = pending.why {
-            self.handle_search_answer(now, number, &pending, node, response);
+            self.handle_search_answer(now, number, pending, node, response);
         }
     }
 
@@ -403,7 +397,7 @@ impl Dht {
             votes.clear();
         }
         let voters = votes.entry(seen_as).or_default();
-        voters.insert(from);
+        voters.insert(neighbourhood(from));
         if voters.len() < VOTES_MIN || id::is_allowed(table.own(), seen_as) {
             return;
         }

@@ -8,6 +8,7 @@ use crate::base::addr::is_dialable;
 use crate::base::hash::{InfoHash, Sha1Hash};
 use crate::base::time::Time;
 use crate::codec::krpc::{Node, NodeId, Query, Response, Want};
+use crate::protocol::dht::id::is_local;
 use crate::protocol::dht::items::{self, OwnedAuthor, OwnedItem};
 use crate::protocol::dht::lookup::Lookup;
 use crate::protocol::dht::table::BUCKET_LEN;
@@ -17,6 +18,8 @@ use crate::protocol::dht::{
 
 /// Searches at once; further ones wait.
 pub(super) const SEARCHES_MAX: usize = 32;
+/// Addresses that a search begins with where hardly any node is known.
+const NAMELESS_MAX: usize = 32;
 /// Peers that one search finds; more are passed over.
 const FOUND_MAX: usize = 2000;
 
@@ -102,7 +105,9 @@ impl Dht {
         let (from, v6) = (node.addr, node.addr.is_ipv6());
         let Some(search) = self.searches.get_mut(&number) else { return };
         let nodes = if v6 { &response.nodes6 } else { &response.nodes };
-        let nodes = nodes.as_deref().unwrap_or_default();
+        // A stranger must not send us into the networks behind our own door.
+        let may_name = |addr: SocketAddr| is_local(from.ip()) || !is_local(addr.ip());
+        let nodes = nodes.iter().flatten().copied().filter(|node| may_name(node.addr));
         search.lookup.handle_answer(from, pending.id, node, nodes, response.token);
         if let Goal::Get(salt, newest) = &mut search.goal
             && let Some(item) = found_item(search.lookup.target(), salt, response)
@@ -111,7 +116,8 @@ impl Dht {
             *newest = Some(item);
         }
         if matches!(search.goal, Goal::Peers(_)) {
-            let new = response.peers.iter().copied().filter(|peer| peer.is_ipv6() == v6 && is_dialable(*peer));
+            let is_sane = |peer: &SocketAddr| peer.is_ipv6() == v6 && is_dialable(*peer) && may_name(*peer);
+            let new = response.peers.iter().copied().filter(is_sane);
             let room = FOUND_MAX.saturating_sub(search.found.len());
             let new: Vec<SocketAddr> = new.filter(|peer| !search.found.contains(peer)).take(room).collect();
             search.found.extend(&new);
@@ -133,8 +139,8 @@ impl Dht {
     pub(super) fn search(&mut self, now: Time, v6: bool, target: NodeId, goal: Goal) {
         let Family { table, beginnings, .. } = self.family(v6);
         let nodes = table.nearest(target, 2 * BUCKET_LEN);
-        let nameless: Vec<SocketAddr> =
-            if nodes.len() < BUCKET_LEN { beginnings.iter().copied().collect() } else { Vec::new() };
+        let most = if nodes.len() < BUCKET_LEN { NAMELESS_MAX } else { 0 };
+        let nameless: Vec<SocketAddr> = beginnings.iter().copied().chain(table.lost()).take(most).collect();
         let lookup = Lookup::new(target, table.own(), nodes, nameless);
         let number = self.next_search;
         self.next_search += 1;
@@ -187,8 +193,9 @@ impl Dht {
                 Some(Event::Put(target, self.tell_nearest(now, &search.lookup, put)))
             }
             Goal::Peers(announcement) => {
-                let announced = announcement.map_or(0, |Announcement { port, seed }| {
-                    let announce = |token| Query::AnnouncePeer { info_hash: target, port: Some(port), seed, token };
+                let announced = announcement.map_or(0, |Announcement { ports, seed }| {
+                    let port = Some(ports[usize::from(search.v6)]).filter(|port| *port != 0);
+                    let announce = |token| Query::AnnouncePeer { info_hash: target, port, seed, token };
                     self.tell_nearest(now, &search.lookup, announce)
                 });
                 let Lookup { queries, answers, .. } = search.lookup;

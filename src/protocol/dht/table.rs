@@ -57,7 +57,7 @@ struct Bucket {
 }
 
 /// The network that an address is a part of: what one party probably holds all of.
-fn neighbourhood(ip: IpAddr) -> IpAddr {
+pub(super) fn neighbourhood(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(ip) => IpAddr::from((u32::from(ip) & 0xffff_ff00).to_be_bytes()),
         IpAddr::V6(ip) => IpAddr::from((u128::from(ip) & !(u128::MAX >> 48)).to_be_bytes()),
@@ -106,6 +106,11 @@ impl Table {
     /// Those that have a place, in no order.
     pub(super) fn nodes(&self) -> impl Iterator<Item = Node> {
         self.entries().filter(|entry| !entry.is_bad()).map(|entry| entry.node)
+    }
+
+    /// Those that no longer answer, and whose place nobody wants: who hears of no other may try them again.
+    pub(super) fn lost(&self) -> impl Iterator<Item = SocketAddr> {
+        self.entries().filter(|entry| entry.is_bad()).map(|entry| entry.node.addr)
     }
 
     fn bucket_of(&self, id: NodeId) -> usize {

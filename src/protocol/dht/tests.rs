@@ -121,7 +121,7 @@ impl Net {
     fn find(&mut self, number: usize, of: &str, port: Option<u16>) -> (Vec<SocketAddr>, Summary) {
         self.found.remove(&addr(number));
         self.searched.remove(&addr(number));
-        let (now, announcement) = (self.now, port.map(|port| Announcement { port, seed: false }));
+        let (now, announcement) = (self.now, port.map(|port| Announcement { ports: [port, 0], seed: false }));
         self.node(number).find_peers(now, hash(of), announcement);
         self.pass(40);
         let mut found = self.found.remove(&addr(number)).unwrap_or_default();
@@ -274,6 +274,11 @@ fn others_tell_where_we_are_and_our_number_follows() {
     let seen_as: SocketAddr = "124.31.75.21:6881".parse().unwrap();
     for number in 0..6_u8 {
         let node = SocketAddr::from(([11, 0, number, 1], 6881));
+        // Who was not asked has no say.
+        let body = Body::Response { id: hash("liar"), response: Box::default() };
+        let mut out = Vec::new();
+        Message { transaction: b"zz", seen_as: Some(seen_as), version: None, body }.write(&mut out);
+        (0..9).for_each(|liar| _ = dht.handle_packet(Time::ZERO, SocketAddr::from(([12, 0, liar, 1], 1)), &out));
         dht.add_node(Time::ZERO, node, false);
         let mut packet = Vec::new();
         dht.poll_transmit(&mut packet).unwrap();
@@ -333,4 +338,46 @@ fn a_node_that_answers_by_errors_is_there() {
     }
     assert!(errors > 2, "{errors}");
     assert_eq!(dht.state(false).1.len(), 1);
+}
+
+#[test]
+fn a_network_that_was_cut_finds_itself_again() {
+    let mut net = Net::new(30, 0);
+    // From the second node on nobody has anything to begin with but what it knew.
+    net.nodes.values_mut().for_each(|dht| dht.families[0].beginnings.clear());
+    net.loss = 100;
+    net.pass(3600);
+    assert!(net.nodes.values().all(|dht| dht.view(net.now)[0].unwrap().good == 0));
+    net.loss = 0;
+    net.pass(700);
+    assert!(net.nodes.values().all(|dht| dht.view(net.now)[0].unwrap().good >= 8));
+    net.find(3, "x", Some(1003));
+    assert_eq!(net.find(9, "x", None).0.len(), 1);
+}
+
+#[test]
+fn a_stranger_names_nobody_behind_our_door() {
+    let mut dht = Dht::new(Settings::default(), [true, false], Rng::from_number(1));
+    let stranger: SocketAddr = "11.0.0.1:6881".parse().unwrap();
+    dht.add_node(Time::ZERO, stranger, true);
+    dht.find_peers(Time::ZERO, hash("x"), None);
+    let named: Vec<SocketAddr> =
+        ["192.168.0.1:80", "127.0.0.1:22", "12.0.0.1:6881"].map(|addr| addr.parse().unwrap()).to_vec();
+    let mut packet = Vec::new();
+    let mut asked = BTreeSet::new();
+    while let Some(to) = dht.poll_transmit(&mut packet) {
+        asked.insert(to);
+        let transaction = Message::parse(&packet).unwrap().transaction.to_vec();
+        let node = |addr: &SocketAddr| Node { id: hash(&addr.to_string()), addr: *addr };
+        let response =
+            Response { nodes: Some(named.iter().map(node).collect()), peers: named.clone(), ..Response::default() };
+        let body = Body::Response { id: hash("stranger"), response: Box::new(response) };
+        let mut out = Vec::new();
+        Message { transaction: &transaction, seen_as: None, version: None, body }.write(&mut out);
+        if to == stranger {
+            dht.handle_packet(Time::ZERO, to, &out);
+        }
+    }
+    assert_eq!(asked, BTreeSet::from([stranger, named[2]]));
+    assert_eq!(dht.poll_event(), Some(Event::Peers(hash("x"), vec![named[2]])));
 }
