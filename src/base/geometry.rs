@@ -69,6 +69,9 @@ pub struct Geometry {
 }
 
 impl Geometry {
+    /// That of no content: no pieces.
+    pub const EMPTY: Self = Self { total_len: 0, piece_len: BLOCK_LEN, pieces: 0 };
+
     /// The division of `total_len` bytes into pieces of `piece_len` bytes, the last one shorter where it must be.
     /// None if `piece_len` is zero or there would be 2³² pieces or more. Content of no bytes has no pieces.
     #[must_use]

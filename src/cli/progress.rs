@@ -167,6 +167,7 @@ mod tests {
             name: "debian.iso".to_owned(),
             state,
             error: None,
+            described: true,
             size: 2 << 20,
             wanted: 1 << 20,
             have_bytes: 1 << 19,

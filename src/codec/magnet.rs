@@ -1,11 +1,16 @@
 //! Magnet links: `magnet:?xt=urn:btih:…` (BEP 9, 53), a `.st`'s `x.st`, and bare hashes.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
 use url::form_urlencoded;
 
-use crate::base::hash::{InfoHash, Sha1Hash, Sha256Hash, StId};
-use crate::codec::metainfo::Metainfo;
+use crate::base::files::FileList;
+use crate::base::geometry::Geometry;
+use crate::base::hash::{InfoHash, PieceHashes, Sha1Hash, Sha256Hash, StId};
+use crate::codec::metainfo::{Metainfo, URL_LEN_MAX};
+use crate::codec::st;
 
 /// Bytes of a link; a longer one is refused.
 pub const LINK_LEN_MAX: usize = 64 * 1024;
@@ -100,6 +105,47 @@ impl Magnet {
             (None, None) if has_v2 => Err(MagnetError::OnlyV2),
             (None, None) => Err(MagnetError::NoHash),
             _ => Ok(magnet),
+        }
+    }
+
+    /// The hash by which peers name the torrent: that of the link, or what its `x.st` begins with.
+    ///
+    /// # Panics
+    /// If the link names no torrent, which `parse` refuses.
+    #[must_use]
+    pub fn wire_hash(&self) -> InfoHash {
+        let of_st = || self.st_id.map(|st_id| st_id.truncated());
+        self.info_hash.or_else(of_st).expect("a link names a torrent")
+    }
+
+    /// What the link says of its torrent, as if it were all: no files, no pieces. Trackers that are named twice have one place,
+    /// each a tier of its own in the order of the link.
+    #[must_use]
+    pub fn stand_in(&self) -> Metainfo {
+        let info_hash = self.wire_hash();
+        let mut seen = BTreeSet::new();
+        let fitting = self.trackers.iter().filter(|url| !url.is_empty() && url.len() <= URL_LEN_MAX);
+        Metainfo {
+            info_hash,
+            st_id: self.st_id,
+            name: self.name.clone().unwrap_or_else(|| info_hash.to_string()),
+            files: Arc::new(FileList::new([])),
+            is_single: true,
+            geometry: Geometry::EMPTY,
+            pieces: PieceHashes::Sha1([].into()),
+            trackers: fitting.filter(|url| seen.insert(st::identity(url))).map(|url| vec![url.clone()]).collect(),
+            private: false,
+            comment: None,
+            created_by: None,
+            creation_date: None,
+            encoding: None,
+            web_seeds: self.web_seeds.clone(),
+            http_seeds: Vec::new(),
+            nodes: Vec::new(),
+            extras: Vec::new(),
+            is_pure: self.info_hash.is_none(),
+            info: [].into(),
+            others: Vec::new(),
         }
     }
 

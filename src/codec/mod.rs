@@ -10,6 +10,7 @@ pub mod http;
 pub mod http_tracker;
 pub mod krpc;
 pub mod magnet;
+pub mod metadata;
 pub mod metainfo;
 pub mod resume;
 pub mod st;

@@ -28,7 +28,7 @@ pub(super) enum Purpose {
     Other,
 }
 
-/// Where the metainfo of a torrent is kept, below the state directory.
+/// Where the metainfo of a torrent is kept, or the link while only that is known, below the state directory.
 #[must_use]
 pub(super) fn metainfo_name(info_hash: InfoHash) -> PathBuf {
     PathBuf::from(format!("torrents/{info_hash}.meta"))
@@ -189,6 +189,7 @@ impl<S: Storage> Engine<S> {
                 let result = look(&mut self.storage, torrent, store, files);
                 torrent.handle_looked(now, result);
             }
+            Ask::Describe => self.describe(now, id),
             Ask::Reopen => {
                 let content = torrent.content();
                 self.storage.close(store);
@@ -206,6 +207,23 @@ impl<S: Storage> Engine<S> {
                 }
             }
         }
+    }
+
+    /// A torrent's files are known now.
+    fn describe(&mut self, now: Time, id: TorrentId) {
+        let torrent = self.torrents.get_mut(id).expect("the asker is there");
+        let info_hash = torrent.info_hash();
+        self.by_st_id.extend(torrent.st_id().map(|st_id| (st_id, id)));
+        let (bytes, content) = (torrent.metainfo_bytes(), torrent.content());
+        if let Some(store) = torrent.store() {
+            self.storage.close(store);
+        }
+        let store = self.storage.open(content);
+        let files = torrent.file_count();
+        // Of many files some may be there of which the first are not: all is hashed.
+        let is_new = files <= STAMPS_MAX && (0..files).all(|file| self.storage.stamp(store, file).is_none());
+        torrent.handle_described(now, store, is_new);
+        self.start_job(Job::Save { name: metainfo_name(info_hash), bytes }, Purpose::Other);
     }
 
     /// Takes stamps of some files that need one; saves the record once all have theirs. False if some have not.

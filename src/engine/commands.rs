@@ -11,7 +11,9 @@ use crate::base::storage::Storage;
 use crate::base::time::Time;
 use crate::codec::magnet::Magnet;
 use crate::codec::metainfo::Metainfo;
+use crate::codec::url::host_and_port;
 use crate::engine::Engine;
+use crate::torrent::candidates::Origin;
 use crate::torrent::command::{
     AddOptions, Answer, Command, Direction, Refusal, RefusalKind, Reply, Source, Status, Which,
 };
@@ -29,6 +31,12 @@ fn begins_with<H: Ord + Display>(
 ) -> impl Iterator<Item = TorrentId> {
     let range = first.into_iter().flat_map(|first| torrents.range(first..));
     range.take_while(move |(hash, _)| hash.to_string().starts_with(prefix)).take(2).map(|(_, id)| *id)
+}
+
+/// What is to be added.
+enum What {
+    Metainfo(Metainfo, Vec<u8>),
+    Link(Magnet),
 }
 
 impl<S: Storage> Engine<S> {
@@ -115,19 +123,24 @@ impl<S: Storage> Engine<S> {
     }
 
     fn add(&mut self, now: Time, source: Source, options: AddOptions) -> Reply {
-        let bytes = match source {
-            Source::Metainfo(bytes) => bytes,
-            Source::Link(link) => {
-                Magnet::parse(&link).map_err(|error| Refusal::new(RefusalKind::Invalid, error.to_string()))?;
-                return Err(Refusal::new(
-                    RefusalKind::Unsupported,
-                    "this version cannot fetch a torrent's description from its peers; add the .torrent or .st file instead",
-                ));
-            }
+        let invalid = |why: &dyn Display| Refusal::new(RefusalKind::Invalid, why.to_string());
+        let what = match source {
+            Source::Metainfo(bytes) => What::Metainfo(Metainfo::parse(&bytes).map_err(|error| invalid(&error))?, bytes),
+            Source::Link(link) => What::Link(Magnet::parse(&link).map_err(|error| invalid(&error))?),
         };
-        let meta = Metainfo::parse(&bytes).map_err(|error| Refusal::new(RefusalKind::Invalid, error.to_string()))?;
-        let info_hash = meta.info_hash;
-        if self.by_hash.contains_key(&info_hash) {
+        let (info_hash, st_id) = match &what {
+            What::Metainfo(meta, _) => (meta.info_hash, meta.st_id),
+            What::Link(link) => (link.wire_hash(), link.st_id),
+        };
+        let known = self.by_hash.get(&info_hash).or_else(|| self.by_st_id.get(&st_id?)).copied();
+        if let (Some(id), What::Metainfo(meta, _)) = (known, &what)
+            && let Some(torrent) = self.torrents.get_mut(id).filter(|torrent| torrent.is_link())
+        {
+            torrent.describe(now, meta.clone());
+            self.touched.push(id);
+            return Ok(Answer::Added(info_hash));
+        }
+        if known.is_some() {
             return Err(Refusal::new(RefusalKind::Exists, format!("{info_hash} is there already")));
         }
         if self.torrents.len() >= TORRENTS_MAX {
@@ -142,9 +155,35 @@ impl<S: Storage> Engine<S> {
             added: self.unix_secs(now),
             options,
         };
-        let torrent = Torrent::new(now, Arc::new(meta), begin, &self.config, self.rng.fork("torrent"), self.peer_id)?;
-        self.insert_torrent(now, torrent, Some(bytes));
+        let rng = self.rng.fork("torrent");
+        match what {
+            What::Metainfo(meta, bytes) => {
+                let torrent = Torrent::new(now, Arc::new(meta), begin, &self.config, rng, self.peer_id)?;
+                self.insert_torrent(now, torrent, Some(bytes));
+            }
+            What::Link(link) => {
+                let peers = link.peers.clone();
+                let torrent = Torrent::from_link(now, link, begin, &self.config, rng, self.peer_id)?;
+                let bytes = torrent.metainfo_bytes();
+                let id = self.insert_torrent(now, torrent, Some(bytes));
+                self.dial_peers_of_link(now, id, &peers);
+            }
+        }
         Ok(Answer::Added(info_hash))
+    }
+
+    /// Peers that a link names; what is none is passed over.
+    pub(super) fn dial_peers_of_link(&mut self, now: Time, id: TorrentId, peers: &[String]) {
+        for (host, port) in peers.iter().filter_map(|peer| host_and_port(peer)) {
+            match host.parse::<IpAddr>() {
+                Ok(ip) => {
+                    let torrent = self.torrents.get_mut(id).expect("it was just inserted");
+                    torrent.add_candidates(now, &[SocketAddr::new(ip, port)], Origin::Link);
+                }
+                // More names than may be looked up at once are passed over, too.
+                Err(_) => drop(self.connect_by_name(now, id, &host, port)),
+            }
+        }
     }
 
     fn each(&mut self, which: &Which, mut act: impl FnMut(&mut Torrent)) -> Reply {

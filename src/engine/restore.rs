@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use crate::base::bitfield::Bitfield;
+use crate::base::geometry::Geometry;
 use crate::base::hash::InfoHash;
 use crate::base::storage::Storage;
 use crate::base::time::Time;
+use crate::codec::magnet::Magnet;
 use crate::codec::metainfo::Metainfo;
 use crate::codec::resume::Record;
 use crate::engine::Engine;
@@ -18,26 +21,28 @@ impl<S: Storage> Engine<S> {
     /// # Errors
     /// The metainfo is damaged, or the torrent is there already.
     pub fn restore(&mut self, now: Time, metainfo: &[u8], record: Option<&[u8]>) -> Result<InfoHash, Refusal> {
+        if metainfo.starts_with(b"magnet:") {
+            return self.restore_link(now, metainfo, record);
+        }
         let meta = Metainfo::parse(metainfo).map_err(|error| Refusal::new(RefusalKind::Invalid, error.to_string()))?;
         let info_hash = meta.info_hash;
         if self.by_hash.contains_key(&info_hash) {
             return Err(Refusal::new(RefusalKind::Exists, format!("{info_hash} is there already")));
         }
-        let record = record.and_then(|bytes| Record::parse(bytes, &meta.geometry));
+        let whole = record.and_then(|bytes| Record::parse(bytes, &meta.geometry));
+        // Of a torrent whose metainfo was saved and whose record was not yet, there is the one from when only its link was known.
+        let early = || record.and_then(|bytes| Record::parse(bytes, &Geometry::EMPTY));
+        let record = whole.or_else(|| early().map(|record| Record { have: Bitfield::new(meta.geometry.pieces()), ..record }));
         let record = record.filter(|record| record.info_hash == info_hash);
-        let begin = Begin {
-            dir: record.as_ref().map_or_else(|| self.config.downloads.clone(), |record| record.dir.clone()),
-            verify: record.is_none(),
-            added: record.as_ref().map_or_else(|| self.unix_secs(now), |record| record.added),
-            options: AddOptions::default(),
-        };
+        let is_early = record.as_ref().is_some_and(|record| record.stamps.len() != meta.files.len());
+        let begin = self.begin_of(now, record.as_ref(), record.is_none() || is_early);
         let rng = self.rng.fork("torrent");
         let mut torrent = Torrent::new(now, Arc::new(meta), begin, &self.config, rng, self.peer_id)?;
         if let Some(record) = &record {
             torrent.restore(now, record);
         }
         let id = self.insert_torrent(now, torrent, None);
-        if let Some(record) = record {
+        if let Some(record) = record.filter(|_| !is_early) {
             let torrent = self.torrents.get_mut(id).expect("it was just inserted");
             let store = torrent.store().expect("it was just opened");
             let mut as_they_were = true;
@@ -60,6 +65,39 @@ impl<S: Storage> Engine<S> {
         }
         self.touched.push(id);
         Ok(info_hash)
+    }
+
+    /// Takes in a torrent of which only the link was known.
+    fn restore_link(&mut self, now: Time, link: &[u8], record: Option<&[u8]>) -> Result<InfoHash, Refusal> {
+        let invalid = |why: &dyn std::fmt::Display| Refusal::new(RefusalKind::Invalid, why.to_string());
+        let link = std::str::from_utf8(link).map_err(|error| invalid(&error))?;
+        let link = Magnet::parse(link).map_err(|error| invalid(&error))?;
+        let (info_hash, peers) = (link.wire_hash(), link.peers.clone());
+        if self.by_hash.contains_key(&info_hash) {
+            return Err(Refusal::new(RefusalKind::Exists, format!("{info_hash} is there already")));
+        }
+        let record = record.and_then(|bytes| Record::parse(bytes, &Geometry::EMPTY));
+        let record = record.filter(|record| record.info_hash == info_hash);
+        let begin = self.begin_of(now, record.as_ref(), self.config.verify_on_add);
+        let rng = self.rng.fork("torrent");
+        let mut torrent = Torrent::from_link(now, link, begin, &self.config, rng, self.peer_id)?;
+        if let Some(record) = &record {
+            torrent.restore(now, record);
+        }
+        let id = self.insert_torrent(now, torrent, None);
+        self.dial_peers_of_link(now, id, &peers);
+        self.touched.push(id);
+        Ok(info_hash)
+    }
+
+    /// How a torrent of an earlier run begins.
+    fn begin_of(&self, now: Time, record: Option<&Record>, verify: bool) -> Begin {
+        Begin {
+            dir: record.map_or_else(|| self.config.downloads.clone(), |record| record.dir.clone()),
+            verify,
+            added: record.map_or_else(|| self.unix_secs(now), |record| record.added),
+            options: AddOptions::default(),
+        }
     }
 
     /// All that were there are there again: they begin, those whose turn it is.

@@ -98,8 +98,9 @@ impl<S: Storage> Engine<S> {
         for id in std::mem::take(&mut self.turns.changed) {
             self.turns.leave(id);
             let Some(torrent) = self.torrents.get(id) else { continue };
-            told.insert(id, false);
-            if torrent.wants_to_run() {
+            // Who asks for a few KiB takes no turn of those who ask for much more.
+            told.insert(id, torrent.is_link() && torrent.wants_to_run());
+            if torrent.wants_to_run() && !torrent.is_link() {
                 self.turns.enter(id, torrent.is_finished(), torrent.added());
             }
         }

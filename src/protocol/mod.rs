@@ -3,6 +3,7 @@
 pub mod dht;
 pub mod dns;
 pub mod http;
+pub mod metadata;
 pub mod mse;
 pub mod outbuf;
 pub mod peer;

@@ -44,6 +44,8 @@ pub enum Origin {
     Tracker,
     /// The DHT.
     Dht,
+    /// A magnet link.
+    Link,
     /// It connected to us.
     Incoming,
     /// It was saved by an earlier run.
@@ -58,6 +60,7 @@ impl Origin {
             Self::User => "user",
             Self::Tracker => "tracker",
             Self::Dht => "dht",
+            Self::Link => "link",
             Self::Incoming => "incoming",
             Self::Resume => "resume",
         }
@@ -328,6 +331,11 @@ impl Candidates {
             known.complete = true;
             known.next_try = Time::NEVER;
         }
+    }
+
+    /// Forgets addresses that became known in a way that is not trusted any more.
+    pub fn forget(&mut self, is_meant: impl Fn(Origin) -> bool) {
+        self.known.retain(|_, known| !known.is_idle() || !is_meant(known.origin));
     }
 
     /// Something is wanted now: who has everything is worth a call again.

@@ -139,7 +139,7 @@ impl Check {
 impl Torrent {
     /// Hashes all content again. What it holds is claimed again piece by piece.
     pub fn verify(&mut self, now: Time) {
-        if self.check.is_some() || self.postpone_check() {
+        if self.check.is_some() || self.is_link() || self.postpone_check() {
             return;
         }
         self.begin_check();

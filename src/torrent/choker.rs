@@ -125,6 +125,11 @@ impl Choker {
         }
     }
 
+    /// Pieces have so many bytes.
+    pub fn set_piece_len(&mut self, piece_len: u32) {
+        self.credit_bytes = CREDIT_BYTES.max(u64::from(piece_len));
+    }
+
     /// How many peers may have a slot now, the optimistic one among them.
     #[must_use]
     pub fn slots(&self) -> u32 {

@@ -14,7 +14,7 @@ use crate::protocol::peer::{ALLOWED_FAST_LEN, Event, Hello, Peer, UPLOADS_MAX, a
 use crate::torrent::candidates::Origin;
 use crate::torrent::command::{Refusal, RefusalKind};
 use crate::torrent::download::Landing;
-use crate::torrent::torrent::{Ask, LOOK_SOON, TICK, Torrent};
+use crate::torrent::torrent::{Ask, LOOK_SOON, Phase, TICK, Torrent};
 
 /// Two connections with one peer are of one moment if no more lies between them.
 const TWIN_MAX: Duration = Duration::from_secs(30);
@@ -52,6 +52,8 @@ pub(crate) struct TorrentPeer {
     pub(crate) shaking: bool,
     /// What passes is ciphered.
     pub(crate) encrypted: bool,
+    /// Pieces of our `info` that it was sent.
+    pub(crate) metadata_served: u32,
 }
 
 impl TorrentPeer {
@@ -184,7 +186,9 @@ impl Torrent {
 
     fn join(&mut self, now: Time, conn: ConnId, machine: Peer, addr: SocketAddr, origin: Origin, incoming: bool) {
         let mut machine = machine;
-        machine.set_pieces(self.geometry().pieces());
+        if !self.is_link() {
+            machine.set_pieces(self.geometry().pieces());
+        }
         let peer = TorrentPeer {
             machine,
             snubbed: false,
@@ -200,6 +204,7 @@ impl Torrent {
             listens_at: None,
             shaking: false,
             encrypted: false,
+            metadata_served: 0,
         };
         self.peers.insert(conn, peer);
         self.asks.push_back(Ask::Wake(conn));
@@ -232,19 +237,8 @@ impl Torrent {
         let peer = self.peers.get_mut(&conn).expect("it was just examined");
         peer.established = true;
         peer.peer_id = handshake.peer_id;
-        if peer.machine.is_extended() {
-            let port = self.listen.first().map(SocketAddr::port).filter(|_| !peer.incoming);
-            peer.machine.send_extension_handshake(&ExtensionHandshake {
-                ids: ExtensionIds::of(&[ExtensionKind::DontHave]),
-                client: Some(concat!("SwarmTorrent ", env!("CARGO_PKG_VERSION")).as_bytes()),
-                port,
-                your_ip: Some(peer.addr.ip()),
-                reqq: u32::try_from(UPLOADS_MAX).ok(),
-                upload_only: Some(self.layout.is_finished(&self.have)),
-                st_id: self.meta.st_id,
-                ..ExtensionHandshake::default()
-            });
-        }
+        self.say_extensions(conn);
+        let peer = self.peers.get_mut(&conn).expect("it was just there");
         peer.machine.send_field(&self.have);
         let node = self.listen.iter().find(|listen| listen.is_ipv6() == peer.addr.is_ipv6());
         if let Some(node) = node.filter(|_| self.dht.may() && handshake.reserved.dht()) {
@@ -252,6 +246,30 @@ impl Torrent {
         }
         self.asks.push_back(Ask::Wake(conn));
         Ok(())
+    }
+
+    /// Says what we can (BEP 10). Once more when there is more to say: handshakes are additive.
+    pub(crate) fn say_extensions(&mut self, conn: ConnId) {
+        let (metadata_size, is_finished) = (self.metadata_size(), self.is_finished());
+        let Some(peer) = self.peers.get_mut(&conn).filter(|peer| peer.machine.is_extended() && peer.established) else {
+            return;
+        };
+        let mut kinds = vec![ExtensionKind::DontHave];
+        if !self.meta.private {
+            kinds.push(ExtensionKind::Metadata);
+        }
+        peer.machine.send_extension_handshake(&ExtensionHandshake {
+            ids: ExtensionIds::of(&kinds),
+            client: Some(concat!("SwarmTorrent ", env!("CARGO_PKG_VERSION")).as_bytes()),
+            port: self.listen.first().map(SocketAddr::port).filter(|_| !peer.incoming),
+            your_ip: Some(peer.addr.ip()),
+            reqq: u32::try_from(UPLOADS_MAX).ok(),
+            metadata_size,
+            upload_only: Some(is_finished),
+            st_id: self.meta.st_id,
+            ..ExtensionHandshake::default()
+        });
+        self.asks.push_back(Ask::Wake(conn));
     }
 
     fn examine(&self, conn: ConnId, handshake: &Handshake) -> Result<(), Unwelcome> {
@@ -309,6 +327,12 @@ impl Torrent {
         event: Event<'b>,
     ) -> Result<Option<Landing<'b>>, Unwelcome> {
         match event {
+            Event::Bitfield(_) | Event::HaveAll | Event::HaveNone | Event::Have(_) | Event::DontHave(_)
+                if self.is_link() =>
+            {
+                self.handle_claim(conn, &event);
+            }
+            Event::Suggest(_) if self.is_link() => {}
             Event::Handshake(handshake) => self.establish(now, conn, &handshake)?,
             Event::BlockHead(block) => self.handle_head(now, conn, block),
             Event::BlockBytes { block, offset, bytes, last } => {
@@ -339,6 +363,7 @@ impl Torrent {
                 let node = self.peers.get(&conn).map(|peer| SocketAddr::new(peer.addr.ip(), port));
                 self.asks.extend(node.map(Ask::Node));
             }
+            Event::Extended { kind: ExtensionKind::Metadata, payload } => self.handle_metadata(now, conn, payload),
             Event::Cancel(_) | Event::Port(_) | Event::Extended { .. } => {}
         }
         Ok(None)
@@ -364,6 +389,7 @@ impl Torrent {
             self.candidates.add(now, addr, Origin::Incoming);
             peer.listens_at = self.candidates.mark_connected(now, addr).then_some(addr);
         }
+        self.handle_metadata_offer(now, conn);
         Ok(None)
     }
 
@@ -423,6 +449,7 @@ impl Torrent {
         if let Some(download) = &mut self.download {
             download.handle_peer_gone(conn, &peer.field);
         }
+        self.handle_metadata_peer_gone(now, conn);
         self.downloaded_from(&peer);
         self.choker.handle_gone(now, conn);
         if peer.shaking && self.running && self.candidates.handle_no_cipher(now, peer.addr) {
@@ -555,7 +582,7 @@ impl Torrent {
         }
         if wants {
             self.fill_requests(now, conn);
-        } else if peer.is_seed() && self.download.is_none() && self.running {
+        } else if peer.is_seed() && self.download.is_none() && self.running && self.phase == Phase::Ready {
             self.drop_peer(now, conn); // two seeders have nothing to say to one another
         }
     }

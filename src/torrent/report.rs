@@ -37,7 +37,8 @@ impl Torrent {
             st_id: self.st_id(),
             name: self.meta.name.clone(),
             state: self.state(),
-            error: self.fault.as_ref().map(|fault| fault.message.clone()),
+            error: self.fault.as_ref().map(|fault| fault.message.as_str()).or(self.broken()).map(str::to_owned),
+            described: !self.is_link(),
             size: self.geometry().total_len(),
             wanted,
             have_bytes: self.layout.have_bytes_total(&self.have),
@@ -105,7 +106,7 @@ impl Torrent {
             addr: peer.addr,
             client: machine.client(),
             flags,
-            progress: if pieces == 0 { 1.0 } else { f64::from(peer.field.count()) / f64::from(pieces) },
+            progress: if pieces == 0 { f64::from(u8::from(!self.is_link())) } else { f64::from(peer.field.count()) / f64::from(pieces) },
             down_rate: machine.down().rate_bytes(now),
             up_rate: machine.up().rate_bytes(now),
             transport: "tcp",
@@ -151,13 +152,30 @@ impl Torrent {
             State::Paused => vec!["it is paused; `resume` starts it".into()],
             State::Queued if self.disk.moving => vec!["its content is being moved; it goes on by itself".into()],
             State::Queued => vec!["it waits for its turn (`active_downloads`, `active_seeds` in the config)".into()],
+            State::NoSpace | State::Error if self.broken().is_some() => self.broken().map(str::to_owned).into_iter().collect(),
             State::NoSpace | State::Error => {
                 let fault = self.fault.as_ref().map_or_else(String::new, |fault| fault.message.clone());
                 vec![format!("{fault}; it is tried again every {} s", crate::torrent::torrent::FAULT_RETRY.as_secs())]
             }
-            State::Metadata => vec!["its description is being fetched from peers".into()],
+            State::Metadata => self.why_of_description(now),
             State::Seeding | State::Downloading => self.why_of_peers(now),
         }
+    }
+
+    fn why_of_description(&self, now: Time) -> Vec<String> {
+        let (offers, share) = self.description_progress().unwrap_or_default();
+        let mut sentences = vec![if offers > 0 {
+            format!("its description is being fetched from {offers} peers; {:.0} % of it is here", share * 100.0)
+        } else {
+            "only its link is known; its description comes from the first peer that has it".into()
+        }];
+        let has_peers = self.peers.values().any(|peer| peer.established);
+        if has_peers && offers == 0 {
+            sentences.push("no connected peer says that it has it; they may be waiting for it themselves".into());
+        } else if !has_peers {
+            sentences.extend(self.why_of_peers(now));
+        }
+        sentences
     }
 
     fn why_of_peers(&self, now: Time) -> Vec<String> {
@@ -196,19 +214,29 @@ impl Torrent {
     /// Its magnet link.
     #[must_use]
     pub fn magnet(&self) -> String {
-        Magnet::of(&self.meta).to_string()
+        self.link().unwrap_or_else(|| Magnet::of(&self.meta).to_string())
     }
 
     /// The bytes of its metainfo file.
     ///
     /// # Errors
-    /// A pure `.st` has no `.torrent` form.
+    /// A pure `.st` has no `.torrent` form; of a torrent that came as a link nothing is known at first.
     pub fn export(&self, as_torrent: bool) -> Result<Vec<u8>, Refusal> {
+        if self.is_link() {
+            let message = "its description is still being fetched from peers; `why` says how far that is";
+            return Err(Refusal::new(RefusalKind::Busy, message));
+        }
         if as_torrent && self.meta.is_pure {
             let message = "a pure .st has no SHA-1 hashes, so it cannot be a .torrent; export it as st";
             return Err(Refusal::new(RefusalKind::Unsupported, message));
         }
         Ok(self.meta.to_bytes(as_torrent))
+    }
+
+    /// The bytes that describe it to our next run.
+    #[must_use]
+    pub fn metainfo_bytes(&self) -> Vec<u8> {
+        self.link().map_or_else(|| self.meta.to_bytes(false), String::into_bytes)
     }
 
     /// How much a file is wanted.

@@ -182,6 +182,9 @@ impl Torrent {
     /// No file is meant.
     pub fn prioritize(&mut self, now: Time, pattern: &FilePattern, priority: Priority) -> Result<(), Refusal> {
         let files: Vec<usize> = (0..self.layout.files().len()).filter(|&file| self.is_meant(pattern, file)).collect();
+        if self.is_link() {
+            return Err(Refusal::new(RefusalKind::Busy, "its files are not known yet; `only=` says it when it is added"));
+        }
         if files.is_empty() {
             return Err(Refusal::new(RefusalKind::NotFound, "no file is meant by that; see `files`"));
         }
@@ -208,12 +211,7 @@ impl Torrent {
             let (was, is) = (self.download.is_some(), !self.is_finished());
             if is && !was {
                 self.finished = None;
-                if self.allocate_full {
-                    self.running = false;
-                    self.reconsider(now);
-                } else {
-                    self.begin_download(now);
-                }
+                self.go_on(now);
             } else if was && !is {
                 self.finish_download(now);
             } else if let Some(download) = &mut self.download {

@@ -68,6 +68,8 @@ pub struct Summary {
     pub state: State,
     /// Why it stopped, if it did.
     pub error: Option<String>,
+    /// Its files are known: of a torrent that came as a link they are not at first.
+    pub described: bool,
     /// All content.
     pub size: u64,
     /// Content of wanted files.
@@ -115,11 +117,12 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Verified and wanted content as a share of what is wanted, 0 to 1; 1 where nothing is wanted.
+    /// Verified and wanted content as a share of what is wanted, 0 to 1; 1 where nothing is wanted; 0 while that
+    /// is not known.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a share for people")]
     pub fn progress(&self) -> f64 {
-        if self.wanted == 0 { 1.0 } else { self.have_wanted_bytes as f64 / self.wanted as f64 }
+        if self.wanted == 0 { f64::from(u8::from(self.described)) } else { self.have_wanted_bytes as f64 / self.wanted as f64 }
     }
 
     /// Sent over received payload; where nothing was received, over the content's size.

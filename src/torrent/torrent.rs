@@ -1,7 +1,7 @@
 //! One torrent: its parts, the state it is in, and the routes between the parts.
 //!
 //! It decides and reports. What it wants from outside comes out of [`Torrent::poll_ask`]; what happens outside is told to
-//! it by the methods in its rooms: `peers` (they come and go), `download`, `upload`, `check`, `persist`, `disk`, `settings`,
+//! it by the methods in its rooms: `peers` (they come and go), `metadata` (while only a link is known), `download`, `upload`, `check`, `persist`, `disk`, `settings`,
 //! `report`.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::base::bitfield::Bitfield;
 use crate::base::config::Config;
 use crate::base::files::FileEntry;
-use crate::base::geometry::{Geometry, Piece, Span};
+use crate::base::geometry::{BLOCK_LEN, Geometry, Piece, Span};
 use crate::base::hash::{InfoHash, StId};
 use crate::base::ids::{ConnId, StoreId};
 use crate::base::rate::{Bucket, Meter};
@@ -31,6 +31,7 @@ use crate::torrent::dht_announces::DhtAnnounces;
 use crate::torrent::disk::Disk;
 use crate::torrent::download::Download;
 use crate::torrent::layout::Layout;
+use crate::torrent::metadata::Description;
 use crate::torrent::peers::TorrentPeer;
 use crate::torrent::persist::Persistence;
 use crate::torrent::scrapes::ScrapeAsk;
@@ -70,6 +71,8 @@ pub enum Ask {
     Probe,
     /// Look whether the files are still there, then call [`Torrent::handle_looked`].
     Look,
+    /// Its files are known now: save its metainfo, open its content, then call [`Torrent::handle_described`].
+    Describe,
     /// Close the content and open it anew: what is open may not be what lies there.
     Reopen,
     /// Tell the storage which files are wanted.
@@ -123,6 +126,8 @@ pub(crate) enum Phase {
 #[derive(Debug)]
 pub struct Torrent {
     pub(crate) meta: std::sync::Arc<Metainfo>,
+    /// There while only a link is known of it; `meta` holds what the link says then.
+    pub(crate) description: Option<Box<Description>>,
     pub(crate) dir: PathBuf,
     pub(crate) added: u64,
     pub(crate) finished: Option<u64>,
@@ -252,6 +257,7 @@ impl Torrent {
             look_at: Time::NEVER,
             seeding_since: Time::NEVER,
             asks: VecDeque::new(),
+            description: None,
             meta,
         };
         if begin.verify {
@@ -329,7 +335,7 @@ impl Torrent {
     /// True when everything wanted is here.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.layout.is_finished(&self.have)
+        self.description.is_none() && self.layout.is_finished(&self.have)
     }
 
     /// What it is doing, in the user's words.
@@ -338,9 +344,11 @@ impl Torrent {
         match &self.fault {
             Some(Fault { kind: FaultKind::Full, .. }) => State::NoSpace,
             Some(_) => State::Error,
+            None if self.broken().is_some() => State::Error,
             None if self.check.is_some() && self.phase == Phase::Checking => State::Checking,
             None if self.paused => State::Paused,
             None if self.queued || self.disk.moving => State::Queued,
+            None if self.description.is_some() => State::Metadata,
             None if self.is_finished() => State::Seeding,
             None => State::Downloading,
         }
@@ -352,6 +360,7 @@ impl Torrent {
         !self.paused
             && !self.disk.moving
             && self.fault.is_none()
+            && self.broken().is_none()
             && self.phase != Phase::Checking
             && !self.has_seeded_enough()
     }
@@ -418,10 +427,8 @@ impl Torrent {
     }
 
     fn start(&mut self, now: Time) {
-        if !self.is_finished() {
-            if self.allocate_full && !self.persistence.allocated {
-                self.phase = Phase::Allocating;
-                self.asks.push_back(Ask::Allocate);
+        if !self.is_finished() && self.description.is_none() {
+            if self.make_room() {
                 return;
             }
             self.begin_download(now);
@@ -437,6 +444,28 @@ impl Torrent {
         self.dht.start(now);
     }
 
+    /// Begins to make room for all that is wanted, where that is to be done first; true if so.
+    fn make_room(&mut self) -> bool {
+        let is_due = self.allocate_full && !self.persistence.allocated;
+        if is_due {
+            self.phase = Phase::Allocating;
+            self.asks.push_back(Ask::Allocate);
+        }
+        is_due
+    }
+
+    /// It runs, and something is wanted that was not: makes room, then asks its peers.
+    pub(crate) fn go_on(&mut self, now: Time) {
+        if self.make_room() {
+            return;
+        }
+        self.begin_download(now);
+        let conns: Vec<ConnId> = self.peers.keys().copied().collect();
+        for conn in conns {
+            self.consider_interest(now, conn);
+        }
+    }
+
     /// Everything wanted has room, or it has not.
     pub fn handle_allocated(&mut self, now: Time, result: Result<(), Fault>) {
         if self.phase == Phase::Allocating {
@@ -446,6 +475,9 @@ impl Torrent {
             Ok(()) => {
                 self.disk.doubt_all();
                 self.persistence.allocated = true;
+                if self.running && self.download.is_none() && !self.is_finished() {
+                    self.go_on(now);
+                }
                 self.reconsider(now);
             }
             Err(fault) => self.fail(now, fault),
@@ -533,8 +565,12 @@ impl Torrent {
     /// Once a second while there are peers: deadlines, interest, requests, the choker, new connections.
     fn tick(&mut self, now: Time) {
         self.tick_peers(now);
-        self.consider_slots();
-        self.tick_choker(now);
+        if self.description.is_some() {
+            self.tick_metadata(now);
+        } else {
+            self.consider_slots();
+            self.tick_choker(now);
+        }
         self.look_for_peers(now);
         self.consider_goals(now);
     }
@@ -553,6 +589,11 @@ impl Torrent {
             self.turn_changed = true;
             self.reconsider(now);
         }
+    }
+
+    /// Why its description cannot be used, if it cannot.
+    pub(crate) fn broken(&self) -> Option<&str> {
+        self.description.as_ref().and_then(|description| description.broken.as_deref())
     }
 
     pub(crate) fn has_seeded_enough(&self) -> bool {
@@ -624,7 +665,7 @@ impl Torrent {
 
     /// The DHT has named peers.
     pub fn handle_dht_peers(&mut self, now: Time, peers: &[SocketAddr]) {
-        if self.running {
+        if self.running && self.dht.may() {
             self.add_candidates(now, peers, Origin::Dht);
         }
     }
@@ -645,8 +686,12 @@ impl Torrent {
         self.asks.pop_front()
     }
 
-    /// Wanted bytes that are still missing, as trackers are told.
+    /// Wanted bytes that are still missing, as trackers are told. While nobody knows how many, some: who says none is taken
+    /// for a seed.
     pub(crate) fn left_bytes(&self) -> u64 {
+        if self.description.is_some() {
+            return u64::from(BLOCK_LEN);
+        }
         self.layout.wanted_bytes().saturating_sub(self.layout.have_wanted_bytes(&self.have))
     }
 
@@ -656,7 +701,7 @@ impl Torrent {
     }
 }
 
-fn select_only(layout: &mut Layout, only: &[(usize, usize)]) -> Result<(), Refusal> {
+pub(crate) fn select_only(layout: &mut Layout, only: &[(usize, usize)]) -> Result<(), Refusal> {
     let files = layout.files().len();
     if let Some(&(_, last)) = only.iter().find(|&&(first, last)| first > last || last >= files) {
         let message = format!("there is no file {last}; this torrent has files 0 to {}", files.saturating_sub(1));

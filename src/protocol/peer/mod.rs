@@ -174,6 +174,7 @@ impl Peer {
     /// Says how many pieces the torrent has: from now on lengths and indexes are judged by it.
     pub fn set_pieces(&mut self, pieces: u32) {
         self.pieces = Some(pieces);
+        self.allowed.retain(|piece| piece.0 < pieces);
     }
 
     /// Throws away what is still to come of the block whose head came last. It may be asked for again at once.

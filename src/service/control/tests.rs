@@ -21,6 +21,7 @@ fn row(name: &str) -> Summary {
         name: name.to_owned(),
         state: State::Downloading,
         error: None,
+        described: true,
         size: 2000,
         wanted: 1000,
         have_bytes: 600,

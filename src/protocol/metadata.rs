@@ -1,0 +1,445 @@
+//! Fetching an `info` dictionary from peers (BEP 9): who is asked for which piece of it, and what becomes of what they send.
+//!
+//! All peers that claim the same size fill one draft together. A whole draft is handed out and judged by its owner: if it is
+//! wrong and came from one peer, that one lied; if it came from several, each of that size fills a draft alone from then on.
+//! Nothing is allocated for what a peer only claims.
+//!
+//! Methods: `handle_offer`, `handle_data`, `handle_reject`, `handle_wrong`, `handle_gone`, `handle_timeout` (once a second);
+//! `poll_transmit`.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use crate::base::ids::ConnId;
+use crate::base::time::Time;
+use crate::codec::metadata::METADATA_PIECE_LEN;
+
+/// Pieces that one peer is asked for at once.
+const PIPELINE: usize = 4;
+/// After so long a piece is asked of others as well: of one more than have been silent about it.
+const SILENCE: Duration = Duration::from_secs(3);
+/// After so long the same peer may be asked for it again: it has lost the question.
+const LOST: Duration = Duration::from_secs(20);
+/// A peer that refuses is not asked for so long: it may be fetching itself.
+const REFUSED: Duration = Duration::from_secs(30);
+/// Drafts at once. Peers of further sizes wait until one is given up, the one that had its time first.
+const DRAFTS_MAX: usize = 16;
+/// Of these, drafts of one size that one peer fills alone.
+const ALONE_MAX: usize = 2;
+/// A draft that is not whole after so long makes room for those who wait, and gets its turn again after them.
+const TURN: Duration = Duration::from_secs(20);
+/// Bytes in all drafts together: the longest `info` twice. Beyond it the draft that the fewest peers fill is given up.
+const BYTES_MAX: usize = 64 << 20;
+
+/// A whole `info`, not yet judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Whole {
+    /// Its bytes.
+    pub info: Vec<u8>,
+    /// Who sent them, each once.
+    pub givers: Vec<ConnId>,
+}
+
+/// A peer that says it has the `info`.
+#[derive(Debug)]
+struct Offer {
+    size: u32,
+    /// What it was asked for and when, the oldest first; at most [`PIPELINE`].
+    asked: Vec<(u32, Time)>,
+    not_before: Time,
+    /// How often its draft was given up; who had the fewest turns goes first.
+    turns: u32,
+}
+
+/// What has come of an `info` of one size.
+#[derive(Debug)]
+struct Draft {
+    size: u32,
+    /// Only this peer fills it.
+    by: Option<ConnId>,
+    pieces: Vec<Option<Box<[u8]>>>,
+    missing: usize,
+    givers: BTreeSet<ConnId>,
+    until: Time,
+}
+
+impl Draft {
+    fn new(now: Time, size: u32, by: Option<ConnId>) -> Self {
+        let pieces: Vec<_> = (0..pieces_of(size)).map(|_| None).collect();
+        Self { size, by, missing: pieces.len(), pieces, givers: BTreeSet::new(), until: now + TURN }
+    }
+
+    fn is_filled_by(&self, conn: ConnId, size: u32) -> bool {
+        self.size == size && self.by.is_none_or(|by| by == conn)
+    }
+
+    fn bytes(&self) -> usize {
+        self.pieces.iter().flatten().map(|piece| piece.len()).sum()
+    }
+}
+
+fn pieces_of(size: u32) -> u32 {
+    size.div_ceil(METADATA_PIECE_LEN)
+}
+
+/// One fetch. Invariant: what a peer was asked for belongs to the draft that it fills.
+#[derive(Debug)]
+pub struct MetadataFetch {
+    /// A longer `info` is not believed in.
+    size_max: u32,
+    offers: BTreeMap<ConnId, Offer>,
+    drafts: Vec<Draft>,
+    /// Sizes of which a draft of several peers was wrong; of the last [`DRAFTS_MAX`].
+    doubted: VecDeque<u32>,
+    outgoing: VecDeque<(ConnId, u32)>,
+}
+
+impl MetadataFetch {
+    /// A fetch that knows nobody, of an `info` of at most `size_max` bytes.
+    #[must_use]
+    pub fn new(size_max: u32) -> Self {
+        Self {
+            size_max,
+            offers: BTreeMap::new(),
+            drafts: Vec::new(),
+            doubted: VecDeque::new(),
+            outgoing: VecDeque::new(),
+        }
+    }
+
+    /// A peer says that it has an `info` of `size` bytes. What cannot be is not listened to; neither is a change of mind.
+    pub fn handle_offer(&mut self, now: Time, conn: ConnId, size: u32) {
+        if size > 0 && size <= self.size_max && !self.offers.contains_key(&conn) {
+            self.offers.insert(conn, Offer { size, asked: Vec::new(), not_before: now, turns: 0 });
+            self.advance(now);
+        }
+    }
+
+    /// A peer has gone.
+    pub fn handle_gone(&mut self, now: Time, conn: ConnId) {
+        if self.offers.remove(&conn).is_some() {
+            self.drafts.retain(|draft| draft.by != Some(conn));
+            self.outgoing.retain(|(to, _)| *to != conn);
+            self.advance(now);
+        }
+    }
+
+    /// A piece came: the whole `info` if it was the last. What was not asked for, or has another length than it must, is not
+    /// looked at.
+    pub fn handle_data(
+        &mut self,
+        now: Time,
+        conn: ConnId,
+        piece: u32,
+        total_size: u32,
+        bytes: &[u8],
+    ) -> Option<Whole> {
+        let offer = self.offers.get_mut(&conn)?;
+        let size = offer.size;
+        let at = offer.asked.iter().position(|(asked, _)| *asked == piece)?;
+        offer.asked.remove(at);
+        let len = METADATA_PIECE_LEN.min(size.saturating_sub(piece * METADATA_PIECE_LEN));
+        let index = self.drafts.iter().position(|draft| draft.is_filled_by(conn, size));
+        if let Some(index) = index.filter(|_| total_size == size && bytes.len() == len as usize) {
+            let draft = &mut self.drafts[index];
+            let slot = &mut draft.pieces[piece as usize];
+            if slot.is_none() {
+                *slot = Some(bytes.into());
+                draft.missing -= 1;
+                draft.givers.insert(conn);
+            }
+            if draft.missing == 0 {
+                let draft = self.drafts.swap_remove(index);
+                let info = draft.pieces.into_iter().flatten().flatten().collect();
+                return Some(Whole { info, givers: draft.givers.into_iter().collect() });
+            }
+            self.keep_bound();
+        } else if index.is_some() {
+            // Another size than it said, or no whole piece: of no use.
+            self.offers.remove(&conn);
+            self.drafts.retain(|draft| draft.by != Some(conn));
+        }
+        self.advance(now);
+        None
+    }
+
+    /// A peer refuses a piece.
+    pub fn handle_reject(&mut self, now: Time, conn: ConnId, piece: u32) {
+        let Some(offer) = self.offers.get_mut(&conn) else { return };
+        let before = offer.asked.len();
+        offer.asked.retain(|(asked, _)| *asked != piece);
+        if offer.asked.len() < before {
+            offer.not_before = now + REFUSED;
+            self.advance(now);
+        }
+    }
+
+    /// The whole that `givers` sent was wrong. Who is guilty beyond doubt: the only one; it is not asked again.
+    pub fn handle_wrong(&mut self, now: Time, whole: &Whole) -> Option<ConnId> {
+        if let [only] = whole.givers[..] {
+            self.handle_gone(now, only);
+            return Some(only);
+        }
+        let size = u32::try_from(whole.info.len()).expect("no longer than the longest");
+        if !self.doubted.contains(&size) {
+            self.doubted.push_back(size);
+            if self.doubted.len() > DRAFTS_MAX {
+                self.doubted.pop_front();
+            }
+        }
+        for offer in self.offers.values_mut().filter(|offer| offer.size == size) {
+            offer.asked.clear(); // what still comes was for the draft that is gone
+        }
+        self.advance(now);
+        None
+    }
+
+    /// Once a second: asks others for what does not come, and gives up drafts that others wait for.
+    pub fn handle_timeout(&mut self, now: Time) {
+        for offer in self.offers.values_mut() {
+            offer.asked.retain(|(_, at)| now.since(*at) < LOST);
+        }
+        let waits = |drafts: &[Draft], conn: ConnId, offer: &Offer| {
+            offer.not_before <= now && !drafts.iter().any(|draft| draft.is_filled_by(conn, offer.size))
+        };
+        if self.offers.iter().any(|(conn, offer)| waits(&self.drafts, *conn, offer)) {
+            let over: Vec<_> = self.drafts.extract_if(.., |draft| draft.until <= now).collect();
+            for draft in &over {
+                self.give_up(draft);
+            }
+        }
+        self.advance(now);
+    }
+
+    /// The next piece to ask for, and whom.
+    pub fn poll_transmit(&mut self) -> Option<(ConnId, u32)> {
+        self.outgoing.pop_front()
+    }
+
+    /// Peers that say they have the `info`.
+    #[must_use]
+    pub fn offers(&self) -> usize {
+        self.offers.len()
+    }
+
+    /// The share of it that is here, 0 to 1: of the draft that is nearest to its end.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a share for people")]
+    pub fn progress(&self) -> f64 {
+        let share = |draft: &Draft| (draft.pieces.len() - draft.missing) as f64 / draft.pieces.len() as f64;
+        self.drafts.iter().map(share).fold(0.0, f64::max)
+    }
+
+    fn give_up(&mut self, draft: &Draft) {
+        for (conn, offer) in &mut self.offers {
+            if draft.is_filled_by(*conn, offer.size) {
+                offer.asked.clear();
+                offer.turns += 1;
+            }
+        }
+    }
+
+    /// Gives up the draft with the fewest peers while there is too much.
+    fn keep_bound(&mut self) {
+        while self.drafts.iter().map(Draft::bytes).sum::<usize>() > BYTES_MAX {
+            let peers = |draft: &Draft| {
+                self.offers.iter().filter(|(conn, offer)| draft.is_filled_by(**conn, offer.size)).count()
+            };
+            let fewest = (0..self.drafts.len()).min_by_key(|&index| peers(&self.drafts[index]));
+            let draft = self.drafts.swap_remove(fewest.expect("there is much in them"));
+            self.give_up(&draft);
+        }
+    }
+
+    /// Begins drafts for peers that have none, and asks everybody for what they should send.
+    fn advance(&mut self, now: Time) {
+        let mut order: Vec<(u32, ConnId)> = self.offers.iter().map(|(conn, offer)| (offer.turns, *conn)).collect();
+        order.sort_unstable();
+        for (_, conn) in order {
+            let offer = &self.offers[&conn];
+            if offer.not_before > now {
+                continue;
+            }
+            let size = offer.size;
+            let Some(index) = self.draft_of(now, conn, size) else { continue };
+            let room = PIPELINE - self.offers[&conn].asked.len();
+            if room == 0 {
+                continue;
+            }
+            let draft = &self.drafts[index];
+            // By piece, how many were asked lately, less those who are silent about it.
+            let mut asked: BTreeMap<u32, i32> = BTreeMap::new();
+            for (_, offer) in self.offers.iter().filter(|(other, offer)| draft.is_filled_by(**other, offer.size)) {
+                for (piece, at) in &offer.asked {
+                    *asked.entry(*piece).or_default() += if now.since(*at) < SILENCE { 1 } else { -1 };
+                }
+            }
+            let is_own = |piece: u32| self.offers[&conn].asked.iter().any(|(own, _)| *own == piece);
+            let open = (0..pieces_of(size)).filter(|piece| draft.pieces[*piece as usize].is_none());
+            let open = open.filter(|piece| asked.get(piece).is_none_or(|asked| *asked <= 0) && !is_own(*piece));
+            let asks: Vec<u32> = open.take(room).collect();
+            let offer = self.offers.get_mut(&conn).expect("it was just there");
+            offer.asked.extend(asks.iter().map(|piece| (*piece, now)));
+            self.outgoing.extend(asks.into_iter().map(|piece| (conn, piece)));
+        }
+    }
+
+    /// The draft that a peer fills, begun if there may be one more.
+    fn draft_of(&mut self, now: Time, conn: ConnId, size: u32) -> Option<usize> {
+        if let Some(index) = self.drafts.iter().position(|draft| draft.is_filled_by(conn, size)) {
+            return Some(index);
+        }
+        let is_doubted = self.doubted.contains(&size);
+        let alone = self.drafts.iter().filter(|draft| draft.size == size).count();
+        if self.drafts.len() >= DRAFTS_MAX || (is_doubted && alone >= ALONE_MAX) {
+            return None;
+        }
+        self.drafts.push(Draft::new(now, size, is_doubted.then_some(conn)));
+        Some(self.drafts.len() - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::arena::Id;
+
+    fn conn(number: u64) -> ConnId {
+        Id::from_bits(number)
+    }
+
+    fn info(len: usize) -> Vec<u8> {
+        (0..len).map(|at| (at * 7 + at / 251) as u8).collect()
+    }
+
+    /// What each peer does with a question: the bytes it has of the piece, or nothing at all.
+    type Answers<'a> = &'a dyn Fn(ConnId, u32) -> Option<Vec<u8>>;
+
+    /// Lets peers answer at once, for so many seconds; wrong wholes are judged by `good`. The whole, and who was found guilty.
+    fn run(fetch: &mut MetadataFetch, good: &[u8], secs: u64, answers: Answers<'_>) -> (Option<u64>, Vec<ConnId>) {
+        let mut guilty = Vec::new();
+        for second in 0..secs {
+            let now = Time::from_secs(second);
+            fetch.handle_timeout(now);
+            while let Some((to, piece)) = fetch.poll_transmit() {
+                let Some(bytes) = answers(to, piece) else { continue };
+                let size = fetch.offers.get(&to).map_or(0, |offer| offer.size);
+                if let Some(whole) = fetch.handle_data(now, to, piece, size, &bytes) {
+                    if whole.info == good {
+                        return (Some(second), guilty);
+                    }
+                    guilty.extend(fetch.handle_wrong(now, &whole));
+                }
+            }
+        }
+        (None, guilty)
+    }
+
+    fn piece_of(info: &[u8], piece: u32) -> Vec<u8> {
+        let start = (piece * METADATA_PIECE_LEN) as usize;
+        info[start..info.len().min(start + METADATA_PIECE_LEN as usize)].to_vec()
+    }
+
+    #[test]
+    fn several_peers_fill_one_draft() {
+        let good = info(100_000);
+        let mut fetch = MetadataFetch::new(1 << 20);
+        (0..3).for_each(|peer| fetch.handle_offer(Time::ZERO, conn(peer), 100_000));
+        let asked: Vec<_> = std::iter::from_fn(|| fetch.poll_transmit()).collect();
+        assert_eq!(asked.len(), 7, "every piece is asked for once");
+        let mut whole = None;
+        for (to, piece) in asked {
+            whole = fetch.handle_data(Time::ZERO, to, piece, 100_000, &piece_of(&good, piece));
+        }
+        assert_eq!(whole, Some(Whole { info: good, givers: vec![conn(0), conn(1)] }));
+    }
+
+    #[test]
+    fn who_claims_absurd_sizes_costs_nothing() {
+        let mut fetch = MetadataFetch::new(1 << 20);
+        for (peer, size) in [(0, 0), (1, u32::MAX), (2, (1 << 20) + 1)] {
+            fetch.handle_offer(Time::ZERO, conn(peer), size);
+        }
+        assert_eq!((fetch.offers(), fetch.poll_transmit()), (0, None));
+    }
+
+    #[test]
+    fn what_was_not_asked_for_or_has_another_length_is_not_taken() {
+        let mut fetch = MetadataFetch::new(1 << 20);
+        fetch.handle_offer(Time::ZERO, conn(0), 20_000);
+        fetch.handle_offer(Time::ZERO, conn(1), 20_000);
+        assert_eq!(fetch.handle_data(Time::ZERO, conn(0), 7, 20_000, &[0; 16_384]), None);
+        assert_eq!(fetch.handle_data(Time::ZERO, conn(2), 0, 20_000, &[0; 16_384]), None);
+        assert_eq!(fetch.drafts[0].missing, 2);
+        assert_eq!(fetch.handle_data(Time::ZERO, conn(0), 0, 20_000, &[0; 16_383]), None);
+        assert_eq!(fetch.offers(), 1, "who sends half a piece is not asked again");
+        let asked: BTreeSet<_> = std::iter::from_fn(|| fetch.poll_transmit()).filter(|(to, _)| *to == conn(1)).collect();
+        assert_eq!(asked.len(), 2, "its pieces are asked of another");
+    }
+
+    #[test]
+    fn liars_of_the_right_size_are_told_from_the_honest_one() {
+        let good = info(50_000);
+        let mut fetch = MetadataFetch::new(1 << 20);
+        (0..9).for_each(|peer| fetch.handle_offer(Time::ZERO, conn(peer), 50_000));
+        let (done, guilty) = run(&mut fetch, &good, 60, &|who, piece| {
+            let bytes = piece_of(&good, piece);
+            Some(if who == conn(8) { bytes } else { vec![who.to_bits() as u8; bytes.len()] })
+        });
+        assert!(done.is_some_and(|secs| secs <= 10), "{done:?}");
+        assert!(!guilty.is_empty() && !guilty.contains(&conn(8)), "{guilty:?}");
+    }
+
+    #[test]
+    fn liars_of_every_size_and_the_silent_do_not_keep_the_honest_one_from_giving() {
+        let good = info(50_000);
+        for (silent, liars) in [(false, 40), (true, 6)] {
+            let mut fetch = MetadataFetch::new(1 << 20);
+            let size = |peer: u64| 50_000 + if silent { 0 } else { (liars - peer) as u32 };
+            (0..=liars).for_each(|peer| fetch.handle_offer(Time::ZERO, conn(peer), size(peer)));
+            let (done, guilty) = run(&mut fetch, &good, 120, &|who, piece| match who.to_bits() {
+                honest if honest == liars => Some(piece_of(&good, piece)),
+                _ if silent => None,
+                liar => {
+                    let len = METADATA_PIECE_LEN.min(size(liar) - piece * METADATA_PIECE_LEN);
+                    Some(vec![0; len as usize])
+                }
+            });
+            assert!(done.is_some_and(|secs| secs <= 10), "{done:?}");
+            assert!(!guilty.contains(&conn(liars)));
+        }
+    }
+
+    #[test]
+    fn who_refuses_is_asked_again_later() {
+        let good = info(10_000);
+        let mut fetch = MetadataFetch::new(1 << 20);
+        fetch.handle_offer(Time::ZERO, conn(0), 10_000);
+        assert_eq!(fetch.poll_transmit(), Some((conn(0), 0)));
+        fetch.handle_reject(Time::ZERO, conn(0), 0);
+        fetch.handle_timeout(Time::from_secs(29));
+        assert_eq!(fetch.poll_transmit(), None);
+        fetch.handle_timeout(Time::from_secs(30));
+        assert_eq!(fetch.poll_transmit(), Some((conn(0), 0)));
+        assert!(fetch.handle_data(Time::from_secs(30), conn(0), 0, 10_000, &good).is_some());
+    }
+
+    #[test]
+    fn drafts_hold_no_more_than_their_bound() {
+        let size = (32 << 20) as u32;
+        let mut fetch = MetadataFetch::new(size);
+        (0..4).for_each(|peer| fetch.handle_offer(Time::ZERO, conn(peer), size - peer as u32));
+        let piece = vec![0; METADATA_PIECE_LEN as usize];
+        let mut most = 0;
+        for _ in 0..9000 {
+            let Some((to, number)) = fetch.poll_transmit() else { break };
+            let size = fetch.offers[&to].size;
+            let len = METADATA_PIECE_LEN.min(size - number * METADATA_PIECE_LEN) as usize;
+            if fetch.handle_data(Time::ZERO, to, number, size, &piece[..len]).is_some() {
+                break;
+            }
+            most = most.max(fetch.drafts.iter().map(Draft::bytes).sum());
+        }
+        assert!(most > BYTES_MAX / 2 && most <= BYTES_MAX, "{most}");
+    }
+}

@@ -1,0 +1,350 @@
+//! A torrent of which only a link is known: its `info` is fetched from peers (BEP 9), and given to others once it is here.
+//!
+//! Until then it has no pieces and no files. What peers say that they have is kept as they said it, and judged when the number of
+//! pieces is known, so that nobody has to be dialled twice.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::base::bitfield::Bitfield;
+use crate::base::config::Config;
+use crate::base::hash::{Sha1Hash, Sha256Hash};
+use crate::base::ids::{ConnId, StoreId};
+use crate::base::rng::Rng;
+use crate::base::time::Time;
+use crate::codec::extension::ExtensionKind;
+use crate::codec::magnet::Magnet;
+use crate::codec::metadata::{METADATA_PIECE_LEN, MetadataMessage};
+use crate::codec::metainfo::{INFO_LEN_MAX, Metainfo};
+use crate::protocol::metadata::{MetadataFetch, Whole};
+use crate::protocol::peer::Event;
+use crate::torrent::candidates::Origin;
+use crate::torrent::command::Refusal;
+use crate::torrent::dht_announces::DhtAnnounces;
+use crate::torrent::layout::Layout;
+use crate::torrent::torrent::{Ask, Begin, Phase, Torrent, select_only};
+
+/// Bytes of what peers say that they have, all together; who says more is parted with once the number of pieces is known,
+/// and dialled again.
+const CLAIMS_MAX: usize = 4 << 20;
+/// How often a peer may ask us for each piece of `info`; more is refused.
+const SERVED_MAX: u32 = 4;
+
+/// What a torrent needs only while its `info` is missing.
+#[derive(Debug)]
+pub(crate) struct Description {
+    link: Magnet,
+    fetch: MetadataFetch,
+    claims: BTreeMap<ConnId, Claim>,
+    begin: Begin,
+    /// What came is what the link names, and cannot be loaded: why.
+    pub(crate) broken: Option<String>,
+}
+
+/// What a peer says that it has while nobody knows how many pieces there are.
+#[derive(Debug)]
+enum Claim {
+    Everything,
+    /// A bit a piece, the first in the highest bit, as in a `bitfield`.
+    Pieces(Vec<u8>),
+    /// More than could be kept.
+    Lost,
+}
+
+impl Description {
+    fn claim(&mut self, conn: ConnId, event: &Event<'_>) {
+        let used: usize = self.claims.values().map(Claim::len).sum();
+        let claim = self.claims.entry(conn).or_insert(Claim::Pieces(Vec::new()));
+        let room = CLAIMS_MAX.saturating_sub(used);
+        match (event, claim) {
+            (Event::HaveAll, claim) => *claim = Claim::Everything,
+            (Event::HaveNone, claim) => *claim = Claim::Pieces(Vec::new()),
+            (Event::Bitfield(bytes), claim) if bytes.len() <= room => *claim = Claim::Pieces(bytes.to_vec()),
+            (Event::Bitfield(_), claim) => *claim = Claim::Lost,
+            (Event::Have(piece), claim @ Claim::Pieces(_)) => {
+                let Claim::Pieces(bytes) = claim else { unreachable!("it was just looked at") };
+                let at = piece.index() / 8;
+                if at >= bytes.len() + room {
+                    *claim = Claim::Lost;
+                } else {
+                    bytes.resize(bytes.len().max(at + 1), 0);
+                    bytes[at] |= 0x80 >> (piece.0 % 8);
+                }
+            }
+            (Event::DontHave(piece), Claim::Pieces(bytes)) => {
+                if let Some(byte) = bytes.get_mut(piece.index() / 8) {
+                    *byte &= !(0x80 >> (piece.0 % 8));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Claim {
+    fn len(&self) -> usize {
+        if let Self::Pieces(bytes) = self { bytes.len() } else { 0 }
+    }
+
+    /// What it means for a torrent of so many pieces; none if it cannot be.
+    fn field(&self, pieces: u32) -> Option<Bitfield> {
+        match self {
+            Self::Everything => Some(Bitfield::full(pieces)),
+            Self::Pieces(bytes) => {
+                let mut bytes = bytes.clone();
+                if bytes.len() > pieces.div_ceil(8) as usize {
+                    return None;
+                }
+                bytes.resize(pieces.div_ceil(8) as usize, 0);
+                Bitfield::from_bytes(&bytes, pieces)
+            }
+            Self::Lost => None,
+        }
+    }
+}
+
+impl Torrent {
+    /// A torrent of which only `link` is known.
+    ///
+    /// # Errors
+    /// As [`Torrent::new`].
+    pub fn from_link(
+        now: Time,
+        link: Magnet,
+        mut begin: Begin,
+        config: &Config,
+        rng: Rng,
+        peer_id: [u8; 20],
+    ) -> Result<Self, Refusal> {
+        if begin.options.only.is_empty() {
+            begin.options.only.clone_from(&link.select);
+        }
+        let mut empty = begin.clone();
+        empty.verify = false;
+        empty.options.only.clear();
+        let mut torrent = Self::new(now, Arc::new(link.stand_in()), empty, config, rng, peer_id)?;
+        let link = Magnet { select: begin.options.only.clone(), ..link };
+        torrent.description = Some(Box::new(Description {
+            link,
+            fetch: MetadataFetch::new(u32::try_from(INFO_LEN_MAX).expect("a few MiB")),
+            claims: BTreeMap::new(),
+            begin,
+            broken: None,
+        }));
+        Ok(torrent)
+    }
+
+    /// True while only a link is known of it.
+    #[must_use]
+    pub fn is_link(&self) -> bool {
+        self.description.is_some()
+    }
+
+    /// The link, while nothing else is known.
+    #[must_use]
+    pub fn link(&self) -> Option<String> {
+        self.description.as_ref().map(|description| description.link.to_string())
+    }
+
+    /// How many connected peers say that they have its `info`, and the share of it that is here; none once all of it is.
+    pub(crate) fn description_progress(&self) -> Option<(usize, f64)> {
+        self.description.as_ref().map(|description| (description.fetch.offers(), description.fetch.progress()))
+    }
+
+    /// Bytes of its `info`, if it is here and may be given to others: that of a private torrent is only for its tracker to
+    /// hand out.
+    pub(crate) fn metadata_size(&self) -> Option<u32> {
+        let may = self.description.is_none() && !self.meta.private;
+        u32::try_from(self.meta.info.len()).ok().filter(|_| may)
+    }
+
+    /// A peer says something about pieces while nobody knows how many there are.
+    pub(crate) fn handle_claim(&mut self, conn: ConnId, event: &Event<'_>) {
+        if let Some(description) = self.description.as_mut().filter(|_| self.peers.contains_key(&conn)) {
+            description.claim(conn, event);
+        }
+    }
+
+    /// A peer has said what it can: whether it has the `info`, too.
+    pub(crate) fn handle_metadata_offer(&mut self, now: Time, conn: ConnId) {
+        let Some(peer) = self.peers.get(&conn) else { return };
+        let said = peer.machine.extensions();
+        if let (Some(_), Some(size)) = (said.id(ExtensionKind::Metadata), said.metadata_size)
+            && let Some(description) = &mut self.description
+        {
+            description.fetch.handle_offer(now, conn, size);
+            self.ask_for_metadata();
+        }
+    }
+
+    /// A message of the metadata extension.
+    pub(crate) fn handle_metadata(&mut self, now: Time, conn: ConnId, payload: &[u8]) {
+        match MetadataMessage::parse(payload) {
+            Some(MetadataMessage::Request(piece)) => self.serve_metadata(conn, piece),
+            Some(MetadataMessage::Data { piece, total_size, bytes }) => {
+                let Some(description) = &mut self.description else { return };
+                if let Some(whole) = description.fetch.handle_data(now, conn, piece, total_size, bytes) {
+                    self.judge_metadata(now, &whole);
+                }
+                self.ask_for_metadata();
+            }
+            Some(MetadataMessage::Reject(piece)) => {
+                let Some(description) = &mut self.description else { return };
+                description.fetch.handle_reject(now, conn, piece);
+                self.ask_for_metadata();
+            }
+            None => {}
+        }
+    }
+
+    /// Once a second while there are peers.
+    pub(crate) fn tick_metadata(&mut self, now: Time) {
+        if let Some(description) = &mut self.description {
+            description.fetch.handle_timeout(now);
+            self.ask_for_metadata();
+        }
+    }
+
+    /// A peer has gone.
+    pub(crate) fn handle_metadata_peer_gone(&mut self, now: Time, conn: ConnId) {
+        if let Some(description) = &mut self.description {
+            description.claims.remove(&conn);
+            description.fetch.handle_gone(now, conn);
+        }
+    }
+
+    fn ask_for_metadata(&mut self) {
+        let Some(description) = &mut self.description else { return };
+        while let Some((conn, piece)) = description.fetch.poll_transmit() {
+            if let Some(peer) = self.peers.get_mut(&conn) {
+                let mut payload = Vec::new();
+                MetadataMessage::Request(piece).write(&mut payload);
+                peer.machine.send_extended(ExtensionKind::Metadata, &payload);
+                self.asks.push_back(Ask::Wake(conn));
+            }
+        }
+    }
+
+    /// A peer wants a piece of our `info`.
+    fn serve_metadata(&mut self, conn: ConnId, piece: u32) {
+        let size = self.metadata_size().unwrap_or(0);
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        let pieces = size.div_ceil(METADATA_PIECE_LEN);
+        let mut payload = Vec::new();
+        if piece < pieces && peer.metadata_served < pieces * SERVED_MAX {
+            peer.metadata_served += 1;
+            let start = (piece * METADATA_PIECE_LEN) as usize;
+            let bytes = &self.meta.info[start..(size as usize).min(start + METADATA_PIECE_LEN as usize)];
+            MetadataMessage::Data { piece, total_size: size, bytes }.write(&mut payload);
+        } else {
+            MetadataMessage::Reject(piece).write(&mut payload);
+        }
+        peer.machine.send_extended(ExtensionKind::Metadata, &payload);
+        self.asks.push_back(Ask::Wake(conn));
+    }
+
+    /// A whole `info` is here: it is what every hash of the link says, or somebody lied.
+    fn judge_metadata(&mut self, now: Time, whole: &Whole) {
+        let Some(description) = &mut self.description else { return };
+        let Magnet { info_hash, st_id, .. } = description.link;
+        let matches = info_hash.is_none_or(|hash| Sha1Hash::of(&whole.info) == hash)
+            && st_id.is_none_or(|id| Sha256Hash::of(&whole.info) == id);
+        if !matches {
+            let guilty = description.fetch.handle_wrong(now, whole);
+            let addr = guilty.and_then(|conn| self.peers.get(&conn)).map(|peer| peer.addr);
+            log::debug!("{}: what {} peers sent is not its description", self.display_name(), whole.givers.len());
+            if let Some(addr) = addr {
+                self.ban(now, addr);
+            }
+            return;
+        }
+        match Metainfo::from_info(&whole.info) {
+            Ok(meta) if meta.info_hash == self.info_hash() => self.describe(now, meta),
+            Ok(_) => self.cannot_load("its link names it by a hash that is not the one of its kind"),
+            Err(error) => self.cannot_load(&error.to_string()),
+        }
+    }
+
+    fn cannot_load(&mut self, why: &str) {
+        log::error!("{}: {why}", self.display_name());
+        if let Some(description) = &mut self.description {
+            description.broken = Some(format!("its description is here and cannot be used: {why}; remove it"));
+        }
+        self.turn_changed = true;
+    }
+
+    /// Its `info` is known now. What stands beside it stays as the link had it, unless `meta` has it.
+    pub fn describe(&mut self, now: Time, mut meta: Metainfo) {
+        let Some(description) = &self.description else { return };
+        let mut only = description.begin.options.only.clone();
+        if meta.web_seeds.is_empty() {
+            meta.web_seeds.clone_from(&self.meta.web_seeds);
+        }
+        if meta.trackers.is_empty() {
+            meta.trackers.clone_from(&self.meta.trackers);
+        }
+        self.layout = Layout::new(Arc::clone(&meta.files), meta.geometry);
+        only.retain(|(_, last)| *last < meta.files.len());
+        if let Err(refusal) = select_only(&mut self.layout, &only) {
+            log::warn!("{}: all files are wanted: {}", self.display_name(), refusal.message);
+        }
+        self.have = Bitfield::new(meta.geometry.pieces());
+        self.choker.set_piece_len(meta.geometry.piece_len());
+        self.meta = Arc::new(meta);
+        log::info!("{}: its description is here", self.display_name());
+        self.phase = Phase::Allocating; // nothing is asked for before the storage knows its files
+        self.asks.push_back(Ask::Describe);
+        self.persistence.touch(now);
+        self.turn_changed = true;
+    }
+
+    /// The storage knows its files under `store`; something is there already, or nothing `is_new`.
+    pub fn handle_described(&mut self, now: Time, store: StoreId, is_new: bool) {
+        let Some(description) = self.description.take() else { return };
+        self.store = Some(store);
+        self.phase = Phase::Ready;
+        self.disk.doubt_all();
+        if self.meta.private {
+            self.keep_private(now);
+        }
+        self.learn_fields(now, &description.claims);
+        if description.begin.verify && !is_new {
+            self.begin_check();
+            self.asks.push_back(Ask::Work);
+            self.reconsider(now);
+        } else if self.running && !self.is_finished() {
+            self.go_on(now);
+        } else if self.running {
+            self.finish_download(now);
+        }
+    }
+
+    /// It turns out to be private: only its tracker may name peers (BEP 27).
+    fn keep_private(&mut self, now: Time) {
+        self.dht = DhtAnnounces::new(false);
+        let is_public = |origin: Origin| !matches!(origin, Origin::User | Origin::Tracker | Origin::Incoming);
+        self.candidates.forget(is_public);
+        let peers = self.peers.iter().filter(|(_, peer)| is_public(peer.origin));
+        let conns: Vec<ConnId> = peers.map(|(conn, _)| *conn).collect();
+        conns.into_iter().for_each(|conn| self.drop_peer(now, conn));
+    }
+
+    /// What peers said that they have means something now; who said what cannot be is parted with.
+    fn learn_fields(&mut self, now: Time, claims: &BTreeMap<ConnId, Claim>) {
+        let pieces = self.geometry().pieces();
+        let conns: Vec<ConnId> = self.peers.keys().copied().collect();
+        for conn in conns {
+            let field = claims.get(&conn).map(|claim| claim.field(pieces));
+            let Some(peer) = self.peers.get_mut(&conn) else { continue };
+            peer.machine.set_pieces(pieces);
+            match field {
+                Some(None) => self.drop_peer(now, conn),
+                Some(Some(field)) => {
+                    peer.field = field;
+                    self.say_extensions(conn);
+                }
+                None => self.say_extensions(conn),
+            }
+        }
+    }
+}
