@@ -27,7 +27,9 @@ import libtorrent as lt, sys, time
 torrent, save, port = sys.argv[1], sys.argv[2], sys.argv[3]
 s = lt.session({'listen_interfaces': '127.0.0.1:' + port, 'enable_dht': False, 'enable_lsd': False, 'enable_upnp': False,
     'enable_natpmp': False, 'enable_outgoing_utp': False, 'enable_incoming_utp': False, 'allow_multiple_connections_per_ip': True, **eval(sys.argv[4])})
-p = lt.add_torrent_params(); p.ti = lt.torrent_info(torrent); p.save_path = save
+p = lt.parse_magnet_uri(torrent) if torrent.startswith('magnet:') else lt.add_torrent_params()
+if not torrent.startswith('magnet:'): p.ti = lt.torrent_info(torrent)
+p.save_path = save
 h = s.add_torrent(p); h.resume()
 time.sleep(240)
 ";
@@ -45,7 +47,7 @@ impl Client {
         Command::new(program).arg(argument).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
     }
 
-    /// Starts it with the torrent; it seeds what lies in `dir`, or downloads to there.
+    /// Starts it with the torrent, a file or a link; it seeds what lies in `dir`, or downloads to there.
     fn start(self, torrent: &Path, dir: &Path, port: u16) -> Running {
         let home = dir.join(".home");
         std::fs::create_dir_all(&home).unwrap();
@@ -53,7 +55,11 @@ impl Client {
         let mut command = match self {
             Self::Transmission => {
                 std::fs::create_dir_all(home.join("watch")).unwrap();
-                std::fs::copy(torrent, home.join("watch/made.torrent")).unwrap();
+                if torrent.to_str().is_some_and(|text| text.starts_with("magnet:")) {
+                    std::fs::write(home.join("watch/made.magnet"), torrent.to_str().unwrap()).unwrap();
+                } else {
+                    std::fs::copy(torrent, home.join("watch/made.torrent")).unwrap();
+                }
                 let rpc = free_port();
                 let settings = format!(
                     "{{\"download-dir\":\"{dir_text}\",\"watch-dir\":\"{0}/watch\",\"watch-dir-enabled\":true,\"peer-port\":{port},\
@@ -181,6 +187,60 @@ fn both_ways(client: Client, files: &Files) {
     });
     drop(leeching);
     assert_eq!(ours.terminate(), 0);
+}
+
+/// The daemon gets from the client what it knows by a link alone, then another of the kind gets it so from the daemon.
+fn both_ways_by_link(client: Client) {
+    if !client.is_here() {
+        eprintln!("left out: {client:?} is not installed");
+        return;
+    }
+    let files = set();
+    let temp = tempfile::tempdir().unwrap();
+    let (theirs, given) = (temp.path().join("theirs"), temp.path().join("given"));
+    std::fs::create_dir_all(&given).unwrap();
+    // Hashes enough that the description takes more than one message.
+    let (_, torrent, hash) = make(&lay(&theirs, &files), temp.path(), &["--piece-length", "16384"]);
+    let link = format!("magnet:?xt=urn:btih:{hash}&dn=set");
+
+    let port = free_port();
+    let seeding = client.start(&torrent, &theirs, port);
+    let ours = Daemon::start(&temp.path().join("ours"), "");
+    ours.ask(&format!("add \"{link}&x.pe=127.0.0.1:{port}\""));
+    wait("the client gives us everything", 120, || {
+        ours.ask(&format!("connect all 127.0.0.1:{port}"));
+        ours.torrent()["state"] == "seeding"
+    });
+    assert!(is_laid(&temp.path().join("ours/downloads"), &files), "from {client:?}");
+    drop(seeding);
+
+    let port = free_port();
+    let leeching = client.start(Path::new(&link), &given, port);
+    wait("the client gets everything from us", 120, || {
+        ours.ask(&format!("connect all 127.0.0.1:{port}"));
+        if client == Client::Transmission && given.join("set").is_dir() {
+            // It makes no file of no bytes.
+            let _ = std::fs::write(given.join("set/empty"), "");
+        }
+        is_laid(&given, &files)
+    });
+    drop(leeching);
+    assert_eq!(ours.terminate(), 0);
+}
+
+#[test]
+fn transmission_gives_and_gets_by_a_link() {
+    both_ways_by_link(Client::Transmission);
+}
+
+#[test]
+fn aria2_gives_and_gets_by_a_link() {
+    both_ways_by_link(Client::Aria2);
+}
+
+#[test]
+fn libtorrent_gives_and_gets_by_a_link() {
+    both_ways_by_link(Client::Libtorrent);
 }
 
 #[test]

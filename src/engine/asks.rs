@@ -214,7 +214,7 @@ impl<S: Storage> Engine<S> {
         let torrent = self.torrents.get_mut(id).expect("the asker is there");
         let info_hash = torrent.info_hash();
         self.by_st_id.extend(torrent.st_id().map(|st_id| (st_id, id)));
-        let (bytes, content) = (torrent.metainfo_bytes(), torrent.content());
+        let content = torrent.content();
         if let Some(store) = torrent.store() {
             self.storage.close(store);
         }
@@ -223,6 +223,7 @@ impl<S: Storage> Engine<S> {
         // Of many files some may be there of which the first are not: all is hashed.
         let is_new = files <= STAMPS_MAX && (0..files).all(|file| self.storage.stamp(store, file).is_none());
         torrent.handle_described(now, store, is_new);
+        let bytes = torrent.metainfo_bytes();
         self.start_job(Job::Save { name: metainfo_name(info_hash), bytes }, Purpose::Other);
     }
 

@@ -103,7 +103,17 @@ impl Claim {
     }
 }
 
+/// True for whoever may name peers of a private torrent (BEP 27): its tracker, and what needs no naming.
+fn is_private_source(origin: Origin) -> bool {
+    matches!(origin, Origin::User | Origin::Tracker | Origin::Incoming | Origin::Resume)
+}
+
 impl Torrent {
+    /// True if peers that became known so may be peers of this torrent.
+    pub(crate) fn trusts(&self, origin: Origin) -> bool {
+        !self.meta.private || is_private_source(origin)
+    }
+
     /// A torrent of which only `link` is known.
     ///
     /// # Errors
@@ -285,8 +295,8 @@ impl Torrent {
         }
         self.layout = Layout::new(Arc::clone(&meta.files), meta.geometry);
         only.retain(|(_, last)| *last < meta.files.len());
-        if let Err(refusal) = select_only(&mut self.layout, &only) {
-            log::warn!("{}: all files are wanted: {}", self.display_name(), refusal.message);
+        if !only.is_empty() {
+            select_only(&mut self.layout, &only).expect("files that there are");
         }
         self.have = Bitfield::new(meta.geometry.pieces());
         self.choker.set_piece_len(meta.geometry.piece_len());
@@ -322,11 +332,10 @@ impl Torrent {
     /// It turns out to be private: only its tracker may name peers (BEP 27).
     fn keep_private(&mut self, now: Time) {
         self.dht = DhtAnnounces::new(false);
-        let is_public = |origin: Origin| !matches!(origin, Origin::User | Origin::Tracker | Origin::Incoming);
-        self.candidates.forget(is_public);
-        let peers = self.peers.iter().filter(|(_, peer)| is_public(peer.origin));
+        let peers = self.peers.iter().filter(|(_, peer)| !self.trusts(peer.origin));
         let conns: Vec<ConnId> = peers.map(|(conn, _)| *conn).collect();
         conns.into_iter().for_each(|conn| self.drop_peer(now, conn));
+        self.candidates.forget(|origin| !is_private_source(origin));
     }
 
     /// What peers said that they have means something now; who said what cannot be is parted with.

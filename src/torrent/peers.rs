@@ -75,6 +75,8 @@ pub enum Unwelcome {
     Banned,
     /// The torrent is not running.
     Stopped,
+    /// It became known in a way that a private torrent does not trust (BEP 27).
+    Private,
     /// Its `info` is another one than ours: another wire hash, or another `st-id`.
     OtherTorrent,
 }
@@ -133,7 +135,8 @@ impl Torrent {
     ) -> Result<(), Unwelcome> {
         self.dialling -= 1;
         let origin = self.candidates.handle_connected(addr);
-        if let Err(unwelcome) = self.may_join(addr) {
+        let welcome = if self.trusts(origin) { self.may_join(addr) } else { Err(Unwelcome::Private) };
+        if let Err(unwelcome) = welcome {
             self.candidates.handle_closed(now, addr, true);
             return Err(unwelcome);
         }
@@ -617,6 +620,9 @@ impl Torrent {
 
     /// Addresses that somebody told us.
     pub fn add_candidates(&mut self, now: Time, addrs: &[SocketAddr], origin: Origin) {
+        if !self.trusts(origin) {
+            return;
+        }
         for &addr in addrs {
             self.candidates.add(now, addr, origin);
         }

@@ -1,5 +1,7 @@
 //! A torrent and its peers, message by message.
 
+mod metadata;
+
 use std::net::SocketAddr;
 
 use crate::base::arena::Id;

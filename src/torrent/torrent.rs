@@ -665,7 +665,7 @@ impl Torrent {
 
     /// The DHT has named peers.
     pub fn handle_dht_peers(&mut self, now: Time, peers: &[SocketAddr]) {
-        if self.running && self.dht.may() {
+        if self.running {
             self.add_candidates(now, peers, Origin::Dht);
         }
     }
