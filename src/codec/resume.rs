@@ -52,6 +52,8 @@ pub struct Record {
     pub uploaded: u64,
     /// The user stopped it.
     pub paused: bool,
+    /// It lies in a share directory.
+    pub shared: bool,
     /// `set sequential`.
     pub sequential: bool,
     /// `set down-limit`, bytes a second.
@@ -104,6 +106,7 @@ impl Record {
         dict.int("seed time", int(self.seed_time));
         dict.int("seeded enough", i64::from(self.seeded_enough));
         dict.int("sequential", i64::from(self.sequential));
+        dict.int("shared", i64::from(self.shared));
         let stamps: Vec<u8> = self.stamps.iter().flat_map(stamp_bytes).collect();
         dict.bytes("stamps", &stamps);
         dict.int("up limit", int(self.up_limit));
@@ -146,6 +149,7 @@ impl Record {
             uploaded: number(b"uploaded")?,
             paused: flag(b"paused"),
             sequential: flag(b"sequential"),
+            shared: flag(b"shared"),
             down_limit: number(b"down limit")?,
             up_limit: number(b"up limit")?,
             max_peers: number(b"max peers")?,
@@ -211,6 +215,7 @@ mod tests {
             uploaded: 4,
             paused: true,
             sequential: false,
+            shared: true,
             down_limit: 5,
             up_limit: 6,
             max_peers: 7,

@@ -152,7 +152,8 @@ pub fn write_trackers(tiers: &[Vec<String>]) -> Vec<u8> {
 }
 
 /// What two spellings of one tracker's address have in common: its record, where it has one.
-pub(super) fn identity(url: &str) -> Vec<u8> {
+#[must_use]
+pub fn identity(url: &str) -> Vec<u8> {
     encode(0, url).unwrap_or_else(|| url.as_bytes().to_vec())
 }
 

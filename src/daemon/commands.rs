@@ -138,6 +138,13 @@ impl Daemon {
                 Err(error) => format!("watch directories: {error}"),
             });
         }
+        if old.share != new.share {
+            self.settings.share.clone_from(&new.share);
+            lines.push(match self.share_anew() {
+                Ok(()) => "share directories are those of the config now".to_owned(),
+                Err(error) => format!("share directories: {error}"),
+            });
+        }
         lines
     }
 }
@@ -148,7 +155,6 @@ fn need_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
     (limits.down, limits.up) = (old.limits.down, old.limits.up);
     [
         ("paths", old.paths != new.paths),
-        ("share", old.share != new.share),
         ("control", old.control != new.control),
         ("peers", old.peers != new.peers),
         ("limits", old.limits != limits),

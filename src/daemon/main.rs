@@ -19,6 +19,7 @@ use crate::daemon::clients::{BindError, Clients};
 use crate::daemon::commands;
 use crate::daemon::config::Settings;
 use crate::daemon::notify::Notifier;
+use crate::daemon::share::Sharer;
 use crate::daemon::watch::Watcher;
 use crate::daemon::{load, log as journal};
 use crate::engine::Engine;
@@ -28,7 +29,7 @@ use crate::reactor::signals::{Signal, Signals};
 use crate::reactor::{Reactor, descriptors, entropy, names};
 use crate::storage::FileStorage;
 use crate::storage::state::{StateDir, StateError};
-use crate::torrent::command::{Command, RefusalKind};
+use crate::torrent::command::{Answer, Command, RefusalKind};
 
 /// How long we may take to end; less than the service manager waits. The engine ends sooner.
 const END_MAX: Duration = Duration::from_secs(28);
@@ -93,6 +94,8 @@ pub(super) struct Daemon {
     clients: Clients,
     watcher: Watcher,
     watch_id: OutsideId,
+    sharer: Sharer,
+    share_id: OutsideId,
     signals: Signals,
     signals_id: OutsideId,
     /// When to end whoever still waits; [`Time::NEVER`] until the end is asked for.
@@ -143,6 +146,8 @@ impl Daemon {
             }
         }
         engine.handle_restored(reactor.now());
+        let (sharer, share_id) =
+            share(&settings, &mut reactor, &mut engine).map_err(|error| failed("share directories", error))?;
         let notifier = Notifier::new(reactor.now());
         let daemon = Self {
             args,
@@ -153,6 +158,8 @@ impl Daemon {
             clients,
             watcher,
             watch_id,
+            sharer,
+            share_id,
             signals,
             signals_id,
             end_at: Time::NEVER,
@@ -194,6 +201,8 @@ impl Daemon {
             for event in &outside {
                 if event.id == self.watch_id {
                     self.watcher.handle_readable();
+                } else if event.id == self.share_id {
+                    self.sharer.handle_readable(now);
                 } else if event.id == self.signals_id {
                     if self.heed_signals(now) {
                         return Ok(());
@@ -204,12 +213,14 @@ impl Daemon {
             }
             let mut has_more = self.take_found(now);
             has_more |= self.answer(now);
+            has_more |= self.take_shared(now);
             if now >= self.notifier.poll_timeout() {
                 let status = commands::status_line(&mut self.engine, now);
                 self.notifier.handle_timeout(now, || status);
             }
             let log_at = if journal::pump() { now + LOG_RETRY } else { Time::NEVER };
             let next = self.notifier.poll_timeout().min(self.clients.poll_timeout()).min(self.end_at).min(log_at);
+            let next = next.min(self.sharer.poll_timeout());
             self.reactor.set_deadline(if has_more { Time::ZERO } else { next });
         }
     }
@@ -263,6 +274,17 @@ impl Daemon {
         true
     }
 
+    /// Looks through share directories for a step, and tells the engine what was found. True if more waits.
+    fn take_shared(&mut self, now: Time) -> bool {
+        let has_more = now >= self.sharer.poll_timeout() && self.sharer.step(now);
+        while let Some(command) = self.sharer.poll_command() {
+            if let Err(refusal) = self.engine.handle_command(now, command) {
+                log::warn!("share directories: {}", refusal.message);
+            }
+        }
+        has_more
+    }
+
     /// A round of the control socket. True if more waits.
     fn answer(&mut self, now: Time) -> bool {
         self.clients.begin_round(now, &mut self.reactor);
@@ -273,6 +295,15 @@ impl Daemon {
         self.clients.end_round(now, &mut self.reactor)
     }
 
+    /// Shares other directories from now on.
+    pub(super) fn share_anew(&mut self) -> io::Result<()> {
+        let (sharer, id) = share(&self.settings, &mut self.reactor, &mut self.engine)?;
+        let fd: RawFd = self.sharer.as_raw_fd();
+        self.reactor.deregister(self.share_id, &mut SourceFd(&fd))?;
+        (self.sharer, self.share_id) = (sharer, id);
+        Ok(())
+    }
+
     /// Watches other directories from now on.
     pub(super) fn watch_anew(&mut self) -> io::Result<()> {
         let (watcher, id) = watch(&self.settings, &mut self.reactor)?;
@@ -281,6 +312,21 @@ impl Daemon {
         (self.watcher, self.watch_id) = (watcher, id);
         Ok(())
     }
+}
+
+fn share(
+    settings: &Settings,
+    reactor: &mut Reactor,
+    engine: &mut Engine<FileStorage>,
+) -> io::Result<(Sharer, OutsideId)> {
+    let known = match engine.handle_command(reactor.now(), Command::Shares) {
+        Ok(Answer::Shares(paths)) => paths,
+        other => unreachable!("asked for shares, it answers with them, not {other:?}"),
+    };
+    let sharer = Sharer::new(reactor.now(), &settings.share, known)?;
+    let fd: RawFd = sharer.as_raw_fd();
+    let id = reactor.register(&mut SourceFd(&fd), Interest::READABLE)?;
+    Ok((sharer, id))
 }
 
 fn watch(settings: &Settings, reactor: &mut Reactor) -> io::Result<(Watcher, OutsideId)> {

@@ -10,4 +10,5 @@ pub mod load;
 pub mod log;
 pub mod main;
 pub mod notify;
+mod share;
 pub mod watch;

@@ -113,6 +113,9 @@ impl<S: Storage> Engine<S> {
                 }
                 Ok(Answer::Done)
             }
+            Command::Share(share) => self.share(now, share),
+            Command::Unshare(path) => self.unshare(now, &path),
+            Command::Shares => Ok(Answer::Shares(self.shared_paths())),
             Command::Magnet(which) => Ok(Answer::Link(self.one(&which)?.magnet())),
             Command::Export { which, as_torrent } => Ok(Answer::Metainfo(self.one(&which)?.export(as_torrent)?)),
             Command::Shutdown => {

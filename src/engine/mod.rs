@@ -1,7 +1,7 @@
 //! A whole BitTorrent node without sockets, files, threads or a clock.
 //!
 //! It composes and routes: `connections` (who is connected), `pump` (bytes between streams, machines and storage),
-//! `exchanges` (trackers and names), `dht`, `commands` (users), `asks` (what torrents want), `work` (hashing in slices), `limits`.
+//! `exchanges` (trackers and names), `dht`, `commands` (users), `asks` (what torrents want), `shares`, `work` (hashing in slices), `limits`.
 //! It holds no protocol and no policy.
 //!
 //! **Drain contract**: after any round of `handle_*`, the driver drains [`Engine::poll_effect`] and
@@ -17,6 +17,7 @@ mod lane;
 mod limits;
 mod pump;
 mod restore;
+mod shares;
 mod stats;
 mod turns;
 mod work;
@@ -45,6 +46,7 @@ use self::dht::DhtNode;
 use self::exchanges::Exchanges;
 use self::lane::Shakes;
 use self::limits::Limit;
+use self::shares::Shares;
 use self::stats::Stats;
 use self::turns::Turns;
 
@@ -148,6 +150,7 @@ pub struct Engine<S: Storage> {
     hashing: Queue<TorrentId>,
     /// Torrents whose files are looked at before their records are saved.
     stamping: Queue<TorrentId>,
+    shares: Shares,
     turns: Turns,
     jobs: BTreeMap<JobId, Purpose>,
     next_job: u64,
@@ -178,6 +181,7 @@ impl<S: Storage> Engine<S> {
             storage,
             exchanges: Exchanges::new(&config, rng.fork("exchanges")),
             dht: DhtNode::new(&config, rng.fork("dht")),
+            shares: Shares::default(),
             turns: Turns::new(&config),
             down: Limit::new(Time::ZERO, config.down_rate_bytes),
             up: Limit::new(Time::ZERO, config.up_rate_bytes),

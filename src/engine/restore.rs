@@ -49,7 +49,7 @@ impl<S: Storage> Engine<S> {
             for file in 0..torrent.file_count() {
                 let stamp = self.storage.stamp(store, file);
                 torrent.note_stamp(file, stamp);
-                as_they_were &= if record.clean {
+                as_they_were &= if record.clean || record.shared {
                     // Nobody has touched the file since we last wrote to it.
                     stamp.unwrap_or_default() == record.stamps.get(file).copied().unwrap_or_default()
                 } else {

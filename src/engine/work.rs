@@ -24,6 +24,10 @@ impl<S: Storage> Engine<S> {
             self.touched.push(id);
             self.settle(now);
         }
-        !self.hashing.is_empty() || !self.stamping.is_empty()
+        // Whoever waits for a torrent goes before what is only to become one.
+        if self.hashing.is_empty() {
+            self.work_on_shares(now);
+        }
+        !self.hashing.is_empty() || !self.stamping.is_empty() || !self.shares.is_idle()
     }
 }

@@ -1,9 +1,11 @@
 //! What a user can ask of the node, and what it answers: plain values. `service/control` is their text form.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::base::hash::InfoHash;
+use crate::torrent::create::{NewFile, Profile};
 use crate::torrent::snapshot::{FileRow, PeerRow, PieceState, Priority, State, Summary, TrackerRow};
 
 /// Which torrents a command means.
@@ -35,10 +37,35 @@ pub struct AddOptions {
     pub paused: bool,
     /// Only these files, by index and inclusive; all if empty.
     pub only: Vec<(usize, usize)>,
+    /// It lies in a share directory: it is in our catalog.
+    pub shared: bool,
     /// In the order of the content.
     pub sequential: bool,
     /// Hash what is there; none is `[storage] verify_on_add`.
     pub verify: Option<bool>,
+}
+
+/// A file or directory to share: described, then seeded where it lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewShare {
+    /// The directory that it lies in.
+    pub dir: PathBuf,
+    /// Its name there.
+    pub name: OsString,
+    /// Its files: each path in components below it (none if it is a file itself), and length in bytes.
+    pub files: Vec<NewFile>,
+    /// What kind of description.
+    pub profile: Profile,
+    /// Trackers to announce it to.
+    pub trackers: Vec<String>,
+}
+
+impl NewShare {
+    /// Where it lies.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.dir.join(&self.name)
+    }
 }
 
 /// Which files of a torrent a command means.
@@ -164,6 +191,12 @@ pub enum Command {
         /// As a `.torrent`, whatever it came as.
         as_torrent: bool,
     },
+    /// Describes and seeds what lies in a share directory, unless that is as it was. It is hashed in the background.
+    Share(NewShare),
+    /// What lies there is shared no more.
+    Unshare(PathBuf),
+    /// Where everything lies that is shared, or is about to be.
+    Shares,
     /// Saves, says goodbye to trackers, ends.
     Shutdown,
 }
@@ -285,6 +318,8 @@ pub enum Answer {
     Why(Vec<String>),
     /// To `Get`: keys and values.
     Settings(Vec<(String, String)>),
+    /// To `Shares`.
+    Shares(Vec<PathBuf>),
     /// To `Magnet`.
     Link(String),
     /// To `Export`: the file's bytes.

@@ -4,7 +4,7 @@
 //! of hashes where both are wanted. Pieces are hashed side by side where as many as there are lanes fit into `HELD_MAX`.
 
 use crate::base::buffer::Buffer;
-use crate::base::hash::{HashKind, PieceHash};
+use crate::base::hash::{HashKind, PieceHash, PieceHasher};
 use crate::base::lanes::{LANES, hash_pieces};
 use crate::codec::bencode::{self, DictWriter};
 use crate::codec::metainfo::{INFO_LEN_MAX, Metainfo, MetainfoError};
@@ -70,6 +70,8 @@ pub struct Creator {
     filled: usize,
     pieces: Vec<u8>,
     fragments: Vec<u8>,
+    /// The piece that is hashed slice by slice, and its bytes so far.
+    running: Option<(PieceHasher, PieceHasher, usize)>,
 }
 
 impl Creator {
@@ -90,6 +92,7 @@ impl Creator {
             filled: 0,
             pieces: Vec::new(),
             fragments: Vec::new(),
+            running: None,
         }
     }
 
@@ -119,6 +122,41 @@ impl Creator {
             room[..now.len()].copy_from_slice(now);
             self.took(now.len());
             bytes = rest;
+        }
+    }
+
+    /// Takes the next bytes of the content and hashes them at once: for who works in slices and cannot wait for whole pieces.
+    /// Not to be mixed with the other ways.
+    ///
+    /// # Panics
+    /// If there are more than the files were said to have.
+    pub fn hash(&mut self, mut bytes: &[u8]) {
+        self.left = self.left.checked_sub(bytes.len() as u64).expect("no more content than was said");
+        while !bytes.is_empty() {
+            let begin = || (HashKind::Sha1.hasher(), HashKind::Sha256.hasher(), 0);
+            let (mut sha1, mut sha256, done) = self.running.take().unwrap_or_else(begin);
+            let (now, rest) = bytes.split_at(bytes.len().min(self.piece_len - done));
+            bytes = rest;
+            if self.profile != Profile::Pure {
+                sha1.update(now);
+            }
+            if self.profile != Profile::V1 {
+                sha256.update(now);
+            }
+            self.running = Some((sha1, sha256, done + now.len()));
+            if done + now.len() == self.piece_len {
+                self.end_piece();
+            }
+        }
+    }
+
+    fn end_piece(&mut self) {
+        let Some((sha1, sha256, _)) = self.running.take() else { return };
+        if self.profile != Profile::Pure {
+            self.pieces.extend(sha1.finish().as_ref());
+        }
+        if self.profile != Profile::V1 {
+            self.fragments.extend(sha256.finish().as_ref());
         }
     }
 
@@ -170,6 +208,7 @@ impl Creator {
     pub fn finish(mut self) -> Result<(Metainfo, Vec<u8>), MetainfoError> {
         assert_eq!(self.left, 0, "bytes of content were not taken");
         self.hash_held();
+        self.end_piece();
         let mut meta = Metainfo::from_info(&self.info(&self.pieces, &self.fragments))?;
         meta.trackers = self.notes.trackers.iter().map(|url| vec![url.clone()]).collect();
         meta.web_seeds = self.notes.web_seeds;
@@ -264,6 +303,18 @@ mod tests {
         assert_eq!((torrent.info_hash, torrent.st_id), (meta.info_hash, meta.st_id));
         let (v1, _) = create(Profile::V1, 6);
         assert_eq!(v1.st_id, None);
+    }
+
+    #[test]
+    fn what_is_hashed_slice_by_slice_comes_out_the_same() {
+        let bytes: Vec<u8> = (0..70_000_u32).map(|at| (at % 251) as u8).collect();
+        for profile in [Profile::Compatible, Profile::Pure, Profile::V1] {
+            let new = || Creator::new(profile, 16_384, vec![(vec![], 70_000)], named(b"n"));
+            let (mut whole, mut sliced) = (new(), new());
+            whole.update(&bytes);
+            bytes.chunks(10_007).for_each(|slice| sliced.hash(slice));
+            assert_eq!(sliced.finish().unwrap(), whole.finish().unwrap());
+        }
     }
 
     #[test]

@@ -64,7 +64,9 @@ impl Torrent {
         self.disk.doubtful.remove(&file);
     }
 
-    pub(crate) fn stamps(&self) -> Vec<Stamp> {
+    /// How its files looked after our last write to them, or when they were described.
+    #[must_use]
+    pub fn stamps(&self) -> Vec<Stamp> {
         self.disk.stamps.clone()
     }
 

@@ -24,6 +24,7 @@ mod proposals;
 mod report;
 pub mod scrapes;
 pub mod settings;
+pub mod share;
 
 pub mod snapshot;
 #[expect(clippy::module_inception, reason = "the torrent itself, among its parts")]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::Piece;
 use crate::base::sabotage::{self, Sabotage};
-use crate::base::storage::Fault;
+use crate::base::storage::{Fault, Stamp};
 use crate::base::time::Time;
 use crate::codec::resume::{PartialPiece, Record};
 use crate::torrent::snapshot::Priority;
@@ -183,6 +183,7 @@ impl Torrent {
             downloaded: self.downloaded(),
             uploaded: self.uploaded(),
             paused: self.paused,
+            shared: self.settings.shared,
             sequential: self.settings.sequential,
             down_limit: self.down_bucket.rate_bytes(),
             up_limit: self.up_bucket.rate_bytes(),
@@ -214,6 +215,7 @@ impl Torrent {
         self.paused = record.paused;
         self.persistence.allocated = record.allocated;
         self.settings.label.clone_from(&record.label);
+        self.settings.shared = record.shared;
         self.settings.sequential = record.sequential;
         self.settings.ratio = record.ratio_millis as f64 / 1000.0;
         self.settings.seed_time = Duration::from_secs(record.seed_time);
@@ -221,6 +223,16 @@ impl Torrent {
         self.connections_max = usize::try_from(record.max_peers).unwrap_or(usize::MAX).max(1);
         self.down_bucket.set_rate(now, record.down_limit);
         self.up_bucket.set_rate(now, record.up_limit);
+    }
+
+    /// All of its content was just read and hashed; its files looked like `stamps` before and after.
+    pub fn claim_all(&mut self, now: Time, stamps: &[Option<Stamp>]) {
+        self.have = Bitfield::full(self.geometry().pieces());
+        self.claim_nothing();
+        self.finished = Some(self.epoch_secs + now.as_secs());
+        stamps.iter().enumerate().for_each(|(file, stamp)| self.note_stamp(file, *stamp));
+        self.content_changed(now);
+        self.turn_changed = true;
     }
 
     /// How many files there are, pad files among them.

@@ -211,6 +211,12 @@ impl Torrent {
         sentences
     }
 
+    /// The addresses of its trackers, by tier.
+    #[must_use]
+    pub fn trackers(&self) -> Vec<String> {
+        self.meta.trackers.iter().flatten().cloned().collect()
+    }
+
     /// Its magnet link.
     #[must_use]
     pub fn magnet(&self) -> String {

@@ -16,6 +16,8 @@ pub const LABEL_MAX: usize = 255;
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Settings {
     pub(crate) label: String,
+    /// It lies in a share directory.
+    pub(crate) shared: bool,
     pub(crate) sequential: bool,
     /// Stop seeding there; 0 is never.
     pub(crate) ratio: f64,

@@ -205,6 +205,7 @@ impl Torrent {
         let announces = Announces::new(now, &meta.trackers, config.announce_to_all, rng.fork("announces"));
         let settings = Settings {
             label: begin.options.label.clone(),
+            shared: begin.options.shared,
             sequential: begin.options.sequential,
             ratio: config.ratio,
             seed_time: config.seed_time,
@@ -310,6 +311,19 @@ impl Torrent {
     #[must_use]
     pub fn st_id(&self) -> Option<StId> {
         self.meta.st_id
+    }
+
+    /// Where it lies, if that is a share directory.
+    #[must_use]
+    pub fn shared_at(&self) -> Option<PathBuf> {
+        self.settings.shared.then(|| self.top())
+    }
+
+    /// The file or directory that holds all of it.
+    #[must_use]
+    pub fn top(&self) -> PathBuf {
+        let top = self.meta.files.entries().first().and_then(|file| file.path.components().next());
+        top.map_or_else(|| self.dir.clone(), |top| self.dir.join(top))
     }
 
     /// The user's label, or empty.

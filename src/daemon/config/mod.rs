@@ -557,7 +557,6 @@ impl Settings {
     pub fn unsupported(&self) -> Vec<&'static str> {
         let default = Self::default();
         [
-            ("share", !self.share.is_empty()),
             ("peers.block", !self.peers.block.is_empty()),
             ("trackers.proxy", !self.trackers.proxy.is_empty()),
             ("dht.listen", !self.dht.listen.is_empty()),

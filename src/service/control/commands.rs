@@ -213,6 +213,7 @@ fn add(arguments: &mut Arguments<'_>) -> Result<Request, Refusal> {
         dir: arguments.option("dir").map(absolute).transpose()?,
         label: label.to_owned(),
         paused: yes(arguments.option("paused"))?.unwrap_or(false),
+        shared: false,
         only: arguments.option("only").map(ranges).transpose()?.unwrap_or_default(),
         sequential: yes(arguments.option("sequential"))?.unwrap_or(false),
         verify: yes(arguments.option("verify"))?,

@@ -41,6 +41,7 @@ fn push_answer(out: &mut String, answer: &Answer) -> Vec<(&'static str, Value)> 
         Answer::Settings(rows) => {
             rows.iter().for_each(|(key, value)| push_json(out, &json!({ "key": key, "value": value })));
         }
+        Answer::Shares(paths) => paths.iter().for_each(|path| push_json(out, &json!({ "path": path }))),
         Answer::Link(link) => push_json(out, &json!({ "magnet": link })),
         Answer::Metainfo(bytes) => return vec![("bytes", json!(bytes.len()))],
     }

@@ -70,6 +70,7 @@ fn push_answer(out: &mut String, answer: &Answer) -> String {
         Answer::Pieces(states) => push_map(out, states),
         Answer::Why(sentences) => sentences.iter().for_each(|sentence| push_payload(out, &escape(sentence))),
         Answer::Settings(rows) => rows.iter().for_each(|(key, value)| push_pair(out, key, value)),
+        Answer::Shares(paths) => paths.iter().for_each(|path| push_payload(out, &escape(&path.to_string_lossy()))),
         Answer::Link(link) => push_payload(out, &escape(link)),
         Answer::Metainfo(bytes) => return format!("{} bytes", bytes.len()),
     }

@@ -1,0 +1,153 @@
+//! What lies in share directories: described in the background, one after another, and seeded where it lies. The driver says
+//! what is there.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::base::ids::TorrentId;
+use crate::base::storage::Storage;
+use crate::base::time::Time;
+use crate::codec::st::identity;
+use crate::engine::Engine;
+use crate::engine::commands::TORRENTS_MAX;
+use crate::torrent::command::{AddOptions, Answer, NewShare, Refusal, RefusalKind, Reply};
+use crate::torrent::share::{Made, Making, content_of};
+use crate::torrent::torrent::{Begin, Torrent};
+
+/// Shares that wait to be described; one more is refused, and told again at the next look at its directory.
+const WAITING_MAX: usize = 10_000;
+
+/// What is shared.
+#[derive(Debug, Default)]
+pub(super) struct Shares {
+    waiting: VecDeque<NewShare>,
+    making: Option<Making>,
+    /// Where each lies.
+    pub(super) torrents: BTreeMap<PathBuf, TorrentId>,
+}
+
+impl Shares {
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.making.is_none()
+    }
+}
+
+impl<S: Storage> Engine<S> {
+    /// Something lies in a share directory.
+    pub(super) fn share(&mut self, now: Time, share: NewShare) -> Reply {
+        let path = share.path();
+        if let Some(&id) = self.shares.torrents.get(&path) {
+            if self.is_as_it_was(id, &share) {
+                return Ok(Answer::Done);
+            }
+            self.remove_torrent(now, id, false);
+        }
+        self.forget_share(&path);
+        if self.shares.waiting.len() >= WAITING_MAX {
+            return Err(Refusal::new(RefusalKind::Busy, format!("{WAITING_MAX} shares wait to be hashed; this one waits")));
+        }
+        self.shares.waiting.push_back(share);
+        Ok(Answer::Done)
+    }
+
+    /// Nothing lies there any more.
+    pub(super) fn unshare(&mut self, now: Time, path: &Path) -> Reply {
+        self.forget_share(path);
+        if let Some(&id) = self.shares.torrents.get(path) {
+            self.remove_torrent(now, id, false);
+        }
+        Ok(Answer::Done)
+    }
+
+    /// Where everything lies that is shared, or is about to be.
+    pub(super) fn shared_paths(&self) -> Vec<PathBuf> {
+        let making = self.shares.making.as_ref().map(|making| making.share.path());
+        let waiting = self.shares.waiting.iter().map(NewShare::path);
+        self.shares.torrents.keys().cloned().chain(making).chain(waiting).collect()
+    }
+
+    /// What was to be described there is so no longer.
+    fn forget_share(&mut self, path: &Path) {
+        self.shares.waiting.retain(|share| share.path() != path);
+        if let Some(making) = self.shares.making.take_if(|making| making.share.path() == path) {
+            making.cancel(&mut self.storage);
+        }
+    }
+
+    /// True if the torrent is of these files, and nobody has touched them since.
+    fn is_as_it_was(&mut self, id: TorrentId, share: &NewShare) -> bool {
+        let Some(torrent) = self.torrents.get(id) else { return false };
+        let Some(store) = torrent.store() else { return false };
+        let (is, was) = (content_of(share).files, torrent.content().files);
+        let entries = is.entries().iter().zip(was.entries());
+        let same_files = is.len() == was.len() && entries.clone().all(|(is, was)| (&is.path, is.span) == (&was.path, was.span));
+        let named = |urls: &[String]| urls.iter().map(|url| identity(url)).collect::<BTreeSet<_>>();
+        if !same_files || named(&torrent.trackers()) != named(&share.trackers) {
+            return false;
+        }
+        if torrent.check_progress().is_some() {
+            return false; // it was changed while we were away: described anew it is hashed once, too
+        }
+        let stamps = torrent.stamps();
+        torrent.is_finished()
+            && (stamps.is_empty()
+                || stamps.iter().enumerate().all(|(file, stamp)| self.storage.stamp(store, file) == Some(*stamp)))
+    }
+
+    /// One slice of describing.
+    pub(super) fn work_on_shares(&mut self, now: Time) {
+        let Some(mut making) = self.shares.making.take() else { return self.begin_share() };
+        match making.work(&mut self.storage, &mut self.receive) {
+            Ok(true) => self.shares.making = Some(making),
+            Ok(false) => self.finish_share(now, making),
+            Err(fault) => {
+                log::warn!("{} is not shared: {fault}", making.share.path().display());
+                making.cancel(&mut self.storage);
+            }
+        }
+    }
+
+    fn begin_share(&mut self) {
+        let Some(share) = self.shares.waiting.pop_front() else { return };
+        let path = share.path();
+        // An entry that a torrent of the user's is being downloaded to is not finished, or shared by that.
+        if self.torrents.values().any(|torrent| *torrent.dir() == share.dir && torrent.top() == path) {
+            return log::info!("{} belongs to a torrent and is not described anew", path.display());
+        }
+        match Making::begin(share, &mut self.storage) {
+            Ok(making) => self.shares.making = Some(making),
+            Err(error) => log::warn!("{} is not shared: {error}", path.display()),
+        }
+    }
+
+    fn finish_share(&mut self, now: Time, making: Making) {
+        let share = making.share.clone();
+        let path = share.path();
+        let (meta, bytes, stamps) = match making.finish(&mut self.storage) {
+            Made::Whole(meta, bytes, stamps) => (meta, bytes, stamps),
+            // Whoever changes it will be heard of again.
+            Made::Changed => return log::info!("{} was changed while it was hashed; it waits", path.display()),
+            Made::Failed(why) => return log::warn!("{} is not shared: {why}", path.display()),
+        };
+        let info_hash = meta.info_hash;
+        if self.by_hash.contains_key(&info_hash) {
+            return log::warn!("{} is a torrent of yours already, {info_hash}; it is seeded as that", path.display());
+        }
+        if self.torrents.len() >= TORRENTS_MAX {
+            return log::warn!("{} is not shared: there are {TORRENTS_MAX} torrents", path.display());
+        }
+        let options = AddOptions { shared: true, ..AddOptions::default() };
+        let begin = Begin { dir: share.dir, verify: false, added: self.unix_secs(now), options };
+        let rng = self.rng.fork("torrent");
+        match Torrent::new(now, Arc::new(*meta), begin, &self.config, rng, self.peer_id) {
+            Ok(mut torrent) => {
+                torrent.claim_all(now, &stamps);
+                self.insert_torrent(now, torrent, Some(bytes));
+                log::info!("{} is shared as {info_hash}", path.display());
+            }
+            Err(refusal) => log::warn!("{} is not shared: {}", path.display(), refusal.message),
+        }
+        self.settle(now);
+    }
+}
