@@ -55,6 +55,8 @@ pub struct Config {
     pub pex: bool,
     /// LSD on.
     pub lsd: bool,
+    /// Whoever asks is told what lies in our share directories.
+    pub catalog: bool,
     /// DHT on.
     pub dht: bool,
     /// DHT nodes to begin with: host and port.
@@ -100,6 +102,7 @@ impl Default for Config {
             utp: true,
             pex: true,
             lsd: true,
+            catalog: true,
             dht: true,
             dht_bootstrap: DHT_BOOTSTRAP.map(|(host, port)| (host.to_owned(), port)).to_vec(),
             dht_read_only: false,

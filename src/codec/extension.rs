@@ -24,11 +24,13 @@ pub enum ExtensionKind {
     Pex,
     /// `lt_donthave` (BEP 54).
     DontHave,
+    /// `st_catalog`, our own: what a peer shares with everybody.
+    Catalog,
 }
 
 impl ExtensionKind {
     /// Every extension, in the order of their names, which is that of the handshake.
-    pub const ALL: [Self; 3] = [Self::DontHave, Self::Metadata, Self::Pex];
+    pub const ALL: [Self; 4] = [Self::DontHave, Self::Catalog, Self::Metadata, Self::Pex];
 
     /// Its name in the handshake.
     #[must_use]
@@ -37,6 +39,7 @@ impl ExtensionKind {
             Self::Metadata => "ut_metadata",
             Self::Pex => "ut_pex",
             Self::DontHave => "lt_donthave",
+            Self::Catalog => "st_catalog",
         }
     }
 
@@ -47,6 +50,7 @@ impl ExtensionKind {
             Self::Metadata => 1,
             Self::Pex => 2,
             Self::DontHave => 3,
+            Self::Catalog => 4,
         }
     }
 
@@ -253,7 +257,7 @@ mod tests {
         };
         assert_eq!(
             bytes_of(&handshake),
-            b"d1:md11:lt_donthavei3e11:ut_metadatai1e6:ut_pexi2ee13:metadata_sizei31235e1:pi6881e4:reqqi512e\
+            b"d1:md11:lt_donthavei3e10:st_catalogi4e11:ut_metadatai1e6:ut_pexi2ee13:metadata_sizei31235e1:pi6881e4:reqqi512e\
               11:upload_onlyi1e1:v16:SwarmTorrent 0.16:yourip4:\x01\x02\x03\x04e"
         );
         handshake.ipv4 = Some(Ipv4Addr::LOCALHOST);

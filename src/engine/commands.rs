@@ -113,6 +113,7 @@ impl<S: Storage> Engine<S> {
                 }
                 Ok(Answer::Done)
             }
+            Command::Catalog { host, port } => self.catalog(now, &host, port),
             Command::Share(share) => self.share(now, share),
             Command::Unshare(path) => self.unshare(now, &path),
             Command::Shares => Ok(Answer::Shares(self.shared_paths())),

@@ -7,6 +7,7 @@ use crate::base::addr::canonical_addr;
 use crate::base::ids::{ConnId, ListenerId, TorrentId};
 use crate::base::storage::Storage;
 use crate::base::time::Time;
+use crate::engine::catalogs::CatalogEnd;
 use crate::engine::exchanges::Exchange;
 use crate::engine::lane::{Lane, Sealed};
 use crate::engine::{Effect, Engine, Timer};
@@ -44,6 +45,8 @@ pub(super) enum Role {
     Peer(TorrentId),
     /// A request to a tracker, or a question to a name server.
     Exchange(Exchange),
+    /// A list of what is shared, ours or another node's.
+    Catalog(Box<CatalogEnd>),
 }
 
 /// How a connection's turn went wrong.
@@ -114,6 +117,7 @@ impl<S: Storage> Engine<S> {
                 self.exchanges.handle_connected(now, exchange);
                 self.effects.push_back(Effect::Wake(conn));
             }
+            Role::Catalog(_) => self.begin_catalog(now, conn),
             Role::Greeting(_) | Role::Peer(_) => unreachable!("only what was dialled becomes connected"),
         }
         self.settle(now);
@@ -152,12 +156,13 @@ impl<S: Storage> Engine<S> {
                 }
             }
             Role::Exchange(exchange) => self.exchange_gone(now, exchange),
+            Role::Catalog(end) => self.catalog_gone(&end),
             Role::Greeting(_) => {}
         }
     }
 
     /// Takes a connection into the tables.
-    fn keep(&mut self, connection: Connection) -> ConnId {
+    pub(super) fn keep(&mut self, connection: Connection) -> ConnId {
         self.with_ip.add(connection.addr.ip());
         self.connections.insert(connection)
     }

@@ -24,8 +24,17 @@ use crate::torrent::torrent::AnnounceRequest;
 /// Bytes that one turn of an exchange reads at a time.
 const READ_LEN: usize = 16 * 1024;
 
-/// Peers that the user named and whose names are being looked up; one more is refused.
-const NAMED_PEERS_MAX: usize = 64;
+/// Nodes that the user named and whose names are being looked up; one more is refused.
+const NAMED_MAX: usize = 64;
+
+/// What a node was named for.
+#[derive(Debug)]
+pub(super) enum Named {
+    /// To be a peer of this torrent.
+    Peer(TorrentId),
+    /// To tell what it shares; as it was named.
+    Catalog(String),
+}
 
 /// What a stream that is no peer's is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,8 +54,8 @@ pub(super) struct Exchanges {
     asks: BTreeMap<AskId, (TorrentId, usize)>,
     next_ask: u64,
     streams: BTreeMap<Exchange, ConnId>,
-    /// Peers that the user named, by name: for which torrent, and at which port.
-    named_peers: BTreeMap<String, Vec<(TorrentId, u16)>>,
+    /// Nodes that the user named, by name: what for, and at which port.
+    named: BTreeMap<String, Vec<(Named, u16)>>,
 }
 
 impl Exchanges {
@@ -57,7 +66,7 @@ impl Exchanges {
             asks: BTreeMap::new(),
             next_ask: 0,
             streams: BTreeMap::new(),
-            named_peers: BTreeMap::new(),
+            named: BTreeMap::new(),
         }
     }
 
@@ -240,19 +249,32 @@ impl<S: Storage> Engine<S> {
 
     /// The user names a peer: it is dialled once its addresses are known.
     pub(super) fn connect_by_name(&mut self, now: Time, id: TorrentId, host: &str, port: u16) -> Result<(), Refusal> {
-        if self.exchanges.named_peers.values().map(Vec::len).sum::<usize>() >= NAMED_PEERS_MAX {
+        self.look_up(now, host, Named::Peer(id), port)
+    }
+
+    /// The user names a node, for something that follows once its addresses are known.
+    pub(super) fn look_up(&mut self, now: Time, host: &str, what: Named, port: u16) -> Result<(), Refusal> {
+        if self.exchanges.named.values().map(Vec::len).sum::<usize>() >= NAMED_MAX {
             let message = "too many names are being looked up; try again in a moment";
             return Err(Refusal::new(RefusalKind::Busy, message));
         }
         let name = host.to_ascii_lowercase();
-        self.exchanges.named_peers.entry(name).or_default().push((id, port));
+        self.exchanges.named.entry(name).or_default().push((what, port));
         self.resolve(now, host);
         Ok(())
     }
 
-    /// A name was looked up: whoever the user named by it is dialled.
+    /// A name was looked up: whoever the user named by it is dialled, at its first address where one is enough.
     fn connect_named(&mut self, now: Time, name: &str, found: &Found) {
-        for (id, port) in self.exchanges.named_peers.remove(name).unwrap_or_default() {
+        for (what, port) in self.exchanges.named.remove(name).unwrap_or_default() {
+            let id = match what {
+                Named::Peer(id) => id,
+                Named::Catalog(of) => {
+                    let ip = found.as_ref().ok().and_then(|ips| ips.first());
+                    self.catalog_resolved(now, of, ip.map(|ip| SocketAddr::new(*ip, port)));
+                    continue;
+                }
+            };
             let Some(torrent) = self.torrents.get_mut(id) else { continue };
             match found {
                 Ok(ips) => {

@@ -1,7 +1,7 @@
 //! A whole BitTorrent node without sockets, files, threads or a clock.
 //!
 //! It composes and routes: `connections` (who is connected), `pump` (bytes between streams, machines and storage),
-//! `exchanges` (trackers and names), `dht`, `commands` (users), `asks` (what torrents want), `shares`, `work` (hashing in slices), `limits`.
+//! `exchanges` (trackers and names), `dht`, `commands` (users), `asks` (what torrents want), `shares`, `catalogs`, `work` (hashing in slices), `limits`.
 //! It holds no protocol and no policy.
 //!
 //! **Drain contract**: after any round of `handle_*`, the driver drains [`Engine::poll_effect`] and
@@ -9,6 +9,7 @@
 
 mod asks;
 mod audit;
+mod catalogs;
 mod commands;
 mod connections;
 mod dht;
@@ -38,9 +39,12 @@ use crate::base::storage::{Job, Storage};
 use crate::base::tally::Tally;
 use crate::base::time::Time;
 use crate::base::timers::Timers;
+use crate::protocol::catalog;
+use crate::protocol::mse::obfuscated;
 use crate::torrent::torrent::Torrent;
 
 use self::asks::Purpose;
+use self::catalogs::Catalogs;
 use self::connections::Connection;
 use self::dht::DhtNode;
 use self::exchanges::Exchanges;
@@ -151,6 +155,7 @@ pub struct Engine<S: Storage> {
     /// Torrents whose files are looked at before their records are saved.
     stamping: Queue<TorrentId>,
     shares: Shares,
+    catalogs: Catalogs,
     turns: Turns,
     jobs: BTreeMap<JobId, Purpose>,
     next_job: u64,
@@ -182,6 +187,7 @@ impl<S: Storage> Engine<S> {
             exchanges: Exchanges::new(&config, rng.fork("exchanges")),
             dht: DhtNode::new(&config, rng.fork("dht")),
             shares: Shares::default(),
+            catalogs: Catalogs::default(),
             turns: Turns::new(&config),
             down: Limit::new(Time::ZERO, config.down_rate_bytes),
             up: Limit::new(Time::ZERO, config.up_rate_bytes),
@@ -195,7 +201,7 @@ impl<S: Storage> Engine<S> {
             torrents: Arena::default(),
             by_hash: BTreeMap::new(),
             by_st_id: BTreeMap::new(),
-            by_obfuscated: BTreeMap::new(),
+            by_obfuscated: BTreeMap::from([(obfuscated(catalog::hash()), catalog::hash())]),
             shakes: Shakes::default(),
             timers: Timers::default(),
             touched: Vec::new(),

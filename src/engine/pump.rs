@@ -13,9 +13,10 @@ use crate::base::rate::Budget;
 use crate::base::storage::{Chunk, Fault, SendError, Storage};
 use crate::base::time::Time;
 use crate::codec::wire::Handshake;
-use crate::engine::connections::{Ending, Role};
+use crate::engine::connections::{Connection, Ending, Role};
 use crate::engine::lane::SEALED_MAX;
 use crate::engine::{Effect, Engine, Progress, Timer};
+use crate::protocol::catalog;
 use crate::protocol::peer::{Event, Peer};
 use crate::torrent::download::Landing;
 use crate::torrent::torrent::Torrent;
@@ -41,7 +42,7 @@ impl<S: Storage> Engine<S> {
         let Some(connection) = self.connections.get(conn) else { return Progress::Drained };
         let progress = match connection.role {
             Role::Exchange(exchange) => self.read_exchange(now, conn, exchange, stream, budget),
-            Role::Greeting(_) | Role::Peer(_) => self.read_peer(now, conn, stream, budget),
+            Role::Greeting(_) | Role::Peer(_) | Role::Catalog(_) => self.read_peer(now, conn, stream, budget),
             Role::Dialling(_) => Ok(Progress::Drained),
         };
         let progress = progress.unwrap_or_else(|ending| {
@@ -65,6 +66,7 @@ impl<S: Storage> Engine<S> {
         let progress = match connection.role {
             Role::Exchange(exchange) => self.write_exchange(exchange, stream),
             Role::Peer(id) => self.write_peer(now, conn, id, stream, budget),
+            Role::Catalog(_) => self.write_catalog(now, conn, stream, budget),
             Role::Greeting(_) => {
                 let connection = self.connections.get_mut(conn).expect("it was just there");
                 connection.sealed.flush(stream).map(|_| Progress::Drained)
@@ -88,8 +90,12 @@ impl<S: Storage> Engine<S> {
     ) -> Result<Progress, Ending> {
         loop {
             let Some(connection) = self.connections.get_mut(conn) else { return Ok(Progress::Drained) };
-            let torrent = match connection.role {
-                Role::Peer(id) => Some(self.torrents.get_mut(id).ok_or(Ending::Closed)?),
+            let torrent = match &connection.role {
+                Role::Catalog(end) if end.is_full() => {
+                    connection.read_parked = true;
+                    return Ok(Progress::Parked);
+                }
+                Role::Peer(id) => Some(self.torrents.get_mut(*id).ok_or(Ending::Closed)?),
                 _ => None,
             };
             let mut allowance = budget.left();
@@ -155,9 +161,14 @@ impl<S: Storage> Engine<S> {
             Role::Peer(id) => *id,
             Role::Greeting(machine) => match machine.handle_input(now, input) {
                 Ok(None) => return Ok(()),
+                Ok(Some(Event::Handshake(handshake))) if handshake.info_hash == catalog::hash() => {
+                    self.greet_catalog(now, conn, &handshake)?;
+                    return self.step_catalog(now, conn, input);
+                }
                 Ok(Some(Event::Handshake(handshake))) => self.greet(now, conn, &handshake)?,
                 Ok(Some(_)) | Err(_) => return Err(Ending::Misbehaved),
             },
+            Role::Catalog(_) => return self.step_catalog(now, conn, input),
             Role::Dialling(_) | Role::Exchange(_) => return Ok(()),
         };
         self.touched.push(id);
@@ -173,6 +184,17 @@ impl<S: Storage> Engine<S> {
         }
         self.down_meter.add(now, torrent.down.total_bytes() - down_before);
         result
+    }
+
+    fn step_catalog(&mut self, now: Time, conn: ConnId, input: &mut &[u8]) -> Result<(), Ending> {
+        let Some(Connection { role: Role::Catalog(end), .. }) = self.connections.get_mut(conn) else {
+            return Err(Ending::Closed);
+        };
+        let mut news = Vec::new();
+        while let Some(next) = end.handle_input(now, input)? {
+            news.push(next);
+        }
+        self.act_on_news(conn, news)
     }
 
     /// An accepted connection has said which torrent it wants.
@@ -257,7 +279,7 @@ impl<S: Storage> Engine<S> {
     }
 }
 
-fn stream_error(error: &io::Error) -> Result<Progress, Ending> {
+pub(super) fn stream_error(error: &io::Error) -> Result<Progress, Ending> {
     match error.kind() {
         ErrorKind::WouldBlock => Ok(Progress::Drained),
         ErrorKind::Interrupted => Ok(Progress::Spent),

@@ -1,5 +1,6 @@
 //! One protocol each, as a state machine; none knows a torrent.
 
+pub mod catalog;
 pub mod dht;
 pub mod dns;
 pub mod http;

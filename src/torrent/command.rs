@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::base::hash::InfoHash;
+use crate::codec::catalog::Entry;
 use crate::torrent::create::{NewFile, Profile};
 use crate::torrent::snapshot::{FileRow, PeerRow, PieceState, Priority, State, Summary, TrackerRow};
 
@@ -182,6 +183,13 @@ pub enum Command {
         /// Its port.
         port: u16,
     },
+    /// What a node shares.
+    Catalog {
+        /// Where it is: an IP address, or a name that is looked up.
+        host: String,
+        /// Its port.
+        port: u16,
+    },
     /// The torrent's magnet link.
     Magnet(Which),
     /// The bytes of its metainfo file.
@@ -318,6 +326,13 @@ pub enum Answer {
     Why(Vec<String>),
     /// To `Get`: keys and values.
     Settings(Vec<(String, String)>),
+    /// To `Catalog`.
+    Catalog {
+        /// What it has told so far.
+        entries: Vec<Entry>,
+        /// That is all; otherwise more comes, and is told when asked again.
+        is_whole: bool,
+    },
     /// To `Shares`.
     Shares(Vec<PathBuf>),
     /// To `Magnet`.

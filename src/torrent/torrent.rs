@@ -313,6 +313,18 @@ impl Torrent {
         self.meta.st_id
     }
 
+    /// Its advisory name; escape it before showing it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.meta.name
+    }
+
+    /// Bytes of all its content.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.geometry().total_len()
+    }
+
     /// Where it lies, if that is a share directory.
     #[must_use]
     pub fn shared_at(&self) -> Option<PathBuf> {

@@ -153,6 +153,8 @@ pub struct Peers {
     pub pex: bool,
     /// Local service discovery.
     pub lsd: bool,
+    /// Tell whoever asks what lies in share directories.
+    pub catalog: bool,
     /// The network interface to bind to; any if empty.
     pub interface: String,
     /// Networks that are not spoken with, and files of such.
@@ -376,6 +378,7 @@ impl Default for Peers {
             utp: true,
             pex: true,
             lsd: true,
+            catalog: true,
             interface: String::new(),
             block: Vec::new(),
         }
@@ -534,6 +537,7 @@ impl Settings {
             utp: self.peers.utp,
             pex: self.peers.pex,
             lsd: self.peers.lsd,
+            catalog: self.peers.catalog,
             dht: self.dht.enabled,
             dht_bootstrap: self.dht.bootstrap.iter().filter_map(|text| host_and_port(text)).collect(),
             dht_read_only: self.dht.read_only,

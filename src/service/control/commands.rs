@@ -59,6 +59,7 @@ pub const COMMANDS: &[Spec] = &[
     spec("move", "ID DIR", "move its content and go on"),
     spec("connect", "ID HOST:PORT", "dial one peer now"),
     spec("magnet", "ID", "its magnet link"),
+    spec("catalog", "HOST:PORT", "what a SwarmTorrent node shares; ask again while it says `asking`"),
     spec("export", "ID FILE [format=st|torrent]", "write its metainfo to a new file"),
     spec("stats", "", "every counter"),
     spec("log", "LEVEL [TARGET]", "change what is logged: off, error, warn, info, debug, trace"),
@@ -67,7 +68,7 @@ pub const COMMANDS: &[Spec] = &[
 ];
 
 /// Words of the protocol that this version does not carry out.
-const NOT_YET: [&str; 4] = ["watch", "catalog", "dht", "tracker"];
+const NOT_YET: [&str; 3] = ["watch", "dht", "tracker"];
 
 /// Bytes of a label; a longer one is refused.
 const LABEL_MAX: usize = 255;
@@ -157,17 +158,24 @@ fn command_of(word: &str, arguments: &mut Arguments<'_>) -> Result<Parsed, Refus
         }
         "move" => Command::Move { which: arguments.which()?, dir: absolute(arguments.next()?)? },
         "connect" => {
-            let (which, peer) = (arguments.which()?, arguments.next()?);
-            let (host, port) = host_and_port(peer).ok_or_else(|| {
-                invalid(format!(
-                    "`{peer}` is not HOST:PORT, such as 192.0.2.7:6881, [2001:db8::7]:6881 or peer.example.org:6881"
-                ))
-            })?;
+            let (which, (host, port)) = (arguments.which()?, node(arguments.next()?)?);
             Command::Connect { which, host, port }
+        }
+        "catalog" => {
+            let (host, port) = node(arguments.next()?)?;
+            Command::Catalog { host, port }
         }
         _ => unreachable!("every command of the table is read above"),
     };
     Ok(Parsed::Request(Request::Node(node), None))
+}
+
+fn node(text: &str) -> Result<(String, u16), Refusal> {
+    host_and_port(text).ok_or_else(|| {
+        invalid(format!(
+            "`{text}` is not HOST:PORT, such as 192.0.2.7:6881, [2001:db8::7]:6881 or peer.example.org:6881"
+        ))
+    })
 }
 
 fn help(arguments: &mut Arguments<'_>) -> Result<Parsed, Refusal> {
@@ -438,6 +446,7 @@ mod tests {
     fn the_options_of_add_are_all_read() {
         let line = "add dir='/a b' metainfo: label=x paused=yes only=0,2-4 sequential=yes verify=no";
         let options = AddOptions {
+            shared: false,
             dir: Some("/a b".into()),
             label: "x".to_owned(),
             paused: true,

@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use super::request::{Host, Report};
+use crate::codec::catalog::Entry;
 use crate::codec::control::push_json;
 use crate::torrent::command::{Answer, Status};
 use crate::torrent::snapshot::{FileRow, PeerRow, PieceState, State, Summary, TrackerRow};
@@ -41,11 +42,24 @@ fn push_answer(out: &mut String, answer: &Answer) -> Vec<(&'static str, Value)> 
         Answer::Settings(rows) => {
             rows.iter().for_each(|(key, value)| push_json(out, &json!({ "key": key, "value": value })));
         }
+        Answer::Catalog { entries, is_whole } => {
+            entries.iter().for_each(|entry| push_json(out, &catalog_entry(entry)));
+            return vec![("state", json!(if *is_whole { "done" } else { "asking" }))];
+        }
         Answer::Shares(paths) => paths.iter().for_each(|path| push_json(out, &json!({ "path": path }))),
         Answer::Link(link) => push_json(out, &json!({ "magnet": link })),
         Answer::Metainfo(bytes) => return vec![("bytes", json!(bytes.len()))],
     }
     Vec::new()
+}
+
+fn catalog_entry(entry: &Entry) -> Value {
+    json!({
+        "id": entry.info_hash.to_string(),
+        "st_id": entry.st_id.map(|id| id.to_string()),
+        "name": entry.name,
+        "size": entry.size,
+    })
 }
 
 fn summary(row: &Summary) -> Value {

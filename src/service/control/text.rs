@@ -5,6 +5,7 @@ use std::fmt::Display;
 
 use super::request::{Field, Host, Report};
 use super::table::Table;
+use crate::codec::catalog::Entry;
 use crate::codec::control::{escape, push_payload};
 use crate::codec::units::{human_duration, human_size, moment};
 use crate::torrent::command::{Answer, Status};
@@ -70,11 +71,23 @@ fn push_answer(out: &mut String, answer: &Answer) -> String {
         Answer::Pieces(states) => push_map(out, states),
         Answer::Why(sentences) => sentences.iter().for_each(|sentence| push_payload(out, &escape(sentence))),
         Answer::Settings(rows) => rows.iter().for_each(|(key, value)| push_pair(out, key, value)),
+        Answer::Catalog { entries, is_whole } => {
+            catalog(entries).write(out);
+            return if *is_whole { "done" } else { "asking" }.to_owned();
+        }
         Answer::Shares(paths) => paths.iter().for_each(|path| push_payload(out, &escape(&path.to_string_lossy()))),
         Answer::Link(link) => push_payload(out, &escape(link)),
         Answer::Metainfo(bytes) => return format!("{} bytes", bytes.len()),
     }
     String::new()
+}
+
+fn catalog(entries: &[Entry]) -> Table {
+    let mut table = Table::new(&["hash", ">size", "name"]);
+    for entry in entries {
+        table.row([entry.info_hash.to_string(), human_size(entry.size), entry.name.clone()]);
+    }
+    table
 }
 
 fn push_pair(out: &mut String, key: &str, value: impl Display) {
