@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::cli::{check, convert, create, ctl, get, seed, show, simulate};
+use crate::cli::{check, convert, create, ctl, get, ls, seed, show, simulate};
 
 /// A BitTorrent tool: makes, shows, checks, gets and seeds torrents, and controls a swarmtorrentd.
 #[derive(Debug, Parser)]
@@ -20,6 +20,7 @@ enum Command {
     Show(show::Args),
     Check(check::Args),
     Get(get::Args),
+    Ls(ls::Args),
     Seed(seed::Args),
     Ctl(ctl::Args),
     Convert(convert::Args),
@@ -44,6 +45,7 @@ pub fn main() -> ExitCode {
         Command::Show(args) => show::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Get(args) => get::run(&args),
+        Command::Ls(args) => ls::run(&args),
         Command::Seed(args) => seed::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Simulate(args) => simulate::run(&args),

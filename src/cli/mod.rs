@@ -5,6 +5,7 @@ pub mod convert;
 pub mod create;
 pub mod ctl;
 pub mod get;
+pub mod ls;
 pub mod main;
 pub(crate) mod node;
 pub(crate) mod output;

@@ -12,6 +12,7 @@ use mio::Interest;
 use crate::base::config::Config;
 use crate::base::hash::InfoHash;
 use crate::base::time::Time;
+use crate::codec::catalog::Entry;
 use crate::engine::Engine;
 use crate::reactor::clock::Clock;
 use crate::reactor::outside::OutsideEvent;
@@ -98,6 +99,17 @@ impl Node {
         match self.command(Command::List { states: Vec::new(), label: None })? {
             Answer::List(list) => list.into_iter().next().ok_or_else(|| "the torrent has gone".to_owned()),
             other => unreachable!("listing answers with a list, not {other:?}"),
+        }
+    }
+
+    /// What the node at an address shares; none while it is still being asked.
+    ///
+    /// # Errors
+    /// That it does not answer, or has no list.
+    pub(crate) fn catalog(&mut self, host: &str, port: u16) -> Result<Option<Vec<Entry>>, String> {
+        match self.command(Command::Catalog { host: host.to_owned(), port })? {
+            Answer::Catalog { entries, is_whole } => Ok(is_whole.then_some(entries)),
+            other => unreachable!("a list is answered with one, not {other:?}"),
         }
     }
 

@@ -148,7 +148,8 @@ mod tests {
         let long = page((0..ITEMS_MAX + 3).map(|_| entry("n")).collect());
         assert_eq!(CatalogMessage::parse(&bytes_of(&long)), None, "more than any of ours writes");
         let name = "é".repeat(200);
-        let Some(CatalogMessage::Page { items, .. }) = CatalogMessage::parse(&bytes_of(&page(vec![entry(&name)]))) else {
+        let Some(CatalogMessage::Page { items, .. }) = CatalogMessage::parse(&bytes_of(&page(vec![entry(&name)])))
+        else {
             panic!("a page")
         };
         assert_eq!(items[0].name.len(), 254);

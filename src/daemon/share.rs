@@ -149,12 +149,8 @@ impl Sharer {
             self.walk_on(now, walk);
         } else if let Some(rule) = self.scans.pop_front() {
             let path = self.rules[rule].path.clone();
-            self.walk = self.open(rule, &path).map(|dir| Walk {
-                rule,
-                name: None,
-                open: vec![(path, dir)],
-                files: Vec::new(),
-            });
+            self.walk =
+                self.open(rule, &path).map(|dir| Walk { rule, name: None, open: vec![(path, dir)], files: Vec::new() });
         } else if let Some(entry) = self.due.iter().find(|(_, at)| **at <= now).map(|(entry, _)| entry.clone()) {
             self.due.remove(&entry);
             self.look_at(entry);

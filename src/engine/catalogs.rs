@@ -219,7 +219,8 @@ impl<S: Storage> Engine<S> {
             let mut bytes: Vec<u8> = Vec::new();
             let mut chunks: Vec<Chunk<'_>> = Vec::new();
             machine.outbuf().chunks(CHUNKS_MAX, budget.left(), &mut chunks);
-            let only_bytes = chunks.iter().filter_map(|chunk| if let Chunk::Bytes(bytes) = chunk { Some(*bytes) } else { None });
+            let only_bytes =
+                chunks.iter().filter_map(|chunk| if let Chunk::Bytes(bytes) = chunk { Some(*bytes) } else { None });
             only_bytes.for_each(|chunk| bytes.extend_from_slice(chunk));
             let chunk = [Chunk::Bytes(&bytes)];
             let sent = if is_ciphered {

@@ -32,7 +32,8 @@ impl<S: Storage> Engine<S> {
         let whole = record.and_then(|bytes| Record::parse(bytes, &meta.geometry));
         // Of a torrent whose metainfo was saved and whose record was not yet, there is the one from when only its link was known.
         let early = || record.and_then(|bytes| Record::parse(bytes, &Geometry::EMPTY));
-        let record = whole.or_else(|| early().map(|record| Record { have: Bitfield::new(meta.geometry.pieces()), ..record }));
+        let record =
+            whole.or_else(|| early().map(|record| Record { have: Bitfield::new(meta.geometry.pieces()), ..record }));
         let record = record.filter(|record| record.info_hash == info_hash);
         let is_early = record.as_ref().is_some_and(|record| record.stamps.len() != meta.files.len());
         let begin = self.begin_of(now, record.as_ref(), record.is_none() || is_early);

@@ -45,7 +45,10 @@ impl<S: Storage> Engine<S> {
         }
         self.forget_share(&path);
         if self.shares.waiting.len() >= WAITING_MAX {
-            return Err(Refusal::new(RefusalKind::Busy, format!("{WAITING_MAX} shares wait to be hashed; this one waits")));
+            return Err(Refusal::new(
+                RefusalKind::Busy,
+                format!("{WAITING_MAX} shares wait to be hashed; this one waits"),
+            ));
         }
         self.shares.waiting.push_back(share);
         Ok(Answer::Done)
@@ -81,7 +84,8 @@ impl<S: Storage> Engine<S> {
         let Some(store) = torrent.store() else { return false };
         let (is, was) = (content_of(share).files, torrent.content().files);
         let entries = is.entries().iter().zip(was.entries());
-        let same_files = is.len() == was.len() && entries.clone().all(|(is, was)| (&is.path, is.span) == (&was.path, was.span));
+        let same_files =
+            is.len() == was.len() && entries.clone().all(|(is, was)| (&is.path, is.span) == (&was.path, was.span));
         let named = |urls: &[String]| urls.iter().map(|url| identity(url)).collect::<BTreeSet<_>>();
         if !same_files || named(&torrent.trackers()) != named(&share.trackers) {
             return false;

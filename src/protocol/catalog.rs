@@ -201,8 +201,11 @@ mod tests {
         other.send_extension_handshake(&ExtensionHandshake::default());
         let mut chunks = Vec::new();
         other.outbuf().chunks(100, usize::MAX, &mut chunks);
-        let bytes: Vec<u8> =
-            chunks.iter().flat_map(|chunk| if let Chunk::Bytes(bytes) = chunk { *bytes } else { &[] }).copied().collect();
+        let bytes: Vec<u8> = chunks
+            .iter()
+            .flat_map(|chunk| if let Chunk::Bytes(bytes) = chunk { *bytes } else { &[] })
+            .copied()
+            .collect();
         assert_eq!(asking.handle_input(NOW, &mut &bytes[..]), Err(PeerError::Unasked));
     }
 }

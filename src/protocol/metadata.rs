@@ -126,14 +126,7 @@ impl MetadataFetch {
 
     /// A piece came: the whole `info` if it was the last. What was not asked for, or has another length than it must, is not
     /// looked at.
-    pub fn handle_data(
-        &mut self,
-        now: Time,
-        conn: ConnId,
-        piece: u32,
-        total_size: u32,
-        bytes: &[u8],
-    ) -> Option<Whole> {
+    pub fn handle_data(&mut self, now: Time, conn: ConnId, piece: u32, total_size: u32, bytes: &[u8]) -> Option<Whole> {
         let offer = self.offers.get_mut(&conn)?;
         let size = offer.size;
         let at = offer.asked.iter().position(|(asked, _)| *asked == piece)?;
@@ -373,7 +366,8 @@ mod tests {
         assert_eq!(fetch.drafts[0].missing, 2);
         assert_eq!(fetch.handle_data(Time::ZERO, conn(0), 0, 20_000, &[0; 16_383]), None);
         assert_eq!(fetch.offers(), 1, "who sends half a piece is not asked again");
-        let asked: BTreeSet<_> = std::iter::from_fn(|| fetch.poll_transmit()).filter(|(to, _)| *to == conn(1)).collect();
+        let asked: BTreeSet<_> =
+            std::iter::from_fn(|| fetch.poll_transmit()).filter(|(to, _)| *to == conn(1)).collect();
         assert_eq!(asked.len(), 2, "its pieces are asked of another");
     }
 

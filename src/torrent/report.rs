@@ -106,7 +106,11 @@ impl Torrent {
             addr: peer.addr,
             client: machine.client(),
             flags,
-            progress: if pieces == 0 { f64::from(u8::from(!self.is_link())) } else { f64::from(peer.field.count()) / f64::from(pieces) },
+            progress: if pieces == 0 {
+                f64::from(u8::from(!self.is_link()))
+            } else {
+                f64::from(peer.field.count()) / f64::from(pieces)
+            },
             down_rate: machine.down().rate_bytes(now),
             up_rate: machine.up().rate_bytes(now),
             transport: "tcp",
@@ -152,7 +156,9 @@ impl Torrent {
             State::Paused => vec!["it is paused; `resume` starts it".into()],
             State::Queued if self.disk.moving => vec!["its content is being moved; it goes on by itself".into()],
             State::Queued => vec!["it waits for its turn (`active_downloads`, `active_seeds` in the config)".into()],
-            State::NoSpace | State::Error if self.broken().is_some() => self.broken().map(str::to_owned).into_iter().collect(),
+            State::NoSpace | State::Error if self.broken().is_some() => {
+                self.broken().map(str::to_owned).into_iter().collect()
+            }
             State::NoSpace | State::Error => {
                 let fault = self.fault.as_ref().map_or_else(String::new, |fault| fault.message.clone());
                 vec![format!("{fault}; it is tried again every {} s", crate::torrent::torrent::FAULT_RETRY.as_secs())]

@@ -185,7 +185,10 @@ impl Torrent {
     pub fn prioritize(&mut self, now: Time, pattern: &FilePattern, priority: Priority) -> Result<(), Refusal> {
         let files: Vec<usize> = (0..self.layout.files().len()).filter(|&file| self.is_meant(pattern, file)).collect();
         if self.is_link() {
-            return Err(Refusal::new(RefusalKind::Busy, "its files are not known yet; `only=` says it when it is added"));
+            return Err(Refusal::new(
+                RefusalKind::Busy,
+                "its files are not known yet; `only=` says it when it is added",
+            ));
         }
         if files.is_empty() {
             return Err(Refusal::new(RefusalKind::NotFound, "no file is meant by that; see `files`"));

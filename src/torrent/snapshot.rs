@@ -122,7 +122,11 @@ impl Summary {
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a share for people")]
     pub fn progress(&self) -> f64 {
-        if self.wanted == 0 { f64::from(u8::from(self.described)) } else { self.have_wanted_bytes as f64 / self.wanted as f64 }
+        if self.wanted == 0 {
+            f64::from(u8::from(self.described))
+        } else {
+            self.have_wanted_bytes as f64 / self.wanted as f64
+        }
     }
 
     /// Sent over received payload; where nothing was received, over the content's size.

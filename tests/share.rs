@@ -1,0 +1,158 @@
+//! Share directories and links with real daemons on loopback: what lies in one is listed and got by who knows an address or a link.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+
+use common::{Daemon, make, noise, tool, wait};
+
+fn sharing(dir: &Path, share: &Path) -> Daemon {
+    Daemon::start(dir, &format!("[[share]]\npath = \"{}\"\n", share.display()))
+}
+
+/// Names and hashes of what it seeds.
+fn seeds(daemon: &Daemon) -> Vec<(String, String)> {
+    let rows = daemon.json("list seeding sort=name");
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    rows.iter().map(|row| (text(&row["name"]), text(&row["id"]))).collect()
+}
+
+fn names(daemon: &Daemon) -> Vec<String> {
+    seeds(daemon).into_iter().map(|(name, _)| name).collect()
+}
+
+#[test]
+fn what_lies_in_a_share_directory_is_seeded_listed_and_got_by_its_hash() {
+    let temp = tempfile::tempdir().unwrap();
+    let share = temp.path().join("share");
+    std::fs::create_dir_all(share.join("set/deep")).unwrap();
+    let files = [("one.bin", 3_000_000), ("set/a", 700_001), ("set/deep/b", 5)];
+    for (seed, (name, len)) in (0..).zip(files) {
+        std::fs::write(share.join(name), noise(seed, len)).unwrap();
+    }
+    let home = temp.path().join("home");
+    let ours = sharing(&home, &share);
+    wait("both are seeded", 20, || names(&ours) == ["one.bin", "set"]);
+    let before = seeds(&ours);
+
+    // A stranger lists it by the tool, and by a daemon.
+    let at = ours.listen.to_string();
+    let listed = tool(&["ls", &at]);
+    for (name, hash) in &before {
+        assert!(listed.lines().any(|line| line.contains(name) && line.contains(hash)), "{listed}");
+    }
+    let other = Daemon::start(&temp.path().join("other"), "");
+    let mut rows = Vec::new();
+    wait("the list is whole", 20, || {
+        let mut reply = other.ask(&format!("json catalog {at}"));
+        let closing = reply.pop().unwrap();
+        rows = reply;
+        closing.contains("\"done\"")
+    });
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    assert!(rows.iter().any(|row| row.contains("\"name\":\"set\"") && row.contains("700006")), "{rows:?}");
+    // And gets it by nothing but the hash.
+    let set = &before[1].1;
+    other.ask(&format!("add \"magnet:?xt=urn:btih:{set}&x.pe={at}\""));
+    other.wait_state("seeding", 30);
+    assert_eq!(std::fs::read(temp.path().join("other/downloads/set/a")).unwrap(), noise(1, 700_001));
+
+    // Who is added is shared, who is changed is described anew, who is taken away is gone.
+    std::fs::write(share.join("two.bin"), noise(9, 100_000)).unwrap();
+    std::fs::write(share.join("one.bin"), noise(8, 3_000_000)).unwrap();
+    wait("a new file and a changed one", 20, || {
+        let now = seeds(&ours);
+        now.len() == 3 && now[0] != before[0] && now[1] == before[1] && now[2].0 == "two.bin"
+    });
+    std::fs::remove_dir_all(share.join("set")).unwrap();
+    wait("what was taken away is gone", 20, || names(&ours) == ["one.bin", "two.bin"]);
+
+    // After a restart all is as it was, and nothing is hashed again.
+    let kept = seeds(&ours);
+    assert_eq!(ours.terminate(), 0);
+    let hashed = |log: &str| log.matches("is shared as").count();
+    let before = hashed(&std::fs::read_to_string(home.join("log")).unwrap());
+    let ours = sharing(&home, &share);
+    wait("it seeds at once", 10, || seeds(&ours) == kept);
+    std::fs::write(share.join("three.bin"), noise(7, 100_000)).unwrap();
+    wait("the directory was looked through", 20, || names(&ours).len() == 3);
+    assert_eq!(hashed(&ours.log()), before + 1);
+    assert_eq!(ours.terminate(), 0);
+
+    // What is no share directory any more is shared no more.
+    let ours = Daemon::start(&home, "");
+    wait("nothing is shared", 10, || ours.json("list").is_empty());
+    assert!(share.join("one.bin").exists());
+}
+
+#[test]
+fn who_shares_nothing_or_is_not_there_is_said_so() {
+    let temp = tempfile::tempdir().unwrap();
+    let nobody = format!("127.0.0.1:{}", common::free_port());
+    let output = Command::new(env!("CARGO_BIN_EXE_swarmtorrent")).args(["ls", &nobody]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("could not be reached"), "{said}");
+    let silent = Daemon::start_with_peers(&temp.path().join("silent"), "catalog = false\n");
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_swarmtorrent")).args(["ls", &silent.listen.to_string()]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains("gave no list"), "{said}");
+}
+
+#[test]
+fn a_link_outlives_a_restart_and_its_torrent_too() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("set");
+    std::fs::create_dir_all(&path).unwrap();
+    for (seed, name) in ["a", "b", "c"].into_iter().enumerate() {
+        std::fs::write(path.join(name), noise(seed as u64, 200_000)).unwrap();
+    }
+    let (st, _, hash) = make(&path, temp.path(), &["--piece-length", "16384"]);
+    let port = common::free_port();
+    let home = temp.path().join("home");
+    let ours = Daemon::start(&home, "");
+    let other = temp.path().join("elsewhere");
+    let link = format!("magnet:?xt=urn:btih:{hash}&dn=a%20name&x.pe=127.0.0.1:{port}");
+    ours.ask(&format!("add \"{link}\" only=0,2 label=mine dir={}", other.display()));
+    assert_eq!(ours.torrent()["state"], "metadata");
+    assert_eq!(ours.torrent()["progress"], 0.0);
+    wait("it is saved", 10, || {
+        std::fs::read_dir(home.join("state/torrents"))
+            .is_ok_and(|mut dir| dir.any(|entry| entry.unwrap().file_name().to_str().unwrap().ends_with(".resume")))
+    });
+    ours.kill();
+    let ours = Daemon::start(&home, "");
+    let torrent = ours.torrent();
+    assert_eq!((torrent["name"].as_str(), torrent["label"].as_str()), (Some("a name"), Some("mine")));
+    let giving = Daemon::start_at(&temp.path().join("giving"), ([127, 0, 0, 1], port).into(), "");
+    giving.add(&st, &format!("dir={}", temp.path().display()));
+    ours.wait_state("seeding", 60);
+    assert_eq!(std::fs::read(other.join("set/c")).unwrap(), noise(2, 200_000));
+    assert_eq!(ours.torrent()["wanted"], 400_000);
+    ours.kill();
+    let ours = Daemon::start(&home, "");
+    ours.wait_state("seeding", 20);
+    assert_eq!(ours.torrent()["name"], "set");
+    // A link to what is there already changes nothing.
+    let reply = ours.ask(&format!("add \"{link}\""));
+    assert!(reply[0].starts_with("ERR exists"), "{reply:?}");
+}
+
+#[test]
+fn the_tool_gets_by_a_link() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("content.bin");
+    std::fs::write(&path, noise(3, 1_000_000)).unwrap();
+    let (st, _, hash) = make(&path, temp.path(), &[]);
+    let giving = Daemon::start(&temp.path().join("giving"), "");
+    giving.add(&st, &format!("dir={}", temp.path().display()));
+    giving.wait_state("seeding", 20);
+    let out = temp.path().join("out");
+    let peer = giving.listen.to_string();
+    let told = tool(&["get", &hash, "-o", out.to_str().unwrap(), "--no-dht", "--peer", &peer]);
+    assert!(told.contains("verified"), "{told}");
+    assert_eq!(std::fs::read(out.join("content.bin")).unwrap(), noise(3, 1_000_000));
+}
