@@ -13,6 +13,7 @@ pub mod krpc;
 pub mod magnet;
 pub mod metadata;
 pub mod metainfo;
+pub mod pex;
 pub mod resume;
 pub mod st;
 pub mod udp_tracker;
