@@ -25,6 +25,31 @@ pub fn canonical_addr(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(canonical(addr.ip()), addr.port())
 }
 
+/// From where an address can be reached, the nearest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reach {
+    /// From this machine.
+    Machine,
+    /// From its own network: private and link-local addresses.
+    Network,
+    /// From everywhere.
+    World,
+}
+
+/// From where `ip` can be reached.
+#[must_use]
+pub fn reach(ip: IpAddr) -> Reach {
+    let (is_loopback, is_local) = match canonical(ip) {
+        IpAddr::V4(ip) => (ip.is_loopback(), ip.is_private() || ip.is_link_local()),
+        IpAddr::V6(ip) => (ip.is_loopback(), ip.is_unique_local() || ip.is_unicast_link_local()),
+    };
+    match (is_loopback, is_local) {
+        (true, _) => Reach::Machine,
+        (_, true) => Reach::Network,
+        _ => Reach::World,
+    }
+}
+
 /// The priority of a connection between two addresses (BEP 40): the same at both ends, higher is better.
 /// Addresses of different families have the priority 0.
 #[must_use]
@@ -87,6 +112,25 @@ mod tests {
         assert_eq!(priority(addr("123.213.32.10:0"), addr("98.76.54.32:0")), 0xec2d_7224);
         assert_eq!(priority(addr("123.213.32.10:0"), addr("123.213.32.234:0")), 0x9956_8189);
         assert_eq!(priority(addr("98.76.54.32:1"), addr("123.213.32.10:2")), 0xec2d_7224, "the same at both ends");
+    }
+
+    #[test]
+    fn addresses_reach_as_far_as_they_do() {
+        for (text, expected) in [
+            ("127.9.9.9:1", Reach::Machine),
+            ("[::1]:1", Reach::Machine),
+            ("[::ffff:127.0.0.1]:1", Reach::Machine),
+            ("192.168.1.1:1", Reach::Network),
+            ("169.254.1.1:1", Reach::Network),
+            ("[fe80::1]:1", Reach::Network),
+            ("[fd00::1]:1", Reach::Network),
+            ("[::ffff:10.0.0.1]:1", Reach::Network),
+            ("1.2.3.4:1", Reach::World),
+            ("[2001:db8::1]:1", Reach::World),
+        ] {
+            assert_eq!(reach(addr(text).ip()), expected, "{text}");
+        }
+        assert!(Reach::Machine < Reach::Network && Reach::Network < Reach::World);
     }
 
     #[test]

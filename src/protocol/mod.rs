@@ -8,5 +8,6 @@ pub mod metadata;
 pub mod mse;
 pub mod outbuf;
 pub mod peer;
+pub mod pex;
 pub mod tls;
 pub mod tracker;
