@@ -98,6 +98,8 @@ impl ExtensionIds {
 pub struct ExtensionHandshake<'b> {
     /// `m`: by which numbers the sender wants extensions sent to it.
     pub ids: ExtensionIds,
+    /// `e`: the sender would rather be spoken with in cipher (BEP 11 names it).
+    pub prefers_cipher: Option<bool>,
     /// `v`: what the sender runs, as it calls itself.
     pub client: Option<&'b [u8]>,
     /// `p`: where the sender listens. Never 0.
@@ -134,6 +136,7 @@ impl<'b> ExtensionHandshake<'b> {
         }
         Some(Self {
             ids,
+            prefers_cipher: number(dict, b"e").map(|value: u32| value != 0),
             client: dict.bytes(b"v").filter(|bytes| bytes.len() <= CLIENT_LEN_MAX),
             port: number(dict, b"p").filter(|port| *port != 0),
             your_ip: dict.bytes(b"yourip").and_then(address),
@@ -149,6 +152,9 @@ impl<'b> ExtensionHandshake<'b> {
     /// Appends the dictionary to `out`, its keys in order.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.push(b'd');
+        if let Some(prefers_cipher) = self.prefers_cipher {
+            write_number(out, "e", u32::from(prefers_cipher));
+        }
         if let Some(ip) = self.ipv4 {
             write_bytes(out, "ipv4", &ip.octets());
         }
@@ -264,6 +270,7 @@ mod tests {
         handshake.ipv6 = Some(Ipv6Addr::LOCALHOST);
         handshake.your_ip = Some(Ipv6Addr::LOCALHOST.into());
         handshake.st_id = Some(Sha256Hash([9; 32]));
+        handshake.prefers_cipher = Some(true);
         assert_eq!(ExtensionHandshake::parse(&bytes_of(&handshake)), Some(handshake));
     }
 

@@ -16,6 +16,8 @@ pub struct Extensions {
     pub metadata_size: Option<u32>,
     /// It downloads nothing more (BEP 21).
     pub upload_only: bool,
+    /// It would rather be spoken with in cipher.
+    pub prefers_cipher: bool,
     /// Which `.st` file it means.
     pub st_id: Option<StId>,
 }
@@ -34,6 +36,7 @@ impl Extensions {
         self.port = said.port.or(self.port);
         self.metadata_size = said.metadata_size.or(self.metadata_size);
         self.upload_only = said.upload_only.unwrap_or(self.upload_only);
+        self.prefers_cipher = said.prefers_cipher.unwrap_or(self.prefers_cipher);
         self.st_id = said.st_id.or(self.st_id);
     }
 }
