@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::base::addr::{canonical_addr, is_dialable, priority};
+use crate::base::addr::{Reach, canonical_addr, is_dialable, priority, reach};
 use crate::base::rng::Rng;
 use crate::base::time::Time;
 
 /// Addresses of one torrent; a new one takes the place of one that failed (the user's word: of any other), or is dropped.
 pub const CANDIDATES_MAX: usize = 3000;
-/// And those of them that peers told us by connecting; further ones take the place of one that failed, or are dropped.
-const INCOMING_MAX: usize = CANDIDATES_MAX / 2;
+/// And those of them that strangers told us of in one way ([`Origin::is_hearsay`]); further ones take the place of one of the
+/// same origin that failed, or are dropped.
+const HEARSAY_MAX: usize = CANDIDATES_MAX / 2;
 /// Banned addresses of one torrent; the oldest is forgotten beyond it.
 pub const BANNED_MAX: usize = 1024;
 /// After so many failures in a row an address is forgotten, unless the user named it.
@@ -48,6 +49,8 @@ pub enum Origin {
     Link,
     /// It connected to us.
     Incoming,
+    /// Another peer (BEP 11).
+    Pex,
     /// It was saved by an earlier run.
     Resume,
 }
@@ -62,7 +65,23 @@ impl Origin {
             Self::Dht => "dht",
             Self::Link => "link",
             Self::Incoming => "incoming",
+            Self::Pex => "pex",
             Self::Resume => "resume",
+        }
+    }
+
+    /// True if anybody can tell us as many as he likes.
+    const fn is_hearsay(self) -> bool {
+        matches!(self, Self::Dht | Self::Incoming | Self::Pex)
+    }
+
+    /// True if an address of this origin takes the place of one of the `other` in a full table: the user's word that of all
+    /// others, and what was asked for that of what peers say unasked.
+    fn outranks(self, other: Self) -> bool {
+        match self {
+            Self::User => other != Self::User,
+            Self::Tracker | Self::Dht => matches!(other, Self::Incoming | Self::Pex),
+            Self::Incoming | Self::Pex | Self::Resume => false,
         }
     }
 }
@@ -141,17 +160,24 @@ impl Candidates {
         }
     }
 
+    /// How many addresses are known; at most [`CANDIDATES_MAX`].
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
     /// True if no address is known.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.known.is_empty()
     }
 
-    /// An address is told; what nobody can have, is banned, or is ourselves is ignored. The user's word counts anew.
-    pub fn add(&mut self, now: Time, addr: SocketAddr, origin: Origin) {
+    /// An address is told; what nobody can have, is banned, or is ourselves is ignored. The user's word counts anew. True if
+    /// it was not known.
+    pub fn add(&mut self, now: Time, addr: SocketAddr, origin: Origin) -> bool {
         let addr = canonical_addr(addr);
         if !is_dialable(addr) || self.ourselves.contains(&addr) || self.is_banned(addr) {
-            return;
+            return false;
         }
         if let Some(known) = self.known.get_mut(&addr) {
             if origin == Origin::User {
@@ -160,10 +186,10 @@ impl Candidates {
                 known.short = 0;
                 known.next_try = now;
             }
-            return;
+            return false;
         }
-        if !self.make_room(origin) {
-            return;
+        if origin == Origin::Pex && self.is_crowded(addr) || !self.make_room(origin) {
+            return false;
         }
         let rank = match self.local {
             Some(local) => priority(local, addr),
@@ -183,22 +209,29 @@ impl Candidates {
                 rank,
             },
         );
+        true
+    }
+
+    /// Peers told us of another port of this address: whoever wants a victim dialled says so (BEP 11). On local networks
+    /// nobody counts.
+    fn is_crowded(&self, addr: SocketAddr) -> bool {
+        let [first, last] = [0, u16::MAX].map(|port| SocketAddr::new(addr.ip(), port));
+        let is_told = |known: &Candidate| known.origin == Origin::Pex;
+        reach(addr.ip()) == Reach::World && self.known.range(first..=last).any(|(_, known)| is_told(known))
     }
 
     /// Makes room for one more address of `origin`; false if it must be dropped.
     fn make_room(&mut self, origin: Origin) -> bool {
         let is_full = self.known.len() >= CANDIDATES_MAX;
-        let has_its_share = |known: &BTreeMap<SocketAddr, Candidate>| {
-            known.values().filter(|known| known.origin == Origin::Incoming).count() >= INCOMING_MAX
-        };
-        let instead_of_incoming = origin == Origin::Incoming && !is_full && has_its_share(&self.known);
-        if !is_full && !instead_of_incoming {
+        let of_origin = || self.known.values().filter(|known| known.origin == origin).count();
+        let has_its_share = origin.is_hearsay() && of_origin() >= HEARSAY_MAX;
+        if !is_full && !has_its_share {
             return true;
         }
         let may_go = |known: &Candidate| {
             known.is_idle()
-                && (!instead_of_incoming || known.origin == Origin::Incoming)
-                && (known.failures > 0 || known.complete || (origin == Origin::User && known.origin != Origin::User))
+                && (!has_its_share || known.origin == origin)
+                && (known.failures > 0 || known.complete || origin.outranks(known.origin))
         };
         let worst = self.known.iter().filter(|(_, known)| may_go(known)).max_by_key(|(_, known)| known.failures);
         let Some(worst) = worst.map(|(&addr, _)| addr) else { return false };
@@ -209,6 +242,11 @@ impl Candidates {
     /// Our end of a connection.
     pub fn set_local(&mut self, local: SocketAddr) {
         self.local = Some(canonical_addr(local));
+    }
+
+    /// Our end of the latest connection that we made.
+    pub(crate) fn local_ip(&self) -> Option<IpAddr> {
+        self.local.map(|local| local.ip())
     }
 
     /// The next address to dial: the user's first, then by BEP 40's priority. It is busy from now on.
@@ -379,6 +417,14 @@ impl Candidates {
         }
     }
 
+    /// What must hold at any time.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub(crate) fn check(&self) {
+        assert!(self.known.len() <= CANDIDATES_MAX, "candidates of a torrent");
+    }
+
     /// True if it was banned.
     #[must_use]
     pub fn is_banned(&self, addr: SocketAddr) -> bool {
@@ -390,12 +436,11 @@ impl Candidates {
 /// The network an address is counted under; none for loopback and private ones.
 fn network(addr: SocketAddr) -> Option<IpAddr> {
     match addr.ip() {
-        IpAddr::V4(ip) if ip.is_loopback() || ip.is_private() || ip.is_link_local() => None,
+        ip if reach(ip) < Reach::World => None,
         IpAddr::V4(ip) => {
             let [a, b, c, _] = ip.octets();
             Some(IpAddr::from([a, b, c, 0]))
         }
-        IpAddr::V6(ip) if ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local() => None,
         IpAddr::V6(ip) => {
             let mut octets = ip.octets();
             octets[8..].fill(0);
@@ -503,6 +548,48 @@ mod tests {
         }
         candidates.add(Time::ZERO, addr("10.0.0.2:1"), Origin::Tracker);
         assert_eq!(candidates.known.len(), CANDIDATES_MAX / 2 + 1);
+    }
+
+    #[test]
+    fn no_kind_of_hearsay_fills_more_than_half_and_who_failed_makes_room_for_its_like() {
+        for origin in [Origin::Dht, Origin::Pex] {
+            let mut candidates = candidates();
+            let told = |number: u32| SocketAddr::from(((0x0b00_0000 + number).to_be_bytes(), 6881));
+            let added = (0..5000).filter(|&number| candidates.add(Time::ZERO, told(number), origin)).count();
+            assert_eq!(added, HEARSAY_MAX);
+            let dialled = candidates.next(Time::ZERO).unwrap();
+            candidates.handle_failed(Time::ZERO, dialled);
+            assert!(candidates.add(Time::ZERO, told(6000), origin) && !candidates.known.contains_key(&dialled));
+            assert!(!candidates.add(Time::ZERO, told(6001), origin));
+            assert!(candidates.add(Time::ZERO, told(6001), Origin::Tracker));
+        }
+    }
+
+    #[test]
+    fn what_was_asked_for_finds_room_among_what_peers_say_unasked() {
+        let mut candidates = candidates();
+        for port in 1..=5000 {
+            candidates.add(Time::ZERO, SocketAddr::from(([10, 0, 0, 7], port)), Origin::Incoming);
+            candidates.add(Time::ZERO, SocketAddr::from(([10, 0, 0, 8], port)), Origin::Pex);
+        }
+        assert_eq!(candidates.known.len(), CANDIDATES_MAX);
+        assert!(!candidates.add(Time::ZERO, addr("10.0.0.1:1"), Origin::Pex));
+        assert!(candidates.add(Time::ZERO, addr("10.0.0.1:1"), Origin::Tracker));
+        assert!(candidates.add(Time::ZERO, addr("10.0.0.2:1"), Origin::Dht));
+        assert_eq!(candidates.known.len(), CANDIDATES_MAX);
+    }
+
+    #[test]
+    fn many_ports_of_one_victim_are_one_candidate() {
+        let mut candidates = candidates();
+        for port in 1..=100 {
+            candidates.add(Time::ZERO, SocketAddr::from(([203, 0, 113, 7], port)), Origin::Pex);
+        }
+        assert_eq!(candidates.known.len(), 1);
+        assert!(candidates.add(Time::ZERO, addr("203.0.113.7:500"), Origin::Tracker), "who was asked may say more");
+        assert!(candidates.add(Time::ZERO, addr("203.0.113.8:500"), Origin::Pex));
+        assert!(candidates.add(Time::ZERO, addr("192.168.0.8:1"), Origin::Pex));
+        assert!(candidates.add(Time::ZERO, addr("192.168.0.8:2"), Origin::Pex));
     }
 
     #[test]
