@@ -152,6 +152,7 @@ impl<S: Storage> Engine<S> {
                 self.stats.scrapes_started += 1;
                 self.exchanges.scrape(now, id, torrent.info_hash(), &ask);
             } else {
+                torrent.add_exchange_counts(&mut self.stats.pex);
                 if torrent.turn_changed() {
                     self.turns.changed(id);
                 }

@@ -87,6 +87,8 @@ impl<S: Storage> Engine<S> {
             for peer in torrent.peers.values() {
                 peer.machine.check();
             }
+            torrent.exchange.check(torrent.peers.values());
+            torrent.candidates.check();
             if let Some(download) = &torrent.download {
                 download.picker.check();
                 download.partials.check();

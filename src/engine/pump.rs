@@ -19,6 +19,7 @@ use crate::engine::{Effect, Engine, Progress, Timer};
 use crate::protocol::catalog;
 use crate::protocol::peer::{Event, Peer};
 use crate::torrent::download::Landing;
+use crate::torrent::peers::Unwelcome;
 use crate::torrent::torrent::Torrent;
 
 /// Chunks of one vectored write: 64 blocks and their heads.
@@ -306,7 +307,8 @@ fn step_peer<'b>(
                     Ok(landing) => landings.extend(landing),
                     Err(unwelcome) => {
                         log::debug!("{}: a peer is not wanted: {unwelcome:?}", torrent.info_hash());
-                        return Err(Ending::Closed);
+                        let is_broken = unwelcome == Unwelcome::Flood;
+                        return Err(if is_broken { Ending::Misbehaved } else { Ending::Closed });
                     }
                 }
             }

@@ -1,5 +1,7 @@
 //! Counters of the whole node, for `stats`. Counted where things happen, never reset, decided on by nobody.
 
+use crate::torrent::exchange::ExchangeCounts;
+
 /// One number a fact since the start.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Stats {
@@ -18,6 +20,7 @@ pub(crate) struct Stats {
     pub(crate) announces_failed: u64,
     pub(crate) scrapes_started: u64,
     pub(crate) dht_searches: u64,
+    pub(crate) pex: ExchangeCounts,
     pub(crate) packets_in: u64,
     pub(crate) packets_ignored: u64,
     pub(crate) jobs_started: u64,
@@ -45,6 +48,10 @@ impl Stats {
             ("announces.failed", self.announces_failed),
             ("scrapes.started", self.scrapes_started),
             ("dht.searches", self.dht_searches),
+            ("pex.messages_in", self.pex.heard),
+            ("pex.messages_early", self.pex.early),
+            ("pex.messages_out", self.pex.sent),
+            ("pex.peers_learned", self.pex.learned),
             ("packets.in", self.packets_in),
             ("packets.ignored", self.packets_ignored),
             ("jobs.started", self.jobs_started),

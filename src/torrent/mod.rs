@@ -1,6 +1,7 @@
 //! One torrent: what it knows and decides. It knows no sockets.
 //!
-//! `torrent` routes between the parts; its rooms are `peers`, `metadata`, `download`, `upload`, `check`, `proposals`, `persist`, `disk`, `settings` and `report`. The
+//! `torrent` routes between the parts; its rooms are `peers`, `metadata`, `download`, `upload`, `check`, `proposals`, `persist`, `disk`,
+//! `exchange`, `settings` and `report`. The
 //! parts that know nothing of one another: `layout`, `picker`, `partial`, `blame`, `choker`, `candidates`, `announces` (with
 //! `scrapes`).
 
@@ -14,6 +15,7 @@ pub mod create;
 mod dht_announces;
 mod disk;
 pub mod download;
+pub(crate) mod exchange;
 pub mod layout;
 mod metadata;
 pub mod partial;

@@ -11,6 +11,7 @@ use crate::base::time::Time;
 use crate::codec::extension::{ExtensionHandshake, ExtensionIds, ExtensionKind};
 use crate::codec::wire::Handshake;
 use crate::protocol::peer::{ALLOWED_FAST_LEN, Event, Hello, Peer, UPLOADS_MAX, allowed_fast_set};
+use crate::protocol::pex::{Pex, Place};
 use crate::torrent::candidates::Origin;
 use crate::torrent::command::{Refusal, RefusalKind};
 use crate::torrent::download::Landing;
@@ -54,6 +55,10 @@ pub(crate) struct TorrentPeer {
     pub(crate) encrypted: bool,
     /// Pieces of our `info` that it was sent.
     pub(crate) metadata_served: u32,
+    /// Under which number others are told of it; none while they are not.
+    pub(crate) place: Option<Place>,
+    /// What it was told of others, once it wants to hear, or tells us.
+    pub(crate) pex: Option<Box<Pex>>,
 }
 
 impl TorrentPeer {
@@ -79,6 +84,8 @@ pub enum Unwelcome {
     Private,
     /// Its `info` is another one than ours: another wire hash, or another `st-id`.
     OtherTorrent,
+    /// It tells of others more often than it may.
+    Flood,
 }
 
 impl Torrent {
@@ -208,6 +215,8 @@ impl Torrent {
             shaking: false,
             encrypted: false,
             metadata_served: 0,
+            place: None,
+            pex: None,
         };
         self.peers.insert(conn, peer);
         self.asks.push_back(Ask::Wake(conn));
@@ -262,7 +271,8 @@ impl Torrent {
             kinds.push(ExtensionKind::Metadata);
         }
         peer.machine.send_extension_handshake(&ExtensionHandshake {
-            ids: ExtensionIds::of(&kinds),
+            ids: self.exchange.announced(ExtensionIds::of(&kinds)),
+            prefers_cipher: Some(self.exchange.prefers_cipher()),
             client: Some(concat!("SwarmTorrent ", env!("CARGO_PKG_VERSION")).as_bytes()),
             port: self.listen.first().map(SocketAddr::port).filter(|_| !peer.incoming),
             your_ip: Some(peer.addr.ip()),
@@ -361,6 +371,7 @@ impl Torrent {
             Event::Interested | Event::NotInterested => self.handle_interest(now, conn),
             Event::Request(block) => self.handle_request(conn, block),
             Event::ExtensionHandshake(theirs) => return self.handle_extension_handshake(now, conn, &theirs),
+            Event::Extended { kind: ExtensionKind::Pex, payload } => self.handle_pex(now, conn, payload)?,
             Event::Suggest(piece) => self.handle_suggested(conn, piece),
             Event::Port(port) if self.dht.may() => {
                 let node = self.peers.get(&conn).map(|peer| SocketAddr::new(peer.addr.ip(), port));
@@ -447,8 +458,9 @@ impl Torrent {
         self.candidates.set_local(local);
     }
 
-    fn forget_peer(&mut self, now: Time, conn: ConnId) -> bool {
-        let Some(peer) = self.peers.remove(&conn) else { return false };
+    pub(crate) fn forget_peer(&mut self, now: Time, conn: ConnId) -> bool {
+        let Some(mut peer) = self.peers.remove(&conn) else { return false };
+        self.exchange.forget(&mut peer);
         if let Some(download) = &mut self.download {
             download.handle_peer_gone(conn, &peer.field);
         }

@@ -22,13 +22,18 @@ use crate::torrent::partial::BlockSource;
 use crate::torrent::peers::Unwelcome;
 use crate::torrent::torrent::{Ask, Begin, Torrent};
 
+mod exchange;
+
 const PIECES: u32 = 40;
 const NOW: Time = Time::ZERO;
 
 /// A running torrent of forty pieces of two blocks each, which has all of them but for `missing`.
 fn torrent(missing: std::ops::Range<u32>, config: &Config) -> Torrent {
+    torrent_with(missing, config, Notes { name: b"x".to_vec(), ..Notes::default() })
+}
+
+fn torrent_with(missing: std::ops::Range<u32>, config: &Config, notes: Notes) -> Torrent {
     let len = u64::from(PIECES) * 32_768;
-    let notes = Notes { name: b"x".to_vec(), ..Notes::default() };
     let mut creator = Creator::new(Profile::V1, 32_768, vec![(vec![], len)], notes);
     creator.update(&vec![7; usize::try_from(len).unwrap()]);
     let meta = std::sync::Arc::new(creator.finish().unwrap().0);
@@ -72,8 +77,8 @@ fn tell(torrent: &mut Torrent, number: u64, messages: &[Message<'_>]) {
     hear(torrent, number, &bytes).unwrap();
 }
 
-/// What we said to a peer since the last time, our handshake aside.
-fn said(torrent: &mut Torrent, number: u64) -> Vec<String> {
+/// The bytes that we sent to a peer since the last time, our handshake aside.
+fn sent(torrent: &mut Torrent, number: u64) -> Vec<u8> {
     let machine = torrent.machine(conn(number)).unwrap();
     let mut chunks = Vec::new();
     machine.outbuf().chunks(1000, usize::MAX, &mut chunks);
@@ -85,10 +90,16 @@ fn said(torrent: &mut Torrent, number: u64) -> Vec<String> {
         })
         .collect();
     machine.advance(NOW, bytes.len());
-    let mut rest = bytes.as_slice();
-    if let Ok(Front::Whole(_, len)) = parse_handshake(rest) {
-        rest = &rest[len..];
+    match parse_handshake(&bytes) {
+        Ok(Front::Whole(_, len)) => bytes[len..].to_vec(),
+        _ => bytes,
     }
+}
+
+/// What we said to a peer since the last time, our handshake aside.
+fn said(torrent: &mut Torrent, number: u64) -> Vec<String> {
+    let bytes = sent(torrent, number);
+    let mut rest = bytes.as_slice();
     let mut messages = Vec::new();
     while let Front::Whole(message, len) = parse_message(rest, Some(PIECES)).unwrap() {
         messages.push(format!("{message:?}"));

@@ -30,6 +30,7 @@ use crate::torrent::command::{AddOptions, Refusal, RefusalKind};
 use crate::torrent::dht_announces::DhtAnnounces;
 use crate::torrent::disk::Disk;
 use crate::torrent::download::Download;
+use crate::torrent::exchange::Exchange;
 use crate::torrent::layout::Layout;
 use crate::torrent::metadata::Description;
 use crate::torrent::peers::TorrentPeer;
@@ -138,6 +139,7 @@ pub struct Torrent {
     pub(crate) candidates: Candidates,
     pub(crate) announces: Announces,
     pub(crate) dht: DhtAnnounces,
+    pub(crate) exchange: Exchange,
     pub(crate) choker: Choker,
     pub(crate) download: Option<Box<Download>>,
     pub(crate) check: Option<Box<Check>>,
@@ -222,6 +224,7 @@ impl Torrent {
             candidates: Candidates::new(rng.fork("candidates")),
             announces,
             dht: DhtAnnounces::new(config.dht && !meta.private),
+            exchange: Exchange::new(config, meta.private),
             choker: Choker::new(config.upload_slots, meta.geometry.piece_len(), rng.fork("choker")),
             download: None,
             check: None,
@@ -591,6 +594,7 @@ impl Torrent {
     /// Once a second while there are peers: deadlines, interest, requests, the choker, new connections.
     fn tick(&mut self, now: Time) {
         self.tick_peers(now);
+        self.tick_exchange(now);
         if self.description.is_some() {
             self.tick_metadata(now);
         } else {

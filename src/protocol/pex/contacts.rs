@@ -99,6 +99,12 @@ impl Contacts {
         Some(place)
     }
 
+    /// Every place is free.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.taken.is_empty()
+    }
+
     /// What is known of somebody who is here.
     pub fn set_flags(&mut self, place: Place, flags: Flags) {
         self.entries[usize::from(place.0)].contact.flags = flags;

@@ -176,7 +176,7 @@ proptest! {
         here.extend((0..start).zip(enter(&mut contacts, 0..start)));
         prop_assert_eq!(here.len(), full.min(CONTACTS_MAX));
         for (at, deed) in deeds.into_iter().enumerate() {
-            now = now + TELL_EVERY;
+            now += TELL_EVERY;
             match deed {
                 Deed::Comes(number) => here.extend(contacts.enter(contact(number)).map(|place| (number, place))),
                 Deed::Leaves(number) => {
@@ -197,7 +197,7 @@ proptest! {
         let expected: BTreeSet<SocketAddr> = here.iter().map(|(number, _)| contact(*number).addr).collect();
         for peer in &mut peers {
             for _ in 0..=CONTACTS_MAX / ADDED_MAX {
-                now = now + TELL_EVERY;
+                now += TELL_EVERY;
                 hear(&mut contacts, peer, now);
             }
             prop_assert!(!hear(&mut contacts, peer, now + TELL_EVERY));
