@@ -26,9 +26,13 @@ fn addr(number: u8, port: u16) -> SocketAddr {
 
 /// Content and the bytes of a torrent file that describes it.
 fn torrent(len: usize, tracker: &str) -> (Arc<Truth>, Vec<u8>) {
+    torrent_with(len, Notes { trackers: vec![tracker.into()], ..Notes::default() })
+}
+
+fn torrent_with(len: usize, notes: Notes) -> (Arc<Truth>, Vec<u8>) {
     let mut content = vec![0; len];
     Rng::from_number(99).fill(&mut content);
-    let notes = Notes { name: b"content".to_vec(), trackers: vec![tracker.into()], ..Notes::default() };
+    let notes = Notes { name: b"content".to_vec(), ..notes };
     let mut creator = Creator::new(Profile::Compatible, PIECE_LEN, vec![(vec![], len as u64)], notes);
     creator.update(&content);
     let metainfo = creator.finish().expect("it is within all limits").1;
@@ -241,4 +245,47 @@ fn a_paused_torrent_knows_its_swarm_by_a_scrape_every_half_hour() {
         other => panic!("{other:?}"),
     };
     assert_eq!((rows[0].state, rows[0].leechers), ("idle", Some(1)));
+}
+
+/// A world without a tracker, of a seeder and so many leechers who know only the seeder; `silent` of them have no exchange. How
+/// many peers each leecher has after half a minute, and how many messages of exchange all of them sent.
+fn star(leechers: u8, private: bool, silent: u8) -> (Vec<u32>, u64) {
+    let (truth, metainfo) = torrent_with(40_000_000, Notes { private, ..Notes::default() });
+    let mut world = empty_world(&[addr(200, 6969)]);
+    for number in 0..=leechers {
+        let pex = number <= leechers - silent;
+        let listen = vec![addr(number + 1, 6881)];
+        let config = Config { listen, pex, encryption: Encryption::Allow, ..Config::default() };
+        let node = add(&mut world, config, Rng::from_number(number.into()), &truth, &metainfo, number == 0);
+        if number > 0 {
+            let connect = Command::Connect { which: Which::All, host: addr(1, 0).ip().to_string(), port: 6881 };
+            command(&mut world, node, connect);
+        }
+    }
+    world.run(Time::from_secs(30), |_| false);
+    let mut sent = 0;
+    for node in 1..world.nodes.len() {
+        let Answer::Stats(rows) = command(&mut world, node, Command::Stats) else { panic!("counters") };
+        sent += rows.iter().find(|(name, _)| name == "pex.messages_out").expect("it is counted").1;
+    }
+    ((2..world.nodes.len()).map(|node| summary(&mut world, node).peers).collect(), sent)
+}
+
+#[test]
+fn who_knows_one_peer_meets_all_others_by_exchange() {
+    let (peers, sent) = star(6, false, 0);
+    assert_eq!(peers, [6; 6], "everybody has met everybody");
+    assert!((7..=42).contains(&sent), "{sent} messages in half a minute, one a connection and direction at most");
+}
+
+#[test]
+fn a_private_swarm_sends_no_exchange_and_nobody_meets_anybody_by_it() {
+    assert_eq!(star(6, true, 0), (vec![1; 6], 0));
+}
+
+#[test]
+fn who_has_no_exchange_is_met_and_meets_nobody_by_himself() {
+    let (peers, _) = star(6, false, 1);
+    assert_eq!(peers, [6; 6], "the others were told of the sixth, and dialled it");
+    assert_eq!(star(6, false, 6), (vec![1; 6], 0), "the seeder alone has nobody who would listen");
 }

@@ -201,6 +201,8 @@ pub struct GroupSpec {
     pub encrypted: bool,
     /// The address translation they are behind.
     pub nat: Option<NatKind>,
+    /// The group whose first node they are told of by hand when they come; nobody if none.
+    pub knows: Option<String>,
     /// Share of blocks that they send with a wrong byte.
     #[serde(default)]
     pub lies: f64,
@@ -299,8 +301,13 @@ impl Scenario {
                 return Err(format!("group {} wants {name}, and there is no [[content]] of that name", group.name));
             }
         }
+        let is_known = |name: &String| self.node.iter().any(|group| group.name == *name);
+        for group in &self.node {
+            if let Some(name) = group.knows.as_ref().filter(|name| !is_known(name)) {
+                return Err(format!("group {} knows {name}, and there is no [[node]] group of that name", group.name));
+            }
+        }
         for fault in &self.fault {
-            let is_known = |name: &String| self.node.iter().any(|group| group.name == *name);
             if let Some(name) = fault.nodes.as_ref().filter(|name| !is_known(name)) {
                 return Err(format!("a fault befalls {name}, and there is no [[node]] group of that name"));
             }

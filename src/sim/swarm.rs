@@ -22,7 +22,7 @@ use crate::sim::storage::{MemoryStorage, Truth};
 use crate::sim::trace::What;
 use crate::sim::tracker::Tracker;
 use crate::sim::world::Step;
-use crate::torrent::command::{AddOptions, Answer, Command, Source};
+use crate::torrent::command::{AddOptions, Answer, Command, Source, Which};
 use crate::torrent::create::{Creator, Notes, Profile, piece_len_for};
 
 /// The wall clock when a world begins, nanoseconds since the Unix epoch.
@@ -327,6 +327,10 @@ impl<'s> Swarm<'s> {
             return;
         }
         self.world.trace.note(now, index, What::Fate("starts"), &[]);
+        let known = spec.knows.as_ref().map(|known| {
+            let first = self.parts.iter().find(|part| self.scenario.node[part.group].name == *known);
+            self.world.nodes[first.expect("checked by the scenario").node].addr
+        });
         let node = &mut self.world.nodes[index];
         let config = config(spec, node.addr);
         let body = std::mem::replace(&mut node.body, Body::Down(Box::default()));
@@ -362,6 +366,13 @@ impl<'s> Swarm<'s> {
             }
         }
         engine.handle_restored(Time::ZERO);
+        if let Some(known) = known {
+            for &content in &self.parts[part].contents {
+                let which = Which::Prefix(self.made[content].info_hash.to_string());
+                let connect = Command::Connect { which, host: known.ip().to_string(), port: known.port() };
+                engine.handle_command(Time::ZERO, connect).expect("a torrent that was just added");
+            }
+        }
         node.body = Body::Engine(Box::new(engine));
         node.is_silent = false;
         let is_first = self.world.tally.node(index).came.is_none();
