@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
+use swarmtorrent::base::addr::Reach;
 use swarmtorrent::base::bitfield::Bitfield;
 use swarmtorrent::base::config::UploadSlots;
 use swarmtorrent::base::files::FileList;
@@ -29,9 +30,11 @@ use swarmtorrent::base::timers::Timers;
 use swarmtorrent::codec::bencode::{self, VALUES_MAX};
 use swarmtorrent::codec::krpc;
 use swarmtorrent::codec::metainfo::Metainfo;
+use swarmtorrent::codec::pex::{Contact, Flags};
 use swarmtorrent::codec::wire::{Front, Handshake, Message, Reserved, parse_message};
 use swarmtorrent::protocol::dht::{self, Dht};
 use swarmtorrent::protocol::peer::{Event, Hello, Peer};
+use swarmtorrent::protocol::pex::{Contacts, Pex, Place};
 use swarmtorrent::torrent::choker::{Change, Choker, ROUND, Standing};
 use swarmtorrent::torrent::create::{Creator, Notes, Profile};
 use swarmtorrent::torrent::layout::Layout;
@@ -343,5 +346,44 @@ fn dht_answer(bencher: Bencher<'_, '_>, what: &str) {
         };
         ask(&mut dht, number, query, &mut out);
         out.len()
+    });
+}
+
+/// The peers of a torrent, each of which is told of the others, and how many bytes they were told at `now`.
+fn tell_all(now: Time, contacts: &mut Contacts, peers: &mut [(Place, Pex)]) -> usize {
+    let mut payload = Vec::new();
+    for (place, pex) in peers {
+        contacts.set_flags(*place, Flags::SEED);
+        if let Some(message) = pex.poll_transmit(now, contacts, Some(*place), Reach::Network) {
+            message.write(&mut payload);
+        }
+    }
+    payload.len()
+}
+
+/// One iteration: a second of a torrent with so many peers, in which nobody is told anything, or all are told of fifty others
+/// and that fifty have left.
+#[divan::bench(args = [(100, false), (100, true), (200, false), (200, true)])]
+fn pex_second(bencher: Bencher<'_, '_>, (count, news): (u32, bool)) {
+    let peers = || {
+        let mut contacts = Contacts::default();
+        let enter = |contacts: &mut Contacts, number| {
+            contacts.enter(Contact { addr: peer_addr(number), flags: Flags::REACHABLE }).unwrap()
+        };
+        let places: Vec<Place> = (0..count).map(|number| enter(&mut contacts, number)).collect();
+        let mut peers: Vec<(Place, Pex)> = places.iter().map(|&place| (place, Pex::new(Time::ZERO))).collect();
+        for minute in 1..10 {
+            tell_all(Time::from_secs(60 * minute), &mut contacts, &mut peers);
+        }
+        if news {
+            places[..50].iter().for_each(|&place| contacts.leave(place));
+            peers.drain(..50).for_each(|(_, mut pex)| pex.forget(&mut contacts));
+            (1000..1050).for_each(|number| _ = enter(&mut contacts, number));
+        }
+        (contacts, peers)
+    };
+    bencher.with_inputs(peers).bench_local_refs(|(contacts, peers)| {
+        let told = tell_all(Time::from_secs(3600), contacts, peers);
+        assert_eq!(told > 0, news);
     });
 }
