@@ -61,6 +61,11 @@ impl Exchange {
         self.prefers_cipher
     }
 
+    /// The torrent turns out to be private.
+    pub(crate) fn end(&mut self) {
+        self.may = false;
+    }
+
     /// A peer is no more: others will be told.
     pub(crate) fn forget(&mut self, peer: &mut TorrentPeer) {
         if let Some(mut pex) = peer.pex.take() {

@@ -332,6 +332,8 @@ impl Torrent {
     /// It turns out to be private: only its tracker may name peers (BEP 27).
     fn keep_private(&mut self, now: Time) {
         self.dht = DhtAnnounces::new(false);
+        self.peers.values_mut().for_each(|peer| self.exchange.forget(peer));
+        self.exchange.end();
         let peers = self.peers.iter().filter(|(_, peer)| !self.trusts(peer.origin));
         let conns: Vec<ConnId> = peers.map(|(conn, _)| *conn).collect();
         conns.into_iter().for_each(|conn| self.drop_peer(now, conn));
