@@ -1,6 +1,6 @@
-//! Addresses of peers: which ones make sense to dial, and BEP 40's order of preference.
+//! Addresses of peers: which ones make sense to dial, which are near, and BEP 40's order of preference.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 /// True for an address that a peer, tracker or node may really have: a port, not unspecified, multicast or broadcast.
 /// Loopback and private addresses are dialable.
@@ -19,10 +19,24 @@ pub fn canonical(ip: IpAddr) -> IpAddr {
     ip.to_canonical()
 }
 
-/// [`canonical`] with its port.
+/// [`canonical`] with its port; a link-local one keeps its interface, without which nobody could dial it.
 #[must_use]
 pub fn canonical_addr(addr: SocketAddr) -> SocketAddr {
-    SocketAddr::new(canonical(addr.ip()), addr.port())
+    match addr {
+        SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => {
+            SocketAddrV6::new(*v6.ip(), v6.port(), 0, v6.scope_id()).into()
+        }
+        _ => SocketAddr::new(canonical(addr.ip()), addr.port()),
+    }
+}
+
+/// True for an address of a local network or of this machine: private, link-local, unique-local, loopback.
+#[must_use]
+pub fn is_local(ip: IpAddr) -> bool {
+    match canonical(ip) {
+        IpAddr::V4(ip) => ip.is_private() || ip.is_loopback() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+    }
 }
 
 /// From where an address can be reached, the nearest first.
@@ -150,5 +164,23 @@ mod tests {
         for good in ["1.2.3.4:1", "127.0.0.1:6881", "10.0.0.1:6881", "[::1]:1", "[2001:db8::1]:1"] {
             assert!(is_dialable(addr(good)), "{good}");
         }
+    }
+
+    #[test]
+    fn a_link_local_address_keeps_its_interface_and_others_have_none() {
+        assert_eq!(canonical_addr(addr("[fe80::1%3]:1")), addr("[fe80::1%3]:1"));
+        assert_eq!(canonical_addr(addr("[2001:db8::1%3]:1")), addr("[2001:db8::1]:1"));
+        assert_eq!(canonical_addr(addr("[::ffff:10.0.0.1]:1")), addr("10.0.0.1:1"));
+    }
+
+    #[test]
+    fn local_networks_are_told_from_the_rest() {
+        for ip in ["10.1.2.3", "172.31.0.1", "192.168.0.1", "169.254.1.1", "127.0.0.1", "fe80::1", "fd00::1", "::1"] {
+            assert!(is_local(ip.parse().unwrap()), "{ip}");
+        }
+        for ip in ["1.2.3.4", "172.32.0.1", "100.64.0.1", "0.0.0.0", "239.192.152.143", "2001:db8::1", "::"] {
+            assert!(!is_local(ip.parse().unwrap()), "{ip}");
+        }
+        assert!(is_local("::ffff:10.0.0.1".parse().unwrap()));
     }
 }

@@ -399,7 +399,8 @@ impl Torrent {
             && peer.incoming
             && peer.listens_at.is_none()
         {
-            let addr = SocketAddr::new(peer.addr.ip(), port);
+            let mut addr = peer.addr;
+            addr.set_port(port);
             self.candidates.add(now, addr, Origin::Incoming);
             peer.listens_at = self.candidates.mark_connected(now, addr).then_some(addr);
         }

@@ -7,6 +7,9 @@ use crate::base::hash::Sha1Hash;
 use crate::base::rng::Rng;
 use crate::codec::krpc::NodeId;
 
+// Whoever is in a local network may have any number (BEP 42), and many may be behind one address.
+pub(super) use crate::base::addr::is_local;
+
 /// How far apart two numbers are: less is nearer.
 pub(super) fn distance(a: NodeId, b: NodeId) -> [u8; 20] {
     std::array::from_fn(|at| a.0[at] ^ b.0[at])
@@ -28,15 +31,6 @@ pub(super) fn random_at(own: NodeId, bits: usize, rng: &mut Rng) -> NodeId {
     let first_other = 0x80 >> rest;
     id.0[whole] = own.0[whole] & kept | !own.0[whole] & first_other | id.0[whole] & !kept & !first_other;
     id
-}
-
-/// True for addresses of a network that is not the public one: whoever is there may have any number (BEP 42), and many may be
-/// behind one address.
-pub(super) fn is_local(ip: IpAddr) -> bool {
-    match canonical(ip) {
-        IpAddr::V4(ip) => ip.is_private() || ip.is_loopback() || ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
-    }
 }
 
 /// The first 21 bits that a number must have at `ip` when its last byte is `last`; in the high bits of the result.
