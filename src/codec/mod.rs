@@ -10,6 +10,7 @@ pub mod extension;
 pub mod http;
 pub mod http_tracker;
 pub mod krpc;
+pub mod lsd;
 pub mod magnet;
 pub mod metadata;
 pub mod metainfo;
