@@ -4,6 +4,7 @@ pub mod catalog;
 pub mod dht;
 pub mod dns;
 pub mod http;
+pub mod lsd;
 pub mod metadata;
 pub mod mse;
 pub mod outbuf;
