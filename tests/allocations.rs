@@ -67,7 +67,7 @@ impl Node {
     fn start(seed: u64, metainfo: &[u8], dir: &Path) -> Self {
         let clock = Clock::start();
         let reactor = Reactor::new(clock, &[([127, 0, 0, 1], 0).into()], None).unwrap();
-        let config = Config { listen: reactor.bound().to_vec(), ..Config::default() };
+        let config = Config { listen: reactor.bound().to_vec(), lsd: false, ..Config::default() };
         let mut engine = Engine::new(config, clock.unix_nanos(), Rng::from_number(seed), FileStorage::without_state());
         let options = AddOptions { dir: Some(dir.to_owned()), verify: Some(true), ..AddOptions::default() };
         let source = Source::Metainfo(metainfo.to_vec());

@@ -256,6 +256,7 @@ impl Node {
             upload_slots: UploadSlots::Fixed(100),
             encryption: Encryption::Off,
             dht: false,
+            lsd: false,
             ..Config::default()
         };
         Self {

@@ -36,4 +36,8 @@ pub enum SocketId {
     Resolver4,
     /// The DNS resolver's IPv6 socket, on a random port of its own.
     Resolver6,
+    /// All that are members of the IPv4 group of local service discovery, one on each interface.
+    Lsd4,
+    /// The same of IPv6.
+    Lsd6,
 }

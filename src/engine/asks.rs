@@ -179,6 +179,16 @@ impl<S: Storage> Engine<S> {
                     node.dht.add_node(now, addr, false);
                 }
             }
+            Ask::JoinLsd => {
+                if let Some(lsd) = &mut self.lsd {
+                    lsd.join(now, torrent.info_hash());
+                }
+            }
+            Ask::LeaveLsd => {
+                if let Some(lsd) = &mut self.lsd {
+                    lsd.leave(torrent.info_hash());
+                }
+            }
             Ask::Prepare(piece, conn) => {
                 let result = self.storage.prepare(store, torrent.piece_span(piece));
                 torrent.handle_prepared(now, piece, conn, result);

@@ -53,7 +53,7 @@ impl<S: Storage> Engine<S> {
     fn carry_out(&mut self, now: Time, command: Command) -> Reply {
         match command {
             Command::Status => Ok(Answer::Status(Box::new(self.status(now)))),
-            Command::Stats => Ok(Answer::Stats([self.stats.rows(), self.dht_rows()].concat())),
+            Command::Stats => Ok(Answer::Stats([self.stats.rows(), self.dht_rows(), self.lsd_rows()].concat())),
             Command::List { states, label } => {
                 let wanted = |torrent: &Torrent| {
                     (states.is_empty() || states.contains(&torrent.state()))

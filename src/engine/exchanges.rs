@@ -155,6 +155,11 @@ impl<S: Storage> Engine<S> {
                 };
                 self.stats.packets_ignored += u64::from(!known);
             }
+            SocketId::Lsd4 | SocketId::Lsd6 => {
+                if let Some(lsd) = &mut self.lsd {
+                    lsd.handle_packet(now, from, packet);
+                }
+            }
         }
         self.settle(now);
     }
@@ -178,7 +183,8 @@ impl<S: Storage> Engine<S> {
                 return Some(Transmit { socket: SocketId::Peers(index), to });
             }
         }
-        self.dht.as_mut().and_then(|node| node.poll_transmit(packet))
+        let transmit = self.dht.as_mut().and_then(|node| node.poll_transmit(packet));
+        transmit.or_else(|| super::lsd::poll_transmit(self.lsd.as_mut()?, packet))
     }
 
     /// Does what exchanges need, and tells torrents what came of them.

@@ -1,7 +1,8 @@
 //! A whole BitTorrent node without sockets, files, threads or a clock.
 //!
 //! It composes and routes: `connections` (who is connected), `pump` (bytes between streams, machines and storage),
-//! `exchanges` (trackers and names), `dht`, `commands` (users), `asks` (what torrents want), `shares`, `catalogs`, `work` (hashing in slices), `limits`.
+//! `exchanges` (trackers and names), `dht`, `lsd`, `commands` (users), `asks` (what torrents want), `shares`, `catalogs`, `work`
+//! (hashing in slices), `limits`.
 //! It holds no protocol and no policy.
 //!
 //! **Drain contract**: after any round of `handle_*`, the driver drains [`Engine::poll_effect`] and
@@ -16,6 +17,7 @@ mod dht;
 mod exchanges;
 mod lane;
 mod limits;
+mod lsd;
 mod pump;
 mod restore;
 mod shares;
@@ -39,6 +41,7 @@ use crate::base::storage::{Job, Storage};
 use crate::base::tally::Tally;
 use crate::base::time::Time;
 use crate::base::timers::Timers;
+use crate::protocol::lsd::Lsd;
 use crate::protocol::catalog;
 use crate::protocol::mse::obfuscated;
 use crate::torrent::torrent::Torrent;
@@ -94,7 +97,8 @@ pub enum Effect {
     Wake(ConnId),
     /// Carry out a job; answer with `handle_job`.
     Job(JobId, Job),
-    /// Bind this socket anew, at a random port (the resolver's); open it if it is not.
+    /// Bind this socket anew, at a random port (the resolver's), or on the interfaces that there are now (those of local
+    /// service discovery); open it if it is not.
     Rebind(SocketId),
     /// Load the certificates that this machine trusts and call `handle_trust`.
     Trust,
@@ -123,6 +127,7 @@ enum Timer {
     Up,
     Exchanges,
     Dht,
+    Lsd,
     Shutdown,
 }
 
@@ -163,6 +168,8 @@ pub struct Engine<S: Storage> {
     exchanges: Exchanges,
     /// None if it is off, or there is no socket for it.
     dht: Option<DhtNode>,
+    /// None if it is off, or nobody could call back.
+    lsd: Option<Lsd>,
     down: Limit,
     up: Limit,
     down_meter: Meter,
@@ -188,6 +195,7 @@ impl<S: Storage> Engine<S> {
             dht: DhtNode::new(&config, rng.fork("dht")),
             shares: Shares::default(),
             catalogs: Catalogs::default(),
+            lsd: lsd::new(&config, &mut rng),
             turns: Turns::new(&config),
             down: Limit::new(Time::ZERO, config.down_rate_bytes),
             up: Limit::new(Time::ZERO, config.up_rate_bytes),
@@ -249,6 +257,7 @@ impl<S: Storage> Engine<S> {
                 Timer::Up => self.wake_limited(now, Timer::Up),
                 Timer::Exchanges => self.exchanges.handle_timeout(now),
                 Timer::Dht => self.handle_dht_timeout(now),
+                Timer::Lsd => self.handle_lsd_timeout(now),
                 Timer::Shutdown => {
                     // Whoever waits for a tracker waits no longer; for the disk it does.
                     self.hurries = true;
@@ -280,6 +289,7 @@ impl<S: Storage> Engine<S> {
             }
             self.act_on_exchanges(now);
             self.act_on_dht(now);
+            self.act_on_lsd(now);
             self.give_turns(now);
             self.dial(now);
             if self.touched.is_empty() {
@@ -290,6 +300,7 @@ impl<S: Storage> Engine<S> {
         self.timers.set(Timer::Up, self.up.poll_timeout());
         self.timers.set(Timer::Exchanges, self.exchanges.poll_timeout());
         self.timers.set(Timer::Dht, self.dht.as_ref().map_or(Time::NEVER, DhtNode::poll_timeout));
+        self.timers.set(Timer::Lsd, self.lsd.as_ref().map_or(Time::NEVER, Lsd::poll_timeout));
         if self.exiting && self.is_quiet() {
             self.exit();
         }

@@ -650,6 +650,7 @@ fn config(spec: &GroupSpec, addr: SocketAddr) -> Config {
         upload_slots: slots.map_or(UploadSlots::Auto, UploadSlots::Fixed),
         encryption: if spec.encrypted { Encryption::Require } else { Encryption::Allow },
         dht: false,
+        lsd: false,
         connections_per_torrent_max: spec.peers.unwrap_or(Config::default().connections_per_torrent_max),
         ..Config::default()
     }

@@ -10,9 +10,11 @@ use crate::base::time::Time;
 
 /// Addresses of one torrent; a new one takes the place of one that failed (the user's word: of any other), or is dropped.
 pub const CANDIDATES_MAX: usize = 3000;
-/// And those of them that strangers told us of in one way ([`Origin::is_hearsay`]); further ones take the place of one of the
-/// same origin that failed, or are dropped.
+/// And those of them that strangers told us of in one way; further ones take the place of one of the same origin that failed, or
+/// are dropped.
 const HEARSAY_MAX: usize = CANDIDATES_MAX / 2;
+/// And those that were heard of in the local network, where anybody can speak in anybody's name; beyond it the same.
+const LSD_MAX: usize = 256;
 /// Banned addresses of one torrent; the oldest is forgotten beyond it.
 pub const BANNED_MAX: usize = 1024;
 /// After so many failures in a row an address is forgotten, unless the user named it.
@@ -47,6 +49,8 @@ pub enum Origin {
     Dht,
     /// A magnet link.
     Link,
+    /// It is in our local network (BEP 14).
+    Lsd,
     /// It connected to us.
     Incoming,
     /// Another peer (BEP 11).
@@ -64,15 +68,20 @@ impl Origin {
             Self::Tracker => "tracker",
             Self::Dht => "dht",
             Self::Link => "link",
+            Self::Lsd => "lsd",
             Self::Incoming => "incoming",
             Self::Pex => "pex",
             Self::Resume => "resume",
         }
     }
 
-    /// True if anybody can tell us as many as he likes.
-    const fn is_hearsay(self) -> bool {
-        matches!(self, Self::Dht | Self::Incoming | Self::Pex)
+    /// How many addresses may be of this origin: not all, where anybody can tell us as many as he likes.
+    const fn share_max(self) -> usize {
+        match self {
+            Self::Dht | Self::Incoming | Self::Pex => HEARSAY_MAX,
+            Self::Lsd => LSD_MAX,
+            Self::User | Self::Tracker | Self::Link | Self::Resume => CANDIDATES_MAX,
+        }
     }
 
     /// True if an address of this origin takes the place of one of the `other` in a full table: the user's word that of all
@@ -80,8 +89,8 @@ impl Origin {
     fn outranks(self, other: Self) -> bool {
         match self {
             Self::User => other != Self::User,
-            Self::Tracker | Self::Dht => matches!(other, Self::Incoming | Self::Pex),
-            Self::Incoming | Self::Pex | Self::Resume => false,
+            Self::Tracker | Self::Dht => matches!(other, Self::Incoming | Self::Pex | Self::Lsd),
+            Self::Incoming | Self::Pex | Self::Lsd | Self::Link | Self::Resume => false,
         }
     }
 }
@@ -224,7 +233,7 @@ impl Candidates {
     fn make_room(&mut self, origin: Origin) -> bool {
         let is_full = self.known.len() >= CANDIDATES_MAX;
         let of_origin = || self.known.values().filter(|known| known.origin == origin).count();
-        let has_its_share = origin.is_hearsay() && of_origin() >= HEARSAY_MAX;
+        let has_its_share = origin.share_max() < CANDIDATES_MAX && of_origin() >= origin.share_max();
         if !is_full && !has_its_share {
             return true;
         }
@@ -459,6 +468,24 @@ mod tests {
 
     fn candidates() -> Candidates {
         Candidates::new(Rng::from_number(1))
+    }
+
+    #[test]
+    fn who_speaks_for_a_whole_local_network_has_a_small_part_of_the_table() {
+        let mut candidates = candidates();
+        for number in 0..1000_u16 {
+            let [high, low] = number.to_be_bytes();
+            candidates.add(Time::ZERO, SocketAddr::from(([10, 0, high, low], 1)), Origin::Lsd);
+        }
+        assert_eq!(candidates.known.len(), LSD_MAX);
+        let failed = candidates.next(Time::ZERO).unwrap();
+        candidates.handle_failed(Time::ZERO, failed);
+        candidates.add(Time::ZERO, addr("10.1.0.1:1"), Origin::Tracker);
+        candidates.add(Time::ZERO, addr("10.2.0.1:1"), Origin::Lsd);
+        candidates.add(Time::ZERO, addr("10.3.0.1:1"), Origin::Lsd);
+        assert_eq!(candidates.known.len(), LSD_MAX + 1);
+        let has = |text| candidates.known.contains_key(&addr(text));
+        assert!(has("10.1.0.1:1") && has("10.2.0.1:1") && !has("10.3.0.1:1"), "in the place of one that failed");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! One torrent: what it knows and decides. It knows no sockets.
 //!
 //! `torrent` routes between the parts; its rooms are `peers`, `metadata`, `download`, `upload`, `check`, `proposals`, `persist`, `disk`,
-//! `exchange`, `settings` and `report`. The
+//! `exchange`, `lsd`, `settings` and `report`. The
 //! parts that know nothing of one another: `layout`, `picker`, `partial`, `blame`, `choker`, `candidates`, `announces` (with
 //! `scrapes`).
 
@@ -17,6 +17,7 @@ mod disk;
 pub mod download;
 pub(crate) mod exchange;
 pub mod layout;
+mod lsd;
 mod metadata;
 pub mod partial;
 pub mod peers;

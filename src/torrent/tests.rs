@@ -449,3 +449,32 @@ fn requests_for_blocks_that_lie_together_are_told_to_the_disk_together() {
     ];
     assert_eq!(asks(&mut torrent), expected);
 }
+
+#[test]
+fn a_torrent_is_announced_to_the_local_network_while_it_runs_unless_it_is_private() {
+    let said = |torrent: &mut Torrent| -> Vec<Ask> {
+        let asks = std::iter::from_fn(|| torrent.poll_ask());
+        asks.filter(|ask| matches!(ask, Ask::JoinLsd | Ask::LeaveLsd | Ask::Dial)).collect()
+    };
+    let on = Config::default();
+    let mut open = torrent(0..1, &on);
+    assert_eq!(said(&mut open), [Ask::JoinLsd]);
+    open.announce(NOW);
+    open.handle_lsd_peer(NOW, addr(7));
+    assert_eq!(said(&mut open), [Ask::JoinLsd, Ask::Dial]);
+    assert_eq!((open.next_candidate(NOW), open.candidates.handle_connected(addr(7))), (Some(addr(7)), Origin::Lsd));
+    open.pause(NOW);
+    open.announce(NOW);
+    open.handle_lsd_peer(NOW, addr(8));
+    assert_eq!(said(&mut open), [Ask::LeaveLsd]);
+
+    let notes = Notes { name: b"x".to_vec(), private: true, ..Notes::default() };
+    let off = Config { lsd: false, ..on.clone() };
+    for mut silent in [torrent_with(0..1, &on, notes), torrent(0..1, &off)] {
+        silent.announce(NOW);
+        silent.handle_lsd_peer(NOW, addr(7));
+        silent.pause(NOW);
+        assert_eq!(said(&mut silent), []);
+        assert!(silent.candidates.is_empty());
+    }
+}

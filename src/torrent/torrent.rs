@@ -1,8 +1,8 @@
 //! One torrent: its parts, the state it is in, and the routes between the parts.
 //!
 //! It decides and reports. What it wants from outside comes out of [`Torrent::poll_ask`]; what happens outside is told to
-//! it by the methods in its rooms: `peers` (they come and go), `metadata` (while only a link is known), `download`, `upload`, `check`, `persist`, `disk`, `settings`,
-//! `report`.
+//! it by the methods in its rooms: `peers` (they come and go), `metadata` (while only a link is known), `download`, `upload`, `check`,
+//! `persist`, `disk`, `settings`, `lsd`, `report`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -60,6 +60,10 @@ pub enum Ask {
     Dial,
     /// A peer says that a DHT node is here.
     Node(SocketAddr),
+    /// Announce it to the local network soon, and from time to time until [`Ask::LeaveLsd`].
+    JoinLsd,
+    /// Announce it no longer.
+    LeaveLsd,
     /// Make room for this piece, then call [`Torrent::handle_prepared`].
     Prepare(Piece, ConnId),
     /// This will be sent soon.
@@ -140,6 +144,8 @@ pub struct Torrent {
     pub(crate) announces: Announces,
     pub(crate) dht: DhtAnnounces,
     pub(crate) exchange: Exchange,
+    /// It may be announced to the local network.
+    pub(crate) lsd: bool,
     pub(crate) choker: Choker,
     pub(crate) download: Option<Box<Download>>,
     pub(crate) check: Option<Box<Check>>,
@@ -225,6 +231,7 @@ impl Torrent {
             announces,
             dht: DhtAnnounces::new(config.dht && !meta.private),
             exchange: Exchange::new(config, meta.private),
+            lsd: config.lsd && !meta.private,
             choker: Choker::new(config.upload_slots, meta.geometry.piece_len(), rng.fork("choker")),
             download: None,
             check: None,
@@ -443,6 +450,7 @@ impl Torrent {
     pub fn announce(&mut self, now: Time) {
         self.announces.hurry(now);
         self.dht.hurry(now);
+        self.join_lsd();
     }
 
     /// Starts or stops talking, as the state of things demands.
@@ -471,6 +479,7 @@ impl Torrent {
         self.candidates.reset(now);
         self.announces.start(now, self.is_finished());
         self.dht.start(now);
+        self.join_lsd();
     }
 
     /// Begins to make room for all that is wanted, where that is to be done first; true if so.
@@ -522,6 +531,7 @@ impl Torrent {
         self.suspend_download();
         self.announces.stop(now);
         self.dht.stop();
+        self.leave_lsd();
         self.persistence.touch(now);
     }
 

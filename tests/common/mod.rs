@@ -108,20 +108,27 @@ impl Daemon {
 
     /// The same, with more in its environment.
     pub fn launch_with(dir: &Path, listen: SocketAddr, keys: &str, extra: &str, env: &[(&str, &Path)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_swarmtorrentd"));
+        command.envs(env.iter().copied());
+        Self::launch_by(command, dir, listen, keys, extra)
+    }
+
+    /// The same by a `command` that becomes the daemon once its arguments are added.
+    pub fn launch_by(mut command: Command, dir: &Path, listen: SocketAddr, keys: &str, extra: &str) -> Self {
         std::fs::create_dir_all(dir).unwrap();
         let here = dir.display();
+        let lsd = if keys.contains("lsd") { "" } else { "lsd = false\n" };
         let dht = if extra.contains("[dht]") { "" } else { "[dht]\nenabled = false\n" };
         let config = format!(
             "[paths]\nstate = \"{here}/state\"\ndownloads = \"{here}/downloads\"\n[[watch]]\npath = \"{here}/watch\"\n\
-             [control]\nsocket = \"{here}/control\"\n[peers]\nlisten = [\"{listen}\"]\n{keys}[http]\nlisten = []\n\
+             [control]\nsocket = \"{here}/control\"\n[peers]\nlisten = [\"{listen}\"]\n{keys}{lsd}[http]\nlisten = []\n\
              [log]\nlevel = \"debug\"\n{extra}{dht}"
         );
         std::fs::write(dir.join("config.toml"), config).unwrap();
         let log = std::fs::File::options().create(true).append(true).open(dir.join("log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_swarmtorrentd"))
+        let child = command
             .arg("-c")
             .arg(dir.join("config.toml"))
-            .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
