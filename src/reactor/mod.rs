@@ -7,8 +7,10 @@ pub mod clock;
 pub mod datagrams;
 pub mod descriptors;
 pub mod entropy;
+pub(crate) mod interfaces;
 pub(crate) mod lag;
 pub mod listeners;
+pub(crate) mod multicast;
 pub mod names;
 pub mod outside;
 pub(crate) mod ready;
@@ -34,6 +36,7 @@ use crate::reactor::clock::Clock;
 use crate::reactor::datagrams::{DATAGRAM_MAX_BYTES, Datagrams, Received};
 use crate::reactor::lag::Histogram;
 use crate::reactor::listeners::{Accepted, BindError, Bound, Listeners};
+use crate::reactor::multicast::Multicast;
 use crate::reactor::outside::{OutsideEvent, OutsideId, Outsiders};
 use crate::reactor::ready::{ROUND_BYTES, ReadyQueue, TURN_BYTES, TURN_LEAST_BYTES};
 use crate::reactor::sockets::{Connecting, Sockets};
@@ -78,6 +81,7 @@ pub struct Reactor {
     ready: ReadyQueue,
     listeners: Listeners,
     datagrams: Datagrams,
+    multicast: Multicast,
     outsiders: Outsiders,
     bound: Vec<SocketAddr>,
     interface: Option<String>,
@@ -128,6 +132,7 @@ impl Reactor {
             ready: ReadyQueue::default(),
             listeners: Listeners::default(),
             datagrams: Datagrams::default(),
+            multicast: Multicast::default(),
             outsiders: Outsiders::default(),
             bound: Vec::new(),
             interface: interface.map(str::to_owned),
@@ -193,7 +198,7 @@ impl Reactor {
     #[must_use]
     pub fn stats(&self) -> Vec<(String, u64)> {
         let micros = |length: Duration| u64::try_from(length.as_micros()).unwrap_or(u64::MAX);
-        let datagrams = self.datagrams.counts();
+        let (datagrams, multicast) = (self.datagrams.counts(), self.multicast.counts());
         let rounds_below =
             BOUNDS.map(|octave| (format!("loop_rounds_below_{}_us", 1 << octave), self.lag.below(octave)));
         [
@@ -207,6 +212,10 @@ impl Reactor {
             ("datagrams_sent", datagrams.sent),
             ("datagrams_dropped", datagrams.dropped),
             ("datagrams_failed", datagrams.failed),
+            ("multicast_sockets", self.multicast.len() as u64),
+            ("multicast_received", multicast.received),
+            ("multicast_sent", multicast.sent),
+            ("multicast_failed", multicast.failed),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into_iter()
@@ -258,7 +267,10 @@ impl Reactor {
             }
             while let Some(transmit) = engine.poll_transmit(self.now, &mut self.transmit) {
                 idle = false;
-                self.datagrams.send(self.poll.registry(), transmit, &self.transmit);
+                match transmit.socket {
+                    SocketId::Lsd4 | SocketId::Lsd6 => self.multicast.send(transmit, &self.transmit),
+                    _ => self.datagrams.send(self.poll.registry(), transmit, &self.transmit),
+                }
             }
             if idle {
                 return;
@@ -280,6 +292,9 @@ impl Reactor {
                 engine.storage().start(id, job);
                 self.work_waits = true;
                 self.look_at = Time::NEVER;
+            }
+            Effect::Rebind(id @ (SocketId::Lsd4 | SocketId::Lsd6)) => {
+                self.multicast.rebind(self.poll.registry(), id, &self.bound, self.interface.as_deref());
             }
             Effect::Rebind(id) => {
                 if let Err(error) = self.datagrams.rebind(self.poll.registry(), id, self.interface.as_deref()) {
@@ -305,7 +320,8 @@ impl Reactor {
             || self.work_waits
             || !self.stillborn.is_empty()
             || !self.ready.is_empty()
-            || self.datagrams.is_ready();
+            || self.datagrams.is_ready()
+            || self.multicast.is_ready();
         let until = if busy {
             Time::ZERO
         } else {
@@ -361,6 +377,7 @@ impl Reactor {
                 Some(Whose::Datagrams(index, generation)) => {
                     self.datagrams.edge(self.poll.registry(), index, generation, readable, writable);
                 }
+                Some(Whose::Multicast(number)) => self.multicast.edge(number),
                 Some(Whose::Outside(id)) => outside.extend(self.outsiders.event(id, event)),
                 None => log::debug!("an event for nobody: {event:?}"),
             }
@@ -427,9 +444,14 @@ impl Reactor {
 
     fn receive(&mut self, engine: &mut Engine<FileStorage>) -> bool {
         let mut happened = false;
-        for index in 0..self.datagrams.len() {
+        let ports = self.datagrams.len();
+        for index in 0..ports + self.multicast.len() {
             for _ in 0..DATAGRAMS_MAX {
-                match self.datagrams.receive(index, &mut self.packet) {
+                let received = match index.checked_sub(ports) {
+                    None => self.datagrams.receive(index, &mut self.packet),
+                    Some(index) => self.multicast.receive(index, &mut self.packet),
+                };
+                match received {
                     (Some(socket), Received::Packet(from, len)) => {
                         engine.handle_packet(self.now, socket, from, &mut self.packet[..len]);
                     }

@@ -17,6 +17,7 @@ const KIND_MASK: u64 = 0xf << INDEX_BITS;
 const CONN: u64 = 0;
 const LISTENER: u64 = 1;
 const DATAGRAMS: u64 = 2;
+const MULTICAST: u64 = 3;
 const OUTSIDE: u64 = 4;
 
 const _: () = assert!(usize::BITS == 64, "a token holds a generation, a kind and an index");
@@ -30,6 +31,8 @@ pub(crate) enum Whose {
     Listener(usize),
     /// A datagram socket's: its index and how often that had been bound.
     Datagrams(usize, u32),
+    /// A multicast socket's, by its number.
+    Multicast(u32),
     /// Somebody's whom the daemon brought.
     Outside(OutsideId),
 }
@@ -44,6 +47,7 @@ impl Whose {
             Self::Conn(conn) => tagged(conn.to_bits(), CONN),
             Self::Listener(index) => tagged(index as u64, LISTENER),
             Self::Datagrams(index, generation) => tagged(u64::from(generation) << 32 | index as u64, DATAGRAMS),
+            Self::Multicast(number) => tagged(u64::from(number) << 32, MULTICAST),
             Self::Outside(id) => tagged(id.to_bits(), OUTSIDE),
         };
         Token(usize::try_from(bits).expect("usize has 64 bits, as asserted above"))
@@ -58,6 +62,7 @@ impl Whose {
             CONN => Some(Self::Conn(Id::from_bits(bits & !KIND_MASK))),
             LISTENER => Some(Self::Listener(index)),
             DATAGRAMS => Some(Self::Datagrams(index, generation)),
+            MULTICAST => Some(Self::Multicast(generation)),
             OUTSIDE => Some(Self::Outside(Id::from_bits(bits & !KIND_MASK))),
             _ => None,
         }
@@ -80,6 +85,7 @@ mod tests {
             Whose::Conn(Id::from_bits(0xffff_ffff_0fff_ffff)),
             Whose::Listener(7),
             Whose::Datagrams(2, u32::MAX),
+            Whose::Multicast(u32::MAX),
             Whose::Outside(Id::from_bits(0x0000_0005_0000_0003)),
         ] {
             assert_eq!(Whose::of(whose.token()), Some(whose));
