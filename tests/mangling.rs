@@ -1,10 +1,11 @@
-//! What trackers and name servers send: read as it was written, and harmless however it is mangled.
+//! What trackers, name servers and neighbours send: read as it was written, and harmless however it is mangled.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests fail where they stand")]
 
 use std::net::{IpAddr, SocketAddr};
 
 use proptest::prelude::*;
 use swarmtorrent::base::hash::Sha1Hash;
+use swarmtorrent::codec::lsd::{self, Search};
 use swarmtorrent::codec::udp_tracker::{
     Announce, AnnounceEvent, PEERS_MAX, Request, Response, SCRAPES_MAX, SwarmCounts,
 };
@@ -156,6 +157,26 @@ proptest! {
         if let Some(dns::Answer::Addresses(ips, _) | dns::Answer::Truncated(ips, _)) = damaged {
             prop_assert!(ips.len() <= dns::ADDRESSES_MAX);
         }
+    }
+
+    #[test]
+    fn what_neighbours_say_is_read_as_it_was_written(
+        hashes in proptest::collection::vec(any::<[u8; 20]>(), 1..=lsd::HASHES_MAX), port in 1..=u16::MAX, v6: bool,
+        cookie in proptest::option::of("[!-~]{1,16}"), (flips, cut) in damage(),
+    ) {
+        let info_hashes = hashes.into_iter().map(Sha1Hash).collect();
+        let search = Search { port, info_hashes, cookie: cookie.as_ref().map(String::as_bytes) };
+        let mut bytes = Vec::new();
+        search.write(v6, &mut bytes);
+        prop_assert!(bytes.len() <= lsd::DATAGRAM_MAX);
+        let read = Search::parse(&bytes);
+        prop_assert_eq!(read.as_ref(), Some(&search));
+        // What is cut within its head is no datagram; a changed byte may spoil a line, and never makes a hash more.
+        let damaged = mangled(&bytes, &flips, cut);
+        if let Some(read) = Search::parse(&damaged) {
+            prop_assert!((1..=search.info_hashes.len()).contains(&read.info_hashes.len()) && read.port != 0);
+        }
+        prop_assert!((0..bytes.len() - 2).all(|end| Search::parse(&bytes[..end]).is_none()));
     }
 
     #[test]
