@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::base::ids::SocketId;
+
 /// Whether MSE encryption of peer connections is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Encryption {
@@ -59,6 +61,8 @@ pub struct Config {
     pub catalog: bool,
     /// DHT on.
     pub dht: bool,
+    /// Where the DHT speaks, as bound; at `listen` if empty.
+    pub dht_listen: Vec<SocketAddr>,
     /// DHT nodes to begin with: host and port.
     pub dht_bootstrap: Vec<(String, u16)>,
     /// The DHT node answers nobody (BEP 43).
@@ -89,6 +93,42 @@ pub struct Config {
     pub hosts: Vec<(String, std::net::IpAddr)>,
 }
 
+impl Config {
+    /// The sockets that the DHT speaks through, by the addresses that they are bound to.
+    pub fn dht_sockets(&self) -> impl Iterator<Item = (SocketId, SocketAddr)> {
+        let (addrs, id): (_, fn(u16) -> SocketId) = match &self.dht_listen[..] {
+            [] => (&self.listen[..], SocketId::Peers),
+            own => (own, SocketId::Dht),
+        };
+        (0..=u16::MAX).map(id).zip(addrs.iter().copied())
+    }
+
+    /// The port that the DHT speaks from, in IPv4 and IPv6; none where it does not.
+    #[must_use]
+    pub fn dht_ports(&self) -> [Option<u16>; 2] {
+        let port = |v6| self.dht_sockets().find(|(_, addr)| addr.is_ipv6() == v6).map(|(_, addr)| addr.port());
+        [port(false), port(true)].map(|port| port.filter(|_| self.dht))
+    }
+
+    /// What a socket of the driver's is bound to; none for the resolver's.
+    #[must_use]
+    pub fn addr_of(&self, socket: SocketId) -> Option<SocketAddr> {
+        match socket {
+            SocketId::Peers(index) => self.listen.get(usize::from(index)).copied(),
+            SocketId::Dht(index) => self.dht_listen.get(usize::from(index)).copied(),
+            SocketId::Resolver4 | SocketId::Resolver6 => None,
+        }
+    }
+
+    /// The datagram socket that is bound to an address.
+    #[must_use]
+    pub fn socket_at(&self, addr: SocketAddr) -> Option<SocketId> {
+        let at =
+            |addrs: &[SocketAddr]| addrs.iter().position(|other| *other == addr).and_then(|at| u16::try_from(at).ok());
+        at(&self.listen).map(SocketId::Peers).or_else(|| at(&self.dht_listen).map(SocketId::Dht))
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -104,6 +144,7 @@ impl Default for Config {
             lsd: true,
             catalog: true,
             dht: true,
+            dht_listen: Vec::new(),
             dht_bootstrap: DHT_BOOTSTRAP.map(|(host, port)| (host.to_owned(), port)).to_vec(),
             dht_read_only: false,
             down_rate_bytes: 0,

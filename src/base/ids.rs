@@ -30,8 +30,10 @@ pub struct ListenerId(pub u16);
 /// A datagram socket of the driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SocketId {
-    /// Bound to the `n`-th address of `[peers] listen`: UDP trackers, DHT, uTP.
+    /// Bound to the `n`-th address of `[peers] listen`: UDP trackers, uTP, and the DHT where it has no sockets of its own.
     Peers(u16),
+    /// Bound to the `n`-th address of `[dht] listen`: the DHT alone.
+    Dht(u16),
     /// The DNS resolver's IPv4 socket, on a random port of its own.
     Resolver4,
     /// The DNS resolver's IPv6 socket, on a random port of its own.

@@ -119,6 +119,9 @@ impl Daemon {
         let interface = Some(settings.peers.interface.as_str()).filter(|name| !name.is_empty());
         let mut reactor =
             Reactor::new(clock, &settings.peers.listen, interface).map_err(|error| (FAILED, error.to_string()))?;
+        if settings.dht.enabled {
+            reactor.bind_dht(&settings.dht.listen).map_err(|error| (FAILED, format!("[dht] listen: {error}")))?;
+        }
         let mut signals = Signals::new().map_err(|error| failed("signals", error))?;
         let signals_id =
             reactor.register(&mut signals, Interest::READABLE).map_err(|error| failed("signals", error))?;
@@ -129,6 +132,7 @@ impl Daemon {
         let (watcher, watch_id) = watch(&settings, &mut reactor).map_err(|error| failed("watch directories", error))?;
         let config = Config {
             listen: reactor.bound().to_vec(),
+            dht_listen: reactor.bound_dht().to_vec(),
             name_servers: names::name_servers(),
             hosts: names::hosts(),
             connections_max: descriptors::make_room(settings.peers.max_connections),

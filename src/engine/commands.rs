@@ -269,6 +269,7 @@ impl<S: Storage> Engine<S> {
             limits: (self.down.rate_bytes(), self.up.rate_bytes()),
             dht_nodes: self.dht_nodes(now),
             listen: self.config.listen.clone(),
+            dht_listen: self.dht_listen(),
         }
     }
 }

@@ -30,8 +30,10 @@ const NAMES_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) struct DhtNode {
     pub(super) dht: Dht,
-    /// By family, IPv4 first: through which socket it speaks.
-    sockets: [Option<SocketId>; 2],
+    /// By family, IPv4 first: through which socket it speaks, and where that is bound.
+    sockets: [Option<(SocketId, SocketAddr)>; 2],
+    /// Its sockets are its own.
+    pub(super) is_apart: bool,
     /// Nodes to begin with, by name, that are not yet known by address.
     names: Vec<(String, u16)>,
     names_at: Time,
@@ -42,10 +44,7 @@ pub(super) struct DhtNode {
 impl DhtNode {
     /// The node that the config wants.
     pub(super) fn new(config: &Config, rng: Rng) -> Option<Self> {
-        let socket = |v6: bool| {
-            let index = config.listen.iter().position(|listen| listen.is_ipv6() == v6)?;
-            u16::try_from(index).ok().map(SocketId::Peers)
-        };
+        let socket = |v6: bool| config.dht_sockets().find(|(_, addr)| addr.is_ipv6() == v6);
         let sockets = [socket(false), socket(true)];
         if !config.dht || sockets == [None; 2] {
             return None;
@@ -54,6 +53,7 @@ impl DhtNode {
         let mut node = Self {
             dht: Dht::new(settings, sockets.map(|socket| socket.is_some()), rng),
             sockets,
+            is_apart: !config.dht_listen.is_empty(),
             names: Vec::new(),
             names_at: Time::NEVER,
             names_again: NAMES_AGAIN,
@@ -85,8 +85,13 @@ impl DhtNode {
     /// Where the next datagram goes, and through which socket.
     pub(super) fn poll_transmit(&mut self, packet: &mut Vec<u8>) -> Option<Transmit> {
         let to = self.dht.poll_transmit(packet)?;
-        let socket = self.sockets[usize::from(to.is_ipv6())].expect("it speaks only where it has a socket");
+        let (socket, _) = self.sockets[usize::from(to.is_ipv6())].expect("it speaks only where it has a socket");
         Some(Transmit { socket, to })
+    }
+
+    /// Where its sockets are bound; IPv4 first.
+    pub(super) fn listen(&self) -> [Option<SocketAddr>; 2] {
+        self.sockets.map(|socket| socket.map(|(_, addr)| addr))
     }
 
     /// A name was looked up.
@@ -138,6 +143,11 @@ impl<S: Storage> Engine<S> {
     /// Nodes that answered lately, of both families; none without a DHT.
     pub(super) fn dht_nodes(&self, now: Time) -> Option<usize> {
         self.dht.as_ref().map(|node| node.dht.view(now).iter().flatten().map(|family| family.good).sum())
+    }
+
+    /// Where the DHT speaks, as bound.
+    pub(super) fn dht_listen(&self) -> Vec<SocketAddr> {
+        self.dht.iter().flat_map(|node| node.listen().into_iter().flatten()).collect()
     }
 
     /// A timer of the DHT has come.

@@ -146,9 +146,13 @@ impl<S: Storage> Engine<S> {
         self.stats.packets_in += 1;
         match socket {
             SocketId::Resolver4 | SocketId::Resolver6 => self.exchanges.resolver.handle_packet(now, from, packet),
+            SocketId::Dht(_) => {
+                let known = self.dht.as_mut().is_some_and(|node| node.dht.handle_packet(now, from, packet));
+                self.stats.packets_ignored += u64::from(!known);
+            }
             SocketId::Peers(_) => {
                 // Only the DHT's begin with a letter: that of a bencoded dictionary.
-                let dht = self.dht.as_mut().filter(|_| packet.first() == Some(&b'd'));
+                let dht = self.dht.as_mut().filter(|node| !node.is_apart && packet.first() == Some(&b'd'));
                 let known = match dht {
                     Some(node) => node.dht.handle_packet(now, from, packet),
                     None => self.exchanges.trackers.handle_packet(now, from, packet),

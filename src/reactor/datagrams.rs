@@ -97,7 +97,7 @@ impl Datagrams {
         let addr = match id {
             SocketId::Resolver4 => SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
             SocketId::Resolver6 => SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0),
-            SocketId::Peers(_) | SocketId::Lsd4 | SocketId::Lsd6 => return Ok(()),
+            SocketId::Peers(_) | SocketId::Dht(_) | SocketId::Lsd4 | SocketId::Lsd6 => return Ok(()),
         };
         self.add(registry, id, bind_datagrams(addr, interface)?)
     }

@@ -81,6 +81,39 @@ pub(crate) fn bind_all(addrs: &[SocketAddr], interface: Option<&str>) -> Result<
     }
 }
 
+/// A datagram socket of its own.
+#[derive(Debug)]
+pub(crate) struct BoundDatagrams {
+    pub(crate) addr: SocketAddr,
+    pub(crate) socket: UdpSocket,
+}
+
+/// Binds datagram sockets alone, as [`bind_all`] does pairs.
+///
+/// # Errors
+/// The first address that cannot be bound.
+pub(crate) fn bind_all_datagrams(
+    addrs: &[SocketAddr],
+    interface: Option<&str>,
+) -> Result<Vec<BoundDatagrams>, BindError> {
+    let mut bound = Vec::new();
+    let mut lacking = None;
+    for &addr in addrs {
+        match bind_datagrams(addr, interface).and_then(|socket| Ok((socket.local_addr()?, socket))) {
+            Ok((addr, socket)) => bound.push(BoundDatagrams { addr, socket }),
+            Err(error) if lacks_family(addr, &error) => {
+                log::warn!("the DHT does not speak from {addr}: {error}");
+                lacking = Some(BindError { addr, error });
+            }
+            Err(error) => return Err(BindError { addr, error }),
+        }
+    }
+    match lacking {
+        Some(error) if bound.is_empty() => Err(error),
+        _ => Ok(bound),
+    }
+}
+
 fn lacks_family(addr: SocketAddr, error: &io::Error) -> bool {
     match Errno::from_io_error(error) {
         Some(Errno::AFNOSUPPORT) => true,
@@ -283,6 +316,16 @@ mod tests {
         if let [v4, v6] = &bound[..] {
             assert_eq!(v4.addr.port(), v6.addr.port());
         }
+    }
+
+    #[test]
+    fn datagram_sockets_alone_are_bound_where_they_should_be() {
+        let bound = bind_all_datagrams(&[ANY, ANY], None).unwrap();
+        assert!(bound.len() == 2 && bound[0].addr.port() != 0 && bound[0].addr != bound[1].addr);
+        assert_eq!(bound[0].socket.local_addr().unwrap(), bound[0].addr);
+        let error = bind_all_datagrams(&[bound[0].addr], None).unwrap_err();
+        assert!(error.to_string().contains("another program"), "{error}");
+        assert!(bind_all_datagrams(&[], None).unwrap().is_empty());
     }
 
     #[test]

@@ -84,6 +84,7 @@ pub struct Reactor {
     multicast: Multicast,
     outsiders: Outsiders,
     bound: Vec<SocketAddr>,
+    bound_dht: Vec<SocketAddr>,
     interface: Option<String>,
     /// Could not even begin. Told in the next round, so that the drain ends whatever the engine answers.
     stillborn: Vec<ConnId>,
@@ -135,6 +136,7 @@ impl Reactor {
             multicast: Multicast::default(),
             outsiders: Outsiders::default(),
             bound: Vec::new(),
+            bound_dht: Vec::new(),
             interface: interface.map(str::to_owned),
             stillborn: Vec::new(),
             deadline: Time::NEVER,
@@ -165,6 +167,26 @@ impl Reactor {
     #[must_use]
     pub fn bound(&self) -> &[SocketAddr] {
         &self.bound
+    }
+
+    /// Binds datagram sockets for the DHT alone (port 0 is any free one); none is fine.
+    ///
+    /// # Errors
+    /// The first address that cannot be bound.
+    pub fn bind_dht(&mut self, addrs: &[SocketAddr]) -> Result<(), BindError> {
+        for bound in listeners::bind_all_datagrams(addrs, self.interface.as_deref())? {
+            let failed = |error| BindError { addr: bound.addr, error };
+            let index = u16::try_from(self.bound_dht.len()).map_err(|_| failed(ErrorKind::InvalidInput.into()))?;
+            self.datagrams.add(self.poll.registry(), SocketId::Dht(index), bound.socket).map_err(failed)?;
+            self.bound_dht.push(bound.addr);
+        }
+        Ok(())
+    }
+
+    /// The addresses that the DHT alone speaks from: for `Config::dht_listen`.
+    #[must_use]
+    pub fn bound_dht(&self) -> &[SocketAddr] {
+        &self.bound_dht
     }
 
     /// When the present round began; what to tell the engine between turns.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::base::bitfield::Bitfield;
 use crate::base::hash::InfoHash;
-use crate::base::ids::{ConnId, JobId, ListenerId, SocketId, StoreId};
+use crate::base::ids::{ConnId, JobId, ListenerId, StoreId};
 use crate::base::rate::Budget;
 use crate::base::rng::Rng;
 use crate::base::storage::{Fault, Job};
@@ -427,8 +427,7 @@ impl Node {
         let engine = self.engine().expect("an engine's packets");
         let mut packet = Vec::new();
         while let Some(transmit) = engine.poll_transmit(now, &mut packet) {
-            let SocketId::Peers(index) = transmit.socket else { continue };
-            let from = engine.config().listen[usize::from(index)];
+            let Some(from) = engine.config().addr_of(transmit.socket) else { continue };
             outputs.push(Output::Packet { from, to: transmit.to, bytes: std::mem::take(&mut packet) });
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use slab::Slab;
 
-use crate::base::ids::{ConnId, JobId, SocketId};
+use crate::base::ids::{ConnId, JobId};
 use crate::base::rng::Rng;
 use crate::base::storage::Fault;
 use crate::base::time::Time;
@@ -571,8 +571,7 @@ impl World {
         let local = node.clock.local(now);
         match &mut node.body {
             Body::Engine(engine) => {
-                let Some(socket) = engine.config().listen.iter().position(|addr| *addr == to) else { return };
-                let socket = SocketId::Peers(u16::try_from(socket).expect("few addresses"));
+                let Some(socket) = engine.config().socket_at(to) else { return };
                 engine.handle_packet(local, socket, from, &mut bytes);
                 self.stir(index);
             }

@@ -295,6 +295,8 @@ pub struct Status {
     pub dht_nodes: Option<usize>,
     /// Addresses listened at, as bound.
     pub listen: Vec<SocketAddr>,
+    /// Where the DHT speaks, as bound; empty where it is off.
+    pub dht_listen: Vec<SocketAddr>,
 }
 
 /// The answer to a command that was carried out.

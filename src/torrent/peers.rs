@@ -252,9 +252,9 @@ impl Torrent {
         self.say_extensions(conn);
         let peer = self.peers.get_mut(&conn).expect("it was just there");
         peer.machine.send_field(&self.have);
-        let node = self.listen.iter().find(|listen| listen.is_ipv6() == peer.addr.is_ipv6());
-        if let Some(node) = node.filter(|_| self.dht.may() && handshake.reserved.dht()) {
-            peer.machine.send_dht_port(node.port());
+        let port = self.dht_ports[usize::from(peer.addr.is_ipv6())];
+        if let Some(port) = port.filter(|_| self.dht.may() && handshake.reserved.dht()) {
+            peer.machine.send_dht_port(port);
         }
         self.asks.push_back(Ask::Wake(conn));
         Ok(())

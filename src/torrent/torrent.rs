@@ -168,6 +168,8 @@ pub struct Torrent {
     pub(crate) dialling: usize,
     pub(crate) peer_id: [u8; 20],
     pub(crate) listen: Vec<SocketAddr>,
+    /// The DHT's ports in IPv4 and IPv6.
+    pub(crate) dht_ports: [Option<u16>; 2],
     pub(crate) down: Meter,
     pub(crate) up: Meter,
     /// Totals of earlier runs.
@@ -249,6 +251,7 @@ impl Torrent {
             dialling: 0,
             peer_id,
             listen: config.listen.clone(),
+            dht_ports: config.dht_ports(),
             down: Meter::default(),
             up: Meter::default(),
             downloaded_before: 0,

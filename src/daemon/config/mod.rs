@@ -539,6 +539,7 @@ impl Settings {
             lsd: self.peers.lsd,
             catalog: self.peers.catalog,
             dht: self.dht.enabled,
+            dht_listen: self.dht.listen.clone(),
             dht_bootstrap: self.dht.bootstrap.iter().filter_map(|text| host_and_port(text)).collect(),
             dht_read_only: self.dht.read_only,
             down_rate_bytes: self.limits.down,
@@ -563,7 +564,6 @@ impl Settings {
         [
             ("peers.block", !self.peers.block.is_empty()),
             ("trackers.proxy", !self.trackers.proxy.is_empty()),
-            ("dht.listen", !self.dht.listen.is_empty()),
             ("http.listen", !self.http.listen.is_empty() && self.http.listen != default.http.listen),
             ("http.web_seed", self.http.web_seed),
             ("tracker.udp", !self.tracker.udp.is_empty()),

@@ -119,6 +119,7 @@ fn every_key_is_read_and_printed_back() {
     assert_eq!((config.down_rate_bytes, config.up_rate_bytes), (1024, 2 << 20));
     assert_eq!((config.upload_slots, config.encryption), (UploadSlots::Fixed(4), Mse::Off));
     assert!(!config.allocate_full && !config.dht && !config.verify_on_add && config.announce_to_all);
+    assert_eq!(config.dht_listen, ["[::1]:1".parse().unwrap()]);
     assert_eq!(settings.control.mode, 0o600);
 }
 

@@ -70,7 +70,7 @@ pub struct Settings {
 /// How we announce ourselves to a swarm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Announcement {
-    /// Where we listen, in IPv4 and IPv6; 0 for the port that the DHT speaks from.
+    /// Where we listen, in IPv4 and IPv6; 0 where we do not: we are not announced there.
     pub ports: [u16; 2],
     /// We have everything (BEP 33).
     pub seed: bool,

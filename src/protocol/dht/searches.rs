@@ -193,11 +193,15 @@ impl Dht {
                 Some(Event::Put(target, self.tell_nearest(now, &search.lookup, put)))
             }
             Goal::Peers(announcement) => {
-                let announced = announcement.map_or(0, |Announcement { ports, seed }| {
-                    let port = Some(ports[usize::from(search.v6)]).filter(|port| *port != 0);
-                    let announce = |token| Query::AnnouncePeer { info_hash: target, port, seed, token };
-                    self.tell_nearest(now, &search.lookup, announce)
-                });
+                let port = announcement.map(|announcement| announcement.ports[usize::from(search.v6)]);
+                let announced = match (announcement, port.filter(|port| *port != 0)) {
+                    (Some(Announcement { seed, .. }), Some(port)) => {
+                        let (port, seed) = (Some(port), *seed);
+                        let announce = |token| Query::AnnouncePeer { info_hash: target, port, seed, token };
+                        self.tell_nearest(now, &search.lookup, announce)
+                    }
+                    _ => 0,
+                };
                 let Lookup { queries, answers, .. } = search.lookup;
                 let summary = Summary { v6: search.v6, queries, answers, peers: search.found.len(), announced };
                 Some(Event::Searched(target, summary))

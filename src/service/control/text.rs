@@ -111,6 +111,8 @@ fn push_status(out: &mut String, figures: &Status) {
     push_pair(out, "dht nodes", figures.dht_nodes.map_or_else(|| "off".to_owned(), |nodes| nodes.to_string()));
     let listen: Vec<_> = figures.listen.iter().map(ToString::to_string).collect();
     push_pair(out, "listen", if listen.is_empty() { "-".to_owned() } else { listen.join(" ") });
+    let listen: Vec<_> = figures.dht_listen.iter().map(ToString::to_string).collect();
+    push_pair(out, "dht listen", if listen.is_empty() { "-".to_owned() } else { listen.join(" ") });
 }
 
 fn push_host(out: &mut String, host: &Host) {
