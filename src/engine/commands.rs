@@ -119,6 +119,7 @@ impl<S: Storage> Engine<S> {
             Command::Shares => Ok(Answer::Shares(self.shared_paths())),
             Command::Magnet(which) => Ok(Answer::Link(self.one(&which)?.magnet())),
             Command::Export { which, as_torrent } => Ok(Answer::Metainfo(self.one(&which)?.export(as_torrent)?)),
+            Command::Dht(command) => self.ask_dht(now, command),
             Command::Shutdown => {
                 self.shut_down(now);
                 Ok(Answer::Done)

@@ -11,8 +11,9 @@ use crate::base::storage::{Job, Storage};
 use crate::base::time::Time;
 use crate::codec::dht_state;
 use crate::engine::asks::Purpose;
+use crate::engine::questions::Questions;
 use crate::engine::{Engine, Transmit};
-use crate::protocol::dht::{Announcement, Dht, Event, Settings};
+use crate::protocol::dht::{Announcement, Dht, Event, Settings, Summary};
 use crate::protocol::dns::Found;
 
 /// Where it is kept, below the state directory.
@@ -34,8 +35,10 @@ pub(super) struct DhtNode {
     sockets: [Option<(SocketId, SocketAddr)>; 2],
     /// Its sockets are its own.
     pub(super) is_apart: bool,
+    pub(super) is_read_only: bool,
+    pub(super) questions: Questions,
     /// Nodes to begin with, by name, that are not yet known by address.
-    names: Vec<(String, u16)>,
+    pub(super) names: Vec<(String, u16)>,
     names_at: Time,
     names_again: Duration,
     save_at: Time,
@@ -54,6 +57,8 @@ impl DhtNode {
             dht: Dht::new(settings, sockets.map(|socket| socket.is_some()), rng),
             sockets,
             is_apart: !config.dht_listen.is_empty(),
+            is_read_only: config.dht_read_only,
+            questions: Questions::default(),
             names: Vec::new(),
             names_at: Time::NEVER,
             names_again: NAMES_AGAIN,
@@ -193,13 +198,19 @@ impl<S: Storage> Engine<S> {
     /// Tells torrents what came of their searches.
     pub(super) fn act_on_dht(&mut self, now: Time) {
         while let Some(event) = self.dht.as_mut().and_then(|node| node.dht.poll_event()) {
-            let (Event::Peers(info_hash, _) | Event::Searched(info_hash, _)) = &event else { continue };
+            if let Some(node) = &mut self.dht {
+                node.questions.handle_event(now, &event);
+            }
+            let (Event::Peers(info_hash, _) | Event::Searched(info_hash, Summary { announces: true, .. })) = &event
+            else {
+                continue;
+            };
             let Some(&id) = self.by_hash.get(info_hash) else { continue };
             let torrent = self.torrents.get_mut(id).expect("by_hash names torrents that are there");
             match event {
                 Event::Peers(_, peers) => torrent.handle_dht_peers(now, &peers),
                 Event::Searched(_, summary) => torrent.handle_dht_searched(now, summary.announced),
-                Event::Item(..) | Event::Put(..) => {}
+                _ => unreachable!("others were passed over above"),
             }
             self.touched.push(id);
         }

@@ -19,6 +19,7 @@ mod lane;
 mod limits;
 mod lsd;
 mod pump;
+mod questions;
 mod restore;
 mod shares;
 mod stats;

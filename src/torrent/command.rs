@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use crate::base::hash::InfoHash;
 use crate::codec::catalog::Entry;
 use crate::torrent::create::{NewFile, Profile};
+use crate::torrent::dht_command::{DhtAnswer, DhtCommand};
 use crate::torrent::snapshot::{FileRow, PeerRow, PieceState, Priority, State, Summary, TrackerRow};
 
 /// Which torrents a command means.
@@ -205,6 +206,8 @@ pub enum Command {
     Unshare(PathBuf),
     /// Where everything lies that is shared, or is about to be.
     Shares,
+    /// Something about the DHT.
+    Dht(DhtCommand),
     /// Saves, says goodbye to trackers, ends.
     Shutdown,
 }
@@ -341,6 +344,8 @@ pub enum Answer {
     Link(String),
     /// To `Export`: the file's bytes.
     Metainfo(Vec<u8>),
+    /// To `Dht`.
+    Dht(DhtAnswer),
 }
 
 /// What the node says to a command.

@@ -13,6 +13,7 @@ pub mod choker;
 pub mod command;
 pub mod create;
 mod dht_announces;
+pub mod dht_command;
 mod disk;
 pub mod download;
 pub(crate) mod exchange;

@@ -43,6 +43,10 @@ impl Guard {
         self.all += u32::from(may);
         may
     }
+
+    pub(super) fn check(&self) {
+        assert!(self.all <= BURST_OF_ALL && self.by_ip.len() <= SOURCES_MAX, "answers");
+    }
 }
 
 #[cfg(test)]

@@ -11,9 +11,9 @@ use crate::base::hash::Sha1Hash;
 use crate::base::tally::Tally;
 use crate::base::time::Time;
 use crate::codec::bencode::{write_bytes, write_int};
-use crate::codec::krpc::{Author, ErrorKind, Item};
+use crate::codec::krpc::{Author, ErrorKind, Item, VALUE_MAX};
 
-/// Items that are kept, of at most [`crate::codec::krpc::VALUE_MAX`] bytes each; one more is refused.
+/// Items that are kept, of at most [`VALUE_MAX`] bytes each; one more is refused.
 const ITEMS_MAX: usize = 4000;
 /// Items of one address; one more is refused.
 const PER_IP_MAX: u32 = 200;
@@ -167,6 +167,20 @@ impl ItemStore {
         }
         self.items.insert(target, Stored { item: (*item).into(), at: now, from });
         Ok(())
+    }
+
+    /// What must hold at any time.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub(super) fn check(&self) {
+        assert!(self.items.len() <= ITEMS_MAX && self.by_ip.len() <= self.items.len(), "items");
+        for (target, Stored { item, .. }) in &self.items {
+            assert!(
+                item.value.len() <= VALUE_MAX && target_of(&item.as_item()) == *target,
+                "an item is where it belongs"
+            );
+        }
     }
 
     /// Forgets what is old, among the next few items.

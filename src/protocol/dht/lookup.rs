@@ -179,6 +179,11 @@ impl Lookup {
         answered.take(BUCKET_LEN)
     }
 
+    pub(super) fn check(&self) {
+        assert!(self.candidates.len() <= CANDIDATES_MAX, "nodes of a search");
+        assert_eq!(self.addresses.len(), self.candidates.len(), "an address a node");
+    }
+
     /// When a query of this search becomes slow.
     pub(super) fn poll_timeout(&self, now: Time) -> Time {
         let states = self.candidates.values().map(|candidate| &candidate.state);

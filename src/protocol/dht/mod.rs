@@ -5,16 +5,18 @@
 //! A family is an overlay of its own, with its own table; both share the rest. Its number follows its address on the public
 //! network (`id`, BEP 42), which others tell us.
 //!
-//! Methods: `handle_packet`, `handle_timeout`; `add_node`, `find_peers`, `find_item`, `put_item`; `poll_transmit`, `poll_event`,
-//! `poll_timeout`.
+//! Methods: `handle_packet`, `handle_timeout`; `add_node`, `find_peers`, `sample`, `find_item`, `put_item`; `poll_transmit`,
+//! `poll_event`, `poll_timeout`; `check` (`audit`) says what must hold.
 
 mod answers;
+mod audit;
 pub mod filter;
 mod guard;
 mod id;
 pub mod items;
 mod lookup;
 mod peers;
+mod samples;
 mod searches;
 mod table;
 #[cfg(test)]
@@ -33,8 +35,11 @@ use crate::codec::krpc::{Body, Message, Node, NodeId, Query, Response};
 use crate::protocol::dht::guard::Guard;
 use crate::protocol::dht::items::{ItemStore, OwnedItem};
 use crate::protocol::dht::peers::{PeerStore, Tokens};
-use crate::protocol::dht::searches::{Goal, SEARCHES_MAX, Search};
+use crate::protocol::dht::samples::Sampled;
+use crate::protocol::dht::searches::{Goal, OWN_SEARCHES_MAX, SEARCHES_MAX, Search};
 use crate::protocol::dht::table::{BUCKET_LEN, Table, neighbourhood};
+
+pub use crate::protocol::dht::samples::SAMPLES_MAX;
 
 /// A query has no answer after so long.
 const SILENCE: Duration = Duration::from_secs(4);
@@ -83,10 +88,15 @@ pub enum Event {
     Peers(InfoHash, Vec<SocketAddr>),
     /// A search in one family has ended.
     Searched(InfoHash, Summary),
+    /// Swarms that others know, as they are told of.
+    Samples(Vec<InfoHash>),
+    /// A walk for swarms in one family has ended; `peers` counts the swarms.
+    Sampled(Summary),
     /// A search for an item has ended: its newest version that was found in one family.
-    Item(Sha1Hash, Option<OwnedItem>),
-    /// So many nodes of one family were asked to keep an item.
-    Put(Sha1Hash, usize),
+    /// So many nodes answered.
+    Item(Sha1Hash, Option<OwnedItem>, usize),
+    /// So many nodes of one family were asked to keep an item, of so many that answered.
+    Put(Sha1Hash, usize, usize),
 }
 
 /// How a search went.
@@ -100,6 +110,8 @@ pub struct Summary {
     pub answers: usize,
     /// Peers that were found.
     pub peers: usize,
+    /// It was to announce us, not only to find others.
+    pub announces: bool,
     /// Nodes that we are announced to.
     pub announced: usize,
 }
@@ -109,6 +121,8 @@ pub struct Summary {
 pub struct FamilyView {
     /// Our number there.
     pub id: NodeId,
+    /// Where others see us, once enough of them agree; none on a local network.
+    pub seen_as: Option<IpAddr>,
     /// Nodes that have a place in the table.
     pub nodes: usize,
     /// Those that answered lately.
@@ -154,6 +168,8 @@ struct Family {
     neighbours_again: Duration,
     /// Which networks say that we are where, on the public network.
     votes: BTreeMap<IpAddr, BTreeSet<IpAddr>>,
+    /// What they agreed on last.
+    seen_as: Option<IpAddr>,
 }
 
 /// The node.
@@ -167,6 +183,8 @@ pub struct Dht {
     peers: PeerStore,
     items: ItemStore,
     guard: Guard,
+    /// Whom we asked for swarms.
+    sampled: Sampled,
     pending: BTreeMap<u16, Pending>,
     pings: usize,
     searches: BTreeMap<u64, Search>,
@@ -193,6 +211,7 @@ impl Dht {
             neighbours_at: Time::ZERO,
             neighbours_again: NEIGHBOURS_AGAIN.0,
             votes: BTreeMap::new(),
+            seen_as: None,
         });
         Self {
             settings,
@@ -201,6 +220,7 @@ impl Dht {
             peers: PeerStore::default(),
             items: ItemStore::default(),
             guard: Guard::default(),
+            sampled: Sampled::default(),
             pending: BTreeMap::new(),
             pings: 0,
             searches: BTreeMap::new(),
@@ -260,8 +280,9 @@ impl Dht {
     #[must_use]
     pub fn view(&self, now: Time) -> [Option<FamilyView>; 2] {
         [0, 1].map(|at| {
-            let Family { is_on, table, .. } = &self.families[at];
-            is_on.then(|| FamilyView { id: table.own(), nodes: table.len(), good: table.good(now) })
+            let Family { is_on, table, seen_as, .. } = &self.families[at];
+            let view = || FamilyView { id: table.own(), seen_as: *seen_as, nodes: table.len(), good: table.good(now) };
+            is_on.then(view)
         })
     }
 
@@ -392,13 +413,17 @@ impl Dht {
         if id::is_local(from) || id::is_local(seen_as) || seen_as.is_ipv6() != v6 {
             return;
         }
-        let Family { table, votes, neighbours_at, neighbours_again, .. } = self.family(v6);
+        let Family { table, votes, neighbours_at, neighbours_again, seen_as: agreed, .. } = self.family(v6);
         if votes.values().map(BTreeSet::len).sum::<usize>() >= VOTES_MAX {
             votes.clear();
         }
         let voters = votes.entry(seen_as).or_default();
         voters.insert(neighbourhood(from));
-        if voters.len() < VOTES_MIN || id::is_allowed(table.own(), seen_as) {
+        if voters.len() < VOTES_MIN {
+            return;
+        }
+        *agreed = Some(seen_as);
+        if id::is_allowed(table.own(), seen_as) {
             return;
         }
         votes.clear();
@@ -439,7 +464,8 @@ impl Dht {
                 self.ping(now, node.addr, Some(node.id));
             }
             let family = &mut self.families[usize::from(v6)];
-            let is_time = now >= family.neighbours_at && knows_somebody(family);
+            let has_room = self.searches.len() < SEARCHES_MAX + OWN_SEARCHES_MAX;
+            let is_time = now >= family.neighbours_at && knows_somebody(family) && has_room;
             let Family { table, neighbours_at, neighbours_again, .. } = family;
             if is_time {
                 *neighbours_at = now + *neighbours_again;

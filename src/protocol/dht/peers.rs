@@ -227,6 +227,18 @@ impl PeerStore {
         after.chain(before).map(|(hash, _)| hash.0).take(count).collect()
     }
 
+    /// What must hold at any time.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub(super) fn check(&self) {
+        let all = self.swarms.values();
+        assert!(all.clone().all(|swarm| swarm.v4.len().max(swarm.v6.len()) <= SWARM_PEERS_MAX), "peers of a swarm");
+        let peers: usize = all.map(|swarm| swarm.v4.len() + swarm.v6.len()).sum();
+        assert!(peers == self.peers && peers <= PEERS_MAX, "{peers} peers, {} counted", self.peers);
+        assert!(self.swarms.len() <= SWARMS_MAX && self.by_ip.len() <= peers, "swarms");
+    }
+
     /// Forgets what is old, among the next few swarms.
     pub(super) fn sweep(&mut self, now: Time) {
         let from = self.sweep_from.take().map_or(Bound::Unbounded, Bound::Excluded);

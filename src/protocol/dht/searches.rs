@@ -11,6 +11,7 @@ use crate::codec::krpc::{Node, NodeId, Query, Response, Want};
 use crate::protocol::dht::id::is_local;
 use crate::protocol::dht::items::{self, OwnedAuthor, OwnedItem};
 use crate::protocol::dht::lookup::Lookup;
+use crate::protocol::dht::samples::Walk;
 use crate::protocol::dht::table::BUCKET_LEN;
 use crate::protocol::dht::{
     Announcement, Dht, Event, Family, GOOD_FEW, NEIGHBOURS_AGAIN, Pending, Summary, Timer, Why,
@@ -18,10 +19,13 @@ use crate::protocol::dht::{
 
 /// Searches at once; further ones wait.
 pub(super) const SEARCHES_MAX: usize = 32;
+/// Searches for our neighbours that go on beside those, so that a busy node is not forgotten by them; one more waits for the next
+/// time.
+pub(super) const OWN_SEARCHES_MAX: usize = 4;
 /// Addresses that a search begins with where hardly any node is known.
 const NAMELESS_MAX: usize = 32;
 /// Peers that one search finds; more are passed over.
-const FOUND_MAX: usize = 2000;
+pub(super) const FOUND_MAX: usize = 2000;
 
 /// What a search is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +33,8 @@ pub(super) enum Goal {
     /// Nodes near its target.
     Nodes,
     Peers(Option<Announcement>),
+    /// Swarms that others know, wherever the walk comes by.
+    Sample(Walk),
     /// An item with this salt; the newest version that was found.
     Get(Vec<u8>, Option<OwnedItem>),
     /// Nodes to keep an item, in the place of that version.
@@ -67,21 +73,27 @@ impl Dht {
         self.look_for(now, info_hash, &Goal::Peers(announcement))
     }
 
-    /// Looks for an item; the salt is that of a mutable one, or empty.
-    pub fn find_item(&mut self, now: Time, target: Sha1Hash, salt: &[u8]) {
-        let _ = self.look_for(now, target, &Goal::Get(salt.to_vec(), None));
+    /// Looks for an item; the salt is that of a mutable one, or empty. How many searches that is: one a family.
+    pub fn find_item(&mut self, now: Time, target: Sha1Hash, salt: &[u8]) -> usize {
+        self.look_for(now, target, &Goal::Get(salt.to_vec(), None))
     }
 
     /// Has an item kept by the nodes nearest to it; if it `replaces` a version, by those alone that hold that one or none.
-    pub fn put_item(&mut self, now: Time, item: OwnedItem, replaces: Option<i64>) {
+    /// How many searches that is: one a family.
+    pub fn put_item(&mut self, now: Time, item: OwnedItem, replaces: Option<i64>) -> usize {
         let target = items::target_of(&item.as_item());
-        let _ = self.look_for(now, target, &Goal::Put(item, replaces));
+        self.look_for(now, target, &Goal::Put(item, replaces))
     }
 
     fn look_for(&mut self, now: Time, target: NodeId, goal: &Goal) -> usize {
-        let families = [false, true].into_iter().filter(|v6| self.families[usize::from(*v6)].is_on);
+        self.look_near(now, |_| target, goal)
+    }
+
+    /// Looks for something in each family, near to what `target` makes of our own number there.
+    pub(super) fn look_near(&mut self, now: Time, target: impl Fn(NodeId) -> NodeId, goal: &Goal) -> usize {
+        let families = [false, true].into_iter().zip(&self.families).filter(|(_, family)| family.is_on);
         let before = self.waiting.len();
-        self.waiting.extend(families.map(|v6| (v6, target, goal.clone())));
+        self.waiting.extend(families.map(|(v6, family)| (v6, target(family.table.own()), goal.clone())));
         let searches = self.waiting.len() - before;
         self.start_waiting(now);
         searches
@@ -114,6 +126,15 @@ impl Dht {
             && newest.as_ref().is_none_or(|newest| version_of(newest) < version_of(&item))
         {
             *newest = Some(item);
+        }
+        if let Goal::Sample(walk) = &mut search.goal
+            && let Some(samples) = &response.samples
+        {
+            self.sampled.handle_answer(now, from, samples);
+            let new = walk.take(samples);
+            if !new.is_empty() {
+                self.events.push_back(Event::Samples(new));
+            }
         }
         if matches!(search.goal, Goal::Peers(_)) {
             let is_sane = |peer: &SocketAddr| peer.is_ipv6() == v6 && is_dialable(*peer) && may_name(*peer);
@@ -151,7 +172,7 @@ impl Dht {
     /// Goes on with a search: asks whom it wants to ask, or ends it.
     pub(super) fn advance(&mut self, now: Time, number: u64) {
         while let Some(search) = self.searches.get_mut(&number) {
-            if search.lookup.is_done() {
+            if search.lookup.is_done() || matches!(&search.goal, Goal::Sample(walk) if walk.is_full()) {
                 return self.conclude(now, number);
             }
             let Some((to, id)) = search.lookup.next_query(now) else {
@@ -161,7 +182,9 @@ impl Dht {
             };
             let (target, want) = (search.lookup.target(), Want::default());
             let query = match search.goal {
-                Goal::Nodes => Query::FindNode { target, want },
+                // Who was asked lately knows no others yet, but still who is nearer.
+                Goal::Sample(_) if self.sampled.may_ask(now, to) => Query::Sample { target, want },
+                Goal::Nodes | Goal::Sample(_) => Query::FindNode { target, want },
                 Goal::Get(..) | Goal::Put(..) => Query::Get { target, want, newer_than: None },
                 Goal::Peers(_) => Query::GetPeers { info_hash: target, want, no_seeds: false, scrape: false },
             };
@@ -176,6 +199,7 @@ impl Dht {
         let Some(search) = self.searches.remove(&number) else { return };
         self.timers.remove(Timer::Search(number));
         let target = search.lookup.target();
+        let (queries, answers) = (search.lookup.queries, search.lookup.answers);
         let event = match &search.goal {
             Goal::Nodes => {
                 let Family { table, neighbours_again, .. } = self.family(search.v6);
@@ -187,10 +211,10 @@ impl Dht {
                 }
                 None
             }
-            Goal::Get(_, newest) => Some(Event::Item(target, newest.clone())),
+            Goal::Get(_, newest) => Some(Event::Item(target, newest.clone(), answers)),
             Goal::Put(item, replaces) => {
                 let put = |token| Query::Put { token, item: item.as_item(), replaces: *replaces };
-                Some(Event::Put(target, self.tell_nearest(now, &search.lookup, put)))
+                Some(Event::Put(target, self.tell_nearest(now, &search.lookup, put), answers))
             }
             Goal::Peers(announcement) => {
                 let port = announcement.map(|announcement| announcement.ports[usize::from(search.v6)]);
@@ -202,9 +226,12 @@ impl Dht {
                     }
                     _ => 0,
                 };
-                let Lookup { queries, answers, .. } = search.lookup;
-                let summary = Summary { v6: search.v6, queries, answers, peers: search.found.len(), announced };
-                Some(Event::Searched(target, summary))
+                let (v6, announces, peers) = (search.v6, announcement.is_some(), search.found.len());
+                Some(Event::Searched(target, Summary { v6, queries, answers, peers, announces, announced }))
+            }
+            Goal::Sample(walk) => {
+                let walk = walk.clone();
+                return self.walk_on(now, search.v6, walk, queries, answers);
             }
         };
         self.events.extend(event);

@@ -296,8 +296,7 @@ impl Table {
     ///
     /// # Panics
     /// If it does not.
-    #[cfg(test)]
-    fn check(&self) {
+    pub(super) fn check(&self) {
         let all = self.buckets.iter().flat_map(|bucket| bucket.entries.iter().chain(&bucket.spares));
         let places: BTreeMap<_, _> = all.clone().map(|entry| (entry.node.addr, entry.node.id)).collect();
         assert_eq!(all.count(), places.len(), "no address twice");

@@ -30,6 +30,7 @@ struct Net {
     searched: BTreeMap<SocketAddr, Vec<Summary>>,
     items: Vec<Option<OwnedItem>>,
     puts: Vec<usize>,
+    samples: Vec<InfoHash>,
 }
 
 fn addr(number: usize) -> SocketAddr {
@@ -57,6 +58,7 @@ impl Net {
             searched: BTreeMap::new(),
             items: Vec::new(),
             puts: Vec::new(),
+            samples: Vec::new(),
         };
         for number in 1..count {
             net.node(number).add_node(Time::ZERO, addr(0), true);
@@ -88,8 +90,10 @@ impl Net {
                     match event {
                         Event::Peers(_, peers) => self.found.entry(*from).or_default().extend(peers),
                         Event::Searched(_, summary) => self.searched.entry(*from).or_default().push(summary),
-                        Event::Item(_, item) => self.items.push(item),
-                        Event::Put(_, count) => self.puts.push(count),
+                        Event::Item(_, item, _) => self.items.push(item),
+                        Event::Put(_, count, _) => self.puts.push(count),
+                        Event::Samples(hashes) => self.samples.extend(hashes),
+                        Event::Sampled(summary) => self.searched.entry(*from).or_default().push(summary),
                     }
                 }
             }
@@ -98,6 +102,7 @@ impl Net {
             let next = timeout.min(arrival);
             if next > until {
                 self.now = until;
+                self.nodes.values().for_each(Dht::check);
                 return;
             }
             self.now = self.now.max(next);
@@ -176,6 +181,41 @@ fn an_item_that_was_put_is_got_by_others() {
     // Nobody puts it again: two hours later it is gone.
     net.pass(7300);
     assert_eq!(net.nodes.values().map(|dht| dht.stored().2).sum::<usize>(), 0);
+}
+
+#[test]
+fn a_walk_hears_of_the_swarms_of_others_and_asks_nobody_twice() {
+    let mut net = Net::new(60, 0);
+    let names: Vec<String> = (0..12).map(|number| format!("swarm {number}")).collect();
+    for (number, name) in names.iter().enumerate() {
+        net.find(number + 3, name, Some(1000));
+    }
+    let now = net.now;
+    assert_eq!(net.node(40).sample(now, 100), 1);
+    net.pass(20);
+    let mut all: Vec<InfoHash> = names.iter().map(|name| hash(name)).collect();
+    all.sort_unstable();
+    net.samples.sort_unstable();
+    assert_eq!(net.samples, all, "each once");
+    let summary = net.searched.remove(&addr(40)).unwrap()[0];
+    assert_eq!(summary.peers, 12);
+    // Whoever was asked is let alone; the others are asked.
+    let asked = net.node(40).sampled.asked().clone();
+    assert!(asked.len() > 20, "{}", asked.len());
+    let now = net.now;
+    net.node(40).sample(now, 100);
+    net.pass(25);
+    let again = net.node(40).sampled.asked();
+    // (Whose time was over within these seconds may have been asked.)
+    let over = now + Duration::from_secs(25);
+    let waits = asked.iter().filter(|(_, until)| **until > over);
+    assert!(waits.clone().count() > 5 && waits.clone().all(|(node, until)| again[node] == *until));
+    net.pass(60);
+    net.samples.clear();
+    let now = net.now;
+    net.node(40).sample(now, 3);
+    net.pass(25);
+    assert_eq!(net.samples.len(), 3, "no more than are wanted");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::dht;
 use super::request::{Field, Request};
 use crate::codec::control::Word;
 use crate::codec::units::{SIZE_FORM, parse_size};
@@ -59,8 +60,13 @@ pub const COMMANDS: &[Spec] = &[
     spec("move", "ID DIR", "move its content and go on"),
     spec("connect", "ID HOST:PORT", "dial one peer now"),
     spec("magnet", "ID", "its magnet link"),
-    spec("catalog", "HOST:PORT", "what a SwarmTorrent node shares; ask again while it says `asking`"),
+    spec("catalog", "HOST:PORT", "what a SwarmTorrent node shares; ask again until it says `OK done`"),
     spec("export", "ID FILE [format=st|torrent]", "write its metainfo to a new file"),
+    spec("dht", "", "the DHT's state: its nodes, what it keeps for others"),
+    spec("dht find", "HASH", "peers of a hash; ask again for more until it says `OK done`"),
+    spec("dht sample", "[N]", "hashes that other nodes know, and names of those that are here; ask again as above"),
+    spec("dht get", "TARGET [salt=S]", "an item that others keep (BEP 44); ask again as above"),
+    spec("dht put", "VALUE [key=K seq=N sig=S] [salt=S]", "have others keep an item; ask again as above"),
     spec("stats", "", "every counter"),
     spec("log", "LEVEL [TARGET]", "change what is logged: off, error, warn, info, debug, trace"),
     spec("reload", "", "read the config again"),
@@ -68,7 +74,7 @@ pub const COMMANDS: &[Spec] = &[
 ];
 
 /// Words of the protocol that this version does not carry out.
-const NOT_YET: [&str; 3] = ["watch", "dht", "tracker"];
+const NOT_YET: [&str; 2] = ["watch", "tracker"];
 
 /// Bytes of a label; a longer one is refused.
 const LABEL_MAX: usize = 255;
@@ -92,7 +98,10 @@ pub(super) fn parse(words: &[Word]) -> Result<Parsed, Refusal> {
     let Some((command, rest)) = words.split_first() else {
         return Err(Refusal::new(RefusalKind::Usage, "say a command; `help` lists them"));
     };
-    let Some(spec) = COMMANDS.iter().find(|spec| spec.word == command.text) else {
+    let of_two = rest.first().map(|second| format!("{} {}", command.text, second.text));
+    let two = COMMANDS.iter().find(|spec| Some(spec.word) == of_two.as_deref());
+    let rest = if two.is_some() { &rest[1..] } else { rest };
+    let Some(spec) = two.or_else(|| COMMANDS.iter().find(|spec| spec.word == command.text)) else {
         return Err(if NOT_YET.contains(&command.text.as_str()) {
             Refusal::new(RefusalKind::Unsupported, format!("`{}` is not in this version", command.text))
         } else {
@@ -131,6 +140,7 @@ fn command_of(word: &str, arguments: &mut Arguments<'_>) -> Result<Parsed, Refus
         "verify" => Command::Verify(arguments.which()?),
         "announce" => Command::Announce(arguments.which()?),
         "magnet" => Command::Magnet(arguments.which()?),
+        "dht" | "dht find" | "dht sample" | "dht get" | "dht put" => Command::Dht(dht::parse(word, arguments)?),
         "remove" => {
             let data = arguments.option("data").map(yes_or_no).transpose()?.unwrap_or(false);
             Command::Remove { which: arguments.which()?, data }
@@ -182,9 +192,11 @@ fn help(arguments: &mut Arguments<'_>) -> Result<Parsed, Refusal> {
     let Some(word) = arguments.maybe_next() else {
         return Ok(Parsed::Help(COMMANDS.to_vec()));
     };
-    match COMMANDS.iter().find(|spec| spec.word == word) {
-        Some(spec) => Ok(Parsed::Help(vec![*spec])),
-        None => Err(Refusal::new(RefusalKind::NotFound, format!("there is no command `{word}`; `help` lists them"))),
+    let is_it = |spec: &&Spec| spec.word.split(' ').next() == Some(word);
+    let specs: Vec<Spec> = COMMANDS.iter().filter(is_it).copied().collect();
+    match specs.is_empty() {
+        false => Ok(Parsed::Help(specs)),
+        true => Err(Refusal::new(RefusalKind::NotFound, format!("there is no command `{word}`; `help` lists them"))),
     }
 }
 
@@ -304,13 +316,13 @@ fn yes_or_no(text: &str) -> Result<bool, Refusal> {
     }
 }
 
-fn invalid(message: String) -> Refusal {
+pub(super) fn invalid(message: String) -> Refusal {
     Refusal::new(RefusalKind::Invalid, message)
 }
 
 /// The words after a command: options apart, the others in order.
 #[derive(Debug)]
-struct Arguments<'a> {
+pub(super) struct Arguments<'a> {
     spec: &'a Spec,
     plain: std::vec::IntoIter<&'a str>,
     options: Vec<(&'a str, &'a str)>,
@@ -334,17 +346,17 @@ impl<'a> Arguments<'a> {
     }
 
     /// Takes the option `key`; the last one where it stands twice.
-    fn option(&mut self, key: &str) -> Option<&'a str> {
+    pub(super) fn option(&mut self, key: &str) -> Option<&'a str> {
         let value = self.options.iter().rfind(|(given, _)| *given == key).map(|(_, value)| *value);
         self.options.retain(|(given, _)| *given != key);
         value
     }
 
-    fn maybe_next(&mut self) -> Option<&'a str> {
+    pub(super) fn maybe_next(&mut self) -> Option<&'a str> {
         self.plain.next()
     }
 
-    fn next(&mut self) -> Result<&'a str, Refusal> {
+    pub(super) fn next(&mut self) -> Result<&'a str, Refusal> {
         self.plain.next().ok_or_else(|| self.usage())
     }
 
@@ -364,7 +376,7 @@ impl<'a> Arguments<'a> {
         Ok(Which::Prefix(id.to_ascii_lowercase()))
     }
 
-    fn usage(&self) -> Refusal {
+    pub(super) fn usage(&self) -> Refusal {
         let form = format!("{} {}", self.spec.word, self.spec.arguments);
         Refusal::new(RefusalKind::Usage, format!("say: {}", form.trim_end()))
     }
@@ -382,7 +394,10 @@ impl<'a> Arguments<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::hash::Sha1Hash;
     use crate::codec::control::parse_line;
+    use crate::protocol::dht::items::OwnedItem;
+    use crate::torrent::dht_command::DhtCommand;
 
     fn parse_text(line: &str) -> Result<Parsed, Refusal> {
         parse(&parse_line(line.as_bytes()).unwrap().unwrap())
@@ -405,7 +420,9 @@ mod tests {
 
     #[test]
     fn every_command_of_the_table_is_read() {
-        let words = ["", " abcd", " abcd x", " abcd /x low", " up 1", " abcd 1.2.3.4:5", " abcd /x", " info", " /x"];
+        let hash = format!(" {}", "a".repeat(40));
+        let words =
+            ["", " abcd", " abcd x", " abcd /x low", " up 1", " abcd 1.2.3.4:5", " abcd /x", " info", " /x", &hash];
         for spec in COMMANDS {
             let read = words.iter().any(|rest| parse_text(&format!("{}{rest}", spec.word)).is_ok());
             assert!(read, "{}", spec.word);
@@ -500,6 +517,42 @@ mod tests {
         let command = Command::Export { which: one("abcd"), as_torrent: true };
         assert_eq!(parsed, Parsed::Request(Request::Export { command, needs_st: false, path: "/tmp/x".into() }, None));
         assert_eq!(refusal("export abcd /tmp/x format=zip"), RefusalKind::Usage);
+    }
+
+    #[test]
+    fn what_is_asked_of_the_dht_is_read_or_refused() {
+        let dht = |line: &str| match node(line) {
+            Command::Dht(command) => command,
+            other => panic!("{other:?}"),
+        };
+        let hash = "A9993E364706816ABA3E25717850C26C9CD0D89D";
+        let target = Sha1Hash::from_hex(hash).unwrap();
+        assert_eq!(dht("dht"), DhtCommand::State);
+        assert_eq!(dht(&format!("dht find {hash}")), DhtCommand::Find(target));
+        assert_eq!((dht("dht sample"), dht("dht sample 7")), (DhtCommand::Sample(100), DhtCommand::Sample(7)));
+        assert_eq!(dht(&format!("dht get {hash} salt=a")), DhtCommand::Get { target, salt: b"a".to_vec() });
+        let item = OwnedItem { value: b"12:Hello World!".to_vec(), author: None };
+        assert_eq!(dht("dht put 'Hello World!'"), DhtCommand::Put(item));
+        let (key, sig) = ("0a".repeat(32), "ff".repeat(64));
+        let DhtCommand::Put(item) = dht(&format!("dht put x key={key} seq=-4 sig={sig} salt=s")) else { panic!() };
+        let author = item.author.unwrap();
+        assert_eq!(
+            (author.key, author.version, author.signature[63], &author.salt[..]),
+            ([10; 32], -4, 255, &b"s"[..])
+        );
+        for bad in ["dht find abcd", "dht sample 0", "dht sample 9999", "dht get x"] {
+            assert_eq!(refusal(bad), RefusalKind::Invalid, "{bad}");
+        }
+        for bad in
+            ["dht put x salt=s", "dht put x seq=1", "dht put", "dht frob", "dht find", "dht put a b", "dht get k=v"]
+        {
+            assert_eq!(refusal(bad), RefusalKind::Usage, "{bad}");
+        }
+        for (key, sig) in [("0a", &sig[..]), (&key, "zz"), (&"é".repeat(32), &sig)] {
+            assert_eq!(refusal(&format!("dht put x key={key} seq=1 sig={sig}")), RefusalKind::Invalid);
+        }
+        assert_eq!(refusal(&format!("dht put {}", "x".repeat(1000))), RefusalKind::Invalid);
+        assert!(matches!(parse_text("help dht"), Ok(Parsed::Help(specs)) if specs.len() == 5));
     }
 
     #[test]

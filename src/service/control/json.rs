@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use super::dht;
 use super::request::{Host, Report};
 use crate::codec::catalog::Entry;
 use crate::codec::control::push_json;
@@ -44,10 +45,11 @@ fn push_answer(out: &mut String, answer: &Answer) -> Vec<(&'static str, Value)> 
         }
         Answer::Catalog { entries, is_whole } => {
             entries.iter().for_each(|entry| push_json(out, &catalog_entry(entry)));
-            return vec![("state", json!(if *is_whole { "done" } else { "asking" }))];
+            return vec![("state", json!(if *is_whole { "done" } else { "searching" }))];
         }
         Answer::Shares(paths) => paths.iter().for_each(|path| push_json(out, &json!({ "path": path }))),
         Answer::Link(link) => push_json(out, &json!({ "magnet": link })),
+        Answer::Dht(answer) => return dht::push_json_rows(out, answer),
         Answer::Metainfo(bytes) => return vec![("bytes", json!(bytes.len()))],
     }
     Vec::new()

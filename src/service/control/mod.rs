@@ -7,6 +7,7 @@
 //! It knows no torrent and reads no file: a [`Request`] says what is asked, and a [`Report`] what there is to tell.
 
 pub mod commands;
+mod dht;
 mod json;
 pub mod place;
 pub mod request;

@@ -9,7 +9,9 @@ use super::session::{Session, WAITING_MAX};
 use crate::base::hash::{Sha1Hash, Sha256Hash};
 use crate::base::time::Time;
 use crate::codec::control::{Closing, LINE_MAX, closing};
+use crate::protocol::dht::items::{OwnedAuthor, OwnedItem};
 use crate::torrent::command::{Answer, Command, Refusal, RefusalKind, Status, Which};
+use crate::torrent::dht_command::{DhtAnswer, DhtState, NodeRow, Progress};
 use crate::torrent::snapshot::{FileRow, PeerRow, PieceState, Priority, State, Summary, TrackerRow};
 
 const NOW: Time = Time::ZERO;
@@ -334,4 +336,57 @@ fn help_lists_every_command_with_its_arguments() {
     assert_eq!(ask("help pause", Answer::Done.into()).lines().count(), 2);
     assert_eq!(json_lines("help", Answer::Done.into())[1]["command"], "version");
     assert!(ask("version", Answer::Done.into()).contains("\nprotocol: 1\n"));
+}
+
+#[test]
+fn what_is_known_of_the_dht_is_told_with_how_far_the_search_is() {
+    let going = Progress { searches: true, answers: 3 };
+    let peers = Answer::Dht(DhtAnswer::Peers(vec!["1.2.3.4:5".parse().unwrap()], going));
+    let find = format!("dht find {}", "ab".repeat(20));
+    assert_eq!(ask(&find, peers.clone().into()), "1.2.3.4:5\nOK searching\n");
+    let lines = json_lines(&find, peers.into());
+    assert_eq!(lines[0], serde_json::json!({ "addr": "1.2.3.4:5" }));
+    assert_eq!(lines[1], serde_json::json!({ "ok": true, "state": "searching", "answers": 3 }));
+
+    let hash = Sha1Hash::of(b"x");
+    let swarms = DhtAnswer::Swarms(vec![(hash, Some("OK\n".to_owned())), (hash, None)], Progress::default());
+    let said = ask("dht sample", Answer::Dht(swarms.clone()).into());
+    assert_eq!(said.lines().nth(1).unwrap(), format!("{hash}  OK\\n"));
+    assert!(said.ends_with(&format!("{hash}  -\nOK done\n")), "{said}");
+    assert_eq!(json_lines("dht sample", Answer::Dht(swarms).into())[1]["name"], Value::Null);
+
+    let author = OwnedAuthor { key: [1; 32], salt: b"s".to_vec(), version: 7, signature: [2; 64] };
+    let item = OwnedItem { value: b"3:a\nb".to_vec(), author: Some(author) };
+    let get = format!("dht get {} salt=s", "ab".repeat(20));
+    let said = ask(&get, Answer::Dht(DhtAnswer::Item(Some(item.clone()), Progress::default())).into());
+    assert!(said.starts_with("value: 3:a\\nb\ntext: a\\nb\nkey: 0101"), "{said}");
+    let json = json_lines(&get, Answer::Dht(DhtAnswer::Item(Some(item), Progress::default())).into());
+    assert_eq!(
+        (&json[0]["value"], &json[0]["text"], &json[0]["seq"]),
+        (&"333a610a62".into(), &"a\nb".into(), &7.into())
+    );
+    assert_eq!(ask(&get, Answer::Dht(DhtAnswer::Item(None, going)).into()), "OK searching\n");
+    let put = Answer::Dht(DhtAnswer::Put(hash, 8, Progress::default()));
+    assert_eq!(ask("dht put x", put.into()), format!("target: {hash}\nnodes: 8\nOK done\n"));
+}
+
+#[test]
+fn the_state_of_the_dht_has_the_same_facts_in_both_forms() {
+    let node = NodeRow {
+        id: Sha1Hash::of(b"id"),
+        listen: "[::1]:6881".parse().unwrap(),
+        seen_as: Some("2001:db8::1".parse().unwrap()),
+        nodes: 12,
+        good: 9,
+    };
+    let state = DhtState { nodes: vec![node], names: vec![("node.example".to_owned(), 1)], ..DhtState::default() };
+    let state = Answer::Dht(DhtAnswer::State(Box::new(state)));
+    let said = ask("dht", state.clone().into());
+    for line in ["ipv6 listen: [::1]:6881", "ipv6 address: 2001:db8::1", "ipv6 good: 9", "unresolved: node.example:1"] {
+        assert!(said.lines().any(|other| other == line), "{line}: {said}");
+    }
+    let json = json_lines("dht", state.into()).remove(0);
+    assert_eq!(json["families"][0]["address"], "2001:db8::1");
+    let fields = json.as_object().unwrap().len() - 1 + json["families"][0].as_object().unwrap().len() - 1;
+    assert_eq!(fields, said.lines().count() - 1, "{said}");
 }

@@ -3,6 +3,7 @@
 use std::cmp::{Ordering, Reverse};
 use std::fmt::Display;
 
+use super::dht;
 use super::request::{Field, Host, Report};
 use super::table::Table;
 use crate::codec::catalog::Entry;
@@ -73,10 +74,11 @@ fn push_answer(out: &mut String, answer: &Answer) -> String {
         Answer::Settings(rows) => rows.iter().for_each(|(key, value)| push_pair(out, key, value)),
         Answer::Catalog { entries, is_whole } => {
             catalog(entries).write(out);
-            return if *is_whole { "done" } else { "asking" }.to_owned();
+            return if *is_whole { "done" } else { "searching" }.to_owned();
         }
         Answer::Shares(paths) => paths.iter().for_each(|path| push_payload(out, &escape(&path.to_string_lossy()))),
         Answer::Link(link) => push_payload(out, &escape(link)),
+        Answer::Dht(answer) => return dht::push_text(out, answer),
         Answer::Metainfo(bytes) => return format!("{} bytes", bytes.len()),
     }
     String::new()
@@ -90,7 +92,7 @@ fn catalog(entries: &[Entry]) -> Table {
     table
 }
 
-fn push_pair(out: &mut String, key: &str, value: impl Display) {
+pub(super) fn push_pair(out: &mut String, key: &str, value: impl Display) {
     push_payload(out, &format!("{}: {}", escape(key), escape(&value.to_string())));
 }
 
