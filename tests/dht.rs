@@ -3,10 +3,16 @@
 
 mod common;
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use common::{Daemon, Running, free_port, make, noise, wait};
+use ring::signature::{Ed25519KeyPair, KeyPair};
+use serde_json::Value;
+use swarmtorrent::protocol::dht::items::{mutable_target, signed_bytes};
 
 /// It knows one node to begin with, and finds peers nowhere else.
 const LIBTORRENT: &str = "
@@ -23,20 +29,34 @@ while True:
     h.force_dht_announce()
 ";
 
-fn libtorrent(torrent: &Path, dir: &Path, node: u16) -> Option<Running> {
+fn has_libtorrent() -> bool {
     let has = Command::new("python3").args(["-c", "import libtorrent"]).stderr(Stdio::null()).status();
-    if !has.is_ok_and(|status| status.success()) {
+    let has = has.is_ok_and(|status| status.success());
+    if !has {
         eprintln!("left out: libtorrent is not installed");
+    }
+    has
+}
+
+fn libtorrent(torrent: &Path, dir: &Path, node: u16) -> Option<Running> {
+    libtorrent_at(torrent, dir, free_port(), node)
+}
+
+fn libtorrent_at(torrent: &Path, dir: &Path, port: u16, node: u16) -> Option<Running> {
+    if !has_libtorrent() {
         return None;
     }
     let mut command = Command::new("python3");
-    command.args(["-c", LIBTORRENT]).arg(torrent).arg(dir).args([free_port().to_string(), node.to_string()]);
+    command.args(["-c", LIBTORRENT]).arg(torrent).arg(dir).args([port.to_string(), node.to_string()]);
     Some(Running(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()))
 }
 
 fn daemon(dir: &Path, port: u16, node: u16) -> Daemon {
-    let listen = std::net::SocketAddr::from(([127, 0, 0, 1], port));
-    Daemon::start_at(dir, listen, &format!("[dht]\nenabled = true\nbootstrap = [\"127.0.0.1:{node}\"]\n"))
+    daemon_at(dir, Ipv4Addr::LOCALHOST, port, node)
+}
+
+fn daemon_at(dir: &Path, ip: Ipv4Addr, port: u16, node: u16) -> Daemon {
+    Daemon::start_at(dir, (ip, port).into(), &format!("[dht]\nenabled = true\nbootstrap = [\"{ip}:{node}\"]\n"))
 }
 
 #[test]
@@ -84,4 +104,371 @@ fn libtorrent_and_the_daemon_find_each_other() {
     let _leeching = libtorrent(&torrent, &given, first).unwrap();
     let got = given.join("content.bin");
     wait("libtorrent has found us", 90, || std::fs::read(&got).is_ok_and(|bytes| bytes == noise(2, 3_000_000)));
+}
+
+/// Asks until the search is done; all rows of the last reply.
+#[track_caller]
+fn ask_until_done(daemon: &Daemon, line: &str) -> Vec<Value> {
+    let mut rows = Vec::new();
+    wait(line, 60, || {
+        rows = daemon.ask(&format!("json {line}")).iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let closing: Value = rows.pop().unwrap();
+        assert_eq!(closing["ok"], true, "{line}: {closing}");
+        closing["state"] == "done"
+    });
+    rows
+}
+
+/// A node to begin with, and others that know it alone; all of them know some of the others.
+fn network(dir: &Path, count: usize) -> Vec<Daemon> {
+    network_at(dir, Ipv4Addr::LOCALHOST, count)
+}
+
+fn network_at(dir: &Path, ip: Ipv4Addr, count: usize) -> Vec<Daemon> {
+    let first = free_port();
+    let node = |number: usize| {
+        let port = if number == 0 { first } else { free_port() };
+        daemon_at(&dir.join(format!("node{number}")), ip, port, first)
+    };
+    let nodes: Vec<Daemon> = (0..count).map(node).collect();
+    for node in &nodes {
+        wait("it knows others", 30, || node.json("dht")[0]["families"][0]["good"].as_u64() >= Some(1));
+    }
+    nodes
+}
+
+#[test]
+fn users_ask_the_dht_and_get_what_is_known_by_now() {
+    let temp = tempfile::tempdir().unwrap();
+    let nodes = network(temp.path(), 4);
+    let path = temp.path().join("content.bin");
+    std::fs::write(&path, noise(3, 100_000)).unwrap();
+    let (st, _, hash) = make(&path, temp.path(), &[]);
+    nodes[1].add(&st, &format!("dir={}", temp.path().display()));
+    nodes[1].wait_state("seeding", 20);
+
+    let state = nodes[1].json("dht").remove(0);
+    assert_eq!(state["families"][0]["listen"], nodes[1].listen.to_string());
+    assert!(state["families"].as_array().unwrap().len() == 1 && state["read_only"] == false, "{state}");
+    let text = nodes[1].ask("dht");
+    assert!(text.iter().any(|line| line.starts_with("ipv4 good: ")) && text.last().unwrap() == "OK", "{text:?}");
+
+    // The first answer comes before anybody has said anything.
+    let first = nodes[2].ask(&format!("dht find {hash}"));
+    assert!(first.last().unwrap() == "OK searching", "{first:?}");
+    let seeder = serde_json::json!({ "addr": nodes[1].listen.to_string() });
+    wait("the seeder is announced", 30, || nodes.iter().any(|node| node.json("dht")[0]["swarms"].as_u64() >= Some(1)));
+    assert_eq!(ask_until_done(&nodes[3], &format!("dht find {hash}")), [seeder]);
+    let unknown = format!("dht find {}", "0".repeat(40));
+    assert_eq!(ask_until_done(&nodes[3], &unknown), [] as [Value; 0]);
+
+    // Names are known where the torrent is.
+    let rows = ask_until_done(&nodes[3], "dht sample");
+    assert_eq!(rows, [serde_json::json!({ "hash": hash, "name": null })]);
+    let rows = ask_until_done(&nodes[1], "dht sample 5");
+    assert_eq!(rows, [serde_json::json!({ "hash": hash, "name": "content.bin" })]);
+
+    let put = "dht put 'Hello World!'";
+    assert_eq!(ask_until_done(&nodes[0], put)[0]["target"], "e5f96f6f38320f0f33959cb4d3d656452117aadb");
+    let got = ask_until_done(&nodes[2], "dht get e5f96f6f38320f0f33959cb4d3d656452117aadb");
+    assert_eq!(got[0]["text"], "Hello World!");
+
+    let off = Daemon::start(&temp.path().join("off"), "");
+    assert!(off.ask("dht").last().unwrap().starts_with("ERR unsupported "));
+}
+
+#[test]
+fn the_dht_may_have_sockets_of_its_own() {
+    let temp = tempfile::tempdir().unwrap();
+    let (own, peers) = (udp_port(), free_port());
+    let config = |listen: u16, node: u16| {
+        format!("[dht]\nlisten = [\"127.0.0.1:{listen}\"]\nbootstrap = [\"127.0.0.1:{node}\"]\n")
+    };
+    let begin = Daemon::start_at(&temp.path().join("begin"), ([127, 0, 0, 1], peers).into(), &config(own, own));
+    let status = begin.json("status").remove(0);
+    assert_eq!(status["dht_listen"], serde_json::json!([format!("127.0.0.1:{own}")]));
+    assert_eq!(status["listen"], serde_json::json!([format!("127.0.0.1:{peers}")]));
+    assert_eq!(begin.json("dht")[0]["families"][0]["listen"], format!("127.0.0.1:{own}"));
+    // The port of the peers is no node's.
+    let query = b"d1:ad2:id20:abcdefghij0123456789e1:q4:ping2:roi1e1:t2:aa1:y1:qe";
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let mut answer = [0; 512];
+    socket.send_to(query, ("127.0.0.1", peers)).unwrap();
+    socket.send_to(query, ("127.0.0.1", own)).unwrap();
+    let (_, from) = socket.recv_from(&mut answer).unwrap();
+    assert_eq!(from.port(), own);
+    assert!(socket.recv_from(&mut answer).is_err(), "nothing came from the other port");
+
+    let path = temp.path().join("content.bin");
+    std::fs::write(&path, noise(4, 500_000)).unwrap();
+    let (st, _, hash) = make(&path, temp.path(), &[]);
+    let seeder = Daemon::start(&temp.path().join("seed"), &config(udp_port(), own));
+    seeder.add(&st, &format!("dir={}", temp.path().display()));
+    seeder.wait_state("seeding", 20);
+    let leecher = Daemon::start(&temp.path().join("leech"), &config(udp_port(), own));
+    leecher.add(&st, "");
+    leecher.wait_state("seeding", 60);
+    // Who connects is told of the node, not of the port that it connected to.
+    let mut wire = TcpStream::connect(seeder.listen).unwrap();
+    wire.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let bytes: Vec<u8> = (0..20).map(|at| u8::from_str_radix(&hash[2 * at..2 * at + 2], 16).unwrap()).collect();
+    let reserved = [0, 0, 0, 0, 0, 0, 0, 1];
+    wire.write_all(&[&b"\x13BitTorrent protocol"[..], &reserved, &bytes, b"-XX0000-abcdefghijkl"].concat()).unwrap();
+    let mut heard = vec![0; 68];
+    wire.read_exact(&mut heard).unwrap();
+    let said_port = loop {
+        let mut len = [0; 4];
+        wire.read_exact(&mut len).unwrap();
+        let mut message = vec![0; u32::from_be_bytes(len) as usize];
+        wire.read_exact(&mut message).unwrap();
+        if let [9, high, low] = message[..] {
+            break u16::from_be_bytes([high, low]);
+        }
+    };
+    let listen = seeder.json("status")[0]["dht_listen"][0].as_str().unwrap().to_owned();
+    assert!(listen.ends_with(&format!(":{said_port}")), "{listen} {said_port}");
+}
+
+/// A UDP port that was free a moment ago.
+fn udp_port() -> u16 {
+    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Puts and gets items in the DHT of the node at a port: lines of `put TEXT`, `get TARGET`, `mput SALT TEXT`, `mget KEY SALT`, each
+/// answered by a line.
+const ITEMS: &str = "
+import hashlib, libtorrent as lt, sys, time
+port, node, public = sys.argv[1:4]
+s = lt.session({'listen_interfaces': '127.0.0.1:' + port, 'enable_dht': True, 'dht_bootstrap_nodes': '127.0.0.1:' + node,
+    'dht_restrict_routing_ips': False, 'dht_restrict_search_ips': False, 'dht_enforce_node_id': False, 'dht_ignore_dark_internet': False,
+    'enable_lsd': False, 'enable_upnp': False, 'enable_natpmp': False,
+    'alert_mask': lt.alert.category_t.dht_notification | lt.alert.category_t.dht_operation_notification})
+public = bytes.fromhex(public)
+# It wants the expanded key, as ed25519 makes it from the seed.
+secret = bytearray(hashlib.sha512(bytes([7] * 32)).digest()); secret[0] &= 248; secret[31] = secret[31] & 63 | 64
+secret = bytes(secret)
+def wait(kind):
+    end = time.time() + 30
+    while time.time() < end:
+        s.wait_for_alert(200)
+        for a in s.pop_alerts():
+            if type(a).__name__ == kind: return a
+    return None
+while s.status().dht_nodes == 0: time.sleep(0.1)
+print('ready', flush=True)
+for line in sys.stdin:
+    word, *rest = line.rstrip('\\n').split(' ')
+    if word == 'put':
+        target = s.dht_put_immutable_item(rest[0]); a = wait('dht_put_alert')
+        print(target, a is not None and a.num_success, flush=True)
+    elif word == 'get':
+        s.dht_get_immutable_item(lt.sha1_hash(bytes.fromhex(rest[0]))); a = wait('dht_immutable_item_alert')
+        print(a and a.item, flush=True)
+    elif word == 'mput':
+        s.dht_put_mutable_item(secret, public, rest[1].encode(), rest[0].encode()); a = wait('dht_put_alert')
+        print(public.hex(), a is not None and a.num_success, flush=True)
+    elif word == 'mget':
+        s.dht_get_mutable_item(bytes.fromhex(rest[0]), rest[1].encode()); a = wait('dht_mutable_item_alert')
+        print(a and a.item, flush=True)
+";
+
+/// A libtorrent that is talked with line by line.
+struct Talker {
+    _child: Running,
+    to: ChildStdin,
+    from: BufReader<ChildStdout>,
+}
+
+impl Talker {
+    fn start(node: u16) -> Option<Self> {
+        if !has_libtorrent() {
+            return None;
+        }
+        let mut command = Command::new("python3");
+        command.args(["-c", ITEMS]).args([
+            free_port().to_string(),
+            node.to_string(),
+            hex(key_pair(7).public_key().as_ref()),
+        ]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (to, from) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        let mut talker = Self { _child: Running(child), to, from };
+        assert_eq!(talker.hear(), "ready");
+        Some(talker)
+    }
+
+    fn hear(&mut self) -> String {
+        let mut line = String::new();
+        self.from.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    fn say(&mut self, line: &str) -> String {
+        writeln!(self.to, "{line}").unwrap();
+        self.hear()
+    }
+}
+
+/// The key that so many equal bytes make.
+fn key_pair(byte: u8) -> Ed25519KeyPair {
+    Ed25519KeyPair::from_seed_unchecked(&[byte; 32]).unwrap()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn items_go_to_libtorrent_and_come_from_it() {
+    let temp = tempfile::tempdir().unwrap();
+    let nodes = network(temp.path(), 3);
+    let Some(mut theirs) = Talker::start(nodes[0].listen.port()) else { return };
+
+    let put = theirs.say("put fromlibtorrent");
+    let (target, kept_by) = put.split_once(' ').unwrap();
+    assert!(kept_by.parse::<u32>().unwrap() >= 1, "{put}");
+    assert_eq!(ask_until_done(&nodes[1], &format!("dht get {target}"))[0]["text"], "fromlibtorrent");
+    let ours = ask_until_done(&nodes[1], "dht put fromus").remove(0);
+    assert!(ours["nodes"].as_u64() >= Some(1), "{ours}");
+    let got = theirs.say(&format!("get {}", ours["target"].as_str().unwrap()));
+    assert!(got.contains("fromus"), "{got}");
+
+    let put = theirs.say("mput salty first");
+    let (key, kept_by) = put.split_once(' ').unwrap();
+    assert!(kept_by.parse::<u32>().unwrap() >= 1, "{put}");
+    let key_bytes: Vec<u8> = (0..32).map(|at| u8::from_str_radix(&key[2 * at..2 * at + 2], 16).unwrap()).collect();
+    let target = mutable_target(&key_bytes.try_into().unwrap(), b"salty");
+    let got = ask_until_done(&nodes[2], &format!("dht get {target} salt=salty")).remove(0);
+    assert_eq!((&got["text"], &got["key"]), (&"first".into(), &key.into()), "{got}");
+
+    // The user signs; the daemon sees no secret.
+    let pair = key_pair(9);
+    let key = hex(pair.public_key().as_ref());
+    let sig = hex(pair.sign(&signed_bytes(b"ours", 5, b"6:second")).as_ref());
+    let put = format!("dht put second key={key} seq=5 sig={sig} salt=ours");
+    assert!(ask_until_done(&nodes[1], &put)[0]["nodes"].as_u64() >= Some(1));
+    let got = theirs.say(&format!("mget {key} ours"));
+    assert!(got.contains("second"), "{got}");
+    let forged = put.replace("seq=5", "seq=6");
+    assert!(nodes[1].ask(&forged).last().unwrap().starts_with("ERR invalid "));
+}
+
+/// Somebody else's client with the DHT on and nothing else to find peers by.
+#[derive(Debug, Clone, Copy)]
+enum Other {
+    Transmission,
+    Aria2,
+}
+
+impl Other {
+    fn start(self, torrent: &Path, dir: &Path, ip: Ipv4Addr, node: u16) -> Option<Running> {
+        let (home, port, dir_text) = (dir.join(".home"), free_port(), dir.to_str().unwrap());
+        std::fs::create_dir_all(home.join("watch")).unwrap();
+        let mut command = match self {
+            Self::Transmission => {
+                std::fs::copy(torrent, home.join("watch/made.torrent")).unwrap();
+                let settings = serde_json::json!({
+                    "download-dir": dir, "watch-dir": home.join("watch"), "watch-dir-enabled": true, "peer-port": port,
+                    "rpc-port": free_port(), "rpc-whitelist-enabled": false, "dht-enabled": true, "lpd-enabled": false,
+                    "utp-enabled": false, "pex-enabled": false, "port-forwarding-enabled": false,
+                    "bind-address-ipv4": ip.to_string(),
+                });
+                std::fs::write(home.join("settings.json"), settings.to_string()).unwrap();
+                // Where it begins besides its own nodes.
+                std::fs::write(home.join("dht.bootstrap"), format!("{ip} {node}\n")).unwrap();
+                let mut command = Command::new("transmission-daemon");
+                command.args(["-f", "-g"]).arg(&home);
+                command
+            }
+            Self::Aria2 => {
+                let mut command = Command::new("aria2c");
+                command.args(["--enable-dht=true", "--enable-dht6=false", "--bt-enable-lpd=false", "--seed-ratio=0.0"]);
+                command.args(["--enable-peer-exchange=false", "--check-integrity=true", "--allow-overwrite=true"]);
+                command.args(["--file-allocation=none", "--bt-exclude-tracker=*"]);
+                command.arg(format!("--dht-entry-point={ip}:{node}"));
+                command.arg(format!("--dht-file-path={}", home.join("dht.dat").display()));
+                command.arg(format!("--listen-port={port}")).arg(format!("--dht-listen-port={}", udp_port()));
+                command.arg(format!("--dir={dir_text}")).arg(torrent);
+                command
+            }
+        };
+        let log = std::fs::File::create(home.join("log")).unwrap();
+        command.env("HOME", &home).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        match command.spawn() {
+            Ok(child) => Some(Running(child)),
+            Err(_) => {
+                eprintln!("left out: {self:?} is not installed");
+                None
+            }
+        }
+    }
+}
+
+/// The daemon finds what the other seeds. Whether the other can dial loopback is its own affair, so the daemon has it all first.
+fn is_found_by_its_hash(other: Other, ip: Ipv4Addr, count: usize) {
+    let temp = tempfile::tempdir().unwrap();
+    let theirs = temp.path().join("theirs");
+    std::fs::create_dir_all(&theirs).unwrap();
+    let path = theirs.join("content.bin");
+    std::fs::write(&path, noise(5, 2_000_000)).unwrap();
+    let (st, torrent, hash) = make(&path, temp.path(), &[]);
+    let nodes = network_at(temp.path(), ip, count);
+    let Some(_seeding) = other.start(&torrent, &theirs, ip, nodes[0].listen.port()) else { return };
+    wait("it announced itself to one of us", 120, || {
+        nodes.iter().any(|node| node.json("dht")[0]["peers"].as_u64() >= Some(1))
+    });
+    assert_eq!(ask_until_done(&nodes[1], &format!("dht find {hash}")).len(), 1);
+    nodes[2].add(&st, "");
+    nodes[2].wait_state("seeding", 120);
+    assert_eq!(nodes[2].json("list")[0]["downloaded"], 2_000_000);
+}
+
+/// It talks with no node on 127.0.0.0/8 and announces nothing while it knows less than nine, so all of this happens in a network of its own that has another address.
+#[test]
+fn transmission_is_found_by_its_hash() {
+    let (inside, ip) = ("SWARMTORRENT_TEST_INSIDE", Ipv4Addr::new(10, 77, 0, 1));
+    if std::env::var_os(inside).is_some() {
+        return is_found_by_its_hash(Other::Transmission, ip, 12);
+    }
+    let may = Command::new("unshare").args(["-rn", "ip", "link"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !may.is_ok_and(|status| status.success()) {
+        eprintln!("left out: no network namespace may be made");
+        return;
+    }
+    let script = format!(
+        "ip link set lo up && ip addr add {ip}/32 dev lo && ip route add default dev lo && \
+         exec \"$0\" --exact transmission_is_found_by_its_hash --nocapture"
+    );
+    let program = std::env::current_exe().unwrap();
+    let status = Command::new("unshare").args(["-rn", "sh", "-c", &script]).arg(program).env(inside, "1").status();
+    assert!(status.unwrap().success());
+}
+
+#[test]
+fn aria2_is_found_by_its_hash() {
+    is_found_by_its_hash(Other::Aria2, Ipv4Addr::LOCALHOST, 3);
+}
+
+/// A real client that knows no node at all learns of ours from the PORT message of a peer.
+#[test]
+fn libtorrent_learns_of_our_node_by_a_port_message() {
+    let temp = tempfile::tempdir().unwrap();
+    let (theirs, first) = (temp.path().join("theirs"), free_port());
+    std::fs::create_dir_all(&theirs).unwrap();
+    let path = temp.path().join("content.bin");
+    std::fs::write(&path, noise(6, 1_000_000)).unwrap();
+    let (st, torrent, _) = make(&path, temp.path(), &[]);
+    let ours = daemon(&temp.path().join("ours"), first, first);
+    ours.add(&st, &format!("dir={}", temp.path().display()));
+    ours.wait_state("seeding", 20);
+    assert_eq!(ours.json("dht")[0]["families"][0]["nodes"], 0);
+    // It begins with a port where nobody is.
+    let (port, nobody) = (free_port(), udp_port());
+    let Some(_theirs) = libtorrent_at(&torrent, &theirs, port, nobody) else { return };
+    wait("they have it all", 60, || {
+        ours.ask(&format!("connect all 127.0.0.1:{port}"));
+        std::fs::read(theirs.join("content.bin")).is_ok_and(|bytes| bytes == noise(6, 1_000_000))
+    });
+    wait("our nodes know one another", 60, || ours.json("dht")[0]["families"][0]["good"].as_u64() >= Some(1));
 }
