@@ -216,6 +216,7 @@ impl Torrent {
             uploaded: 0,
             paused: false,
             sequential: false,
+            shared: false,
             down_limit: 0,
             up_limit: 0,
             max_peers: 4000,

@@ -110,13 +110,13 @@ impl Config {
         [port(false), port(true)].map(|port| port.filter(|_| self.dht))
     }
 
-    /// What a socket of the driver's is bound to; none for the resolver's.
+    /// What a socket of the driver's is bound to; none for the resolver's and those of the local network's groups.
     #[must_use]
     pub fn addr_of(&self, socket: SocketId) -> Option<SocketAddr> {
         match socket {
             SocketId::Peers(index) => self.listen.get(usize::from(index)).copied(),
             SocketId::Dht(index) => self.dht_listen.get(usize::from(index)).copied(),
-            SocketId::Resolver4 | SocketId::Resolver6 => None,
+            SocketId::Resolver4 | SocketId::Resolver6 | SocketId::Lsd4 | SocketId::Lsd6 => None,
         }
     }
 

@@ -334,6 +334,8 @@ impl Torrent {
         self.dht = DhtAnnounces::new(false);
         self.peers.values_mut().for_each(|peer| self.exchange.forget(peer));
         self.exchange.end();
+        self.leave_lsd();
+        self.lsd = false;
         let peers = self.peers.iter().filter(|(_, peer)| !self.trusts(peer.origin));
         let conns: Vec<ConnId> = peers.map(|(conn, _)| *conn).collect();
         conns.into_iter().for_each(|conn| self.drop_peer(now, conn));

@@ -58,6 +58,7 @@ fn every_key_is_read_and_printed_back() {
         utp = false
         pex = false
         lsd = false
+        catalog = false
         interface = "tun0"
         block = ["10.0.0.0/8"]
         [limits]

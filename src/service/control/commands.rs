@@ -422,7 +422,7 @@ mod tests {
     fn every_command_of_the_table_is_read() {
         let hash = format!(" {}", "a".repeat(40));
         let words =
-            ["", " abcd", " abcd x", " abcd /x low", " up 1", " abcd 1.2.3.4:5", " abcd /x", " info", " /x", &hash];
+            ["", " abcd", " abcd x", " abcd /x low", " up 1", " abcd 1.2.3.4:5", " 1.2.3.4:5", " abcd /x", " info", " /x", &hash];
         for spec in COMMANDS {
             let read = words.iter().any(|rest| parse_text(&format!("{}{rest}", spec.word)).is_ok());
             assert!(read, "{}", spec.word);
