@@ -55,12 +55,12 @@ impl Client {
         let mut command = match self {
             Self::Transmission => {
                 std::fs::create_dir_all(home.join("watch")).unwrap();
+                let rpc = free_port();
                 if torrent.to_str().is_some_and(|text| text.starts_with("magnet:")) {
-                    std::fs::write(home.join("watch/made.magnet"), torrent.to_str().unwrap()).unwrap();
+                    std::fs::write(home.join("rpc"), rpc.to_string()).unwrap();
                 } else {
                     std::fs::copy(torrent, home.join("watch/made.torrent")).unwrap();
                 }
-                let rpc = free_port();
                 let settings = format!(
                     "{{\"download-dir\":\"{dir_text}\",\"watch-dir\":\"{0}/watch\",\"watch-dir-enabled\":true,\"peer-port\":{port},\
                      \"rpc-port\":{rpc},\"rpc-whitelist-enabled\":false,\"dht-enabled\":false,\"lpd-enabled\":false,\"utp-enabled\":false,\
@@ -217,6 +217,11 @@ fn both_ways_by_link(client: Client) {
     let port = free_port();
     let leeching = client.start(Path::new(&link), &given, port);
     wait("the client gets everything from us", 120, || {
+        if let Ok(rpc) = std::fs::read_to_string(given.join(".home/rpc")) {
+            // It takes no link but by this; again is no harm.
+            let remote = Command::new("transmission-remote").args([&rpc, "-a", &link]).stdout(Stdio::null()).status();
+            assert!(remote.is_ok(), "transmission-remote comes with transmission-cli");
+        }
         ours.ask(&format!("connect all 127.0.0.1:{port}"));
         if client == Client::Transmission && given.join("set").is_dir() {
             // It makes no file of no bytes.

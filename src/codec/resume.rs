@@ -121,6 +121,17 @@ impl Record {
     /// Reads a record of content divided like `geometry`; none if it is damaged or of something else.
     #[must_use]
     pub fn parse(bytes: &[u8], geometry: &Geometry) -> Option<Self> {
+        Self::parse_for(bytes, Some(geometry))
+    }
+
+    /// Reads what a record says beside content: settings and totals, whatever its content is divided like. Nothing is claimed.
+    #[must_use]
+    pub fn parse_settings(bytes: &[u8]) -> Option<Self> {
+        let record = Self::parse_for(bytes, None)?;
+        Some(Self { stamps: Vec::new(), finished: None, clean: false, allocated: false, ..record })
+    }
+
+    fn parse_for(bytes: &[u8], geometry: Option<&Geometry>) -> Option<Self> {
         let (crc, body) = bytes.strip_prefix(MAGIC)?.split_first_chunk::<4>()?;
         if crc32c::crc32c(body) != u32::from_be_bytes(*crc) {
             return None;
@@ -131,14 +142,21 @@ impl Record {
         let flag = |key: &[u8]| dict.int(key) == Some(1);
         let partial = |pair: &[Value<'_>]| {
             let piece = Piece(u32::try_from(pair.first()?.as_int()?).ok()?);
-            let blocks = geometry.contains(piece).then(|| geometry.len_of(piece).div_ceil(BLOCK_LEN))?;
+            let geometry = geometry.filter(|geometry| geometry.contains(piece))?;
+            let blocks = geometry.len_of(piece).div_ceil(BLOCK_LEN);
             Some(PartialPiece { piece, blocks: Bitfield::from_bytes(pair.get(1)?.as_bytes()?, blocks)? })
         };
         let (stamps, []) = dict.bytes(b"stamps")?.as_chunks() else { return None };
         Some(Self {
             info_hash: crate::base::hash::Sha1Hash(dict.bytes(b"info hash")?.try_into().ok()?),
-            have: Bitfield::from_bytes(dict.bytes(b"have")?, geometry.pieces())?,
-            partials: dict.list(b"partial")?.chunks(2).map(partial).collect::<Option<_>>()?,
+            have: match geometry {
+                Some(geometry) => Bitfield::from_bytes(dict.bytes(b"have")?, geometry.pieces())?,
+                None => Bitfield::default(),
+            },
+            partials: match geometry {
+                Some(_) => dict.list(b"partial")?.chunks(2).map(partial).collect::<Option<_>>()?,
+                None => Vec::new(),
+            },
             stamps: stamps.iter().map(read_stamp).collect(),
             priorities: dict.bytes(b"priorities")?.to_vec(),
             dir: PathBuf::from(OsStr::from_bytes(dict.bytes(b"dir")?)),
@@ -232,6 +250,14 @@ mod tests {
         assert_eq!(Record::parse(&record().to_bytes(), &geometry()), Some(record()));
         let other = Record { finished: None, partials: vec![], paused: false, ..record() };
         assert_eq!(Record::parse(&other.to_bytes(), &geometry()), Some(other));
+    }
+
+    #[test]
+    fn settings_are_read_whatever_the_content_is_and_claim_nothing() {
+        let settings = Record::parse_settings(&record().to_bytes()).unwrap();
+        let nothing = Record { have: Bitfield::default(), partials: vec![], stamps: vec![], ..record() };
+        assert_eq!(settings, Record { finished: None, clean: false, allocated: false, ..nothing });
+        assert_eq!(Record::parse_settings(b"swarm 1\n"), None);
     }
 
     #[test]

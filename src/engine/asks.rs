@@ -125,7 +125,7 @@ impl<S: Storage> Engine<S> {
         match purpose {
             Purpose::Allocate(id) => self.tell(id, |torrent| torrent.handle_allocated(now, result)),
             Purpose::Sync(id) => self.tell(id, |torrent| torrent.handle_synced(now, result)),
-            Purpose::Record(id) => self.tell(id, |torrent| torrent.handle_saved(now, result.is_ok())),
+            Purpose::Record(id) => self.handle_recorded(now, id, result.is_ok()),
             Purpose::Move(id, dir) => self.tell(id, |torrent| torrent.handle_moved(now, dir, result)),
             Purpose::Delete(store) => self.storage.close(store),
             Purpose::Other => {}
@@ -228,7 +228,6 @@ impl<S: Storage> Engine<S> {
     /// A torrent's files are known now.
     fn describe(&mut self, now: Time, id: TorrentId) {
         let torrent = self.torrents.get_mut(id).expect("the asker is there");
-        let info_hash = torrent.info_hash();
         self.by_st_id.extend(torrent.st_id().map(|st_id| (st_id, id)));
         let content = torrent.content();
         if let Some(store) = torrent.store() {
@@ -239,8 +238,18 @@ impl<S: Storage> Engine<S> {
         // Of many files some may be there of which the first are not: all is hashed.
         let is_new = files <= STAMPS_MAX && (0..files).all(|file| self.storage.stamp(store, file).is_none());
         torrent.handle_described(now, store, is_new);
-        let bytes = torrent.metainfo_bytes();
-        self.start_job(Job::Save { name: metainfo_name(info_hash), bytes }, Purpose::Other);
+    }
+
+    /// A record is saved. The metainfo of a torrent that came as a link follows: whichever of the two a crash leaves, the directory
+    /// and the settings are known.
+    fn handle_recorded(&mut self, now: Time, id: TorrentId, saved: bool) {
+        let Some(torrent) = self.torrents.get_mut(id) else { return };
+        torrent.handle_saved(now, saved);
+        self.touched.push(id);
+        if saved && torrent.takes_metainfo() {
+            let (name, bytes) = (metainfo_name(torrent.info_hash()), torrent.metainfo_bytes());
+            self.start_job(Job::Save { name, bytes }, Purpose::Other);
+        }
     }
 
     /// Takes stamps of some files that need one; saves the record once all have theirs. False if some have not.

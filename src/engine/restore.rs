@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::base::bitfield::Bitfield;
-use crate::base::geometry::Geometry;
 use crate::base::hash::InfoHash;
 use crate::base::storage::Storage;
 use crate::base::time::Time;
@@ -30,8 +29,8 @@ impl<S: Storage> Engine<S> {
             return Err(Refusal::new(RefusalKind::Exists, format!("{info_hash} is there already")));
         }
         let whole = record.and_then(|bytes| Record::parse(bytes, &meta.geometry));
-        // Of a torrent whose metainfo was saved and whose record was not yet, there is the one from when only its link was known.
-        let early = || record.and_then(|bytes| Record::parse(bytes, &Geometry::EMPTY));
+        // One from when only its link was known says nothing of its content.
+        let early = || record.and_then(Record::parse_settings);
         let record =
             whole.or_else(|| early().map(|record| Record { have: Bitfield::new(meta.geometry.pieces()), ..record }));
         let record = record.filter(|record| record.info_hash == info_hash);
@@ -77,7 +76,7 @@ impl<S: Storage> Engine<S> {
         if self.by_hash.contains_key(&info_hash) {
             return Err(Refusal::new(RefusalKind::Exists, format!("{info_hash} is there already")));
         }
-        let record = record.and_then(|bytes| Record::parse(bytes, &Geometry::EMPTY));
+        let record = record.and_then(Record::parse_settings);
         let record = record.filter(|record| record.info_hash == info_hash);
         let begin = self.begin_of(now, record.as_ref(), self.config.verify_on_add);
         let rng = self.rng.fork("torrent");

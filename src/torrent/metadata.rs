@@ -22,6 +22,7 @@ use crate::torrent::candidates::Origin;
 use crate::torrent::command::Refusal;
 use crate::torrent::dht_announces::DhtAnnounces;
 use crate::torrent::layout::Layout;
+use crate::torrent::persist::KeptLink;
 use crate::torrent::torrent::{Ask, Begin, Phase, Torrent, select_only};
 
 /// Bytes of what peers say that they have, all together; who says more is parted with once the number of pieces is known,
@@ -141,6 +142,8 @@ impl Torrent {
             begin,
             broken: None,
         }));
+        torrent.persistence.kept_link = KeptLink::Yes;
+        torrent.persistence.touch(now); // its directory and settings are nowhere else
         Ok(torrent)
     }
 
@@ -148,6 +151,15 @@ impl Torrent {
     #[must_use]
     pub fn is_link(&self) -> bool {
         self.description.is_some()
+    }
+
+    /// True once, when its metainfo is to take the place of the link that is kept.
+    pub fn takes_metainfo(&mut self) -> bool {
+        let is_due = self.persistence.kept_link == KeptLink::Recorded;
+        if is_due {
+            self.persistence.kept_link = KeptLink::No;
+        }
+        is_due
     }
 
     /// The link, while nothing else is known.

@@ -27,6 +27,15 @@ enum Stage {
     Saving,
 }
 
+/// Whether a link is kept for the next run, or the metainfo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeptLink {
+    No,
+    Yes,
+    /// The files are known, and a record that says so is being saved: the metainfo follows it.
+    Recorded,
+}
+
 /// What is on the disk for certain, and what must still be said.
 #[derive(Debug)]
 pub(crate) struct Persistence {
@@ -41,6 +50,8 @@ pub(crate) struct Persistence {
     durable: Option<Bitfield>,
     /// Whole files have room.
     pub(crate) allocated: bool,
+    /// Whether what is kept beside the record is a link.
+    pub(crate) kept_link: KeptLink,
     /// The next record is the last one of this run.
     closing: bool,
     /// The last record of this run is saved.
@@ -56,6 +67,7 @@ impl Default for Persistence {
             syncing: None,
             durable: None,
             allocated: false,
+            kept_link: KeptLink::No,
             closing: false,
             closed: false,
         }
@@ -110,6 +122,9 @@ impl Torrent {
     }
 
     fn save(&mut self) {
+        if self.persistence.kept_link == KeptLink::Yes && !self.is_link() {
+            self.persistence.kept_link = KeptLink::Recorded;
+        }
         self.persistence.stage = Stage::Saving;
         self.asks.push_back(Ask::Save);
     }
