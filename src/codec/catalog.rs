@@ -146,7 +146,9 @@ mod tests {
     #[test]
     fn what_is_too_much_is_cut_and_what_is_wrong_left_out() {
         let long = page((0..ITEMS_MAX + 3).map(|_| entry("n")).collect());
-        let Some(CatalogMessage::Page { items, .. }) = CatalogMessage::parse(&bytes_of(&long)) else { panic!("a page") };
+        let Some(CatalogMessage::Page { items, .. }) = CatalogMessage::parse(&bytes_of(&long)) else {
+            panic!("a page")
+        };
         assert_eq!(items.len(), ITEMS_MAX);
         let name = "é".repeat(200);
         let Some(CatalogMessage::Page { items, .. }) = CatalogMessage::parse(&bytes_of(&page(vec![entry(&name)])))

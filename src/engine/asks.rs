@@ -7,6 +7,7 @@ use crate::base::hash::InfoHash;
 use crate::base::ids::{JobId, StoreId, TorrentId};
 use crate::base::storage::{Fault, FaultKind, Job, Storage};
 use crate::base::time::Time;
+use crate::engine::peeks::Title;
 use crate::engine::{Effect, Engine, Timer};
 use crate::protocol::mse::obfuscated;
 use crate::torrent::command::{Answer, Reply};
@@ -86,8 +87,10 @@ impl<S: Storage> Engine<S> {
                 *purpose = Purpose::Other;
             }
         }
-        self.start_job(Job::Erase { name: record_name(info_hash) }, Purpose::Other);
-        self.start_job(Job::Erase { name: metainfo_name(info_hash) }, Purpose::Other);
+        if !torrent.is_peek() {
+            self.start_job(Job::Erase { name: record_name(info_hash) }, Purpose::Other);
+            self.start_job(Job::Erase { name: metainfo_name(info_hash) }, Purpose::Other);
+        }
         if let Some(store) = torrent.store() {
             if data {
                 self.start_job(Job::Delete { store }, Purpose::Delete(store));
@@ -228,6 +231,11 @@ impl<S: Storage> Engine<S> {
     /// A torrent's files are known now.
     fn describe(&mut self, now: Time, id: TorrentId) {
         let torrent = self.torrents.get_mut(id).expect("the asker is there");
+        if torrent.is_peek() {
+            let title = Title { name: torrent.name().to_owned(), size: torrent.size() };
+            let info_hash = torrent.info_hash();
+            return self.end_peek(now, info_hash, Some(title));
+        }
         self.by_st_id.extend(torrent.st_id().map(|st_id| (st_id, id)));
         let content = torrent.content();
         if let Some(store) = torrent.store() {

@@ -56,7 +56,8 @@ impl<S: Storage> Engine<S> {
             Command::Stats => Ok(Answer::Stats([self.stats.rows(), self.dht_rows(), self.lsd_rows()].concat())),
             Command::List { states, label } => {
                 let wanted = |torrent: &Torrent| {
-                    (states.is_empty() || states.contains(&torrent.state()))
+                    !torrent.is_peek()
+                        && (states.is_empty() || states.contains(&torrent.state()))
                         && label.as_ref().is_none_or(|label| torrent.label() == label)
                 };
                 let rows = self.torrents.values().filter(|torrent| wanted(torrent));
@@ -137,6 +138,9 @@ impl<S: Storage> Engine<S> {
             What::Metainfo(meta, _) => (meta.info_hash, meta.st_id),
             What::Link(link) => (link.wire_hash(), link.st_id),
         };
+        if self.by_hash.get(&info_hash).is_some_and(|id| self.is_peek(*id)) {
+            self.end_peek(now, info_hash, None);
+        }
         let known = self.by_hash.get(&info_hash).or_else(|| self.by_st_id.get(&st_id?)).copied();
         if let (Some(id), What::Metainfo(meta, _)) = (known, &what)
             && let Some(torrent) = self.torrents.get_mut(id).filter(|torrent| torrent.is_link())
@@ -203,7 +207,7 @@ impl<S: Storage> Engine<S> {
     /// The torrents that are meant: at least one, unless all are.
     fn meant(&self, which: &Which) -> Result<Vec<TorrentId>, Refusal> {
         match which {
-            Which::All => Ok(self.torrents.ids().collect()),
+            Which::All => Ok(self.torrents.ids().filter(|id| !self.is_peek(*id)).collect()),
             Which::Prefix(_) => Ok(vec![self.one_id(which)?]),
         }
     }
@@ -212,7 +216,7 @@ impl<S: Storage> Engine<S> {
         let prefix = match which {
             Which::Prefix(prefix) => prefix,
             Which::All => {
-                let mut ids = self.torrents.ids();
+                let mut ids = self.torrents.ids().filter(|id| !self.is_peek(*id));
                 return match (ids.next(), ids.next()) {
                     (Some(only), None) => Ok(only),
                     _ => Err(Refusal::new(
@@ -225,6 +229,7 @@ impl<S: Storage> Engine<S> {
         // One torrent may be meant by both of its hashes.
         let mut found: Vec<TorrentId> = begins_with(&self.by_hash, InfoHash::first_with(prefix), prefix)
             .chain(begins_with(&self.by_st_id, StId::first_with(prefix), prefix))
+            .filter(|id| !self.is_peek(*id))
             .collect();
         found.sort_unstable();
         found.dedup();
@@ -253,7 +258,7 @@ impl<S: Storage> Engine<S> {
 
     fn status(&self, now: Time) -> Status {
         let mut torrents = [0; State::ALL.len()];
-        for torrent in self.torrents.values() {
+        for torrent in self.torrents.values().filter(|torrent| !torrent.is_peek()) {
             let state = torrent.state();
             let index = State::ALL.iter().position(|&other| other == state).expect("all states are listed");
             torrents[index] += 1;

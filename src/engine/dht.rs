@@ -190,7 +190,8 @@ impl<S: Storage> Engine<S> {
             listen.map_or(0, SocketAddr::port)
         };
         let announcement = Announcement { ports: [port(false), port(true)], seed: torrent.is_finished() };
-        let searches = node.dht.find_peers(now, torrent.info_hash(), Some(announcement));
+        let announcement = Some(announcement).filter(|_| !torrent.is_peek());
+        let searches = node.dht.find_peers(now, torrent.info_hash(), announcement);
         torrent.handle_dht_began(now, searches);
         self.stats.dht_searches += 1;
     }
@@ -201,16 +202,15 @@ impl<S: Storage> Engine<S> {
             if let Some(node) = &mut self.dht {
                 node.questions.handle_event(now, &event);
             }
-            let (Event::Peers(info_hash, _) | Event::Searched(info_hash, Summary { announces: true, .. })) = &event
-            else {
-                continue;
-            };
+            let (Event::Peers(info_hash, _) | Event::Searched(info_hash, _)) = &event else { continue };
             let Some(&id) = self.by_hash.get(info_hash) else { continue };
             let torrent = self.torrents.get_mut(id).expect("by_hash names torrents that are there");
             match event {
                 Event::Peers(_, peers) => torrent.handle_dht_peers(now, &peers),
-                Event::Searched(_, summary) => torrent.handle_dht_searched(now, summary.announced),
-                _ => unreachable!("others were passed over above"),
+                Event::Searched(_, Summary { announces, announced, .. }) if announces != torrent.is_peek() => {
+                    torrent.handle_dht_searched(now, announced);
+                }
+                _ => continue, // a user's search
             }
             self.touched.push(id);
         }

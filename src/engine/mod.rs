@@ -1,7 +1,7 @@
 //! A whole BitTorrent node without sockets, files, threads or a clock.
 //!
 //! It composes and routes: `connections` (who is connected), `pump` (bytes between streams, machines and storage),
-//! `exchanges` (trackers and names), `dht`, `lsd`, `commands` (users), `asks` (what torrents want), `shares`, `catalogs`, `work`
+//! `exchanges` (trackers and names), `dht`, `lsd`, `commands` (users), `asks` (what torrents want), `shares`, `catalogs`, `peeks`, `work`
 //! (hashing in slices), `limits`.
 //! It holds no protocol and no policy.
 //!
@@ -18,6 +18,7 @@ mod exchanges;
 mod lane;
 mod limits;
 mod lsd;
+mod peeks;
 mod pump;
 mod questions;
 mod restore;
@@ -42,8 +43,8 @@ use crate::base::storage::{Job, Storage};
 use crate::base::tally::Tally;
 use crate::base::time::Time;
 use crate::base::timers::Timers;
-use crate::protocol::lsd::Lsd;
 use crate::protocol::catalog;
+use crate::protocol::lsd::Lsd;
 use crate::protocol::mse::obfuscated;
 use crate::torrent::torrent::Torrent;
 
@@ -54,6 +55,7 @@ use self::dht::DhtNode;
 use self::exchanges::Exchanges;
 use self::lane::Shakes;
 use self::limits::Limit;
+use self::peeks::Peeks;
 use self::shares::Shares;
 use self::stats::Stats;
 use self::turns::Turns;
@@ -129,6 +131,7 @@ enum Timer {
     Exchanges,
     Dht,
     Lsd,
+    Peeks,
     Shutdown,
 }
 
@@ -162,6 +165,7 @@ pub struct Engine<S: Storage> {
     stamping: Queue<TorrentId>,
     shares: Shares,
     catalogs: Catalogs,
+    peeks: Peeks,
     turns: Turns,
     jobs: BTreeMap<JobId, Purpose>,
     next_job: u64,
@@ -196,6 +200,7 @@ impl<S: Storage> Engine<S> {
             dht: DhtNode::new(&config, rng.fork("dht")),
             shares: Shares::default(),
             catalogs: Catalogs::default(),
+            peeks: Peeks::default(),
             lsd: lsd::new(&config, &mut rng),
             turns: Turns::new(&config),
             down: Limit::new(Time::ZERO, config.down_rate_bytes),
@@ -259,6 +264,7 @@ impl<S: Storage> Engine<S> {
                 Timer::Exchanges => self.exchanges.handle_timeout(now),
                 Timer::Dht => self.handle_dht_timeout(now),
                 Timer::Lsd => self.handle_lsd_timeout(now),
+                Timer::Peeks => {} // whatever is over is seen when all is settled
                 Timer::Shutdown => {
                     // Whoever waits for a tracker waits no longer; for the disk it does.
                     self.hurries = true;
@@ -291,6 +297,7 @@ impl<S: Storage> Engine<S> {
             self.act_on_exchanges(now);
             self.act_on_dht(now);
             self.act_on_lsd(now);
+            self.act_on_peeks(now);
             self.give_turns(now);
             self.dial(now);
             if self.touched.is_empty() {
@@ -300,6 +307,7 @@ impl<S: Storage> Engine<S> {
         self.timers.set(Timer::Down, self.down.poll_timeout());
         self.timers.set(Timer::Up, self.up.poll_timeout());
         self.timers.set(Timer::Exchanges, self.exchanges.poll_timeout());
+        self.timers.set(Timer::Peeks, self.peeks.poll_timeout());
         self.timers.set(Timer::Dht, self.dht.as_ref().map_or(Time::NEVER, DhtNode::poll_timeout));
         self.timers.set(Timer::Lsd, self.lsd.as_ref().map_or(Time::NEVER, Lsd::poll_timeout));
         if self.exiting && self.is_quiet() {

@@ -10,10 +10,11 @@ use crate::base::storage::Storage;
 use crate::base::time::Time;
 use crate::engine::Engine;
 use crate::engine::dht::DhtNode;
+use crate::engine::peeks::Title;
 use crate::protocol::dht::items::{OwnedItem, is_genuine, target_of};
 use crate::protocol::dht::{Event, SAMPLES_MAX};
 use crate::torrent::command::{Answer, Refusal, RefusalKind, Reply};
-use crate::torrent::dht_command::{DhtAnswer, DhtCommand, DhtState, NodeRow, Progress};
+use crate::torrent::dht_command::{DhtAnswer, DhtCommand, DhtState, NodeRow, Progress, Swarm};
 
 /// Questions that are kept in mind. One more takes the place of the one that ended first, and is refused while all go on.
 const QUESTIONS_MAX: usize = 32;
@@ -196,7 +197,8 @@ impl DhtNode {
                     known.under_way = self.dht.sample(now, wanted);
                 }
                 let known = &self.questions.known[&Question::Sample];
-                let hashes = known.hashes.iter().take(wanted).map(|hash| (*hash, None)).collect();
+                let swarm = |hash: &InfoHash| Swarm { info_hash: *hash, name: None, size: None };
+                let hashes = known.hashes.iter().take(wanted).map(swarm).collect();
                 Ok(DhtAnswer::Swarms(hashes, known.progress()))
             }
             DhtCommand::Get { target, salt } => {
@@ -248,11 +250,16 @@ impl<S: Storage> Engine<S> {
             return Err(Refusal::new(RefusalKind::Unsupported, message));
         };
         let mut answer = node.answer(now, command)?;
-        if let DhtAnswer::Swarms(swarms, _) = &mut answer {
-            for (hash, name) in swarms {
-                let torrent = self.by_hash.get(hash).and_then(|id| self.torrents.get(*id));
-                *name = torrent.map(|torrent| torrent.summary(now).name);
+        if let DhtAnswer::Swarms(swarms, progress) = &mut answer {
+            for Swarm { info_hash, name, size } in swarms {
+                let torrent = self.by_hash.get(info_hash).and_then(|id| self.torrents.get(*id));
+                let title = match torrent.filter(|torrent| !torrent.is_link()) {
+                    Some(torrent) => Some(Title { name: torrent.name().to_owned(), size: torrent.size() }),
+                    None => self.peeks.title(*info_hash),
+                };
+                (*name, *size) = title.map(|title| (title.name, title.size)).unzip();
             }
+            progress.searches |= !self.peeks.is_idle();
         }
         Ok(Answer::Dht(answer))
     }

@@ -41,6 +41,8 @@ pub struct AddOptions {
     pub only: Vec<(usize, usize)>,
     /// It lies in a share directory: it is in our catalog.
     pub shared: bool,
+    /// Nobody is to see it: it is there until its description is.
+    pub peek: bool,
     /// In the order of the content.
     pub sequential: bool,
     /// Hash what is there; none is `[storage] verify_on_add`.

@@ -61,6 +61,17 @@ pub struct NodeRow {
     pub good: usize,
 }
 
+/// A swarm that others know of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Swarm {
+    /// The wire hash.
+    pub info_hash: InfoHash,
+    /// Its name, where some peer has told it (BEP 9): a stranger's, to be escaped before it is shown.
+    pub name: Option<String>,
+    /// Bytes of its content.
+    pub size: Option<u64>,
+}
+
 /// Figures of the DHT.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DhtState {
@@ -85,8 +96,8 @@ pub enum DhtAnswer {
     State(Box<DhtState>),
     /// To `Find`: peers, in order.
     Peers(Vec<SocketAddr>, Progress),
-    /// To `Sample`: swarms in order, with their names where we have them.
-    Swarms(Vec<(InfoHash, Option<String>)>, Progress),
+    /// To `Sample`: swarms in order of their hashes.
+    Swarms(Vec<Swarm>, Progress),
     /// To `Get`: the newest version that was found.
     Item(Option<OwnedItem>, Progress),
     /// To `Put`: where it is found, and by how many nodes it is kept.

@@ -112,6 +112,9 @@ impl Torrent {
             return;
         }
         self.persistence.due = Time::NEVER;
+        if self.is_peek() {
+            return;
+        }
         if std::mem::take(&mut self.persistence.unsynced) {
             self.persistence.stage = Stage::Syncing;
             self.persistence.syncing = Some(self.have.clone());
@@ -173,7 +176,7 @@ impl Torrent {
     /// Nothing is left to save in this run.
     #[must_use]
     pub fn is_saved(&self) -> bool {
-        self.persistence.closed
+        self.persistence.closed || self.is_peek()
     }
 
     /// Everything that the next run must know. The stamps of [`Torrent::doubtful_files`] were noted.

@@ -18,6 +18,8 @@ pub(crate) struct Settings {
     pub(crate) label: String,
     /// It lies in a share directory.
     pub(crate) shared: bool,
+    /// Nobody is to see it.
+    pub(crate) peek: bool,
     pub(crate) sequential: bool,
     /// Stop seeding there; 0 is never.
     pub(crate) ratio: f64,

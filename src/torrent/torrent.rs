@@ -216,6 +216,7 @@ impl Torrent {
         let settings = Settings {
             label: begin.options.label.clone(),
             shared: begin.options.shared,
+            peek: begin.options.peek,
             sequential: begin.options.sequential,
             ratio: config.ratio,
             seed_time: config.seed_time,
@@ -324,6 +325,12 @@ impl Torrent {
     #[must_use]
     pub fn st_id(&self) -> Option<StId> {
         self.meta.st_id
+    }
+
+    /// It is there only until its description is: nobody sees it, and nothing of it is saved.
+    #[must_use]
+    pub fn is_peek(&self) -> bool {
+        self.settings.peek
     }
 
     /// Its advisory name; escape it before showing it.

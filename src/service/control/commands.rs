@@ -234,6 +234,7 @@ fn add(arguments: &mut Arguments<'_>) -> Result<Request, Refusal> {
         label: label.to_owned(),
         paused: yes(arguments.option("paused"))?.unwrap_or(false),
         shared: false,
+        peek: false,
         only: arguments.option("only").map(ranges).transpose()?.unwrap_or_default(),
         sequential: yes(arguments.option("sequential"))?.unwrap_or(false),
         verify: yes(arguments.option("verify"))?,
@@ -421,8 +422,19 @@ mod tests {
     #[test]
     fn every_command_of_the_table_is_read() {
         let hash = format!(" {}", "a".repeat(40));
-        let words =
-            ["", " abcd", " abcd x", " abcd /x low", " up 1", " abcd 1.2.3.4:5", " 1.2.3.4:5", " abcd /x", " info", " /x", &hash];
+        let words = [
+            "",
+            " abcd",
+            " abcd x",
+            " abcd /x low",
+            " up 1",
+            " abcd 1.2.3.4:5",
+            " 1.2.3.4:5",
+            " abcd /x",
+            " info",
+            " /x",
+            &hash,
+        ];
         for spec in COMMANDS {
             let read = words.iter().any(|rest| parse_text(&format!("{}{rest}", spec.word)).is_ok());
             assert!(read, "{}", spec.word);
@@ -464,6 +476,7 @@ mod tests {
         let line = "add dir='/a b' metainfo: label=x paused=yes only=0,2-4 sequential=yes verify=no";
         let options = AddOptions {
             shared: false,
+            peek: false,
             dir: Some("/a b".into()),
             label: "x".to_owned(),
             paused: true,

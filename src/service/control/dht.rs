@@ -11,10 +11,11 @@ use crate::base::hash::Sha1Hash;
 use crate::codec::bencode::{self, write_bytes};
 use crate::codec::control::{push_json, push_payload};
 use crate::codec::krpc::{SALT_MAX, VALUE_MAX};
+use crate::codec::units::human_size;
 use crate::protocol::dht::SAMPLES_MAX;
 use crate::protocol::dht::items::{OwnedAuthor, OwnedItem};
 use crate::torrent::command::Refusal;
-use crate::torrent::dht_command::{DhtAnswer, DhtCommand, DhtState, Progress};
+use crate::torrent::dht_command::{DhtAnswer, DhtCommand, DhtState, Progress, Swarm};
 
 /// Hashes of a sample unless it is said how many.
 const SAMPLE: usize = 100;
@@ -101,9 +102,11 @@ pub(super) fn push_text(out: &mut String, answer: &DhtAnswer) -> String {
         }
         DhtAnswer::Peers(peers, _) => peers.iter().for_each(|peer| push_payload(out, &peer.to_string())),
         DhtAnswer::Swarms(swarms, _) => {
-            let mut table = Table::new(&["hash", "name"]);
-            for (hash, name) in swarms {
-                table.row([hash.to_string(), name.clone().unwrap_or_else(|| "-".to_owned())]);
+            let mut table = Table::new(&["hash", ">size", "name"]);
+            let dash = || "-".to_owned();
+            for Swarm { info_hash, name, size } in swarms {
+                let (size, name) = (size.map_or_else(dash, human_size), name.clone().unwrap_or_else(dash));
+                table.row([info_hash.to_string(), size, name]);
             }
             table.write(out);
         }
@@ -170,7 +173,7 @@ pub(super) fn push_json_rows(out: &mut String, answer: &DhtAnswer) -> Vec<(&'sta
             peers.iter().for_each(|peer| push_json(out, &json!({ "addr": peer.to_string() })));
         }
         DhtAnswer::Swarms(swarms, _) => {
-            let row = |(hash, name): &(Sha1Hash, Option<String>)| json!({ "hash": hash.to_string(), "name": name });
+            let row = |Swarm { info_hash, name, size }: &Swarm| json!({ "hash": info_hash.to_string(), "name": name, "size": size });
             swarms.iter().for_each(|swarm| push_json(out, &row(swarm)));
         }
         DhtAnswer::Item(item, _) => {

@@ -11,7 +11,7 @@ use crate::base::time::Time;
 use crate::codec::control::{Closing, LINE_MAX, closing};
 use crate::protocol::dht::items::{OwnedAuthor, OwnedItem};
 use crate::torrent::command::{Answer, Command, Refusal, RefusalKind, Status, Which};
-use crate::torrent::dht_command::{DhtAnswer, DhtState, NodeRow, Progress};
+use crate::torrent::dht_command::{DhtAnswer, DhtState, NodeRow, Progress, Swarm};
 use crate::torrent::snapshot::{FileRow, PeerRow, PieceState, Priority, State, Summary, TrackerRow};
 
 const NOW: Time = Time::ZERO;
@@ -349,10 +349,11 @@ fn what_is_known_of_the_dht_is_told_with_how_far_the_search_is() {
     assert_eq!(lines[1], serde_json::json!({ "ok": true, "state": "searching", "answers": 3 }));
 
     let hash = Sha1Hash::of(b"x");
-    let swarms = DhtAnswer::Swarms(vec![(hash, Some("OK\n".to_owned())), (hash, None)], Progress::default());
+    let swarm = |name: Option<&str>, size| Swarm { info_hash: hash, name: name.map(str::to_owned), size };
+    let swarms = DhtAnswer::Swarms(vec![swarm(Some("OK\n"), Some(2048)), swarm(None, None)], Progress::default());
     let said = ask("dht sample", Answer::Dht(swarms.clone()).into());
-    assert_eq!(said.lines().nth(1).unwrap(), format!("{hash}  OK\\n"));
-    assert!(said.ends_with(&format!("{hash}  -\nOK done\n")), "{said}");
+    assert_eq!(said.lines().nth(1).unwrap(), format!("{hash}  2.0K  OK\\n"));
+    assert!(said.ends_with(&format!("{hash}     -  -\nOK done\n")), "{said}");
     assert_eq!(json_lines("dht sample", Answer::Dht(swarms).into())[1]["name"], Value::Null);
 
     let author = OwnedAuthor { key: [1; 32], salt: b"s".to_vec(), version: 7, signature: [2; 64] };
