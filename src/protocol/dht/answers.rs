@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 
 use crate::base::time::Time;
 use crate::codec::krpc::{Body, ErrorKind, Message, Node, NodeId, Query, Response, Samples, Want};
-use crate::protocol::dht::table::BUCKET_LEN;
 use crate::protocol::dht::{Dht, VERSION};
 
 /// Peers of one answer: it should not be many times as long as the query.
@@ -119,7 +118,7 @@ impl Dht {
     fn nodes(&self, target: NodeId, want: Want, v6: bool) -> Response<'static> {
         let by_default = want == Want::default();
         let of = |is_wanted: bool, at: usize| {
-            (is_wanted && self.families[at].is_on).then(|| self.families[at].table.nearest(target, BUCKET_LEN))
+            (is_wanted && self.families[at].is_on).then(|| self.families[at].table.named(target))
         };
         Response {
             nodes: of(want.v4 || by_default && !v6, 0),

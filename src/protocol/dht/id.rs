@@ -63,7 +63,7 @@ pub(super) fn is_allowed(id: NodeId, ip: IpAddr) -> bool {
 }
 
 /// A number for a node at `ip`.
-pub(super) fn draw(ip: IpAddr, rng: &mut Rng) -> NodeId {
+pub(crate) fn draw(ip: IpAddr, rng: &mut Rng) -> NodeId {
     let mut id = Sha1Hash(rng.bytes());
     let first = u32::from_be_bytes(*id.0.first_chunk().expect("twenty are there"));
     let first = prefix(ip, id.0[19]) & PREFIX_MASK | first & !PREFIX_MASK;

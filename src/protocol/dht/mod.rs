@@ -39,6 +39,7 @@ use crate::protocol::dht::samples::Sampled;
 use crate::protocol::dht::searches::{Goal, OWN_SEARCHES_MAX, SEARCHES_MAX, Search};
 use crate::protocol::dht::table::{BUCKET_LEN, Table, neighbourhood};
 
+pub(crate) use crate::protocol::dht::id::draw as draw_id;
 pub use crate::protocol::dht::samples::SAMPLES_MAX;
 
 /// A query has no answer after so long.

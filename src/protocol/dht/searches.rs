@@ -158,11 +158,19 @@ impl Dht {
     }
 
     pub(super) fn search(&mut self, now: Time, v6: bool, target: NodeId, goal: Goal) {
-        let Family { table, beginnings, .. } = self.family(v6);
-        let nodes = table.nearest(target, 2 * BUCKET_LEN);
-        let most = if nodes.len() < BUCKET_LEN { NAMELESS_MAX } else { 0 };
-        let nameless: Vec<SocketAddr> = beginnings.iter().copied().chain(table.lost()).take(most).collect();
-        let lookup = Lookup::new(target, table.own(), nodes, nameless);
+        let Family { table, beginnings, .. } = &self.families[usize::from(v6)];
+        let nodes = table.beginning(target);
+        let mut nameless: Vec<SocketAddr> = beginnings.iter().copied().chain(table.lost()).collect();
+        // A network that was cut in two stays so if each half asks those alone that answer: our neighbours are looked for through
+        // one that was there once, too.
+        let is_thorough = target == table.own() && nodes.len() >= BUCKET_LEN;
+        if is_thorough {
+            nameless = self.rng.choose(&nameless).copied().into_iter().collect();
+        }
+        let most = if nodes.len() < BUCKET_LEN || is_thorough { NAMELESS_MAX } else { 0 };
+        nameless.truncate(most);
+        let mut lookup = Lookup::new(target, table.own(), nodes, nameless);
+        lookup.is_thorough = is_thorough;
         let number = self.next_search;
         self.next_search += 1;
         self.searches.insert(number, Search { v6, goal, lookup, found: BTreeSet::new() });
@@ -204,7 +212,7 @@ impl Dht {
             Goal::Nodes => {
                 let Family { table, neighbours_again, .. } = self.family(search.v6);
                 if target == table.own() && *neighbours_again < NEIGHBOURS_AGAIN.1 {
-                    table.refresh_all(now);
+                    table.refresh_sparse(now);
                 }
                 if table.good(now) < GOOD_FEW {
                     *neighbours_again = (*neighbours_again).min(Duration::from_mins(1));

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::base::rng::Rng;
 use crate::base::time::Time;
 use crate::codec::krpc::{Node, NodeId};
-use crate::protocol::dht::id::{distance, is_local, random_at, shared_bits};
+use crate::protocol::dht::id::{distance, is_allowed, is_local, random_at, shared_bits};
 
 /// Nodes of a bucket (BEP 5: K).
 pub(super) const BUCKET_LEN: usize = 8;
@@ -123,11 +123,15 @@ impl Table {
         entries.iter_mut().chain(spares).find(|entry| entry.node == node)
     }
 
-    /// A node asked us something. True if it is not known and there would be a place for it, should it answer.
+    /// A node asked us something. True if it should be asked whether it is there: it is not known and there would be a place for
+    /// it, or it is not what we took it for.
     pub(super) fn handle_query(&mut self, now: Time, node: Node) -> bool {
         if let Some(entry) = self.entry(node) {
             entry.heard = now;
-            return false;
+            return entry.is_bad(); // it is there again
+        }
+        if self.places.contains_key(&node.addr) {
+            return true; // it calls itself otherwise now
         }
         let bucket = self.bucket_of(node.id);
         let is_last = bucket + 1 == self.buckets.len();
@@ -164,7 +168,8 @@ impl Table {
 
     /// A node that an earlier run knew. It is good once it has answered.
     pub(super) fn restore(&mut self, node: Node) {
-        if self.handle_query(Time::ZERO, node) && node.id != self.own {
+        let is_known = self.places.contains_key(&node.addr);
+        if !is_known && self.handle_query(Time::ZERO, node) && node.id != self.own {
             self.insert(Time::ZERO, Entry { node, heard: Time::NEVER, failures: 0, is_probed: false });
         }
     }
@@ -248,10 +253,39 @@ impl Table {
 
     /// Up to `count` of the nodes that are nearest to `target`, the nearest first; no bad ones.
     pub(super) fn nearest(&self, target: NodeId, count: usize) -> Vec<Node> {
+        self.nearest_where(target, count, |_| true)
+    }
+
+    /// Up to [`BUCKET_LEN`] nodes near `target` to name to others: half of them the nearest of all, and the nearest with numbers that
+    /// their addresses allow. Whoever chooses his number to sit near a target (BEP 42) cannot crowd out all others.
+    pub(super) fn named(&self, target: NodeId) -> Vec<Node> {
+        let is_proper = |node: &Node| is_allowed(node.id, node.addr.ip());
+        let mut named = self.nearest(target, BUCKET_LEN);
+        if named.len() == BUCKET_LEN && !named.iter().all(is_proper) {
+            let rest = named.split_off(BUCKET_LEN / 2);
+            let others = self.nearest_where(target, BUCKET_LEN, is_proper).into_iter().chain(rest);
+            let others: Vec<Node> = others.filter(|node| !named.contains(node)).collect();
+            named.extend(others);
+            named.truncate(BUCKET_LEN);
+        }
+        named
+    }
+
+    /// Nodes to begin a search with: the nearest of all, and the nearest with numbers that their addresses allow.
+    pub(super) fn beginning(&self, target: NodeId) -> Vec<Node> {
+        let mut nodes = self.nearest(target, 2 * BUCKET_LEN);
+        let mut proper = self.nearest_where(target, BUCKET_LEN, |node| is_allowed(node.id, node.addr.ip()));
+        proper.retain(|node| !nodes.contains(node));
+        nodes.extend(proper);
+        nodes
+    }
+
+    fn nearest_where(&self, target: NodeId, count: usize, is_meant: impl Fn(&Node) -> bool) -> Vec<Node> {
         let at = self.bucket_of(target);
         let mut found: Vec<([u8; 20], Node)> = Vec::with_capacity(count + BUCKET_LEN);
         let mut take = |buckets: &[Bucket]| {
-            let entries = buckets.iter().flat_map(|bucket| &bucket.entries).filter(|entry| !entry.is_bad());
+            let entries = buckets.iter().flat_map(|bucket| &bucket.entries);
+            let entries = entries.filter(|entry| !entry.is_bad() && is_meant(&entry.node));
             let from = found.len();
             found.extend(entries.map(|entry| (distance(entry.node.id, target), entry.node)));
             found[from..].sort_unstable();
@@ -287,9 +321,10 @@ impl Table {
         self.buckets.iter().map(|bucket| bucket.refresh_at).min().expect("there is always a bucket")
     }
 
-    /// Everything is looked for anew: we have just come.
-    pub(super) fn refresh_all(&mut self, now: Time) {
-        self.buckets.iter_mut().for_each(|bucket| bucket.refresh_at = now);
+    /// We have just come: what has room is looked for anew.
+    pub(super) fn refresh_sparse(&mut self, now: Time) {
+        let sparse = self.buckets.iter_mut().filter(|bucket| bucket.entries.len() < BUCKET_LEN);
+        sparse.for_each(|bucket| bucket.refresh_at = now);
     }
 
     /// What must hold at any time.
@@ -317,6 +352,7 @@ mod tests {
     use super::*;
     use crate::base::hash::Sha1Hash;
     use crate::base::rng::Rng;
+    use crate::protocol::dht::id::draw;
 
     fn node(number: u32) -> Node {
         let id = Sha1Hash::of(&number.to_be_bytes());
@@ -372,6 +408,46 @@ mod tests {
         assert!(table.nodes().all(|node| node != probed));
         assert_eq!((table.buckets[0].entries.len(), table.buckets[0].spares.len()), (BUCKET_LEN, SPARES_MAX - 1));
         table.check();
+    }
+
+    #[test]
+    fn who_fell_silent_or_calls_itself_otherwise_is_asked_when_it_asks() {
+        let mut table = table();
+        let known = nodes(1)[0];
+        table.handle_answer(NOW, known);
+        assert!(!table.handle_query(NOW, known), "it is known to be there");
+        (0..FAILURES_MAX).for_each(|_| table.handle_silence(known));
+        assert_eq!(table.nodes().count(), 0);
+        assert!(table.handle_query(NOW, known), "it may be there again");
+        table.handle_answer(NOW, known);
+        assert_eq!(table.nodes().collect::<Vec<_>>(), [known]);
+        let renamed = Node { id: node(77).id, ..known };
+        assert!(table.handle_query(NOW, renamed));
+        table.handle_answer(NOW, renamed);
+        assert_eq!(table.nodes().collect::<Vec<_>>(), [renamed]);
+        table.check();
+    }
+
+    #[test]
+    fn nodes_that_chose_their_numbers_do_not_crowd_out_others() {
+        let (mut table, mut rng) = (table(), Rng::from_number(3));
+        let target = Sha1Hash([0x33; 20]);
+        let honest: Vec<Node> =
+            nodes(40).into_iter().map(|node| Node { id: draw(node.addr.ip(), &mut rng), ..node }).collect();
+        let near = |number: u8| {
+            let mut id = target;
+            id.0[19] ^= number;
+            Node { id, addr: SocketAddr::from(([12, 0, number, 1], 1)) }
+        };
+        (1..20).for_each(|number| table.handle_answer(NOW, near(number)));
+        honest.iter().for_each(|node| table.handle_answer(NOW, *node));
+        let nearest = table.nearest(target, BUCKET_LEN);
+        assert!(nearest.iter().all(|node| !honest.contains(node)), "they are nearer than anybody");
+        let named = table.named(target);
+        assert_eq!(named.len(), BUCKET_LEN);
+        let best = table.nearest_where(target, BUCKET_LEN / 2, |node| honest.contains(node));
+        assert!(nearest[..BUCKET_LEN / 2].iter().chain(&best).all(|node| named.contains(node)));
+        assert!(best.iter().all(|node| table.beginning(target).contains(node)));
     }
 
     #[test]

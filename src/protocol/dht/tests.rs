@@ -26,6 +26,8 @@ struct Net {
     sent: u64,
     /// Of a hundred datagrams so many are lost.
     loss: u64,
+    /// Nodes from this one on do not hear the others, nor these them.
+    cut_at: Option<SocketAddr>,
     found: BTreeMap<SocketAddr, Vec<SocketAddr>>,
     searched: BTreeMap<SocketAddr, Vec<Summary>>,
     items: Vec<Option<OwnedItem>>,
@@ -54,6 +56,7 @@ impl Net {
             flying: BinaryHeap::new(),
             sent: 0,
             loss: 0,
+            cut_at: None,
             found: BTreeMap::new(),
             searched: BTreeMap::new(),
             items: Vec::new(),
@@ -81,7 +84,8 @@ impl Net {
                 while let Some(to) = dht.poll_transmit(&mut packet) {
                     self.sent += 1;
                     assert!(packet.len() <= crate::codec::krpc::PACKET_MAX);
-                    if self.rng.below(100) >= self.loss {
+                    let is_cut = self.cut_at.is_some_and(|cut| (*from < cut) != (to < cut));
+                    if !is_cut && self.rng.below(100) >= self.loss {
                         let (at, number) = (std::cmp::Reverse(self.now + DELAY), std::cmp::Reverse(self.sent));
                         self.flying.push(Flying { at, number, from: *from, to, packet: packet.clone() });
                     }
@@ -393,6 +397,27 @@ fn a_network_that_was_cut_finds_itself_again() {
     assert!(net.nodes.values().all(|dht| dht.view(net.now)[0].unwrap().good >= 8));
     net.find(3, "x", Some(1003));
     assert_eq!(net.find(9, "x", None).0.len(), 1);
+}
+
+#[test]
+fn two_halves_that_forgot_each_other_grow_together_again() {
+    let mut net = Net::new(60, 0);
+    net.cut_at = Some(addr(30));
+    let now = net.now;
+    for (own, dht) in &mut net.nodes {
+        let (id, mut nodes) = dht.state(false);
+        nodes.retain(|node| (node.addr < addr(30)) == (*own < addr(30)));
+        dht.restore(now, false, id, &nodes);
+    }
+    net.pass(600);
+    assert_eq!(net.find(3, "x", Some(1003)).1.announced, BUCKET_LEN);
+    assert_eq!(net.find(40, "x", Some(1040)).0, [], "nobody tells the other half");
+    net.cut_at = None;
+    net.pass(1300);
+    net.find(4, "y", Some(1004));
+    for number in [1, 20, 35, 59] {
+        assert_eq!(net.find(number, "y", None).0, [SocketAddr::new(addr(4).ip(), 1004)], "{number}");
+    }
 }
 
 #[test]
