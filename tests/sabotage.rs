@@ -34,3 +34,8 @@ fn a_record_that_claims_what_was_not_synced_is_noticed() {
 fn blocks_that_are_served_unverified_are_noticed() {
     shows(Sabotage::UnverifiedServed, include_str!("scenarios/corrupting-peers.toml"), "unverified");
 }
+
+#[test]
+fn a_private_torrent_that_the_dht_hears_of_is_noticed() {
+    shows(Sabotage::PrivateTold, include_str!("scenarios/dht-private.toml"), "DHT");
+}

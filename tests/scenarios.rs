@@ -38,7 +38,7 @@ fn named(dir: &str) -> Vec<(PathBuf, Scenario)> {
 #[test]
 fn every_named_scenario_holds_what_it_promises_twice_the_same_way() {
     let named = named("scenarios");
-    assert!(named.len() >= 13, "only {} were found", named.len());
+    assert!(named.len() >= 19, "only {} were found", named.len());
     for (path, scenario) in named {
         let (first, second) = (live(&scenario, scenario.seed), live(&scenario, scenario.seed));
         assert_eq!(first.trace, second.trace, "{}", path.display());

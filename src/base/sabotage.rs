@@ -10,6 +10,8 @@ pub enum Sabotage {
     UnsyncedRecord,
     /// Blocks are served whether their piece was verified or not.
     UnverifiedServed,
+    /// A private torrent is looked for in the DHT, and announced there.
+    PrivateTold,
 }
 
 #[cfg(feature = "sabotage")]

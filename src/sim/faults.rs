@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::sim::World;
-use crate::sim::scenario::{duration, one, some_duration};
+use crate::sim::scenario::{duration, one, one_or_more, some_duration};
 use crate::sim::trace::What;
 use crate::sim::tracker::Mood;
 use crate::torrent::command::{Command, Which};
@@ -62,9 +62,9 @@ pub struct FaultSpec {
     /// How long it lasts; for ever if none.
     #[serde(rename = "for", deserialize_with = "some_duration", default)]
     pub lasts: Option<Duration>,
-    /// The group it befalls; any node if none.
-    #[serde(default)]
-    pub nodes: Option<String>,
+    /// The groups it befalls; any node if none is named.
+    #[serde(deserialize_with = "one_or_more", default)]
+    pub nodes: Vec<String>,
     /// How many of them.
     #[serde(default = "one")]
     pub count: usize,

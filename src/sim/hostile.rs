@@ -11,6 +11,7 @@ use crate::base::rng::Rng;
 use crate::base::time::Time;
 use crate::codec::udp_tracker::{Announce, AnnounceEvent, Request};
 use crate::codec::wire::{Front, HANDSHAKE_LEN, Handshake, Message, Reserved, parse_message};
+use crate::sim::liar::Lie;
 
 /// How often it does something.
 const STEP: Duration = Duration::from_millis(250);
@@ -37,11 +38,17 @@ pub enum Harm {
     Corrupt,
     /// Dials as often as it can and says nothing.
     ConnectionFlood,
+    /// In the DHT: names peers that there are not.
+    DhtFalsePeers,
+    /// In the DHT: names nodes that there are not.
+    DhtFalseNodes,
+    /// In the DHT: names nobody.
+    DhtNoNodes,
 }
 
 impl Harm {
     /// Every kind there is.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::RequestFlood,
         Self::HaveSpam,
         Self::SlowLoris,
@@ -50,7 +57,24 @@ impl Harm {
         Self::Noise,
         Self::Corrupt,
         Self::ConnectionFlood,
+        Self::DhtFalsePeers,
+        Self::DhtFalseNodes,
+        Self::DhtNoNodes,
     ];
+
+    /// How it lies in the DHT; none if it harms peers.
+    pub(crate) const fn lie(self) -> Option<Lie> {
+        match self {
+            Self::DhtFalsePeers => Some(Lie::FalsePeers),
+            Self::DhtFalseNodes => Some(Lie::FalseNodes),
+            Self::DhtNoNodes => Some(Lie::NoNodes),
+            _ => None,
+        }
+    }
+
+    pub(crate) const fn is_in_dht(self) -> bool {
+        self.lie().is_some()
+    }
 
     /// Connections to one victim at a time.
     const fn per_victim(self) -> usize {

@@ -1,9 +1,10 @@
 //! One simulated machine: what runs on it, its streams and the turns they are given, its disk's state, its clock.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::bitfield::Bitfield;
@@ -15,7 +16,9 @@ use crate::base::storage::{Fault, Job};
 use crate::base::time::Time;
 use crate::engine::{Effect, Engine, Progress};
 use crate::sim::hostile::{Act, Hostile};
+use crate::sim::liar::Liar;
 use crate::sim::network::{Line, Nat};
+use crate::sim::secrets::{Said, told};
 use crate::sim::storage::MemoryStorage;
 use crate::sim::stream::{Bytes, Flow, PACKET, SEND_BUFFER, SimStream};
 use crate::sim::tracker::Tracker;
@@ -36,6 +39,8 @@ pub(crate) enum Body {
     Tracker(Tracker),
     /// Somebody who means harm.
     Hostile(Hostile),
+    /// And means it in the DHT.
+    Liar(Liar),
     /// Nothing; its disk is left.
     Down(Box<MemoryStorage>),
 }
@@ -90,6 +95,8 @@ pub(crate) struct Link {
     /// The other end, once both stand.
     pub(crate) other: Option<End>,
     pub(crate) flow: Flow,
+    /// What was said on it, for the checks.
+    pub(crate) said: Said,
     readable: bool,
     writable: bool,
     /// It is in the queue of turns.
@@ -175,6 +182,8 @@ pub struct Node {
     next_conn: u64,
     /// Content that came in this life.
     pub(crate) content_in: u64,
+    /// Torrents of which nobody may hear but their trackers and their peers.
+    pub(crate) private: Arc<BTreeSet<InfoHash>>,
     /// Something it did that nobody should; told once.
     pub(crate) breach: Option<String>,
 }
@@ -208,6 +217,7 @@ impl Node {
             wakes: (0, 0),
             next_conn: 1,
             content_in: 0,
+            private: Arc::default(),
             breach: None,
         }
     }
@@ -233,7 +243,7 @@ impl Node {
         match &mut self.body {
             Body::Engine(engine) => Some(engine.storage()),
             Body::Down(storage) => Some(storage),
-            Body::Tracker(_) | Body::Hostile(_) => None,
+            Body::Tracker(_) | Body::Hostile(_) | Body::Liar(_) => None,
         }
     }
 
@@ -246,6 +256,7 @@ impl Node {
         match &self.body {
             Body::Engine(engine) => self.clock.world(engine.poll_timeout()),
             Body::Hostile(hostile) => hostile.poll_timeout(),
+            Body::Liar(liar) => liar.poll_timeout(),
             Body::Tracker(_) | Body::Down(_) => Time::NEVER,
         }
     }
@@ -257,6 +268,7 @@ impl Node {
             let moved = match &self.body {
                 Body::Engine(_) => self.engine_round(local, outputs),
                 Body::Hostile(_) => self.hostile_round(now, outputs),
+                Body::Liar(_) => self.liar_round(now, outputs),
                 Body::Tracker(_) | Body::Down(_) => false,
             };
             if !moved {
@@ -424,9 +436,12 @@ impl Node {
     }
 
     fn drain_packets(&mut self, now: Time, outputs: &mut Vec<Output>) {
-        let engine = self.engine().expect("an engine's packets");
+        let Body::Engine(engine) = &mut self.body else { unreachable!("an engine's packets") };
         let mut packet = Vec::new();
         while let Some(transmit) = engine.poll_transmit(now, &mut packet) {
+            if !self.private.is_empty() {
+                self.breach = self.breach.take().or_else(|| told(&packet, &self.private));
+            }
             let Some(from) = engine.config().addr_of(transmit.socket) else { continue };
             outputs.push(Output::Packet { from, to: transmit.to, bytes: std::mem::take(&mut packet) });
         }
@@ -460,6 +475,15 @@ impl Node {
             }
         }
         moved
+    }
+
+    fn liar_round(&mut self, now: Time, outputs: &mut Vec<Output>) -> bool {
+        let Body::Liar(liar) = &mut self.body else { return false };
+        let from = self.addr;
+        liar.handle_timeout(now);
+        let packets = std::iter::from_fn(|| liar.poll_packet());
+        outputs.extend(packets.map(|(to, bytes)| Output::Packet { from, to, bytes }));
+        false
     }
 
     fn hostile(&mut self) -> Option<&mut Hostile> {
@@ -541,7 +565,7 @@ impl Node {
                 self.hostile().expect("it is one").handle_accepted(conn);
                 conn
             }
-            Body::Tracker(_) | Body::Down(_) => return None,
+            Body::Tracker(_) | Body::Liar(_) | Body::Down(_) => return None,
         };
         Some(conn)
     }
@@ -559,7 +583,7 @@ impl Node {
         match &mut self.body {
             Body::Engine(engine) => engine.handle_connected(local, conn, addr),
             Body::Hostile(hostile) => hostile.handle_connected(conn),
-            Body::Tracker(_) | Body::Down(_) => {}
+            Body::Tracker(_) | Body::Liar(_) | Body::Down(_) => {}
         }
         self.wake(conn);
         true
@@ -571,7 +595,7 @@ impl Node {
             match &mut self.body {
                 Body::Engine(engine) => engine.handle_closed(local, conn),
                 Body::Hostile(hostile) => hostile.handle_closed(conn),
-                Body::Tracker(_) | Body::Down(_) => {}
+                Body::Tracker(_) | Body::Liar(_) | Body::Down(_) => {}
             }
         }
     }

@@ -60,6 +60,14 @@ fn write(rng: &mut Rng, seed: u64, out: &mut String) -> std::fmt::Result {
     for _ in 0..rng.below(6) {
         write_fault(rng, groups, out)?;
     }
+    if rng.below(3) == 0 {
+        writeln!(out, "[dht]\nbegin = \"anchor\"\n")?;
+        let lies = ["dht-false-peers", "dht-false-nodes", "dht-no-nodes"];
+        let lie = rng.choose(&lies).copied().unwrap_or_default();
+        if rng.below(2) == 0 {
+            writeln!(out, "[[hostile]]\nharm = \"{lie}\"\ncount = 3\narrives = \"5s\"\n")?;
+        }
+    }
     writeln!(out, "[expect]\nfinished = true")
 }
 

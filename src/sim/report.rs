@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::base::time::Time;
 use crate::codec::units::{human_duration, human_size};
 use crate::sim::checks::Watch;
+use crate::sim::lookups::LookupReport;
 use crate::sim::trace::shown_hash;
 
 /// Samples of a run; beyond it every other one is forgotten and they are taken half as often.
@@ -115,6 +116,8 @@ pub struct NodeReport {
     pub group: String,
     /// It had everything from the start.
     pub is_seed: bool,
+    /// It has and wants nothing.
+    pub is_node: bool,
     /// It gives nothing.
     pub is_rider: bool,
     /// When it came.
@@ -185,6 +188,8 @@ pub struct Report {
     pub segments: (u64, u64),
     /// Messages between peers that were received.
     pub messages: u64,
+    /// Searches in the DHT, where there is one.
+    pub lookups: Option<LookupReport>,
 }
 
 impl Report {
@@ -272,7 +277,9 @@ impl Report {
     pub fn line(&self) -> String {
         let last = self.last().map_or_else(|| "not all finished".into(), |last| format!("last {}", shown_secs(last)));
         let (trace, ended) = (shown_hash(&self.trace), shown(self.ended));
-        format!("{}, seed {}: {last}, over at {ended}, {} events, trace {trace}", self.name, self.seed, self.events)
+        let lookups = self.lookups.as_ref().map_or_else(String::new, |lookups| format!(", {}", lookups.line()));
+        let (name, seed, events) = (&self.name, self.seed, self.events);
+        format!("{name}, seed {seed}: {last}, over at {ended}, {events} events, trace {trace}{lookups}")
     }
 
     /// The account as text.
@@ -296,6 +303,7 @@ impl Report {
                 let took = match node.took() {
                     Some(took) => shown_secs(took),
                     None if node.is_seed => "seed".into(),
+                    None if node.is_node => "-".into(),
                     None => "never".into(),
                 };
                 writeln!(
@@ -332,6 +340,9 @@ impl Report {
         }
         writeln!(out, "fairness {:.3}, in vain {:.2} %", self.fairness(), self.wasted() * 100.0)?;
         self.write_availability(out)?;
+        if let Some(lookups) = &self.lookups {
+            writeln!(out, "{}", lookups.line())?;
+        }
         writeln!(
             out,
             "{} connections tried, {} datagrams, {} segments ({} lost), {} messages, {} events",

@@ -40,7 +40,10 @@ pub struct Scenario {
     /// The network.
     #[serde(default)]
     pub network: NetworkSpec,
-    /// The trackers; all torrents name all of them.
+    /// The DHT; there is none if it is not said.
+    #[serde(default)]
+    pub dht: Option<DhtSpec>,
+    /// The trackers; all torrents name all of them, but for those that name none.
     #[serde(default)]
     pub tracker: Vec<TrackerSpec>,
     /// The nodes, by group.
@@ -75,6 +78,9 @@ pub struct ContentSpec {
     /// BEP 27.
     #[serde(default)]
     pub private: bool,
+    /// It names the trackers, if there are any.
+    #[serde(default = "yes")]
+    pub tracked: bool,
     /// Hash with SHA-256, as a `.st` does.
     #[serde(default)]
     pub sha256: bool,
@@ -115,6 +121,14 @@ impl Default for NetworkSpec {
     }
 }
 
+/// The DHT between the nodes. Their addresses are then of the public network, whose rules are stricter.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DhtSpec {
+    /// The group whose nodes all others begin with.
+    pub begin: String,
+}
+
 /// A tracker.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
@@ -143,6 +157,8 @@ pub enum Role {
     Seed,
     /// Wants everything and gives nothing.
     FreeRider,
+    /// Has and wants nothing: it is a node of the DHT.
+    DhtNode,
 }
 
 /// Nodes that are alike.
@@ -196,6 +212,9 @@ pub struct GroupSpec {
     pub slots: Option<u32>,
     /// Connections of a torrent.
     pub peers: Option<usize>,
+    /// They are nodes of the DHT, if there is one.
+    #[serde(default = "yes")]
+    pub dht: bool,
     /// They use message stream encryption, and nothing else.
     #[serde(default)]
     pub encrypted: bool,
@@ -226,6 +245,11 @@ pub struct HostileSpec {
     /// From when on.
     #[serde(deserialize_with = "duration", default)]
     pub arrives: Duration,
+    /// Which torrent they are about; the first if none.
+    pub content: Option<String>,
+    /// In the DHT, their numbers are such as their addresses allow (BEP 42).
+    #[serde(default)]
+    pub obeys: bool,
 }
 
 /// What must come of it.
@@ -247,6 +271,11 @@ pub struct Expect {
     pub riders_last: bool,
     /// At most this share of what came was in vain.
     pub wasted: Option<f64>,
+    /// Of the searches in the DHT that had somebody to find at least this share found somebody.
+    pub lookups: Option<f64>,
+    /// 99 of a hundred of these had found somebody within so long.
+    #[serde(deserialize_with = "some_duration")]
+    pub lookup_within: Option<Duration>,
 }
 
 impl Default for Expect {
@@ -259,6 +288,8 @@ impl Default for Expect {
             fairness: None,
             riders_last: false,
             wasted: None,
+            lookups: None,
+            lookup_within: None,
         }
     }
 }
@@ -308,13 +339,40 @@ impl Scenario {
             }
         }
         for fault in &self.fault {
-            if let Some(name) = fault.nodes.as_ref().filter(|name| !is_known(name)) {
+            if let Some(name) = fault.nodes.iter().find(|name| !is_known(name)) {
                 return Err(format!("a fault befalls {name}, and there is no [[node]] group of that name"));
             }
         }
+        self.check_dht()?;
         let shares = [self.network.loss, self.network.duplicated, self.network.reordered];
         if shares.iter().chain(self.node.iter().map(|group| &group.lies)).any(|share| !(0.0..=0.95).contains(share)) {
             return Err("a share (loss, duplicated, reordered, lies) is from 0 to 0.95".into());
+        }
+        Ok(())
+    }
+
+    fn check_dht(&self) -> Result<(), String> {
+        for hostile in &self.hostile {
+            let unknown = |name: &&String| self.content.iter().all(|content| content.name != **name);
+            if let Some(name) = hostile.content.as_ref().filter(unknown) {
+                return Err(format!("somebody means harm to {name}, and there is no [[content]] of that name"));
+            }
+        }
+        let Some(dht) = &self.dht else {
+            if self.hostile.iter().any(|hostile| hostile.harm.is_in_dht()) {
+                return Err("somebody means harm in the DHT, and there is none; write [dht]".into());
+            }
+            if let Some(group) = self.node.iter().find(|group| group.role == Role::DhtNode) {
+                return Err(format!("group {} is nodes of the DHT, and there is none; write [dht]", group.name));
+            }
+            return Ok(());
+        };
+        let begins = |group: &GroupSpec| group.name == dht.begin && group.dht && group.nat.is_none();
+        if !self.node.iter().any(begins) {
+            let name = &dht.begin;
+            return Err(format!(
+                "the DHT begins with {name}, and no [[node]] group of that name is in it and reachable"
+            ));
         }
         Ok(())
     }
@@ -327,6 +385,10 @@ fn first_seed() -> u64 {
 /// How many there are where a scenario does not say it.
 pub(crate) fn one() -> usize {
     1
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn an_hour() -> Duration {
@@ -363,6 +425,20 @@ pub(crate) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D
 
 pub(crate) fn some_duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
     duration(from).map(Some)
+}
+
+/// A word, or a list of them.
+pub(crate) fn one_or_more<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a name, or a list of names")]
+    enum Names {
+        One(String),
+        More(Vec<String>),
+    }
+    Names::deserialize(from).map(|names| match names {
+        Names::One(name) => vec![name],
+        Names::More(names) => names,
+    })
 }
 
 fn rate<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {

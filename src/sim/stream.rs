@@ -145,6 +145,11 @@ impl Bytes {
         taken
     }
 
+    /// All of them, in order, of bytes that are never read from here.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = &[u8]> {
+        self.runs.iter().map(Run::bytes)
+    }
+
     /// What identifies them: content by its place, everything else by its bytes.
     pub fn digest_into(&self, out: &mut Vec<u8>) {
         for run in &self.runs {

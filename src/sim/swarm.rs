@@ -1,7 +1,9 @@
 //! A scenario, made and lived through: nodes come, finish and leave, faults befall them, and what came of it is told.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,14 +12,16 @@ use crate::base::geometry::Geometry;
 use crate::base::hash::InfoHash;
 use crate::base::rng::Rng;
 use crate::base::time::Time;
-use crate::engine::Engine;
+use crate::codec::krpc::Node as DhtNode;
+use crate::engine::{DHT_STATE, Engine};
 use crate::sim::World;
 use crate::sim::faults::{Fault, FaultKind};
 use crate::sim::hostile::Hostile;
+use crate::sim::liar::{Liar, number};
 use crate::sim::network::{Nat, Network, jitter};
 use crate::sim::node::{Body, Clock, Node};
 use crate::sim::report::{NodeReport, Report, Sample, Samples};
-use crate::sim::scenario::{ContentSpec, GroupSpec, Role, Scenario};
+use crate::sim::scenario::{ContentSpec, GroupSpec, HostileSpec, Role, Scenario};
 use crate::sim::storage::{MemoryStorage, Truth};
 use crate::sim::trace::What;
 use crate::sim::tracker::Tracker;
@@ -31,6 +35,12 @@ const EPOCH_NANOS: u64 = 1_800_000_000 * 1_000_000_000;
 const PORT: u16 = 6881;
 /// And trackers.
 const TRACKER_PORT: u16 = 6969;
+/// The first address of nodes: of a local network, where there is no DHT.
+const NODES: u32 = 0x0a00_0101;
+/// And of the public network, where there is one.
+const DHT_NODES: u32 = 0x0b00_0101;
+/// The first address of those who mean harm in it.
+const DHT_LIARS: u32 = 0x7800_0101;
 /// How long a node that finished is looked at whether it still has everything.
 const LOOK_BACK: Duration = Duration::from_secs(2);
 
@@ -62,6 +72,7 @@ struct Made {
     name: String,
     metainfo: Vec<u8>,
     info_hash: InfoHash,
+    is_private: bool,
     truth: Arc<Truth>,
     geometry: Geometry,
 }
@@ -102,6 +113,8 @@ pub struct Swarm<'s> {
     made: Vec<Made>,
     parts: Vec<Part>,
     story: Vec<Moment>,
+    /// What DHT nodes begin with.
+    begin: Vec<(String, u16)>,
     rng: Rng,
     samples: Samples,
     faults: u32,
@@ -168,6 +181,7 @@ impl<'s> Swarm<'s> {
             made,
             parts: Vec::new(),
             story: Vec::new(),
+            begin: Vec::new(),
             rng: rng.fork("story"),
             samples: Samples::default(),
             faults: 0,
@@ -176,8 +190,11 @@ impl<'s> Swarm<'s> {
             messages: 0,
         };
         swarm.add_trackers(&mut rng);
+        swarm.world.has_dht = scenario.dht.is_some();
         swarm.add_nodes(&mut rng);
+        swarm.set_beginning();
         swarm.add_hostile(&mut rng);
+        swarm.add_liars(&mut rng);
         swarm.plan_faults();
         swarm.plan(Time::ZERO, Moment::Sample);
         swarm
@@ -199,11 +216,13 @@ impl<'s> Swarm<'s> {
     }
 
     fn add_nodes(&mut self, rng: &mut Rng) {
+        let secrets = self.made.iter().filter(|made| made.is_private).map(|made| made.info_hash);
+        let secrets = Arc::new(secrets.collect::<BTreeSet<InfoHash>>());
         let mut number = 0_u32;
         for (group, spec) in self.scenario.node.iter().enumerate() {
             for index in 0..spec.count {
                 let name = if spec.count == 1 { spec.name.clone() } else { format!("{} {}", spec.name, index + 1) };
-                let public = public_ip(number);
+                let public = public_ip(if self.scenario.dht.is_some() { DHT_NODES } else { NODES }, number);
                 let mut own = rng.fork("node");
                 let mut storage = MemoryStorage::default();
                 storage.capacity = spec.disk;
@@ -218,6 +237,7 @@ impl<'s> Swarm<'s> {
                 node.public = public;
                 node.nat = spec.nat.map(|kind| Nat::new(kind, public));
                 node.is_silent = true;
+                node.private = Arc::clone(&secrets);
                 node.extra = spec.delay;
                 if spec.skew > 0 {
                     let most = i64::from(spec.skew);
@@ -226,7 +246,8 @@ impl<'s> Swarm<'s> {
                 }
                 let node = self.world.add(node);
                 self.world.set_rates(node, spec.up, spec.down);
-                let is_meant = |made: &Made| spec.content.is_empty() || spec.content.contains(&made.name);
+                let is_named = |made: &Made| spec.content.is_empty() || spec.content.contains(&made.name);
+                let is_meant = |made: &Made| spec.role != Role::DhtNode && is_named(made);
                 let contents = (0..self.made.len()).filter(|&at| is_meant(&self.made[at])).collect();
                 let later = if index == 0 { Duration::ZERO } else { jitter(&mut own, spec.within) };
                 self.parts.push(Part { node, group, contents, rng: own, has_left: false });
@@ -239,9 +260,9 @@ impl<'s> Swarm<'s> {
 
     fn add_hostile(&mut self, rng: &mut Rng) {
         let mut number = 0;
-        for spec in &self.scenario.hostile {
+        for spec in self.scenario.hostile.iter().filter(|spec| !spec.harm.is_in_dht()) {
             for _ in 0..spec.count {
-                let made = &self.made[0];
+                let made = self.meant(spec);
                 let begins = Time::ZERO + spec.arrives;
                 let mut hostile = Hostile::new(spec.harm, made.info_hash, made.geometry, begins, rng.fork("hostile"));
                 let addr = SocketAddr::from((hostile_ip(number), PORT));
@@ -253,6 +274,42 @@ impl<'s> Swarm<'s> {
                 self.world.add(Node::new(name, addr, Body::Hostile(hostile)));
                 number += 1;
             }
+        }
+    }
+
+    /// The torrent that those who mean harm are about.
+    fn meant(&self, spec: &HostileSpec) -> &Made {
+        let is_it = |made: &&Made| spec.content.as_ref().is_some_and(|name| made.name == *name);
+        self.made.iter().find(is_it).unwrap_or(&self.made[0])
+    }
+
+    fn set_beginning(&mut self) {
+        let Some(dht) = &self.scenario.dht else { return };
+        let begins = self.parts.iter().filter(|part| self.scenario.node[part.group].name == dht.begin);
+        let addrs = begins.map(|part| self.world.nodes[part.node].addr);
+        self.begin = addrs.map(|addr| (addr.ip().to_string(), addr.port())).collect();
+    }
+
+    /// Those who mean harm in the DHT: all know all.
+    fn add_liars(&mut self, rng: &mut Rng) {
+        let mut liars: Vec<Liar> = Vec::new();
+        for spec in &self.scenario.hostile {
+            let Some(lie) = spec.harm.lie() else { continue };
+            for _ in 0..spec.count {
+                let target = self.meant(spec).info_hash;
+                let ip = public_ip(DHT_LIARS, u32::try_from(liars.len()).expect("few liars"));
+                let (addr, mut own) = (SocketAddr::new(ip, PORT), rng.fork("liar"));
+                let node = DhtNode { id: number(addr, target, spec.obeys, &mut own), addr };
+                liars.push(Liar::new(lie, node, target, Time::ZERO + spec.arrives, own));
+            }
+        }
+        let fellows: Vec<DhtNode> = liars.iter().map(Liar::node).collect();
+        let open = self.parts.iter().map(|part| &self.world.nodes[part.node]).filter(|node| node.nat.is_none());
+        let victims: Vec<SocketAddr> = open.map(|node| node.addr).collect();
+        for (index, mut liar) in liars.into_iter().enumerate() {
+            liar.meet(&fellows, &victims);
+            let node = Node::new(format!("liar {}", index + 1), liar.node().addr, Body::Liar(liar));
+            self.world.add(node);
         }
     }
 
@@ -311,6 +368,7 @@ impl<'s> Swarm<'s> {
             }
             Moment::Sample => {
                 self.let_leave();
+                self.world.end_searches();
                 let sample = self.sample();
                 self.samples.add(sample);
                 self.plan(now + self.samples.every, Moment::Sample);
@@ -332,7 +390,8 @@ impl<'s> Swarm<'s> {
             self.world.nodes[first.expect("checked by the scenario").node].addr
         });
         let node = &mut self.world.nodes[index];
-        let config = config(spec, node.addr);
+        let mut config = config(spec, node.addr);
+        (config.dht, config.dht_bootstrap) = (self.scenario.dht.is_some() && spec.dht, self.begin.clone());
         let body = std::mem::replace(&mut node.body, Body::Down(Box::default()));
         let Body::Down(mut storage) = body else { unreachable!("only what is down is started") };
         storage.now = Time::ZERO;
@@ -344,11 +403,14 @@ impl<'s> Swarm<'s> {
         let engine_rng = self.parts[part].rng.fork("engine");
         node.clock = Clock { started: now, ahead: Duration::ZERO, ppm: node.clock.ppm };
         let mut engine = Engine::new(config, EPOCH_NANOS + now.as_nanos(), engine_rng, *storage);
+        if let Some(bytes) = node.saved.get(Path::new(DHT_STATE)) {
+            engine.restore_dht(Time::ZERO, bytes);
+        }
         for &content in &self.parts[part].contents {
             let made = &self.made[content];
             let saved = |ending: &str| {
                 let name = format!("torrents/{}.{ending}", made.info_hash);
-                node.saved.get(std::path::Path::new(&name)).cloned()
+                node.saved.get(Path::new(&name)).cloned()
             };
             if let Some(metainfo) = saved("meta") {
                 engine.restore(Time::ZERO, &metainfo, saved("resume").as_deref()).expect("what was saved is good");
@@ -377,7 +439,7 @@ impl<'s> Swarm<'s> {
         node.is_silent = false;
         let is_first = self.world.tally.node(index).came.is_none();
         self.world.tally.node(index).came.get_or_insert(now);
-        self.world.tally.node(index).is_complete |= spec.role == Role::Seed;
+        self.world.tally.node(index).is_complete |= matches!(spec.role, Role::Seed | Role::DhtNode);
         self.world.stir(index);
         if let Some(stays) = spec.stays
             && spec.role == Role::Seed
@@ -404,11 +466,10 @@ impl<'s> Swarm<'s> {
 
     fn begin_fault(&mut self, index: usize) {
         let spec = &self.scenario.fault[index];
-        let group =
-            spec.nodes.as_ref().and_then(|name| self.scenario.node.iter().position(|group| group.name == *name));
         let is_meant = |part: &&Part| {
             let is_up = self.world.nodes[part.node].is_up();
-            group.is_none_or(|group| part.group == group) && is_up && !part.has_left
+            let group = &self.scenario.node[part.group].name;
+            (spec.nodes.is_empty() || spec.nodes.contains(group)) && is_up && !part.has_left
         };
         let mut nodes: Vec<usize> = self.parts.iter().filter(is_meant).map(|part| part.node).collect();
         self.rng.shuffle(&mut nodes);
@@ -517,6 +578,7 @@ impl<'s> Swarm<'s> {
                 name: node.name.clone(),
                 group: spec.name.clone(),
                 is_seed: spec.role == Role::Seed,
+                is_node: spec.role == Role::DhtNode,
                 is_rider: spec.role == Role::FreeRider,
                 came: Time::ZERO,
                 finished: None,
@@ -544,6 +606,7 @@ impl<'s> Swarm<'s> {
             packets: 0,
             segments: (0, 0),
             messages: self.messages,
+            lookups: self.scenario.dht.as_ref().map(|_| self.world.lookups.report()),
         };
         let indexes: Vec<usize> = self.parts.iter().map(|part| part.node).collect();
         report.take_nodes(&self.world.tally, &indexes);
@@ -555,7 +618,7 @@ impl<'s> Swarm<'s> {
         let expect = &self.scenario.expect;
         for (part, node) in self.parts.iter().zip(&report.nodes) {
             let spec = &self.scenario.node[part.group];
-            let must = expect.finished && !spec.may_fail && !node.is_seed;
+            let must = expect.finished && !spec.may_fail && !node.is_seed && !node.is_node;
             if must && node.finished.is_none() {
                 let state = state(&mut self.world, part.node);
                 return Some(format!("{} has not finished by {:?}: {state}", node.name, report.ended));
@@ -603,6 +666,14 @@ impl<'s> Swarm<'s> {
         {
             return Some(format!("{:.4} of what came was in vain, expected was {most}", report.wasted()));
         }
+        if let Some(lookups) = &report.lookups {
+            if let Some(least) = expect.lookups.filter(|least| lookups.share() < *least || lookups.count == 0) {
+                return Some(format!("{}, expected was a share of {least}", lookups.line()));
+            }
+            if let Some(within) = expect.lookup_within.filter(|within| lookups.took.most > *within) {
+                return Some(format!("{}, expected was to find within {within:?}", lookups.line()));
+            }
+        }
         let contributors = report.leechers().filter(|node| !node.is_rider).filter_map(NodeReport::took).max();
         let riders = report.leechers().filter(|node| node.is_rider).filter_map(NodeReport::took).min();
         if let (true, Some(contributors), Some(riders)) = (expect.riders_last, contributors, riders)
@@ -633,8 +704,8 @@ fn tracker_addr(index: usize) -> SocketAddr {
 }
 
 /// An address in a network of its own: some rules look at networks.
-fn public_ip(number: u32) -> IpAddr {
-    IpAddr::from(Ipv4Addr::from(0x0a00_0101 + number * 0x0100 + number % 200))
+fn public_ip(first: u32, number: u32) -> IpAddr {
+    IpAddr::from(Ipv4Addr::from(first + number * 0x0100 + number % 200))
 }
 
 fn hostile_ip(number: u32) -> IpAddr {
@@ -649,7 +720,6 @@ fn config(spec: &GroupSpec, addr: SocketAddr) -> Config {
         down_rate_bytes: spec.down_limit,
         upload_slots: slots.map_or(UploadSlots::Auto, UploadSlots::Fixed),
         encryption: if spec.encrypted { Encryption::Require } else { Encryption::Allow },
-        dht: false,
         lsd: false,
         connections_per_torrent_max: spec.peers.unwrap_or(Config::default().connections_per_torrent_max),
         ..Config::default()
@@ -670,7 +740,7 @@ fn make(spec: &ContentSpec, trackers: &[String], rng: &mut Rng) -> Made {
     };
     let notes = Notes {
         name: spec.name.clone().into_bytes(),
-        trackers: trackers.to_vec(),
+        trackers: if spec.tracked { trackers.to_vec() } else { Vec::new() },
         private: spec.private,
         ..Notes::default()
     };
@@ -681,5 +751,6 @@ fn make(spec: &ContentSpec, trackers: &[String], rng: &mut Rng) -> Made {
     creator.update(&bytes);
     let (meta, metainfo) = creator.finish().expect("checked by the scenario");
     let truth = Arc::new(Truth::new(spec.name.clone(), bytes, piece_len));
-    Made { name: spec.name.clone(), metainfo, info_hash: meta.info_hash, truth, geometry: meta.geometry }
+    let is_private = spec.private;
+    Made { name: spec.name.clone(), metainfo, info_hash: meta.info_hash, is_private, truth, geometry: meta.geometry }
 }

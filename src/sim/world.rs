@@ -12,6 +12,7 @@ use crate::base::storage::Fault;
 use crate::base::time::Time;
 use crate::engine::Engine;
 use crate::sim::checks::Breach;
+use crate::sim::lookups::Lookups;
 use crate::sim::network::{Line, Network, chance, jitter};
 use crate::sim::node::{After, Body, End, Node, Output};
 use crate::sim::report::Tally;
@@ -45,6 +46,9 @@ pub struct World {
     stirred: Vec<usize>,
     pub(crate) trace: Trace,
     pub(crate) tally: Tally,
+    /// Searches in the DHT, where there is one.
+    pub(crate) lookups: Lookups,
+    pub(crate) has_dht: bool,
     /// Nodes that claim more than before, or whose program has ended, since somebody looked.
     pub(crate) news: Vec<usize>,
     /// The first rule that was broken; nothing happens after it.
@@ -176,6 +180,8 @@ impl World {
             stirred: Vec::new(),
             trace: Trace::new(prints_from),
             tally: Tally::default(),
+            lookups: Lookups::default(),
+            has_dht: false,
             news: Vec::new(),
             breach: None,
         }
@@ -368,6 +374,10 @@ impl World {
     }
 
     fn send_packet(&mut self, index: usize, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
+        let is_engine = matches!(self.nodes[index].body, Body::Engine(_));
+        if is_engine && self.has_dht {
+            self.note_query(index, to, &bytes);
+        }
         let Some(&other) = self.routes.get(&to.ip()) else { return };
         let source = self.nodes[index].nat.as_mut().map_or(from, |nat| nat.outward(from, to));
         self.tally.packets += 1;
@@ -417,6 +427,10 @@ impl World {
             let sent = node.uplink.pass(now, count as u64);
             let link = node.links.get_mut(&conn).expect("it was just there");
             let bytes = link.stream.out.cut(count);
+            if !node.private.is_empty() && matches!(node.body, Body::Engine(_)) {
+                let heard = bytes.runs().find_map(|run| link.said.hear(run, &node.private));
+                node.breach = node.breach.take().or(heard);
+            }
             link.flow.sent(count);
             let mut at = sent + trip;
             if is_lost {
@@ -572,6 +586,10 @@ impl World {
         match &mut node.body {
             Body::Engine(engine) => {
                 let Some(socket) = engine.config().socket_at(to) else { return };
+                if self.has_dht {
+                    self.note_answer(index, from, &bytes);
+                }
+                let Body::Engine(engine) = &mut self.nodes[index].body else { return };
                 engine.handle_packet(local, socket, from, &mut bytes);
                 self.stir(index);
             }
@@ -581,6 +599,10 @@ impl World {
                 for answer in answers {
                     self.send_packet(index, to, from, answer);
                 }
+            }
+            Body::Liar(liar) => {
+                liar.handle_packet(from, &bytes);
+                self.stir(index);
             }
             Body::Hostile(_) | Body::Down(_) => {}
         }

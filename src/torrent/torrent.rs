@@ -17,6 +17,7 @@ use crate::base::hash::{InfoHash, StId};
 use crate::base::ids::{ConnId, StoreId};
 use crate::base::rate::{Bucket, Meter};
 use crate::base::rng::Rng;
+use crate::base::sabotage::{self, Sabotage};
 use crate::base::storage::{Content, Fault, FaultKind};
 use crate::base::time::Time;
 use crate::codec::metainfo::Metainfo;
@@ -232,7 +233,7 @@ impl Torrent {
             peers: BTreeMap::new(),
             candidates: Candidates::new(rng.fork("candidates")),
             announces,
-            dht: DhtAnnounces::new(config.dht && !meta.private),
+            dht: DhtAnnounces::new(config.dht && (!meta.private || sabotage::is_broken(Sabotage::PrivateTold))),
             exchange: Exchange::new(config, meta.private),
             lsd: config.lsd && !meta.private,
             choker: Choker::new(config.upload_slots, meta.geometry.piece_len(), rng.fork("choker")),
