@@ -317,7 +317,7 @@ impl Lookup {
     }
 
     pub(super) fn check(&self) {
-        assert!(self.candidates.len() <= CANDIDATES_MAX, "nodes of a search");
+        assert!(self.fresh <= FRESH_MAX && self.candidates.len() <= FRESH_MAX + self.queries, "nodes of a search");
         assert_eq!(self.addresses.len(), self.candidates.len(), "an address a node");
     }
 
