@@ -20,6 +20,7 @@ use crate::reactor::signals::{Signal, Signals};
 use crate::reactor::{Reactor, Turn, descriptors, entropy, names};
 use crate::storage::FileStorage;
 use crate::torrent::command::{AddOptions, Answer, Command, Refusal, Source, Which};
+use crate::torrent::dht_command::{DhtAnswer, DhtCommand, Swarm};
 use crate::torrent::snapshot::Summary;
 
 /// How often the screen changes.
@@ -110,6 +111,28 @@ impl Node {
         match self.command(Command::Catalog { host: host.to_owned(), port })? {
             Answer::Catalog { entries, is_whole } => Ok(is_whole.then_some(entries)),
             other => unreachable!("a list is answered with one, not {other:?}"),
+        }
+    }
+
+    /// Nodes of the DHT that answered lately.
+    ///
+    /// # Errors
+    /// What the engine says against it.
+    pub(crate) fn dht_nodes(&mut self) -> Result<usize, String> {
+        match self.command(Command::Status)? {
+            Answer::Status(status) => Ok(status.dht_nodes.unwrap_or(0)),
+            other => unreachable!("asked for its status it answers with that, not {other:?}"),
+        }
+    }
+
+    /// Swarms that nodes of the DHT know, as far as they are known; true while there may be more.
+    ///
+    /// # Errors
+    /// What the engine says against it.
+    pub(crate) fn sample(&mut self, count: usize) -> Result<(Vec<Swarm>, bool), String> {
+        match self.command(Command::Dht(DhtCommand::Sample(count)))? {
+            Answer::Dht(DhtAnswer::Swarms(swarms, progress)) => Ok((swarms, progress.searches)),
+            other => unreachable!("a sample is answered with swarms, not {other:?}"),
         }
     }
 

@@ -189,6 +189,7 @@ mod tests {
             pieces: (4, 2),
             piece_len: 1 << 19,
             comment: None,
+            dht_item: None,
             created_by: None,
         }
     }

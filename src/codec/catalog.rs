@@ -28,6 +28,17 @@ pub struct Entry {
     pub size: u64,
 }
 
+/// What others keep of something shared (BEP 44): `{"fragment length", "hash", "name", "size"}`, and `"st"` where it is a `.st`.
+#[must_use]
+pub fn dht_item(entry: &Entry, fragment_len: u32) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut dict = DictWriter::begin(&mut out);
+    dict.int("fragment length", i64::from(fragment_len));
+    write_keys(&mut dict, entry);
+    dict.end();
+    out
+}
+
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CatalogMessage {
@@ -97,13 +108,17 @@ fn item(value: &Value<'_>) -> Option<Entry> {
 
 fn write_item(out: &mut Vec<u8>, item: &Entry) {
     let mut dict = DictWriter::begin(out);
+    write_keys(&mut dict, item);
+    dict.end();
+}
+
+fn write_keys(dict: &mut DictWriter<'_>, item: &Entry) {
     dict.bytes("hash", &item.info_hash.0);
     dict.bytes("name", cut(&item.name).as_bytes());
     dict.int("size", i64::try_from(item.size).unwrap_or(i64::MAX));
     if let Some(st_id) = item.st_id {
         dict.bytes("st", &st_id.0);
     }
-    dict.end();
 }
 
 /// No more than [`NAME_LEN_MAX`] bytes of a name.
@@ -141,6 +156,14 @@ mod tests {
         let full = page((0..ITEMS_MAX).map(|_| entry(&"n".repeat(NAME_LEN_MAX))).collect());
         assert!(bytes_of(&full).len() < 32 * 1024);
         assert_eq!(CatalogMessage::parse(&bytes_of(&full)), Some(full));
+    }
+
+    #[test]
+    fn an_item_of_the_dht_fits_whatever_its_name() {
+        let item = dht_item(&entry(&"n".repeat(1000)), 1 << 26);
+        assert!(item.len() < crate::codec::krpc::VALUE_MAX / 2);
+        assert!(item.starts_with(b"d15:fragment lengthi67108864e4:hash20:"));
+        assert!(bencode::parse_canonical(&item, 16).is_ok());
     }
 
     #[test]

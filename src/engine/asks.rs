@@ -56,7 +56,9 @@ impl<S: Storage> Engine<S> {
         self.by_hash.insert(info_hash, id);
         self.by_st_id.extend(st_id.map(|st_id| (st_id, id)));
         let shared_at = self.torrents.get(id).and_then(Torrent::shared_at);
-        self.shares.torrents.extend(shared_at.map(|path| (path, id)));
+        if let Some(path) = shared_at {
+            self.shares.enter(now, path, id);
+        }
         self.by_obfuscated.insert(obfuscated(info_hash), info_hash);
         let store = self.storage.open(content);
         self.torrents.get_mut(id).expect("it was just inserted").handle_opened(now, store);
@@ -76,7 +78,7 @@ impl<S: Storage> Engine<S> {
             self.by_st_id.remove(&st_id);
         }
         if let Some(path) = torrent.shared_at() {
-            self.shares.torrents.remove(&path);
+            self.shares.leave(&path);
         }
         self.by_obfuscated.remove(&obfuscated(info_hash));
         self.timers.remove(Timer::Torrent(id));

@@ -15,6 +15,7 @@ use crate::engine::exchanges::Named;
 use crate::engine::{Effect, Engine, Progress, Timer};
 use crate::protocol::catalog::{CATALOG_MAX, Catalog, News};
 use crate::torrent::command::{Answer, Refusal, RefusalKind, Reply};
+use crate::torrent::torrent::Torrent;
 
 /// Nodes whose lists are kept; the one that was asked first is forgotten beyond it.
 const LISTS_MAX: usize = 16;
@@ -187,12 +188,7 @@ impl<S: Storage> Engine<S> {
         let shared = || self.shares.torrents.values().filter_map(|id| self.torrents.get(*id));
         let pages = u32::try_from(shared().count().div_ceil(ITEMS_MAX)).unwrap_or(u32::MAX).min(PAGES_MAX);
         let first = (page as usize).saturating_mul(ITEMS_MAX);
-        let items = shared().skip(first).take(ITEMS_MAX).map(|torrent| Entry {
-            info_hash: torrent.info_hash(),
-            st_id: torrent.st_id(),
-            name: torrent.name().to_owned(),
-            size: torrent.size(),
-        });
+        let items = shared().skip(first).take(ITEMS_MAX).map(Torrent::entry);
         CatalogMessage::Page { page, pages, items: items.collect() }
     }
 

@@ -132,6 +132,7 @@ enum Timer {
     Dht,
     Lsd,
     Peeks,
+    Shares,
     Shutdown,
 }
 
@@ -264,6 +265,7 @@ impl<S: Storage> Engine<S> {
                 Timer::Exchanges => self.exchanges.handle_timeout(now),
                 Timer::Dht => self.handle_dht_timeout(now),
                 Timer::Lsd => self.handle_lsd_timeout(now),
+                Timer::Shares => self.put_shares(now),
                 Timer::Peeks => {} // whatever is over is seen when all is settled
                 Timer::Shutdown => {
                     // Whoever waits for a tracker waits no longer; for the disk it does.
@@ -307,6 +309,7 @@ impl<S: Storage> Engine<S> {
         self.timers.set(Timer::Down, self.down.poll_timeout());
         self.timers.set(Timer::Up, self.up.poll_timeout());
         self.timers.set(Timer::Exchanges, self.exchanges.poll_timeout());
+        self.timers.set(Timer::Shares, self.shares.poll_timeout());
         self.timers.set(Timer::Peeks, self.peeks.poll_timeout());
         self.timers.set(Timer::Dht, self.dht.as_ref().map_or(Time::NEVER, DhtNode::poll_timeout));
         self.timers.set(Timer::Lsd, self.lsd.as_ref().map_or(Time::NEVER, Lsd::poll_timeout));

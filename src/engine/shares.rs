@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::base::ids::TorrentId;
 use crate::base::storage::Storage;
@@ -11,12 +12,22 @@ use crate::base::time::Time;
 use crate::codec::st::identity;
 use crate::engine::Engine;
 use crate::engine::commands::TORRENTS_MAX;
+use crate::protocol::dht::items::OwnedItem;
 use crate::torrent::command::{AddOptions, Answer, NewShare, Refusal, RefusalKind, Reply};
 use crate::torrent::share::{Made, Making, content_of};
 use crate::torrent::torrent::{Begin, Torrent};
 
 /// Shares that wait to be described; one more is refused, and told again at the next look at its directory.
 const WAITING_MAX: usize = 10_000;
+
+/// How often each share is put into the DHT: others keep it for two hours.
+const PUT_AGAIN: Duration = Duration::from_hours(1);
+/// How soon where no node answers yet.
+const PUT_SOON: Duration = Duration::from_secs(30);
+/// So many are put at once.
+const PUTS_MAX: usize = 4;
+/// So often.
+const PUTS_EVERY: Duration = Duration::from_secs(5);
 
 /// What is shared.
 #[derive(Debug, Default)]
@@ -25,11 +36,33 @@ pub(super) struct Shares {
     making: Option<Making>,
     /// Where each lies.
     pub(super) torrents: BTreeMap<PathBuf, TorrentId>,
+    /// When each is put into the DHT.
+    puts: BTreeSet<(Time, TorrentId)>,
+    /// And no earlier.
+    next_put: Time,
 }
 
 impl Shares {
     pub(super) fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.making.is_none()
+    }
+
+    /// A torrent of a share directory is there.
+    pub(super) fn enter(&mut self, now: Time, path: PathBuf, id: TorrentId) {
+        self.torrents.insert(path, id);
+        self.puts.insert((now, id));
+    }
+
+    /// It is no more.
+    pub(super) fn leave(&mut self, path: &Path) {
+        if let Some(id) = self.torrents.remove(path) {
+            self.puts.retain(|(_, other)| *other != id);
+        }
+    }
+
+    /// When the next one is to be put.
+    pub(super) fn poll_timeout(&self) -> Time {
+        self.puts.first().map_or(Time::NEVER, |(at, _)| (*at).max(self.next_put))
     }
 }
 
@@ -97,6 +130,24 @@ impl<S: Storage> Engine<S> {
         torrent.is_finished()
             && (stamps.is_empty()
                 || stamps.iter().enumerate().all(|(file, stamp)| self.storage.stamp(store, file) == Some(*stamp)))
+    }
+
+    /// Puts what is shared into the DHT as items (BEP 44), a few at a time, so that others keep them.
+    pub(super) fn put_shares(&mut self, now: Time) {
+        if self.shares.poll_timeout() > now {
+            return;
+        }
+        self.shares.next_put = now + PUTS_EVERY;
+        let answers = self.dht_nodes(now) > Some(0);
+        for _ in 0..PUTS_MAX {
+            let Some(&(at, id)) = self.shares.puts.first().filter(|(at, _)| *at <= now) else { return };
+            self.shares.puts.remove(&(at, id));
+            let (Some(node), Some(torrent)) = (&mut self.dht, self.torrents.get(id)) else { continue };
+            if answers {
+                node.dht.put_item(now, OwnedItem { value: torrent.dht_item(), author: None }, None);
+            }
+            self.shares.puts.insert((now + if answers { PUT_AGAIN } else { PUT_SOON }, id));
+        }
     }
 
     /// One slice of describing.

@@ -1,7 +1,9 @@
 //! What can be seen of a torrent, copied out: rows for lists, and sentences that say why it does not move.
 
 use crate::base::geometry::Piece;
+use crate::base::hash::Sha1Hash;
 use crate::base::time::Time;
+use crate::codec::catalog::{Entry, dht_item};
 use crate::codec::magnet::Magnet;
 use crate::torrent::command::{Refusal, RefusalKind};
 use crate::torrent::peers::TorrentPeer;
@@ -61,6 +63,7 @@ impl Torrent {
             piece_len: self.geometry().piece_len(),
             comment: self.meta.comment.clone(),
             created_by: self.meta.created_by.clone(),
+            dht_item: self.settings.shared.then(|| Sha1Hash::of(&self.dht_item())),
         }
     }
 
@@ -215,6 +218,18 @@ impl Torrent {
             sentences.push("nothing holds it up; data was asked for and should come".into());
         }
         sentences
+    }
+
+    /// What others are told of it where it is shared.
+    #[must_use]
+    pub fn entry(&self) -> Entry {
+        Entry { info_hash: self.info_hash(), st_id: self.st_id(), name: self.name().to_owned(), size: self.size() }
+    }
+
+    /// What nodes of the DHT keep of it where it is shared (BEP 44), bencoded.
+    #[must_use]
+    pub fn dht_item(&self) -> Vec<u8> {
+        dht_item(&self.entry(), self.geometry().piece_len())
     }
 
     /// The addresses of its trackers, by tier.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::base::hash::{InfoHash, StId};
+use crate::base::hash::{InfoHash, Sha1Hash, StId};
 
 /// What a torrent is doing. The words are those of the control socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,6 +114,8 @@ pub struct Summary {
     pub comment: Option<String>,
     /// Who made its file.
     pub created_by: Option<String>,
+    /// Where nodes of the DHT keep an item about it (BEP 44), if it is shared.
+    pub dht_item: Option<Sha1Hash>,
 }
 
 impl Summary {

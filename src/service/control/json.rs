@@ -95,6 +95,7 @@ fn summary(row: &Summary) -> Value {
         "piece_length": row.piece_len,
         "comment": row.comment,
         "created_by": row.created_by,
+        "dht_item": row.dht_item.map(|target| target.to_string()),
     })
 }
 

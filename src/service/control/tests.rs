@@ -45,6 +45,7 @@ fn row(name: &str) -> Summary {
         pieces: (10, 4),
         piece_len: 16_384,
         comment: None,
+        dht_item: None,
         created_by: Some("x".to_owned()),
     }
 }

@@ -159,6 +159,7 @@ fn push_summary(out: &mut String, row: &Summary) {
     push_pair(out, "added", moment(row.added));
     push_pair(out, "finished", row.finished.map_or_else(dash, moment));
     push_pair(out, "comment", row.comment.as_deref().unwrap_or("-"));
+    push_pair(out, "dht item", row.dht_item.map_or_else(|| "-".to_owned(), |target| target.to_string()));
     push_pair(out, "created by", row.created_by.as_deref().unwrap_or("-"));
 }
 
