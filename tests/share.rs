@@ -156,3 +156,56 @@ fn the_tool_gets_by_a_link() {
     assert!(told.contains("verified"), "{told}");
     assert_eq!(std::fs::read(out.join("content.bin")).unwrap(), noise(3, 1_000_000));
 }
+
+/// Of a private network a newcomer knows one node, which has no torrents itself.
+#[test]
+fn a_newcomer_who_knows_one_node_lists_everything_that_is_shared_and_gets_a_file() {
+    let temp = tempfile::tempdir().unwrap();
+    let first = common::free_port();
+    let dht = format!("[dht]\nenabled = true\nbootstrap = [\"127.0.0.1:{first}\"]\n");
+    let _begin = Daemon::start_at(&temp.path().join("begin"), ([127, 0, 0, 1], first).into(), &dht);
+    let sharing: Vec<Daemon> = (0..3_u64)
+        .map(|number| {
+            let share = temp.path().join(format!("share{number}"));
+            std::fs::create_dir_all(share.join(format!("set{number}"))).unwrap();
+            std::fs::write(share.join(format!("file{number}")), noise(number, 500_000)).unwrap();
+            std::fs::write(share.join(format!("set{number}/a")), noise(10 + number, 300_000)).unwrap();
+            let extra = format!("[[share]]\npath = \"{}\"\n{dht}", share.display());
+            Daemon::start(&temp.path().join(format!("home{number}")), &extra)
+        })
+        .collect();
+    sharing.iter().for_each(|daemon| wait("both are seeded", 20, || names(daemon).len() == 2));
+
+    let begin = format!("127.0.0.1:{first}");
+    let mut rows: Vec<serde_json::Value> = Vec::new();
+    wait("everything is listed with its name", 120, || {
+        let listed = tool(&["ls", "--dht", "--json", "--begin", &begin]);
+        rows = listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        rows.iter().filter(|row| row["name"].is_string()).count() == 6
+    });
+    let mut found: Vec<_> = rows.iter().map(|row| row["name"].as_str().unwrap()).collect();
+    found.sort_unstable();
+    assert_eq!(found, ["file0", "file1", "file2", "set0", "set1", "set2"]);
+    let file = rows.iter().find(|row| row["name"] == "file1").unwrap();
+    assert_eq!(file["size"], 500_000);
+
+    let newcomer = Daemon::start(&temp.path().join("newcomer"), &dht);
+    // Its own sample has names too, and shows no torrent that the user has not added.
+    wait("the daemon knows the names", 60, || {
+        let rows = newcomer.json("dht sample");
+        rows.len() == 6 && rows.iter().all(|row| row["name"].is_string())
+    });
+    assert!(newcomer.json("list").is_empty());
+    newcomer.ask(&format!("add {}", file["id"].as_str().unwrap()));
+    newcomer.wait_state("seeding", 60);
+    assert_eq!(std::fs::read(temp.path().join("newcomer/downloads/file1")).unwrap(), noise(1, 500_000));
+
+    // What is shared is kept by others as an item, too.
+    let row = sharing[0].json("list").into_iter().find(|row| row["name"] == "file0").unwrap();
+    let target = row["dht_item"].as_str().unwrap();
+    wait("the item is found", 60, || {
+        let reply = newcomer.ask(&format!("dht get {target}")).join("\n");
+        reply.contains("4:name5:file04:sizei500000e")
+    });
+    assert_eq!(newcomer.terminate(), 0);
+}

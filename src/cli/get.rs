@@ -8,7 +8,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use crate::base::config::Config;
-use crate::cli::node::{Node, Wake};
+use crate::cli::node::{Node, Wake, node};
 use crate::cli::progress::{Progress, shown_name};
 use crate::codec::metainfo::FILE_LEN_MAX;
 use crate::torrent::command::{AddOptions, Source};
@@ -28,6 +28,9 @@ pub struct Args {
     /// A peer to connect to; may be given many times.
     #[arg(long, value_name = "HOST:PORT")]
     peer: Vec<String>,
+    /// A node of the DHT to begin with, instead of the public ones; may be given many times.
+    #[arg(long, value_name = "HOST:PORT", value_parser = node, conflicts_with = "no_dht")]
+    begin: Vec<(String, u16)>,
     /// Do not use the DHT.
     #[arg(long)]
     no_dht: bool,
@@ -41,7 +44,10 @@ pub fn run(args: &Args) -> Result<(), String> {
     let source = read_source(&args.source)?;
     let peers = peers(&args.peer)?;
     let dir = std::path::absolute(&args.output).map_err(|error| format!("{}: {error}", args.output.display()))?;
-    let config = Config { downloads: dir.clone(), dht: !args.no_dht, ..Config::default() };
+    let mut config = Config { downloads: dir.clone(), dht: !args.no_dht, ..Config::default() };
+    if !args.begin.is_empty() {
+        config.dht_bootstrap.clone_from(&args.begin);
+    }
     let mut node = Node::start(config, 0)?;
     node.add(source, AddOptions { dir: Some(dir), ..AddOptions::default() })?;
     for peer in peers {

@@ -4,11 +4,10 @@ use serde_json::json;
 
 use crate::base::config::Config;
 use crate::base::time::Time;
-use crate::cli::node::{Node, Wake};
+use crate::cli::node::{Node, Wake, node};
 use crate::cli::progress::say;
 use crate::codec::control::escape;
 use crate::codec::units::human_size;
-use crate::codec::url::host_and_port;
 
 /// Swarms that are looked for in a DHT unless it is said how many.
 const COUNT: u16 = 100;
@@ -42,10 +41,6 @@ struct Row {
     st_id: Option<String>,
     name: Option<String>,
     size: Option<u64>,
-}
-
-fn node(text: &str) -> Result<(String, u16), &'static str> {
-    host_and_port(text).ok_or("it is not HOST:PORT, such as 192.0.2.7:6881 or [2001:db8::7]:6881")
 }
 
 /// Runs the command.

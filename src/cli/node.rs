@@ -13,6 +13,7 @@ use crate::base::config::Config;
 use crate::base::hash::InfoHash;
 use crate::base::time::Time;
 use crate::codec::catalog::Entry;
+use crate::codec::url::host_and_port;
 use crate::engine::Engine;
 use crate::reactor::clock::Clock;
 use crate::reactor::outside::OutsideEvent;
@@ -202,6 +203,11 @@ impl Node {
     fn command(&mut self, command: Command) -> Result<Answer, String> {
         self.engine.handle_command(self.reactor.now(), command).map_err(|Refusal { message, .. }| message)
     }
+}
+
+/// Where a node is, as an argument says it.
+pub(crate) fn node(text: &str) -> Result<(String, u16), &'static str> {
+    host_and_port(text).ok_or("it is not HOST:PORT, such as 192.0.2.7:6881 or [2001:db8::7]:6881")
 }
 
 fn broken(error: &io::Error) -> String {
