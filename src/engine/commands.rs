@@ -35,8 +35,8 @@ fn begins_with<H: Ord + Display>(
 
 /// What is to be added.
 enum What {
-    Metainfo(Metainfo, Vec<u8>),
-    Link(Magnet),
+    Metainfo(Box<Metainfo>, Vec<u8>),
+    Link(Box<Magnet>),
 }
 
 impl<S: Storage> Engine<S> {
@@ -131,8 +131,10 @@ impl<S: Storage> Engine<S> {
     fn add(&mut self, now: Time, source: Source, options: AddOptions) -> Reply {
         let invalid = |why: &dyn Display| Refusal::new(RefusalKind::Invalid, why.to_string());
         let what = match source {
-            Source::Metainfo(bytes) => What::Metainfo(Metainfo::parse(&bytes).map_err(|error| invalid(&error))?, bytes),
-            Source::Link(link) => What::Link(Magnet::parse(&link).map_err(|error| invalid(&error))?),
+            Source::Metainfo(bytes) => {
+                What::Metainfo(Box::new(Metainfo::parse(&bytes).map_err(|error| invalid(&error))?), bytes)
+            }
+            Source::Link(link) => What::Link(Box::new(Magnet::parse(&link).map_err(|error| invalid(&error))?)),
         };
         let (info_hash, st_id) = match &what {
             What::Metainfo(meta, _) => (meta.info_hash, meta.st_id),
@@ -145,7 +147,7 @@ impl<S: Storage> Engine<S> {
         if let (Some(id), What::Metainfo(meta, _)) = (known, &what)
             && let Some(torrent) = self.torrents.get_mut(id).filter(|torrent| torrent.is_link())
         {
-            torrent.describe(now, meta.clone());
+            torrent.describe(now, (**meta).clone());
             self.touched.push(id);
             return Ok(Answer::Added(info_hash));
         }
@@ -167,12 +169,12 @@ impl<S: Storage> Engine<S> {
         let rng = self.rng.fork("torrent");
         match what {
             What::Metainfo(meta, bytes) => {
-                let torrent = Torrent::new(now, Arc::new(meta), begin, &self.config, rng, self.peer_id)?;
+                let torrent = Torrent::new(now, Arc::from(meta), begin, &self.config, rng, self.peer_id)?;
                 self.insert_torrent(now, torrent, Some(bytes));
             }
             What::Link(link) => {
                 let peers = link.peers.clone();
-                let torrent = Torrent::from_link(now, link, begin, &self.config, rng, self.peer_id)?;
+                let torrent = Torrent::from_link(now, *link, begin, &self.config, rng, self.peer_id)?;
                 let bytes = torrent.metainfo_bytes();
                 let id = self.insert_torrent(now, torrent, Some(bytes));
                 self.dial_peers_of_link(now, id, &peers);
