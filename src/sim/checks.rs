@@ -80,6 +80,9 @@ impl World {
             if claimed == view.have {
                 continue;
             }
+            if claimed.len() != view.have.len() {
+                *claimed = Bitfield::new(view.have.len()); // it came as a link, and its pieces are known now
+            }
             let store = view.store.expect("a torrent in the table is opened");
             new.extend(
                 view.have

@@ -38,8 +38,10 @@ fn write(rng: &mut Rng, seed: u64, out: &mut String) -> std::fmt::Result {
     // One seeder that nothing befalls, so that the content is never lost.
     writeln!(out, "[[node]]\nname = \"anchor\"\nrole = \"seed\"\nup = \"{}Mbit\"\n", pick(rng, &[2, 20]))?;
     let groups = 1 + rng.below(3);
+    // Drawn apart, so that older seeds mean what they did. Of a private torrent nobody is told more than a tracker says.
+    let mut links = Rng::from_number(seed).fork("links");
     for group in 0..groups {
-        write_group(rng, group, out)?;
+        write_group(rng, group, !private && links.below(4) == 0, out)?;
     }
     if rng.below(2) == 0 {
         let harms = [
@@ -71,7 +73,7 @@ fn write(rng: &mut Rng, seed: u64, out: &mut String) -> std::fmt::Result {
     writeln!(out, "[expect]\nfinished = true")
 }
 
-fn write_group(rng: &mut Rng, group: u64, out: &mut String) -> std::fmt::Result {
+fn write_group(rng: &mut Rng, group: u64, link: bool, out: &mut String) -> std::fmt::Result {
     writeln!(out, "[[node]]\nname = \"group{group}\"\ncount = {}", 1 + rng.below(5))?;
     writeln!(out, "up = \"{}Mbit\"\ndown = \"{}Mbit\"", pick(rng, &[1, 5, 50]), pick(rng, &[5, 50]))?;
     writeln!(out, "arrives = \"{}s\"\nwithin = \"{}s\"", rng.below(20), rng.below(40))?;
@@ -84,6 +86,9 @@ fn write_group(rng: &mut Rng, group: u64, out: &mut String) -> std::fmt::Result 
         5 => writeln!(out, "up-limit = \"{}K\"\ndown-limit = \"{}K\"", pick(rng, &[30, 500]), pick(rng, &[100, 500]))?,
         6 => writeln!(out, "role = \"free-rider\"")?,
         _ => {}
+    }
+    if link {
+        writeln!(out, "link = true")?;
     }
     writeln!(out, "skew = {}\n", pick(rng, &[0, 500]))
 }

@@ -220,6 +220,9 @@ pub struct GroupSpec {
     pub encrypted: bool,
     /// The address translation they are behind.
     pub nat: Option<NatKind>,
+    /// They are given a link instead of the torrent, and get its description from others (BEP 9).
+    #[serde(default)]
+    pub link: bool,
     /// The group whose first node they are told of by hand when they come; nobody if none.
     pub knows: Option<String>,
     /// Share of blocks that they send with a wrong byte.

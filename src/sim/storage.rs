@@ -252,11 +252,11 @@ impl MemoryStorage {
     }
 
     fn image(&self, store: StoreId) -> Option<&Image> {
-        self.stores.get(store).map(|&index| &self.images[index])
+        self.stores.get(store).and_then(|&index| self.images.get(index))
     }
 
     fn image_mut(&mut self, store: StoreId) -> Option<&mut Image> {
-        self.stores.get(store).map(|&index| &mut self.images[index])
+        self.stores.get(store).and_then(|&index| self.images.get_mut(index))
     }
 }
 
@@ -268,6 +268,9 @@ impl Storage for MemoryStorage {
     type Stream = SimStream;
 
     fn open(&mut self, content: Content) -> StoreId {
+        if content.files.is_empty() {
+            return self.stores.insert(usize::MAX); // of a torrent that came as a link nothing is known yet
+        }
         let len = content.files.total_len();
         let first = content.files.entries().first().map(|entry| entry.path.clone()).unwrap_or_default();
         let truth = self.truths.iter().find(|truth| truth.bytes.len() as u64 == len && first.starts_with(&truth.name));

@@ -13,6 +13,7 @@ use crate::base::hash::InfoHash;
 use crate::base::rng::Rng;
 use crate::base::time::Time;
 use crate::codec::krpc::Node as DhtNode;
+use crate::codec::magnet::Magnet;
 use crate::engine::{DHT_STATE, Engine};
 use crate::sim::World;
 use crate::sim::faults::{Fault, FaultKind};
@@ -71,6 +72,8 @@ impl std::fmt::Display for Failure {
 struct Made {
     name: String,
     metainfo: Vec<u8>,
+    /// A magnet link to it.
+    link: String,
     info_hash: InfoHash,
     is_private: bool,
     truth: Arc<Truth>,
@@ -420,7 +423,8 @@ impl<'s> Swarm<'s> {
             // A node that was killed before it could save its torrent is given it again, and looks what is there.
             let verify = Some(is_seed || self.world.tally.node(index).came.is_some());
             let options = AddOptions { verify, ..AddOptions::default() };
-            let source = Source::Metainfo(made.metainfo.clone());
+            let source =
+                if spec.link { Source::Link(made.link.clone()) } else { Source::Metainfo(made.metainfo.clone()) };
             engine.handle_command(Time::ZERO, Command::Add { source, options }).expect("a good torrent");
             if is_seed && self.world.tally.node(index).came.is_none() {
                 let store = engine.views().find(|view| view.info_hash == made.info_hash).and_then(|view| view.store);
@@ -752,5 +756,14 @@ fn make(spec: &ContentSpec, trackers: &[String], rng: &mut Rng) -> Made {
     let (meta, metainfo) = creator.finish().expect("checked by the scenario");
     let truth = Arc::new(Truth::new(spec.name.clone(), bytes, piece_len));
     let is_private = spec.private;
-    Made { name: spec.name.clone(), metainfo, info_hash: meta.info_hash, is_private, truth, geometry: meta.geometry }
+    let link = Magnet::of(&meta).to_string();
+    Made {
+        name: spec.name.clone(),
+        metainfo,
+        link,
+        info_hash: meta.info_hash,
+        is_private,
+        truth,
+        geometry: meta.geometry,
+    }
 }
