@@ -472,3 +472,42 @@ fn libtorrent_learns_of_our_node_by_a_port_message() {
     });
     wait("our nodes know one another", 60, || ours.json("dht")[0]["families"][0]["good"].as_u64() >= Some(1));
 }
+
+/// Several addresses of one family are several nodes (BEP 45): a stranger sees nothing that they have in common.
+#[test]
+fn each_address_is_a_node_of_its_own() {
+    let temp = tempfile::tempdir().unwrap();
+    let (begin, port) = (udp_port(), udp_port());
+    let _begin = Daemon::start(
+        &temp.path().join("begin"),
+        &format!("[dht]\nlisten = [\"127.0.0.1:{begin}\"]\nbootstrap = [\"127.0.0.1:{begin}\"]\n"),
+    );
+    let listen = ["127.0.0.1", "127.0.0.2", "127.0.0.3"].map(|ip| format!("{ip}:{port}"));
+    let config = format!("[dht]\nlisten = {listen:?}\nbootstrap = [\"127.0.0.1:{begin}\"]\n");
+    let ours = Daemon::start(&temp.path().join("ours"), &config);
+    let nodes = || ours.json("dht")[0]["families"].as_array().unwrap().clone();
+    wait("each of them knows the first", 30, || nodes().iter().all(|node| node["good"].as_u64() >= Some(1)));
+    assert_eq!(nodes().iter().map(|node| node["listen"].as_str().unwrap()).collect::<Vec<_>>(), listen);
+
+    let query = b"d1:ad2:id20:abcdefghij0123456789e1:q4:ping2:roi1e1:t2:aa1:y1:qe";
+    let socket = UdpSocket::bind("127.0.0.9:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    for node in nodes() {
+        let mut answer = [0; 512];
+        let at = node["listen"].as_str().unwrap();
+        socket.send_to(query, at).unwrap();
+        let (len, from) = socket.recv_from(&mut answer).unwrap();
+        let id: Vec<u8> =
+            (0..20).map(|at| u8::from_str_radix(&node["id"].as_str().unwrap()[2 * at..][..2], 16).unwrap()).collect();
+        assert_eq!(from.to_string(), at, "the answer comes from where was asked");
+        assert!(answer[..len].windows(20).any(|window| window == id), "{node}");
+    }
+    let mut ids: Vec<_> = nodes().iter().map(|node| node["id"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(ours.terminate(), 0);
+    // Each keeps its number.
+    let ours = Daemon::start(&temp.path().join("ours"), &config);
+    let again = ours.json("dht")[0]["families"].as_array().unwrap().clone();
+    assert_eq!(again.iter().map(|node| node["id"].as_str().unwrap()).collect::<Vec<_>>(), ids);
+    ids.dedup();
+    assert_eq!(ids.len(), 3);
+}

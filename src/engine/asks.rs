@@ -180,8 +180,8 @@ impl<S: Storage> Engine<S> {
             }
             Ask::Dial => self.dialling.push(id),
             Ask::Node(addr) => {
-                if let Some(node) = &mut self.dht {
-                    node.dht.add_node(now, addr, false);
+                if let Some(nodes) = &mut self.dht {
+                    nodes.hear_of(now, addr);
                 }
             }
             Ask::JoinLsd => {

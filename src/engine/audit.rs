@@ -81,8 +81,8 @@ impl<S: Storage> Engine<S> {
         assert!(self.connections.len() <= self.config.connections_max, "connections");
         assert!(self.half_open <= self.config.half_open_max, "connections being made");
         assert!(self.touched.is_empty(), "every torrent that was touched is settled");
-        if let Some(node) = &self.dht {
-            node.questions.check();
+        if let Some(nodes) = &self.dht {
+            nodes.questions.check();
         }
         for torrent in self.torrents.values() {
             // One may be on its way while another one is being made.

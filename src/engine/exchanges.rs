@@ -147,14 +147,14 @@ impl<S: Storage> Engine<S> {
         match socket {
             SocketId::Resolver4 | SocketId::Resolver6 => self.exchanges.resolver.handle_packet(now, from, packet),
             SocketId::Dht(_) => {
-                let known = self.dht.as_mut().is_some_and(|node| node.dht.handle_packet(now, from, packet));
+                let known = self.dht.as_mut().is_some_and(|nodes| nodes.handle_packet(now, socket, from, packet));
                 self.stats.packets_ignored += u64::from(!known);
             }
             SocketId::Peers(_) => {
                 // Only the DHT's begin with a letter: that of a bencoded dictionary.
-                let dht = self.dht.as_mut().filter(|node| !node.is_apart && packet.first() == Some(&b'd'));
+                let dht = self.dht.as_mut().filter(|nodes| !nodes.is_apart && packet.first() == Some(&b'd'));
                 let known = match dht {
-                    Some(node) => node.dht.handle_packet(now, from, packet),
+                    Some(nodes) => nodes.handle_packet(now, socket, from, packet),
                     None => self.exchanges.trackers.handle_packet(now, from, packet),
                 };
                 self.stats.packets_ignored += u64::from(!known);
@@ -187,7 +187,7 @@ impl<S: Storage> Engine<S> {
                 return Some(Transmit { socket: SocketId::Peers(index), to });
             }
         }
-        let transmit = self.dht.as_mut().and_then(|node| node.poll_transmit(packet));
+        let transmit = self.dht.as_mut().and_then(|nodes| nodes.poll_transmit(packet));
         transmit.or_else(|| super::lsd::poll_transmit(self.lsd.as_mut()?, packet))
     }
 

@@ -51,7 +51,7 @@ use crate::torrent::torrent::Torrent;
 use self::asks::Purpose;
 use self::catalogs::Catalogs;
 use self::connections::Connection;
-use self::dht::DhtNode;
+use self::dht::DhtNodes;
 use self::exchanges::Exchanges;
 use self::lane::Shakes;
 use self::limits::Limit;
@@ -173,7 +173,7 @@ pub struct Engine<S: Storage> {
     effects: VecDeque<Effect>,
     exchanges: Exchanges,
     /// None if it is off, or there is no socket for it.
-    dht: Option<DhtNode>,
+    dht: Option<DhtNodes>,
     /// None if it is off, or nobody could call back.
     lsd: Option<Lsd>,
     down: Limit,
@@ -198,7 +198,7 @@ impl<S: Storage> Engine<S> {
         Self {
             storage,
             exchanges: Exchanges::new(&config, rng.fork("exchanges")),
-            dht: DhtNode::new(&config, rng.fork("dht")),
+            dht: DhtNodes::new(&config, rng.fork("dht")),
             shares: Shares::default(),
             catalogs: Catalogs::default(),
             peeks: Peeks::default(),
@@ -311,7 +311,7 @@ impl<S: Storage> Engine<S> {
         self.timers.set(Timer::Exchanges, self.exchanges.poll_timeout());
         self.timers.set(Timer::Shares, self.shares.poll_timeout());
         self.timers.set(Timer::Peeks, self.peeks.poll_timeout());
-        self.timers.set(Timer::Dht, self.dht.as_ref().map_or(Time::NEVER, DhtNode::poll_timeout));
+        self.timers.set(Timer::Dht, self.dht.as_ref().map_or(Time::NEVER, DhtNodes::poll_timeout));
         self.timers.set(Timer::Lsd, self.lsd.as_ref().map_or(Time::NEVER, Lsd::poll_timeout));
         if self.exiting && self.is_quiet() {
             self.exit();

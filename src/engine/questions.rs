@@ -9,7 +9,7 @@ use crate::base::hash::{InfoHash, Sha1Hash};
 use crate::base::storage::Storage;
 use crate::base::time::Time;
 use crate::engine::Engine;
-use crate::engine::dht::DhtNode;
+use crate::engine::dht::DhtNodes;
 use crate::engine::peeks::Title;
 use crate::protocol::dht::items::{OwnedItem, is_genuine, target_of};
 use crate::protocol::dht::{Event, SAMPLES_MAX};
@@ -176,15 +176,16 @@ fn busy(message: &str) -> Refusal {
     Refusal::new(RefusalKind::Busy, message)
 }
 
-impl DhtNode {
+impl DhtNodes {
     /// Answers a user, and begins the search for more unless it has been made lately.
     fn answer(&mut self, now: Time, command: DhtCommand) -> Result<DhtAnswer, Refusal> {
+        let best = self.best(now);
         match command {
             DhtCommand::State => Ok(DhtAnswer::State(Box::new(self.figures(now)))),
             DhtCommand::Find(info_hash) => {
                 let known = self.questions.look_up(now, Question::Find(info_hash), &Detail::None)?;
                 if known.ended.is_never() && known.under_way == 0 {
-                    known.under_way = self.dht.find_peers(now, info_hash, None);
+                    known.under_way = self.nodes[best].dht.find_peers(now, info_hash, None);
                 }
                 let known = &self.questions.known[&Question::Find(info_hash)];
                 Ok(DhtAnswer::Peers(known.peers.iter().copied().collect(), known.progress()))
@@ -194,7 +195,7 @@ impl DhtNode {
                 let known = self.questions.look_up(now, Question::Sample, &Detail::None)?;
                 if known.under_way == 0 && (known.ended.is_never() || known.wanted < wanted) {
                     known.wanted = wanted;
-                    known.under_way = self.dht.sample(now, wanted);
+                    known.under_way = self.nodes[best].dht.sample(now, wanted);
                 }
                 let known = &self.questions.known[&Question::Sample];
                 let swarm = |hash: &InfoHash| Swarm { info_hash: *hash, name: None, size: None };
@@ -205,7 +206,7 @@ impl DhtNode {
                 let detail = Detail::Salt(salt.clone());
                 let known = self.questions.look_up(now, Question::Get(target), &detail)?;
                 if known.ended.is_never() && known.under_way == 0 {
-                    known.under_way = self.dht.find_item(now, target, &salt);
+                    known.under_way = self.nodes[best].dht.find_item(now, target, &salt);
                 }
                 let known = &self.questions.known[&Question::Get(target)];
                 Ok(DhtAnswer::Item(known.item.clone(), known.progress()))
@@ -218,7 +219,7 @@ impl DhtNode {
                 let target = target_of(&item.as_item());
                 let known = self.questions.look_up(now, Question::Put(target), &Detail::Item(item.clone()))?;
                 if known.ended.is_never() && known.under_way == 0 {
-                    known.under_way = self.dht.put_item(now, item, None);
+                    known.under_way = self.nodes[best].dht.put_item(now, item, None);
                 }
                 let known = &self.questions.known[&Question::Put(target)];
                 Ok(DhtAnswer::Put(target, known.kept_by, known.progress()))
@@ -227,16 +228,18 @@ impl DhtNode {
     }
 
     fn figures(&self, now: Time) -> DhtState {
-        let rows = self.dht.view(now).into_iter().zip(self.listen()).filter_map(|(view, listen)| {
-            let (view, listen) = view.zip(listen)?;
-            Some(NodeRow { id: view.id, listen, seen_as: view.seen_as, nodes: view.nodes, good: view.good })
+        let rows = self.nodes.iter().flat_map(|node| {
+            node.dht.view(now).into_iter().zip(node.listen()).filter_map(|(view, listen)| {
+                let (view, listen) = view.zip(listen)?;
+                Some(NodeRow { id: view.id, listen, seen_as: view.seen_as, nodes: view.nodes, good: view.good })
+            })
         });
         DhtState {
             nodes: rows.collect(),
             read_only: self.is_read_only,
-            searches: self.dht.searches(),
-            stored: self.dht.stored(),
-            queries: self.dht.counts(),
+            searches: self.nodes.iter().map(|node| node.dht.searches()).sum(),
+            stored: self.stored(),
+            queries: self.counts(),
             names: self.names.clone(),
         }
     }

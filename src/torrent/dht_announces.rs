@@ -1,10 +1,12 @@
 //! When a torrent looks for peers in the DHT and announces itself there (BEP 5). A private one never does (BEP 27).
+//!
+//! Where we are several nodes each has its turn, at even distances, so that no stranger is asked by all at once (BEP 45).
 
 use std::time::Duration;
 
 use crate::base::time::Time;
 
-/// Between two searches that reached somebody. Nodes forget us after thirty minutes.
+/// Between two searches of one node that reached somebody. Nodes forget us after thirty minutes.
 const INTERVAL: Duration = Duration::from_mins(15);
 /// After a search that reached nobody; doubles each time, up to [`INTERVAL`].
 const AGAIN: Duration = Duration::from_secs(5);
@@ -19,12 +21,14 @@ pub(crate) struct DhtAnnounces {
     under_way: usize,
     announced: usize,
     again: Duration,
+    /// Counts searches: which of our nodes makes the next.
+    turn: usize,
 }
 
 impl DhtAnnounces {
     /// A clock that never strikes unless it `may`.
     pub(crate) fn new(may: bool) -> Self {
-        Self { due: Time::NEVER, may, under_way: 0, announced: 0, again: AGAIN }
+        Self { due: Time::NEVER, may, under_way: 0, announced: 0, again: AGAIN, turn: 0 }
     }
 
     /// The torrent may have to do with the DHT.
@@ -52,10 +56,16 @@ impl DhtAnnounces {
         self.due <= now && self.under_way == 0
     }
 
-    /// So many searches began; none if there is no DHT, which is not asked for again.
-    pub(crate) fn began(&mut self, now: Time, searches: usize) {
+    /// Whose turn it is of our nodes, counted on for ever.
+    pub(crate) fn turn(&self) -> usize {
+        self.turn
+    }
+
+    /// So many searches began, by one of `nodes` that take turns; none if there is no DHT, which is not asked for again.
+    pub(crate) fn began(&mut self, now: Time, searches: usize, nodes: u32) {
         (self.under_way, self.announced) = (searches, 0);
-        self.due = if searches > 0 { now + INTERVAL } else { Time::NEVER };
+        self.turn = self.turn.wrapping_add(1);
+        self.due = if searches > 0 { now + INTERVAL / nodes.max(1) } else { Time::NEVER };
     }
 
     /// One of them has ended, and so many nodes know of us by it.
@@ -90,7 +100,7 @@ mod tests {
         let (mut now, mut waits) = (Time::ZERO, Vec::new());
         for _ in 0..12 {
             assert!(clock.is_due(now));
-            clock.began(now, 2);
+            clock.began(now, 2, 1);
             assert!(!clock.is_due(now) && clock.poll_timeout().is_never());
             clock.handle_searched(now, 0);
             clock.handle_searched(now, 0);
@@ -98,10 +108,15 @@ mod tests {
             now = clock.poll_timeout();
         }
         assert_eq!(waits, [5, 10, 20, 40, 80, 160, 320, 640, 900, 900, 900, 900]);
-        clock.began(now, 2);
+        clock.began(now, 2, 1);
         clock.handle_searched(now, 8);
         clock.handle_searched(now, 0);
         assert_eq!(clock.poll_timeout(), now + INTERVAL);
+        assert_eq!(clock.turn(), 13);
+        clock.hurry(now);
+        clock.began(now, 1, 3);
+        clock.handle_searched(now, 8);
+        assert_eq!(clock.poll_timeout(), now + INTERVAL / 3, "each of three nodes has its turn in an interval");
         clock.hurry(now);
         assert!(clock.is_due(now));
         clock.stop();

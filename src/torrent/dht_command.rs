@@ -75,7 +75,7 @@ pub struct Swarm {
 /// Figures of the DHT.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DhtState {
-    /// IPv4 before IPv6.
+    /// Of the first addresses of both families, IPv4 before IPv6, then of the second ones.
     pub nodes: Vec<NodeRow>,
     /// It answers nobody (BEP 43).
     pub read_only: bool,

@@ -709,9 +709,15 @@ impl Torrent {
         self.dht.is_due(now)
     }
 
-    /// So many searches in the DHT began, one a family.
-    pub fn handle_dht_began(&mut self, now: Time, searches: usize) {
-        self.dht.began(now, searches);
+    /// Which of our nodes in the DHT makes its next search: this number, counted round.
+    #[must_use]
+    pub fn dht_turn(&self) -> usize {
+        self.dht.turn()
+    }
+
+    /// So many searches in the DHT began, one a family, by one of `nodes` that take turns.
+    pub fn handle_dht_began(&mut self, now: Time, searches: usize, nodes: u32) {
+        self.dht.began(now, searches, nodes);
     }
 
     /// The DHT has named peers.
