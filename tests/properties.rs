@@ -6,6 +6,7 @@ use std::path::Component;
 use proptest::prelude::*;
 use swarmtorrent::base::hash::{Sha1Hash, Sha256Hash};
 use swarmtorrent::codec::bencode::{self, DEPTH_MAX, DictWriter, Kind, Value};
+use swarmtorrent::codec::followed::Publisher;
 use swarmtorrent::codec::magnet::Magnet;
 use swarmtorrent::codec::metainfo::{ADDRESSES_MAX, COMPONENT_LEN_MAX, Metainfo};
 use swarmtorrent::codec::st;
@@ -226,12 +227,14 @@ proptest! {
         st_id: [u8; 32],
         name in proptest::option::of(".{0,20}"),
         trackers in proptest::collection::vec(url(), 0..4),
+        publisher in proptest::option::of((any::<[u8; 32]>(), proptest::collection::vec(any::<u8>(), 0..=64))),
         peers in proptest::collection::vec("10\\.0\\.0\\.[0-9]:[1-9][0-9]{1,3}", 0..3),
         select in proptest::collection::vec((0..50_usize, 0..50_usize).prop_map(|(a, b)| (a.min(b), a.max(b))), 0..4),
     ) {
         let magnet = Magnet {
             info_hash: info_hash.map(Sha1Hash),
             st_id: Some(Sha256Hash(st_id)),
+            publisher: publisher.map(|(key, salt)| Publisher { key, salt }),
             name,
             web_seeds: trackers.clone(),
             trackers,

@@ -54,9 +54,13 @@ pub fn run(args: &Args) -> Result<(), String> {
 fn show_magnet(magnet: &Magnet, as_json: bool) {
     let hash = magnet.info_hash.map(|hash| hash.to_string());
     let st_id = magnet.st_id.map(|id| id.to_string());
+    let publisher = magnet.publisher.as_ref();
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let (key, salt) = (publisher.map(|publisher| hex(&publisher.key)), publisher.map(|publisher| hex(&publisher.salt)));
+    let target = publisher.map(|publisher| publisher.target().to_string());
     if as_json {
         let object = json!({
-            "id": hash, "st_id": st_id, "name": magnet.name, "trackers": magnet.trackers, "web_seeds": magnet.web_seeds,
+            "key": key, "salt": salt, "target": target, "id": hash, "st_id": st_id, "name": magnet.name, "trackers": magnet.trackers, "web_seeds": magnet.web_seeds,
             "peers": magnet.peers, "select": magnet.select,
         });
         say(&object.to_string());
@@ -66,6 +70,9 @@ fn show_magnet(magnet: &Magnet, as_json: bool) {
     lines.extend(magnet.name.as_ref().map(|name| ("name", name.clone())));
     lines.extend(hash.map(|hash| ("hash", hash)));
     lines.extend(st_id.map(|id| ("st-id", id)));
+    lines.extend(key.map(|key| ("key", key)));
+    lines.extend(salt.filter(|salt| !salt.is_empty()).map(|salt| ("salt", salt)));
+    lines.extend(target.map(|target| ("target", target)));
     lines.extend(magnet.trackers.iter().map(|url| ("tracker", url.clone())));
     lines.extend(magnet.web_seeds.iter().map(|url| ("web seed", url.clone())));
     lines.extend(magnet.peers.iter().map(|peer| ("peer", peer.clone())));

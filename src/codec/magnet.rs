@@ -1,4 +1,4 @@
-//! Magnet links: `magnet:?xt=urn:btih:…` (BEP 9, 53), a `.st`'s `x.st`, and bare hashes.
+//! Magnet links: `magnet:?xt=urn:btih:…` (BEP 9, 53), a `.st`'s `x.st`, a publisher's key (BEP 46), and bare hashes.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,6 +9,7 @@ use url::form_urlencoded;
 use crate::base::files::FileList;
 use crate::base::geometry::Geometry;
 use crate::base::hash::{InfoHash, PieceHashes, Sha1Hash, Sha256Hash, StId};
+use crate::codec::followed::Publisher;
 use crate::codec::metainfo::{Metainfo, URL_LEN_MAX};
 use crate::codec::st;
 
@@ -24,6 +25,8 @@ pub struct Magnet {
     pub info_hash: Option<InfoHash>,
     /// `x.st`.
     pub st_id: Option<StId>,
+    /// `xs=urn:btpk:` and `s`: whose newest torrent is meant.
+    pub publisher: Option<Publisher>,
     /// `dn`.
     pub name: Option<String>,
     /// `tr`.
@@ -47,6 +50,8 @@ pub enum MagnetError {
     NoHash,
     /// Its hash is not one.
     BadHash,
+    /// Its key or salt is not one.
+    BadKey,
     /// It names a BitTorrent v2 torrent only.
     OnlyV2,
 }
@@ -56,8 +61,13 @@ impl fmt::Display for MagnetError {
         f.write_str(match self {
             Self::NoMagnet => "this is neither a magnet link nor a hash of 40 or 64 hex digits",
             Self::TooLong => "the magnet link is longer than 64 KiB",
-            Self::NoHash => "the magnet link names no torrent: it has neither `xt=urn:btih:` nor `x.st`",
+            Self::NoHash => {
+                "the magnet link names no torrent: it has neither `xt=urn:btih:` nor `x.st` nor `xs=urn:btpk:`"
+            }
             Self::BadHash => "the magnet link's hash is damaged; it has 40 hex digits, 32 of base 32, or 64 for `x.st`",
+            Self::BadKey => {
+                "the magnet link's key is damaged; `xs=urn:btpk:` has 64 hex digits, and its salt `s` two a byte, 128 at most"
+            }
             Self::OnlyV2 => "the magnet link names a BitTorrent v2 torrent, which this version cannot load",
         })
     }
@@ -84,6 +94,7 @@ impl Magnet {
         let query = link.get(..8).filter(|start| start.eq_ignore_ascii_case("magnet:?")).map(|_| &link[8..]);
         let mut magnet = Self::default();
         let mut has_v2 = false;
+        let (mut key_text, mut salt) = (None, String::new());
         for (key, value) in form_urlencoded::parse(query.ok_or(MagnetError::NoMagnet)?.as_bytes()) {
             // `tr.1=` and the like are a custom for keys that come several times.
             let key = if key.starts_with("x.") { &*key } else { key.split('.').next().expect("at least one part") };
@@ -93,6 +104,9 @@ impl Magnet {
                     _ => has_v2 |= value.starts_with("urn:btmh:"),
                 },
                 "x.st" => magnet.st_id = Some(Sha256Hash::from_hex(&value).ok_or(MagnetError::BadHash)?),
+                // Of other sources to get the description from we know none.
+                "xs" => key_text = value.strip_prefix("urn:btpk:").map(str::to_owned).or(key_text),
+                "s" => salt = value.into_owned(),
                 "dn" => magnet.name = Some(value.into_owned()),
                 "tr" if magnet.trackers.len() < LIST_MAX => magnet.trackers.push(value.into_owned()),
                 "ws" if magnet.web_seeds.len() < LIST_MAX => magnet.web_seeds.push(value.into_owned()),
@@ -101,21 +115,32 @@ impl Magnet {
                 _ => {}
             }
         }
-        match (magnet.info_hash, magnet.st_id) {
-            (None, None) if has_v2 => Err(MagnetError::OnlyV2),
-            (None, None) => Err(MagnetError::NoHash),
+        if let Some(key) = key_text {
+            magnet.publisher = Some(Publisher::parse(&key, &salt).ok_or(MagnetError::BadKey)?);
+        }
+        match (magnet.names_torrent(), &magnet.publisher) {
+            (false, None) if has_v2 => Err(MagnetError::OnlyV2),
+            (false, None) => Err(MagnetError::NoHash),
             _ => Ok(magnet),
         }
     }
 
-    /// The hash by which peers name the torrent: that of the link, or what its `x.st` begins with.
+    /// It says by a hash which torrent is meant; otherwise only its publisher does.
+    #[must_use]
+    pub const fn names_torrent(&self) -> bool {
+        self.info_hash.is_some() || self.st_id.is_some()
+    }
+
+    /// The hash by which peers name the torrent: that of the link, or what its `x.st` begins with. While only the publisher
+    /// knows, where the item is found that names it: no torrent has that hash.
     ///
     /// # Panics
     /// If the link names no torrent, which `parse` refuses.
     #[must_use]
     pub fn wire_hash(&self) -> InfoHash {
         let of_st = || self.st_id.map(|st_id| st_id.truncated());
-        self.info_hash.or_else(of_st).expect("a link names a torrent")
+        let target = || self.publisher.as_ref().map(Publisher::target);
+        self.info_hash.or_else(of_st).or_else(target).expect("a link names a torrent")
     }
 
     /// What the link says of its torrent, as if it were all: no files, no pieces. Trackers that are named twice have one place,
@@ -167,15 +192,18 @@ impl fmt::Display for Magnet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "magnet:?";
         let mut part = |f: &mut fmt::Formatter<'_>, key: &str, value: &str| {
-            write!(f, "{separator}{key}={value}")?;
-            separator = "&";
-            Ok(())
+            write!(f, "{}{key}={value}", std::mem::replace(&mut separator, "&"))
         };
         if let Some(info_hash) = self.info_hash {
             part(f, "xt", &format!("urn:btih:{info_hash}"))?;
         }
         if let Some(st_id) = self.st_id {
             part(f, "x.st", &st_id.to_string())?;
+        }
+        if let Some(publisher) = &self.publisher {
+            let publisher = publisher.to_string();
+            let (key, value) = publisher.split_once('=').expect("it is written so");
+            part(f, key, value)?;
         }
         let encoded =
             |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20");
@@ -237,6 +265,7 @@ mod tests {
         let magnet = Magnet {
             info_hash: Sha1Hash::from_hex(HEX),
             st_id: Some(Sha256Hash::of(b"x")),
+            publisher: Some(Publisher { key: [0xab; 32], salt: vec![0, 0xff] }),
             name: Some("a b&c=d/ü".into()),
             trackers: vec!["udp://t:1/announce?x=1&y".into(), "http://u/".into()],
             web_seeds: vec!["http://w/".into()],
@@ -244,6 +273,20 @@ mod tests {
             select: vec![(0, 0), (2, 5)],
         };
         assert_eq!(Magnet::parse(&magnet.to_string()), Ok(magnet));
+    }
+
+    #[test]
+    fn a_publisher_s_link_has_a_key_and_maybe_a_salt() {
+        let key = "8543d3e6115f0f98c944077a4493dcd543e49c739fd998550a1f614ab36ed63e";
+        let link = Magnet::parse(&format!("magnet:?s=6e&xs=urn:btpk:{key}&xs=http://other/")).unwrap();
+        assert!(!link.names_torrent());
+        assert_eq!(link.wire_hash().to_string(), "59ee7c2cb9b4f7eb1986ee2d18fd2fdb8a56554f");
+        assert_eq!(link.to_string(), format!("magnet:?xs=urn:btpk:{key}&s=6e"));
+        let both = Magnet::parse(&format!("magnet:?xs=urn:btpk:{key}&xt=urn:btih:{HEX}")).unwrap();
+        assert!(both.names_torrent() && both.publisher.is_some());
+        assert_eq!(both.wire_hash().to_string(), HEX);
+        // A salt that belongs to no key means nothing.
+        assert_eq!(Magnet::parse(&format!("magnet:?xt=urn:btih:{HEX}&s=zz")).unwrap().publisher, None);
     }
 
     #[test]
@@ -269,6 +312,8 @@ mod tests {
             ("magnet:?dn=x", MagnetError::NoHash),
             ("magnet:?xt=urn:btih:12", MagnetError::BadHash),
             ("magnet:?x.st=12", MagnetError::BadHash),
+            ("magnet:?xs=urn:btpk:12", MagnetError::BadKey),
+            ("magnet:?xs=http://x/", MagnetError::NoHash),
             (
                 "magnet:?xt=urn:btmh:1220caf1e1c30e81cb361b9ee167c4aa64228a7fa4fa9f6105232b28ad099f3a302e",
                 MagnetError::OnlyV2,

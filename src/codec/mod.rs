@@ -7,6 +7,7 @@ pub mod control;
 pub mod dht_state;
 pub mod dns;
 pub mod extension;
+pub mod followed;
 pub mod http;
 pub mod http_tracker;
 pub mod krpc;
