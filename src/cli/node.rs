@@ -45,6 +45,8 @@ pub(crate) struct Node {
     engine: Engine<FileStorage>,
     signals: Signals,
     outside: Vec<OutsideEvent>,
+    /// What was added last: a link to the newest version of something may become more than one torrent.
+    added: Option<InfoHash>,
 }
 
 impl Node {
@@ -66,7 +68,7 @@ impl Node {
         let rng = entropy::seeded_rng().map_err(|error| format!("the kernel gives no random numbers: {error}"))?;
         let engine = Engine::new(config, clock.unix_nanos(), rng, FileStorage::without_state());
         let signals = Signals::new().map_err(|error| format!("signals cannot be taken: {error}"))?;
-        let mut node = Self { reactor, engine, signals, outside: Vec::new() };
+        let mut node = Self { reactor, engine, signals, outside: Vec::new(), added: None };
         node.reactor.register(&mut node.signals, Interest::READABLE).map_err(|error| broken(&error))?;
         node.reactor.set_deadline(Time::ZERO);
         Ok(node)
@@ -79,7 +81,10 @@ impl Node {
     pub(crate) fn add(&mut self, source: Source, options: AddOptions) -> Result<InfoHash, String> {
         let options = AddOptions { verify: Some(true), ..options };
         match self.command(Command::Add { source, options })? {
-            Answer::Added(hash) => Ok(hash),
+            Answer::Added(hash) => {
+                self.added = Some(hash);
+                Ok(hash)
+            }
             other => unreachable!("adding answers with a hash, not {other:?}"),
         }
     }
@@ -93,14 +98,15 @@ impl Node {
         self.command(Command::Connect { which: Which::All, host, port }).map(drop)
     }
 
-    /// The one torrent at a glance.
+    /// What was added, at a glance.
     ///
     /// # Errors
     /// What the engine says against it, or that it has gone.
     pub(crate) fn summary(&mut self) -> Result<Summary, String> {
-        match self.command(Command::List { states: Vec::new(), label: None })? {
-            Answer::List(list) => list.into_iter().next().ok_or_else(|| "the torrent has gone".to_owned()),
-            other => unreachable!("listing answers with a list, not {other:?}"),
+        let which = self.added.map_or(Which::All, |hash| Which::Prefix(hash.to_string()));
+        match self.command(Command::Show(which))? {
+            Answer::Show(summary) => Ok(*summary),
+            other => unreachable!("a torrent is shown, not {other:?}"),
         }
     }
 

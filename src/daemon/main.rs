@@ -115,6 +115,7 @@ impl Daemon {
         })?;
         let saved = state.torrents().map_err(|error| failed("state directory", error))?;
         let saved_dht = state.read(crate::engine::DHT_STATE);
+        let saved_followed = state.read(crate::engine::FOLLOWED_STATE);
         let clock = Clock::start();
         let interface = Some(settings.peers.interface.as_str()).filter(|name| !name.is_empty());
         let mut reactor =
@@ -148,6 +149,9 @@ impl Daemon {
             if let Err(refusal) = engine.restore(reactor.now(), &torrent.metainfo, torrent.record.as_deref()) {
                 log::error!("a saved torrent is left out: {}", refusal.message);
             }
+        }
+        if let Some(bytes) = saved_followed {
+            engine.restore_followed(reactor.now(), &bytes);
         }
         engine.handle_restored(reactor.now());
         let (sharer, share_id) =

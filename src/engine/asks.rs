@@ -74,6 +74,7 @@ impl<S: Storage> Engine<S> {
         self.act_on_asks(now, id);
         let torrent = self.torrents.remove(id).expect("it was just there");
         self.by_hash.remove(&info_hash);
+        self.forget_followed(id);
         if let Some(st_id) = torrent.st_id() {
             self.by_st_id.remove(&st_id);
         }

@@ -84,6 +84,7 @@ impl<S: Storage> Engine<S> {
         if let Some(nodes) = &self.dht {
             nodes.questions.check();
         }
+        self.followed.check();
         for torrent in self.torrents.values() {
             // One may be on its way while another one is being made.
             assert!(torrent.peers.len() <= torrent.connections_max, "peers of a torrent");

@@ -61,14 +61,20 @@ impl<S: Storage> Engine<S> {
                         && label.as_ref().is_none_or(|label| torrent.label() == label)
                 };
                 let rows = self.torrents.values().filter(|torrent| wanted(torrent));
-                Ok(Answer::List(rows.map(|torrent| torrent.summary(now)).collect()))
+                let mut rows: Vec<_> = rows.map(|torrent| torrent.summary(now)).collect();
+                self.followed.fill(&self.by_hash, &mut rows);
+                Ok(Answer::List(rows))
             }
-            Command::Show(which) => Ok(Answer::Show(Box::new(self.one(&which)?.summary(now)))),
+            Command::Show(which) => {
+                let mut row = self.one(&which)?.summary(now);
+                self.followed.fill(&self.by_hash, std::slice::from_mut(&mut row));
+                Ok(Answer::Show(Box::new(row)))
+            }
             Command::Files(which) => Ok(Answer::Files(self.one(&which)?.file_rows())),
             Command::Peers(which) => Ok(Answer::Peers(self.one(&which)?.peer_rows(now))),
             Command::Trackers(which) => Ok(Answer::Trackers(self.one(&which)?.tracker_rows(now))),
             Command::Pieces(which) => Ok(Answer::Pieces(self.one(&which)?.piece_states())),
-            Command::Why(which) => Ok(Answer::Why(self.one(&which)?.why(now))),
+            Command::Why(which) => Ok(Answer::Why(self.why(now, self.one_id(&which)?))),
             Command::Add { source, options } => self.add(now, source, options),
             Command::Remove { which, data } => {
                 let ids = self.meant(&which)?;
@@ -80,7 +86,10 @@ impl<S: Storage> Engine<S> {
             Command::Pause(which) => self.each(&which, |torrent| torrent.pause(now)),
             Command::Resume(which) => self.each(&which, |torrent| torrent.resume(now)),
             Command::Verify(which) => self.each(&which, |torrent| torrent.verify(now)),
-            Command::Announce(which) => self.each(&which, |torrent| torrent.announce(now)),
+            Command::Announce(which) => {
+                self.meant(&which)?.iter().for_each(|id| self.followed.hurry(now, *id));
+                self.each(&which, |torrent| torrent.announce(now))
+            }
             Command::Set { which, key, value } => {
                 let ids = self.meant(&which)?;
                 let change = crate::torrent::settings::Change::parse(&key, &value)?;
@@ -118,7 +127,7 @@ impl<S: Storage> Engine<S> {
             Command::Share(share) => self.share(now, share),
             Command::Unshare(path) => self.unshare(now, &path),
             Command::Shares => Ok(Answer::Shares(self.shared_paths())),
-            Command::Magnet(which) => Ok(Answer::Link(self.one(&which)?.magnet())),
+            Command::Magnet(which) => Ok(Answer::Link(self.link_of(self.one_id(&which)?))),
             Command::Export { which, as_torrent } => Ok(Answer::Metainfo(self.one(&which)?.export(as_torrent)?)),
             Command::Dht(command) => self.ask_dht(now, command),
             Command::Shutdown => {
@@ -143,7 +152,9 @@ impl<S: Storage> Engine<S> {
         if self.by_hash.get(&info_hash).is_some_and(|id| self.is_peek(*id)) {
             self.end_peek(now, info_hash, None);
         }
-        let known = self.by_hash.get(&info_hash).or_else(|| self.by_st_id.get(&st_id?)).copied();
+        let publisher = if let What::Link(link) = &what { link.publisher.clone() } else { None };
+        let followed = publisher.as_ref().and_then(|publisher| self.followed.torrents.get(&publisher.target()));
+        let known = self.by_hash.get(&info_hash).or_else(|| self.by_st_id.get(&st_id?)).or(followed).copied();
         if let (Some(id), What::Metainfo(meta, _)) = (known, &what)
             && let Some(torrent) = self.torrents.get_mut(id).filter(|torrent| torrent.is_link())
         {
@@ -153,6 +164,9 @@ impl<S: Storage> Engine<S> {
         }
         if known.is_some() {
             return Err(Refusal::new(RefusalKind::Exists, format!("{info_hash} is there already")));
+        }
+        if publisher.is_some() {
+            self.may_follow()?;
         }
         if self.torrents.len() >= TORRENTS_MAX {
             return Err(Refusal::new(
@@ -174,10 +188,14 @@ impl<S: Storage> Engine<S> {
             }
             What::Link(link) => {
                 let peers = link.peers.clone();
-                let torrent = Torrent::from_link(now, *link, begin, &self.config, rng, self.peer_id)?;
+                let torrent = Torrent::from_link(now, (*link).clone(), begin, &self.config, rng, self.peer_id)?;
                 let bytes = torrent.metainfo_bytes();
+                let link = Magnet { select: torrent.selection(), ..link };
                 let id = self.insert_torrent(now, torrent, Some(bytes));
                 self.dial_peers_of_link(now, id, &peers);
+                if let Some(publisher) = publisher {
+                    self.follow(now, &publisher, link, id);
+                }
             }
         }
         Ok(Answer::Added(info_hash))
@@ -228,9 +246,10 @@ impl<S: Storage> Engine<S> {
                 };
             }
         };
-        // One torrent may be meant by both of its hashes.
+        // One torrent may be meant by both of its hashes, and by the place of the item that names it.
         let mut found: Vec<TorrentId> = begins_with(&self.by_hash, InfoHash::first_with(prefix), prefix)
             .chain(begins_with(&self.by_st_id, StId::first_with(prefix), prefix))
+            .chain(begins_with(&self.followed.torrents, InfoHash::first_with(prefix), prefix))
             .filter(|id| !self.is_peek(*id))
             .collect();
         found.sort_unstable();

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::base::addr::canonical_addr;
 use crate::base::config::Config;
+use crate::base::hash::Sha1Hash;
 use crate::base::ids::{SocketId, TorrentId};
 use crate::base::rng::Rng;
 use crate::base::storage::{Job, Storage};
@@ -17,6 +18,7 @@ use crate::codec::dht_state;
 use crate::engine::asks::Purpose;
 use crate::engine::questions::Questions;
 use crate::engine::{Engine, Transmit};
+use crate::protocol::dht::items::OwnedItem;
 use crate::protocol::dht::{Announcement, Dht, Event, Settings, Summary};
 use crate::protocol::dns::Found;
 
@@ -105,6 +107,18 @@ impl DhtNodes {
     /// Which of our nodes should look for something that one is enough for: the one that knows most nodes.
     pub(super) fn best(&self, now: Time) -> usize {
         (0..self.nodes.len()).rev().max_by_key(|at| self.nodes[*at].good(now)).unwrap_or(0)
+    }
+
+    /// Looks for an item; how many searches that is.
+    pub(super) fn find_item(&mut self, now: Time, target: Sha1Hash, salt: &[u8]) -> usize {
+        let best = self.best(now);
+        self.nodes[best].dht.find_item(now, target, salt)
+    }
+
+    /// Has an item kept by others; how many searches that is.
+    pub(super) fn put_item(&mut self, now: Time, item: OwnedItem) -> usize {
+        let best = self.best(now);
+        self.nodes[best].dht.put_item(now, item, None)
     }
 
     /// Somebody says that a node is here: whoever of us knows fewest asks it, not all at once.
@@ -286,6 +300,10 @@ impl<S: Storage> Engine<S> {
             if let Some(nodes) = &mut self.dht {
                 nodes.questions.handle_event(now, &event);
             }
+            if let Event::Item(target, item, _) = event {
+                self.handle_version(now, target, item);
+                continue;
+            }
             let (Event::Peers(info_hash, _) | Event::Searched(info_hash, _)) = &event else { continue };
             let Some(&id) = self.by_hash.get(info_hash) else { continue };
             let torrent = self.torrents.get_mut(id).expect("by_hash names torrents that are there");
@@ -339,7 +357,7 @@ mod tests {
         let begin = addr("11.0.0.9:1");
         assert_eq!(sockets, [(SocketId::Peers(0), begin), (SocketId::Peers(2), begin)]);
 
-        let body = Body::Query { id: crate::base::hash::Sha1Hash([7; 20]), read_only: true, query: Query::Ping };
+        let body = Body::Query { id: Sha1Hash([7; 20]), read_only: true, query: Query::Ping };
         let mut ping = Vec::new();
         Message { transaction: b"aa", seen_as: None, version: None, body }.write(&mut ping);
         let mut ids = BTreeSet::new();

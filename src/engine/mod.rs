@@ -1,7 +1,8 @@
 //! A whole BitTorrent node without sockets, files, threads or a clock.
 //!
 //! It composes and routes: `connections` (who is connected), `pump` (bytes between streams, machines and storage),
-//! `exchanges` (trackers and names), `dht`, `lsd`, `commands` (users), `asks` (what torrents want), `shares`, `catalogs`, `peeks`, `work`
+//! `exchanges` (trackers and names), `dht`, `followed` (links to the newest version), `lsd`, `commands` (users), `asks` (what torrents
+//! want), `shares`, `catalogs`, `peeks`, `work`
 //! (hashing in slices), `limits`.
 //! It holds no protocol and no policy.
 //!
@@ -15,6 +16,7 @@ mod commands;
 mod connections;
 mod dht;
 mod exchanges;
+mod followed;
 mod lane;
 mod limits;
 mod lsd;
@@ -53,6 +55,7 @@ use self::catalogs::Catalogs;
 use self::connections::Connection;
 use self::dht::DhtNodes;
 use self::exchanges::Exchanges;
+use self::followed::Followed;
 use self::lane::Shakes;
 use self::limits::Limit;
 use self::peeks::Peeks;
@@ -63,6 +66,7 @@ use self::turns::Turns;
 pub use self::audit::View;
 pub use self::commands::TORRENTS_MAX;
 pub use self::dht::DHT_STATE;
+pub use self::followed::{FOLLOWED_MAX, FOLLOWED_STATE};
 
 /// How long a shutdown waits for trackers.
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
@@ -130,6 +134,7 @@ enum Timer {
     Up,
     Exchanges,
     Dht,
+    Followed,
     Lsd,
     Peeks,
     Shares,
@@ -174,6 +179,7 @@ pub struct Engine<S: Storage> {
     exchanges: Exchanges,
     /// None if it is off, or there is no socket for it.
     dht: Option<DhtNodes>,
+    followed: Followed,
     /// None if it is off, or nobody could call back.
     lsd: Option<Lsd>,
     down: Limit,
@@ -199,6 +205,7 @@ impl<S: Storage> Engine<S> {
             storage,
             exchanges: Exchanges::new(&config, rng.fork("exchanges")),
             dht: DhtNodes::new(&config, rng.fork("dht")),
+            followed: Followed::default(),
             shares: Shares::default(),
             catalogs: Catalogs::default(),
             peeks: Peeks::default(),
@@ -264,6 +271,7 @@ impl<S: Storage> Engine<S> {
                 Timer::Up => self.wake_limited(now, Timer::Up),
                 Timer::Exchanges => self.exchanges.handle_timeout(now),
                 Timer::Dht => self.handle_dht_timeout(now),
+                Timer::Followed => self.handle_followed_timeout(now),
                 Timer::Lsd => self.handle_lsd_timeout(now),
                 Timer::Shares => self.put_shares(now),
                 Timer::Peeks => {} // whatever is over is seen when all is settled
@@ -312,6 +320,8 @@ impl<S: Storage> Engine<S> {
         self.timers.set(Timer::Shares, self.shares.poll_timeout());
         self.timers.set(Timer::Peeks, self.peeks.poll_timeout());
         self.timers.set(Timer::Dht, self.dht.as_ref().map_or(Time::NEVER, DhtNodes::poll_timeout));
+        let asks = self.dht.is_some() && !self.exiting;
+        self.timers.set(Timer::Followed, if asks { self.followed.poll_timeout() } else { Time::NEVER });
         self.timers.set(Timer::Lsd, self.lsd.as_ref().map_or(Time::NEVER, Lsd::poll_timeout));
         if self.exiting && self.is_quiet() {
             self.exit();

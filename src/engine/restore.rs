@@ -80,12 +80,13 @@ impl<S: Storage> Engine<S> {
         let record = record.filter(|record| record.info_hash == info_hash);
         let begin = self.begin_of(now, record.as_ref(), self.config.verify_on_add);
         let rng = self.rng.fork("torrent");
-        let mut torrent = Torrent::from_link(now, link, begin, &self.config, rng, self.peer_id)?;
+        let mut torrent = Torrent::from_link(now, link.clone(), begin, &self.config, rng, self.peer_id)?;
         if let Some(record) = &record {
             torrent.restore(now, record);
         }
         let id = self.insert_torrent(now, torrent, None);
         self.dial_peers_of_link(now, id, &peers);
+        self.restore_unfound(now, link, id);
         self.touched.push(id);
         Ok(info_hash)
     }

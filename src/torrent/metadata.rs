@@ -34,10 +34,10 @@ const SERVED_MAX: u32 = 4;
 /// What a torrent needs only while its `info` is missing.
 #[derive(Debug)]
 pub(crate) struct Description {
-    link: Magnet,
+    pub(crate) link: Magnet,
     fetch: MetadataFetch,
     claims: BTreeMap<ConnId, Claim>,
-    begin: Begin,
+    pub(crate) begin: Begin,
     /// What came is what the link names, and cannot be loaded: why.
     pub(crate) broken: Option<String>,
 }

@@ -1,7 +1,7 @@
 //! One torrent: what it knows and decides. It knows no sockets.
 //!
 //! `torrent` routes between the parts; its rooms are `peers`, `metadata`, `download`, `upload`, `check`, `proposals`, `persist`, `disk`,
-//! `exchange`, `lsd`, `settings` and `report`. The
+//! `exchange`, `followed`, `lsd`, `settings` and `report`. The
 //! parts that know nothing of one another: `layout`, `picker`, `partial`, `blame`, `choker`, `candidates`, `announces` (with
 //! `scrapes`).
 
@@ -17,6 +17,7 @@ pub mod dht_command;
 mod disk;
 pub mod download;
 pub(crate) mod exchange;
+pub mod followed;
 pub mod layout;
 mod lsd;
 mod metadata;

@@ -64,6 +64,7 @@ impl Torrent {
             comment: self.meta.comment.clone(),
             created_by: self.meta.created_by.clone(),
             dht_item: self.settings.shared.then(|| Sha1Hash::of(&self.dht_item())),
+            follows: None,
         }
     }
 

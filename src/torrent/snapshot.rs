@@ -116,6 +116,17 @@ pub struct Summary {
     pub created_by: Option<String>,
     /// Where nodes of the DHT keep an item about it (BEP 44), if it is shared.
     pub dht_item: Option<Sha1Hash>,
+    /// The link that it is the newest version of; one of them if there are several.
+    pub follows: Option<Follows>,
+}
+
+/// A followed link (BEP 46).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Follows {
+    /// Where its item is found.
+    pub target: Sha1Hash,
+    /// The number of its newest version; none while none was found.
+    pub seq: Option<i64>,
 }
 
 impl Summary {

@@ -394,6 +394,7 @@ impl Torrent {
             None if self.broken().is_some() => State::Error,
             None if self.check.is_some() && self.phase == Phase::Checking => State::Checking,
             None if self.paused => State::Paused,
+            None if self.awaits_item() => State::Metadata,
             None if self.queued || self.disk.moving => State::Queued,
             None if self.description.is_some() => State::Metadata,
             None if self.is_finished() => State::Seeding,
@@ -410,6 +411,7 @@ impl Torrent {
             && self.broken().is_none()
             && self.phase != Phase::Checking
             && !self.has_seeded_enough()
+            && !self.awaits_item()
     }
 
     /// It is its turn, or no longer.

@@ -96,6 +96,8 @@ fn summary(row: &Summary) -> Value {
         "comment": row.comment,
         "created_by": row.created_by,
         "dht_item": row.dht_item.map(|target| target.to_string()),
+        "follows": row.follows.map(|follows| follows.target.to_string()),
+        "seq": row.follows.and_then(|follows| follows.seq),
     })
 }
 

@@ -12,7 +12,7 @@ use crate::codec::control::{Closing, LINE_MAX, closing};
 use crate::protocol::dht::items::{OwnedAuthor, OwnedItem};
 use crate::torrent::command::{Answer, Command, Refusal, RefusalKind, Status, Which};
 use crate::torrent::dht_command::{DhtAnswer, DhtState, NodeRow, Progress, Swarm};
-use crate::torrent::snapshot::{FileRow, PeerRow, PieceState, Priority, State, Summary, TrackerRow};
+use crate::torrent::snapshot::{FileRow, Follows, PeerRow, PieceState, Priority, State, Summary, TrackerRow};
 
 const NOW: Time = Time::ZERO;
 
@@ -47,6 +47,7 @@ fn row(name: &str) -> Summary {
         comment: None,
         dht_item: None,
         created_by: Some("x".to_owned()),
+        follows: Some(Follows { target: Sha1Hash([7; 20]), seq: Some(-4) }),
     }
 }
 

@@ -155,6 +155,8 @@ fn push_summary(out: &mut String, row: &Summary) {
     push_pair(out, "eta", row.eta.map_or_else(dash, human_duration));
     push_pair(out, "label", if row.label.is_empty() { "-" } else { &row.label });
     push_pair(out, "dir", row.dir.display());
+    push_pair(out, "follows", row.follows.map_or_else(dash, |follows| follows.target.to_string()));
+    push_pair(out, "seq", row.follows.and_then(|follows| follows.seq).map_or_else(dash, |seq| seq.to_string()));
     push_pair(out, "private", if row.private { "yes" } else { "no" });
     push_pair(out, "added", moment(row.added));
     push_pair(out, "finished", row.finished.map_or_else(dash, moment));
