@@ -190,7 +190,7 @@ impl<S: Storage> Engine<S> {
                 let peers = link.peers.clone();
                 let torrent = Torrent::from_link(now, (*link).clone(), begin, &self.config, rng, self.peer_id)?;
                 let bytes = torrent.metainfo_bytes();
-                let link = Magnet { select: torrent.selection(), ..link };
+                let link = Magnet { select: torrent.selection(), ..*link };
                 let id = self.insert_torrent(now, torrent, Some(bytes));
                 self.dial_peers_of_link(now, id, &peers);
                 if let Some(publisher) = publisher {

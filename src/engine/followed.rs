@@ -210,6 +210,12 @@ impl<S: Storage> Engine<S> {
 
     /// A version was found, genuine as every item that a search tells of: takes it if it is newer.
     fn take_version(&mut self, now: Time, target: Sha1Hash, item: OwnedItem) {
+        let named = torrent_of(&item.value);
+        if let Some(info_hash) = named
+            && self.by_hash.get(&info_hash).is_some_and(|id| self.is_peek(*id))
+        {
+            self.end_peek(now, info_hash, None);
+        }
         let (Some(link), Some(&old)) = (self.followed.links.get_mut(&target), self.followed.torrents.get(&target))
         else {
             return;
@@ -219,7 +225,6 @@ impl<S: Storage> Engine<S> {
         if link.seq().is_some_and(|known| seq <= known) {
             return;
         }
-        let named = torrent_of(&item.value);
         // What stands for a torrent is none.
         let stands_in = |id: &TorrentId| self.torrents.get(*id).is_some_and(Torrent::awaits_item);
         let known = named.and_then(|hash| self.by_hash.get(&hash)).copied();

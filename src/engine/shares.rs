@@ -142,9 +142,9 @@ impl<S: Storage> Engine<S> {
         for _ in 0..PUTS_MAX {
             let Some(&(at, id)) = self.shares.puts.first().filter(|(at, _)| *at <= now) else { return };
             self.shares.puts.remove(&(at, id));
-            let (Some(node), Some(torrent)) = (&mut self.dht, self.torrents.get(id)) else { continue };
+            let (Some(nodes), Some(torrent)) = (&mut self.dht, self.torrents.get(id)) else { continue };
             if answers {
-                node.dht.put_item(now, OwnedItem { value: torrent.dht_item(), author: None }, None);
+                nodes.put_item(now, OwnedItem { value: torrent.dht_item(), author: None });
             }
             self.shares.puts.insert((now + if answers { PUT_AGAIN } else { PUT_SOON }, id));
         }
