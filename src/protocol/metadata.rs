@@ -26,8 +26,14 @@ const REFUSED: Duration = Duration::from_secs(30);
 const DRAFTS_MAX: usize = 16;
 /// Of these, drafts of one size that one peer fills alone.
 const ALONE_MAX: usize = 2;
-/// A draft that is not whole after so long makes room for those who wait, and gets its turn again after them.
+/// A draft to which nothing came for so long makes room for those who wait.
+const IDLE: Duration = Duration::from_secs(3);
+/// And one that is not whole after so long. It gets its turn again after them, with twice as much time of both kinds.
 const TURN: Duration = Duration::from_secs(20);
+/// So often at most.
+const DOUBLINGS_MAX: u32 = 8;
+/// Bytes by which a draft grows.
+const GROWTH: usize = 256 << 10;
 /// Bytes in all drafts together: the longest `info` twice. Beyond it the draft that the fewest peers fill is given up.
 const BYTES_MAX: usize = 64 << 20;
 
@@ -49,6 +55,8 @@ struct Offer {
     not_before: Time,
     /// How often its draft was given up; who had the fewest turns goes first.
     turns: u32,
+    /// It has sent a piece; of those with as many turns it goes before who has not.
+    gave: bool,
 }
 
 /// What has come of an `info` of one size.
@@ -57,24 +65,61 @@ struct Draft {
     size: u32,
     /// Only this peer fills it.
     by: Option<ConnId>,
-    pieces: Vec<Option<Box<[u8]>>>,
+    /// As far as pieces came, zeros where one did not. They are asked for from the front on, so that is not much more than came.
+    bytes: Vec<u8>,
+    /// By piece: it is here.
+    here: Vec<bool>,
     missing: usize,
     givers: BTreeSet<ConnId>,
+    /// When its turn is over.
     until: Time,
+    /// When it began, or the last piece came; and how long it may be until the next.
+    grew_at: Time,
+    patience: Duration,
 }
 
 impl Draft {
-    fn new(now: Time, size: u32, by: Option<ConnId>) -> Self {
-        let pieces: Vec<_> = (0..pieces_of(size)).map(|_| None).collect();
-        Self { size, by, missing: pieces.len(), pieces, givers: BTreeSet::new(), until: now + TURN }
+    fn new(now: Time, size: u32, by: Option<ConnId>, turns: u32) -> Self {
+        let here = vec![false; pieces_of(size) as usize];
+        let times = 1 << turns.min(DOUBLINGS_MAX);
+        Self {
+            size,
+            by,
+            bytes: Vec::new(),
+            missing: here.len(),
+            here,
+            givers: BTreeSet::new(),
+            until: now + TURN * times,
+            grew_at: now,
+            patience: IDLE * times,
+        }
+    }
+
+    /// It has to make room if others wait.
+    fn is_over(&self, now: Time) -> bool {
+        self.until <= now || now.since(self.grew_at) >= self.patience
     }
 
     fn is_filled_by(&self, conn: ConnId, size: u32) -> bool {
         self.size == size && self.by.is_none_or(|by| by == conn)
     }
 
-    fn bytes(&self) -> usize {
-        self.pieces.iter().flatten().map(|piece| piece.len()).sum()
+    /// Puts a piece in its place; false if it was there.
+    fn put(&mut self, piece: u32, bytes: &[u8]) -> bool {
+        if std::mem::replace(&mut self.here[piece as usize], true) {
+            return false;
+        }
+        let start = piece as usize * METADATA_PIECE_LEN as usize;
+        let end = start + bytes.len();
+        if end > self.bytes.len() {
+            // A little at a time: what was made room for is held, whatever comes.
+            let room = end.next_multiple_of(GROWTH).min(self.size as usize);
+            self.bytes.reserve_exact(room - self.bytes.len());
+            self.bytes.resize(end, 0);
+        }
+        self.bytes[start..end].copy_from_slice(bytes);
+        self.missing -= 1;
+        true
     }
 }
 
@@ -110,7 +155,7 @@ impl MetadataFetch {
     /// A peer says that it has an `info` of `size` bytes. What cannot be is not listened to; neither is a change of mind.
     pub fn handle_offer(&mut self, now: Time, conn: ConnId, size: u32) {
         if size > 0 && size <= self.size_max && !self.offers.contains_key(&conn) {
-            self.offers.insert(conn, Offer { size, asked: Vec::new(), not_before: now, turns: 0 });
+            self.offers.insert(conn, Offer { size, asked: Vec::new(), not_before: now, turns: 0, gave: false });
             self.advance(now);
         }
     }
@@ -135,16 +180,14 @@ impl MetadataFetch {
         let index = self.drafts.iter().position(|draft| draft.is_filled_by(conn, size));
         if let Some(index) = index.filter(|_| total_size == size && bytes.len() == len as usize) {
             let draft = &mut self.drafts[index];
-            let slot = &mut draft.pieces[piece as usize];
-            if slot.is_none() {
-                *slot = Some(bytes.into());
-                draft.missing -= 1;
+            if draft.put(piece, bytes) {
                 draft.givers.insert(conn);
+                draft.grew_at = now;
+                offer.gave = true;
             }
             if draft.missing == 0 {
                 let draft = self.drafts.swap_remove(index);
-                let info = draft.pieces.into_iter().flatten().flatten().collect();
-                return Some(Whole { info, givers: draft.givers.into_iter().collect() });
+                return Some(Whole { info: draft.bytes, givers: draft.givers.into_iter().collect() });
             }
             self.keep_bound();
         } else if index.is_some() {
@@ -187,7 +230,7 @@ impl MetadataFetch {
         None
     }
 
-    /// Once a second: asks others for what does not come, and gives up drafts that others wait for.
+    /// Once a second: asks others for what does not come, and gives up a draft that others wait for.
     pub fn handle_timeout(&mut self, now: Time) {
         for offer in self.offers.values_mut() {
             offer.asked.retain(|(_, at)| now.since(*at) < LOST);
@@ -195,10 +238,12 @@ impl MetadataFetch {
         let waits = |drafts: &[Draft], conn: ConnId, offer: &Offer| {
             offer.not_before <= now && !drafts.iter().any(|draft| draft.is_filled_by(conn, offer.size))
         };
+        // One a second, the one that has not grown for longest: those that do grow are not given up for one more who waits.
         if self.offers.iter().any(|(conn, offer)| waits(&self.drafts, *conn, offer)) {
-            let over: Vec<_> = self.drafts.extract_if(.., |draft| draft.until <= now).collect();
-            for draft in &over {
-                self.give_up(draft);
+            let over = (0..self.drafts.len()).filter(|&index| self.drafts[index].is_over(now));
+            if let Some(index) = over.min_by_key(|&index| self.drafts[index].grew_at) {
+                let draft = self.drafts.swap_remove(index);
+                self.give_up(&draft);
             }
         }
         self.advance(now);
@@ -219,7 +264,7 @@ impl MetadataFetch {
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a share for people")]
     pub fn progress(&self) -> f64 {
-        let share = |draft: &Draft| (draft.pieces.len() - draft.missing) as f64 / draft.pieces.len() as f64;
+        let share = |draft: &Draft| (draft.here.len() - draft.missing) as f64 / draft.here.len() as f64;
         self.drafts.iter().map(share).fold(0.0, f64::max)
     }
 
@@ -234,7 +279,7 @@ impl MetadataFetch {
 
     /// Gives up the draft with the fewest peers while there is too much.
     fn keep_bound(&mut self) {
-        while self.drafts.iter().map(Draft::bytes).sum::<usize>() > BYTES_MAX {
+        while self.drafts.iter().map(|draft| draft.bytes.len()).sum::<usize>() > BYTES_MAX {
             let peers = |draft: &Draft| {
                 self.offers.iter().filter(|(conn, offer)| draft.is_filled_by(**conn, offer.size)).count()
             };
@@ -246,9 +291,10 @@ impl MetadataFetch {
 
     /// Begins drafts for peers that have none, and asks everybody for what they should send.
     fn advance(&mut self, now: Time) {
-        let mut order: Vec<(u32, ConnId)> = self.offers.iter().map(|(conn, offer)| (offer.turns, *conn)).collect();
+        let mut order: Vec<(u32, bool, ConnId)> =
+            self.offers.iter().map(|(conn, offer)| (offer.turns, !offer.gave, *conn)).collect();
         order.sort_unstable();
-        for (_, conn) in order {
+        for (_, _, conn) in order {
             let offer = &self.offers[&conn];
             if offer.not_before > now {
                 continue;
@@ -268,7 +314,7 @@ impl MetadataFetch {
                 }
             }
             let is_own = |piece: u32| self.offers[&conn].asked.iter().any(|(own, _)| *own == piece);
-            let open = (0..pieces_of(size)).filter(|piece| draft.pieces[*piece as usize].is_none());
+            let open = (0..pieces_of(size)).filter(|piece| !draft.here[*piece as usize]);
             let open = open.filter(|piece| asked.get(piece).is_none_or(|asked| *asked <= 0) && !is_own(*piece));
             let asks: Vec<u32> = open.take(room).collect();
             let offer = self.offers.get_mut(&conn).expect("it was just there");
@@ -287,7 +333,8 @@ impl MetadataFetch {
         if self.drafts.len() >= DRAFTS_MAX || (is_doubted && alone >= ALONE_MAX) {
             return None;
         }
-        self.drafts.push(Draft::new(now, size, is_doubted.then_some(conn)));
+        let turns = self.offers.get(&conn).map_or(0, |offer| offer.turns);
+        self.drafts.push(Draft::new(now, size, is_doubted.then_some(conn), turns));
         Some(self.drafts.len() - 1)
     }
 }
@@ -405,6 +452,43 @@ mod tests {
     }
 
     #[test]
+    fn the_silent_of_the_right_size_do_not_take_the_turns_of_the_honest_one() {
+        let good = info(50_000);
+        let mut fetch = MetadataFetch::new(1 << 20);
+        (0..8).for_each(|peer| fetch.handle_offer(Time::ZERO, conn(peer), 50_000));
+        // One that lies about half of it makes all of that size doubtful; six of them never say anything.
+        let (done, guilty) = run(&mut fetch, &good, 120, &|who, piece| match who.to_bits() {
+            7 => Some(piece_of(&good, piece)),
+            6 if piece % 2 == 0 => Some(vec![0; piece_of(&good, piece).len()]),
+            _ => None,
+        });
+        assert!(done.is_some_and(|secs| secs <= 10), "{done:?}");
+        assert!(!guilty.contains(&conn(7)));
+    }
+
+    #[test]
+    fn who_gives_slowly_comes_to_an_end_however_many_wait() {
+        let good = info(40 * METADATA_PIECE_LEN as usize);
+        let size = good.len() as u32;
+        let mut fetch = MetadataFetch::new(1 << 24);
+        fetch.handle_offer(Time::ZERO, conn(0), size);
+        let mut asked = VecDeque::new();
+        for second in 0..600 {
+            let now = Time::from_secs(second);
+            // Somebody new who claims another size, and says no more, every second.
+            fetch.handle_offer(now, conn(second + 1), size + second as u32 + 1);
+            fetch.handle_timeout(now);
+            asked.extend(std::iter::from_fn(|| fetch.poll_transmit()).filter(|(to, _)| *to == conn(0)));
+            if let Some((_, piece)) = asked.pop_front()
+                && fetch.handle_data(now, conn(0), piece, size, &piece_of(&good, piece)).is_some()
+            {
+                return;
+            }
+        }
+        panic!("a piece a second, and not here after ten minutes");
+    }
+
+    #[test]
     fn who_refuses_is_asked_again_later() {
         let good = info(10_000);
         let mut fetch = MetadataFetch::new(1 << 20);
@@ -432,7 +516,7 @@ mod tests {
             if fetch.handle_data(Time::ZERO, to, number, size, &piece[..len]).is_some() {
                 break;
             }
-            most = most.max(fetch.drafts.iter().map(Draft::bytes).sum());
+            most = most.max(fetch.drafts.iter().map(|draft| draft.bytes.len()).sum());
         }
         assert!(most > BYTES_MAX / 2 && most <= BYTES_MAX, "{most}");
     }
