@@ -19,6 +19,10 @@ use crate::torrent::torrent::Torrent;
 
 /// Nodes whose lists are kept; the one that was asked first is forgotten beyond it.
 const LISTS_MAX: usize = 16;
+/// Bytes of names of one list, and [`ENTRY_LEN`] more for each; what comes beyond is not asked for. So a list fits into a reply.
+const LIST_LEN_MAX: usize = 4 << 20;
+/// What else an entry takes, bytes.
+const ENTRY_LEN: usize = 128;
 /// After so long a list is asked for anew.
 const FRESH: Duration = Duration::from_secs(60);
 /// Chunks of one write.
@@ -50,6 +54,10 @@ impl CatalogEnd {
 #[derive(Debug)]
 struct List {
     entries: Vec<Entry>,
+    /// Bytes of them.
+    len: usize,
+    /// Over which it comes; none while the node is not dialled.
+    conn: Option<ConnId>,
     asked_at: Time,
     stage: Stage,
 }
@@ -69,7 +77,10 @@ pub(super) struct Catalogs {
 
 impl Catalogs {
     fn begin(&mut self, now: Time, of: &str) {
-        self.lists.insert(of.to_owned(), List { entries: Vec::new(), asked_at: now, stage: Stage::Asking });
+        self.lists.insert(
+            of.to_owned(),
+            List { entries: Vec::new(), len: 0, conn: None, asked_at: now, stage: Stage::Asking },
+        );
         while self.lists.len() > LISTS_MAX {
             let oldest = self.lists.iter().min_by_key(|(_, list)| list.asked_at).map(|(of, _)| of.clone());
             self.lists.remove(&oldest.expect("there are some"));
@@ -96,10 +107,15 @@ impl<S: Storage> Engine<S> {
                 _ => Ok(Answer::Catalog { entries: list.entries.clone(), is_whole: list.stage == Stage::Whole }),
             };
         }
-        self.catalogs.begin(now, &of);
         match host.parse::<IpAddr>() {
-            Ok(ip) => self.dial_catalog(now, of, SocketAddr::new(ip, port)),
-            Err(_) => self.look_up(now, host, Named::Catalog(of), port)?,
+            Ok(ip) => {
+                self.catalogs.begin(now, &of);
+                self.dial_catalog(now, of, SocketAddr::new(ip, port));
+            }
+            Err(_) => {
+                self.look_up(now, host, Named::Catalog(of.clone()), port)?;
+                self.catalogs.begin(now, &of);
+            }
         }
         Ok(Answer::Catalog { entries: Vec::new(), is_whole: false })
     }
@@ -116,8 +132,11 @@ impl<S: Storage> Engine<S> {
         if self.connections.len() >= self.config.connections_max {
             return self.catalogs.fail(&of, "is not asked: there are `max_connections` connections; try again later");
         }
-        let end = CatalogEnd { machine: None, of: Some(of) };
+        let end = CatalogEnd { machine: None, of: Some(of.clone()) };
         let conn = self.keep(Connection::new(addr, Role::Catalog(Box::new(end))));
+        if let Some(list) = self.catalogs.lists.get_mut(&of) {
+            list.conn = Some(conn);
+        }
         self.timers.set(Timer::Greeting(conn), now + CATALOG_MAX);
         self.effects.push_back(Effect::Connect { conn, to: addr });
     }
@@ -152,43 +171,40 @@ impl<S: Storage> Engine<S> {
     }
 
     /// Acts on what came over a list's connection.
-    pub(super) fn act_on_news(&mut self, conn: ConnId, news: Vec<News>) -> Result<(), Ending> {
-        for news in news {
-            match news {
-                News::Wanted(page) => {
-                    let page = self.catalog_page(page);
-                    let Some(Connection { role: Role::Catalog(end), .. }) = self.connections.get_mut(conn) else {
-                        return Err(Ending::Closed);
-                    };
-                    if let Some(machine) = &mut end.machine {
-                        machine.give(&page);
-                    }
-                }
-                News::Found { items, is_last } => {
-                    let Some(Connection { role: Role::Catalog(end), .. }) = self.connections.get(conn) else {
-                        return Err(Ending::Closed);
-                    };
-                    let Some(list) = end.of.as_ref().and_then(|of| self.catalogs.lists.get_mut(of)) else {
-                        return Err(Ending::Closed);
-                    };
-                    list.entries.extend(items);
-                    if is_last {
-                        list.stage = Stage::Whole;
-                        return Err(Ending::Closed);
-                    }
-                }
-            }
+    pub(super) fn act_on_news(&mut self, conn: ConnId, news: News) -> Result<(), Ending> {
+        let page = if let News::Wanted(page) = news { Some(self.catalog_page(page)) } else { None };
+        let Some(Connection { role: Role::Catalog(end), .. }) = self.connections.get_mut(conn) else {
+            return Err(Ending::Closed);
+        };
+        if let (Some(page), Some(machine)) = (page, &mut end.machine) {
+            machine.give(&page);
         }
-        self.effects.push_back(Effect::Wake(conn));
+        let News::Found { items, is_last } = news else { return Ok(()) };
+        let list = end.of.as_ref().and_then(|of| self.catalogs.lists.get_mut(of));
+        // One that was asked for anew meanwhile comes over another connection.
+        let list = list.filter(|list| list.conn == Some(conn)).ok_or(Ending::Closed)?;
+        for entry in items {
+            list.len += entry.name.len() + ENTRY_LEN;
+            if list.len > LIST_LEN_MAX {
+                break;
+            }
+            list.entries.push(entry);
+        }
+        if is_last || list.len > LIST_LEN_MAX {
+            list.stage = Stage::Whole;
+            return Err(Ending::Closed);
+        }
         Ok(())
     }
 
-    /// A page of what we share, in the order of names.
+    /// A page of what we share, in the order of names. What it costs does not depend on how many there are, but for passing
+    /// over those before it.
     fn catalog_page(&self, page: u32) -> CatalogMessage {
-        let shared = || self.shares.torrents.values().filter_map(|id| self.torrents.get(*id));
-        let pages = u32::try_from(shared().count().div_ceil(ITEMS_MAX)).unwrap_or(u32::MAX).min(PAGES_MAX);
-        let first = (page as usize).saturating_mul(ITEMS_MAX);
-        let items = shared().skip(first).take(ITEMS_MAX).map(Torrent::entry);
+        let shared = &self.shares.torrents;
+        let pages = u32::try_from(shared.len().div_ceil(ITEMS_MAX)).unwrap_or(u32::MAX).min(PAGES_MAX);
+        let (first, count) = if page < pages { (page as usize * ITEMS_MAX, ITEMS_MAX) } else { (0, 0) };
+        let ids = shared.values().skip(first).take(count);
+        let items = ids.filter_map(|id| self.torrents.get(*id)).map(Torrent::entry);
         CatalogMessage::Page { page, pages, items: items.collect() }
     }
 
@@ -245,8 +261,9 @@ impl<S: Storage> Engine<S> {
     }
 
     /// The connection of a list is no more.
-    pub(super) fn catalog_gone(&mut self, end: &CatalogEnd) {
-        if let Some(of) = &end.of {
+    pub(super) fn catalog_gone(&mut self, conn: ConnId, end: &CatalogEnd) {
+        let is_of = |of: &&String| self.catalogs.lists.get(*of).is_some_and(|list| list.conn == Some(conn));
+        if let Some(of) = end.of.as_ref().filter(is_of) {
             let why = if end.machine.is_some() {
                 "gave no list; it may be no SwarmTorrent node, or share nothing"
             } else {

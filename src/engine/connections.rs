@@ -156,7 +156,7 @@ impl<S: Storage> Engine<S> {
                 }
             }
             Role::Exchange(exchange) => self.exchange_gone(now, exchange),
-            Role::Catalog(end) => self.catalog_gone(&end),
+            Role::Catalog(end) => self.catalog_gone(conn, &end),
             Role::Greeting(_) => {}
         }
     }

@@ -188,14 +188,15 @@ impl<S: Storage> Engine<S> {
     }
 
     fn step_catalog(&mut self, now: Time, conn: ConnId, input: &mut &[u8]) -> Result<(), Ending> {
-        let Some(Connection { role: Role::Catalog(end), .. }) = self.connections.get_mut(conn) else {
-            return Err(Ending::Closed);
-        };
-        let mut news = Vec::new();
-        while let Some(next) = end.handle_input(now, input)? {
-            news.push(next);
+        loop {
+            let Some(Connection { role: Role::Catalog(end), .. }) = self.connections.get_mut(conn) else {
+                return Err(Ending::Closed);
+            };
+            let Some(news) = end.handle_input(now, input)? else { break };
+            self.act_on_news(conn, news)?;
         }
-        self.act_on_news(conn, news)
+        self.effects.push_back(Effect::Wake(conn));
+        Ok(())
     }
 
     /// An accepted connection has said which torrent it wants.

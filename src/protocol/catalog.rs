@@ -15,7 +15,8 @@ use crate::protocol::peer::{Event, Hello, Peer, PeerError};
 
 /// How long a list may take, from the first byte.
 pub const CATALOG_MAX: Duration = Duration::from_secs(60);
-/// Pages that one connection may ask us for; then it is closed.
+/// Pages that one connection may ask us for; then it is closed, as it is if it asks for more while it has not read what it
+/// got.
 const ASKED_MAX: u32 = 2 * PAGES_MAX;
 
 /// What the handshake names instead of a torrent.
@@ -102,7 +103,9 @@ impl Catalog {
         match CatalogMessage::parse(payload) {
             Some(CatalogMessage::Request(page)) if !self.dialled => {
                 self.asked += 1;
-                if self.asked > ASKED_MAX { Err(PeerError::Flood) } else { Ok(Some(News::Wanted(page))) }
+                // Who lists reads a page before asking for the next: nobody needs to have us keep more for him.
+                let is_flood = self.asked > ASKED_MAX || self.peer.outbuf().is_full();
+                if is_flood { Err(PeerError::Flood) } else { Ok(Some(News::Wanted(page))) }
             }
             Some(CatalogMessage::Page { page, pages, items }) if self.dialled && page == self.page => {
                 self.page += 1;
