@@ -6,7 +6,7 @@ use crate::base::config::Config;
 use crate::base::time::Time;
 use crate::cli::node::{Node, Wake, node};
 use crate::cli::progress::say;
-use crate::codec::control::escape;
+use crate::codec::control::{escape, json_text};
 use crate::codec::units::human_size;
 
 /// Swarms that are looked for in a DHT unless it is said how many.
@@ -118,7 +118,7 @@ fn as_text(row: &Row) -> String {
 }
 
 fn as_json(row: &Row) -> String {
-    json!({ "id": row.hash, "st_id": row.st_id, "name": row.name, "size": row.size }).to_string()
+    json_text(&json!({ "id": row.hash, "st_id": row.st_id, "name": row.name, "size": row.size }))
 }
 
 #[cfg(test)]

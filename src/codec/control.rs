@@ -232,14 +232,32 @@ pub fn push_json_err(out: &mut String, code: &str, message: &str) {
 fn push_json_closing(out: &mut String, is_ok: bool, fields: &[(&str, serde_json::Value)]) {
     write!(out, "{{\"ok\":{is_ok}").expect("writing to a string cannot fail");
     for (name, field) in fields {
-        write!(out, ",\"{name}\":{field}").expect("writing to a string cannot fail");
+        write!(out, ",\"{name}\":{}", json_text(field)).expect("writing to a string cannot fail");
     }
     out.push_str("}\n");
 }
 
 /// Adds one JSON line.
 pub fn push_json(out: &mut String, object: &serde_json::Value) {
-    writeln!(out, "{object}").expect("writing to a string cannot fail");
+    writeln!(out, "{}", json_text(object)).expect("writing to a string cannot fail");
+}
+
+/// The JSON text of a value, in one line. What would do something to a terminal is escaped, in the way of JSON.
+#[must_use]
+pub fn json_text(value: &serde_json::Value) -> String {
+    let text = value.to_string();
+    if !text.chars().any(needs_escape) {
+        return text;
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if needs_escape(c) {
+            write!(escaped, "\\u{:04x}", u32::from(c)).expect("writing to a string cannot fail");
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
 }
 
 /// What a reply's line is to a client that reads it.
@@ -276,6 +294,14 @@ mod tests {
 
     fn words(line: &str) -> Vec<String> {
         parse_line(line.as_bytes()).unwrap().unwrap_or_default().into_iter().map(|word| word.text).collect()
+    }
+
+    #[test]
+    fn json_does_nothing_to_a_terminal_and_says_the_same() {
+        let value = serde_json::json!({ "name": "a\u{1b}\n\u{7f}\u{9b}31m\u{202e}\u{feff}ü😀" });
+        let text = json_text(&value);
+        assert!(text.is_ascii() || text.chars().all(|c| !needs_escape(c)), "{text}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
     }
 
     #[test]
