@@ -286,8 +286,11 @@ impl Daemon {
     fn take_shared(&mut self, now: Time) -> bool {
         let has_more = now >= self.sharer.poll_timeout() && self.sharer.step(now);
         while let Some(command) = self.sharer.poll_command() {
-            if let Err(refusal) = self.engine.handle_command(now, command) {
-                log::warn!("share directories: {}", refusal.message);
+            let path = if let Command::Share(share) = &command { Some(share.path()) } else { None };
+            match (self.engine.handle_command(now, command), path) {
+                (Err(refusal), Some(path)) if refusal.kind == RefusalKind::Busy => self.sharer.put_off(now, &path),
+                (Err(refusal), _) => log::warn!("share directories: {}", refusal.message),
+                (Ok(_), _) => {}
             }
         }
         has_more

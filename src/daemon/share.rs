@@ -4,7 +4,7 @@
 //! [`Sharer::poll_command`], for the engine to hash and to share. Names that begin with a dot, symbolic links and special
 //! files are left out.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::{CStr, OsStr, OsString};
 use std::fs::ReadDir;
 use std::io;
@@ -25,6 +25,8 @@ use crate::torrent::create::{NewFile, Profile};
 
 /// An entry is looked at when nothing has changed in it for so long.
 const SETTLE: Duration = Duration::from_secs(2);
+/// How soon an entry is looked at again that was found while too many waited to be hashed.
+const PUT_OFF: Duration = Duration::from_secs(30);
 /// Directory entries that one step looks at.
 const STEP: usize = 128;
 /// Directories watched together; changes in others are found at the next start.
@@ -35,12 +37,11 @@ const DUE_MAX: usize = 100_000;
 /// One entry of a share directory.
 type Entry = (usize, OsString);
 
-/// An entry, or the top level of a share directory, being looked through.
+/// An entry being looked through.
 #[derive(Debug)]
 struct Walk {
     rule: usize,
-    /// None for the top level.
-    name: Option<OsString>,
+    name: OsString,
     open: Vec<(PathBuf, ReadDir)>,
     files: Vec<NewFile>,
 }
@@ -52,10 +53,13 @@ pub(super) struct Sharer {
     rules: Vec<Share>,
     /// By the kernel's number for it: which rule's it is.
     dirs: BTreeMap<i32, (usize, PathBuf)>,
+    /// When each is to be looked at, and the same in the order of time.
     due: BTreeMap<Entry, Time>,
+    order: BTreeSet<(Time, Entry)>,
     walk: Option<Walk>,
-    /// Top levels that are to be looked through.
+    /// Top levels that are to be looked through; the first of them is, if it is open.
     scans: VecDeque<usize>,
+    scan: Option<ReadDir>,
     commands: VecDeque<Command>,
 }
 
@@ -71,8 +75,10 @@ impl Sharer {
             rules: rules.to_vec(),
             dirs: BTreeMap::new(),
             due: BTreeMap::new(),
+            order: BTreeSet::new(),
             walk: None,
             scans: (0..rules.len()).collect(),
+            scan: None,
             commands: VecDeque::new(),
         };
         for rule in rules {
@@ -82,7 +88,7 @@ impl Sharer {
         }
         for path in known {
             match sharer.entry_of(&path) {
-                Some(entry) => drop(sharer.due.insert(entry, now)),
+                Some(entry) => sharer.set(entry, now),
                 None => sharer.commands.push_back(Command::Unshare(path)),
             }
         }
@@ -116,7 +122,7 @@ impl Sharer {
         }
         for (descriptor, events, name) in happened {
             if events.contains(ReadFlags::QUEUE_OVERFLOW) {
-                self.scans = (0..self.rules.len()).collect();
+                self.scan_all();
             } else if events.contains(ReadFlags::IGNORED) {
                 self.dirs.remove(&descriptor);
             } else if let Some((rule, dir)) = self.dirs.get(&descriptor) {
@@ -137,25 +143,66 @@ impl Sharer {
         }
         if self.due.len() >= DUE_MAX {
             log::warn!("{}: more than {DUE_MAX} entries change at once", self.rules[rule].path.display());
-            self.scans = (0..self.rules.len()).collect();
-            return self.due.clear();
+            self.due.clear();
+            self.order.clear();
+            return self.scan_all();
         }
-        self.due.insert((rule, name), at);
+        self.set((rule, name), at);
+    }
+
+    fn set(&mut self, entry: Entry, at: Time) {
+        if let Some(before) = self.due.insert(entry.clone(), at) {
+            self.order.remove(&(before, entry.clone()));
+        }
+        self.order.insert((at, entry));
+    }
+
+    fn scan_all(&mut self) {
+        self.scan = None;
+        self.scans = (0..self.rules.len()).collect();
+    }
+
+    /// The engine takes no more for now: what lies at `path` is looked at again later.
+    pub(super) fn put_off(&mut self, now: Time, path: &Path) {
+        if let Some((rule, name)) = self.entry_of(path) {
+            self.note(now + PUT_OFF, rule, name);
+        }
     }
 
     /// One step of looking through directories; true while more is to be done at once.
     pub(super) fn step(&mut self, now: Time) -> bool {
         if let Some(walk) = self.walk.take() {
-            self.walk_on(now, walk);
-        } else if let Some(rule) = self.scans.pop_front() {
-            let path = self.rules[rule].path.clone();
-            self.walk =
-                self.open(rule, &path).map(|dir| Walk { rule, name: None, open: vec![(path, dir)], files: Vec::new() });
-        } else if let Some(entry) = self.due.iter().find(|(_, at)| **at <= now).map(|(entry, _)| entry.clone()) {
+            self.walk_on(walk);
+        } else if self.order.first().is_some_and(|(at, _)| *at <= now) {
+            let (_, entry) = self.order.pop_first().expect("it was just there");
             self.due.remove(&entry);
             self.look_at(entry);
+        } else if let Some(&rule) = self.scans.front() {
+            self.scan_on(now, rule);
         }
-        self.walk.is_some() || !self.scans.is_empty() || self.due.values().any(|at| *at <= now)
+        self.poll_timeout() <= now
+    }
+
+    /// One step through a top level. What it finds is looked at before it goes on, so that no number of entries is too many.
+    fn scan_on(&mut self, now: Time, rule: usize) {
+        let path = self.rules[rule].path.clone();
+        let Some(mut entries) = self.scan.take().or_else(|| self.open(rule, &path)) else {
+            self.scans.pop_front();
+            return;
+        };
+        for _ in 0..STEP {
+            let Some(entry) = entries.next() else {
+                self.scans.pop_front();
+                return;
+            };
+            // Of the entry itself: a symbolic link is neither.
+            if let Ok(entry) = entry
+                && entry.file_type().is_ok_and(|kind| kind.is_file() || kind.is_dir())
+            {
+                self.note(now, rule, entry.file_name());
+            }
+        }
+        self.scan = Some(entries);
     }
 
     /// When [`Sharer::step`] wants to be called, at the latest.
@@ -163,7 +210,7 @@ impl Sharer {
         if self.walk.is_some() || !self.scans.is_empty() {
             return Time::ZERO;
         }
-        self.due.values().copied().min().unwrap_or(Time::NEVER)
+        self.order.first().map_or(Time::NEVER, |(at, _)| *at)
     }
 
     /// The next thing to tell the engine.
@@ -195,18 +242,14 @@ impl Sharer {
         match std::fs::symlink_metadata(&path) {
             Ok(kind) if kind.is_file() => self.found(rule, name, vec![(Vec::new(), kind.len())]),
             Ok(kind) if kind.is_dir() => {
-                self.walk = self.open(rule, &path).map(|dir| Walk {
-                    rule,
-                    name: Some(name),
-                    open: vec![(path, dir)],
-                    files: Vec::new(),
-                });
+                self.walk =
+                    self.open(rule, &path).map(|dir| Walk { rule, name, open: vec![(path, dir)], files: Vec::new() });
             }
             _ => self.commands.push_back(Command::Unshare(path)),
         }
     }
 
-    fn walk_on(&mut self, now: Time, mut walk: Walk) {
+    fn walk_on(&mut self, mut walk: Walk) {
         for _ in 0..STEP {
             let Some((dir, entries)) = walk.open.last_mut() else { return self.end_walk(walk) };
             let Some(entry) = entries.next() else {
@@ -220,11 +263,7 @@ impl Sharer {
             }
             // Of the entry itself: a symbolic link is neither.
             let Ok(kind) = entry.metadata() else { continue };
-            if walk.name.is_none() {
-                if kind.is_file() || kind.is_dir() {
-                    self.note(now, walk.rule, name);
-                }
-            } else if kind.is_dir() {
+            if kind.is_dir() {
                 let dir = self.open(walk.rule, &path);
                 walk.open.extend(dir.map(|dir| (path, dir)));
             } else if kind.is_file() {
@@ -232,7 +271,7 @@ impl Sharer {
                 let parts = below.components().skip(1).map(|part| part.as_os_str().as_bytes().to_vec()).collect();
                 walk.files.push((parts, kind.len()));
                 if walk.files.len() > FILES_MAX {
-                    let top = self.rules[walk.rule].path.join(walk.name.unwrap_or_default());
+                    let top = self.rules[walk.rule].path.join(walk.name);
                     return log::warn!("{} is not shared: it has more than {FILES_MAX} files", top.display());
                 }
             }
@@ -241,10 +280,8 @@ impl Sharer {
     }
 
     fn end_walk(&mut self, mut walk: Walk) {
-        if let Some(name) = walk.name {
-            walk.files.sort_unstable();
-            self.found(walk.rule, name, walk.files);
-        }
+        walk.files.sort_unstable();
+        self.found(walk.rule, walk.name, walk.files);
     }
 
     fn found(&mut self, rule: usize, name: OsString, files: Vec<NewFile>) {
@@ -323,5 +360,31 @@ mod tests {
         let three = [two, vec![(vec![b"e".to_vec(), b"f".to_vec()], 3)]].concat();
         assert_eq!(commands(&mut sharer, Time::from_secs(3)), [Command::Unshare(root.join("a")), new("d", three)]);
         assert!(sharer.poll_timeout().is_never());
+    }
+    #[test]
+    fn what_the_engine_cannot_take_yet_is_told_again() {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::write(temp.path().join("a"), "1").unwrap();
+        let mut sharer = Sharer::new(Time::ZERO, &[share(temp.path())], Vec::new()).unwrap();
+        assert_eq!(commands(&mut sharer, Time::ZERO).len(), 1);
+        assert!(sharer.poll_timeout().is_never());
+        sharer.put_off(Time::ZERO, &temp.path().join("a"));
+        assert_eq!(sharer.poll_timeout(), Time::ZERO + PUT_OFF);
+        assert_eq!(commands(&mut sharer, Time::ZERO + PUT_OFF).len(), 1);
+    }
+
+    #[test]
+    fn no_more_of_a_large_directory_is_kept_in_mind_than_a_step_finds() {
+        let temp = tempfile::tempdir().unwrap();
+        (0..1000).for_each(|number| std::fs::write(temp.path().join(number.to_string()), "1").unwrap());
+        let mut sharer = Sharer::new(Time::ZERO, &[share(temp.path())], Vec::new()).unwrap();
+        let (mut found, mut most) = (0, 0);
+        while sharer.step(Time::ZERO) {
+            most = most.max(sharer.due.len());
+            found += std::iter::from_fn(|| sharer.poll_command()).count();
+        }
+        found += std::iter::from_fn(|| sharer.poll_command()).count();
+        assert_eq!(found, 1000);
+        assert!(most <= STEP, "{most}");
     }
 }
