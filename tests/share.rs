@@ -209,3 +209,23 @@ fn a_newcomer_who_knows_one_node_lists_everything_that_is_shared_and_gets_a_file
     });
     assert_eq!(newcomer.terminate(), 0);
 }
+
+#[test]
+fn what_was_shared_a_moment_before_a_power_cut_is_shared_again() {
+    let temp = tempfile::tempdir().unwrap();
+    let share = temp.path().join("share");
+    std::fs::create_dir_all(&share).unwrap();
+    std::fs::write(share.join("one.bin"), noise(1, 1_000_000)).unwrap();
+    let home = temp.path().join("home");
+    let ours = sharing(&home, &share);
+    let saved = |ending: &str| {
+        std::fs::read_dir(home.join("state/torrents"))
+            .is_ok_and(|mut dir| dir.any(|entry| entry.unwrap().file_name().to_str().unwrap().ends_with(ending)))
+    };
+    wait("what describes it is saved", 20, || saved(".meta"));
+    ours.kill();
+    let ours = sharing(&home, &share);
+    wait("it is shared", 20, || names(&ours) == ["one.bin"]);
+    assert_eq!(ours.torrent()["dir"], share.to_str().unwrap());
+    assert!(!home.join("downloads/one.bin").exists());
+}

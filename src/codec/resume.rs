@@ -121,17 +121,16 @@ impl Record {
     /// Reads a record of content divided like `geometry`; none if it is damaged or of something else.
     #[must_use]
     pub fn parse(bytes: &[u8], geometry: &Geometry) -> Option<Self> {
-        Self::parse_for(bytes, Some(geometry))
+        Self::read(bytes, Some(geometry))
     }
 
-    /// Reads what a record says beside content: settings and totals, whatever its content is divided like. Nothing is claimed.
+    /// Reads what a record says beside what it says of content: for who knows not how that is divided, or knows it better.
     #[must_use]
     pub fn parse_settings(bytes: &[u8]) -> Option<Self> {
-        let record = Self::parse_for(bytes, None)?;
-        Some(Self { stamps: Vec::new(), finished: None, clean: false, allocated: false, ..record })
+        Self::read(bytes, None)
     }
 
-    fn parse_for(bytes: &[u8], geometry: Option<&Geometry>) -> Option<Self> {
+    fn read(bytes: &[u8], geometry: Option<&Geometry>) -> Option<Self> {
         let (crc, body) = bytes.strip_prefix(MAGIC)?.split_first_chunk::<4>()?;
         if crc32c::crc32c(body) != u32::from_be_bytes(*crc) {
             return None;
@@ -140,25 +139,29 @@ impl Record {
         let dict = document.as_dict()?;
         let number = |key: &[u8]| dict.int(key).and_then(|int| u64::try_from(int).ok());
         let flag = |key: &[u8]| dict.int(key) == Some(1);
-        let partial = |pair: &[Value<'_>]| {
+        let partial = |geometry: &Geometry, pair: &[Value<'_>]| {
             let piece = Piece(u32::try_from(pair.first()?.as_int()?).ok()?);
-            let geometry = geometry.filter(|geometry| geometry.contains(piece))?;
-            let blocks = geometry.len_of(piece).div_ceil(BLOCK_LEN);
+            let blocks = geometry.contains(piece).then(|| geometry.len_of(piece).div_ceil(BLOCK_LEN))?;
             Some(PartialPiece { piece, blocks: Bitfield::from_bytes(pair.get(1)?.as_bytes()?, blocks)? })
         };
-        let (stamps, []) = dict.bytes(b"stamps")?.as_chunks() else { return None };
+        let (have, partials, stamps, priorities) = match geometry {
+            Some(geometry) => {
+                let (stamps, []) = dict.bytes(b"stamps")?.as_chunks() else { return None };
+                (
+                    Bitfield::from_bytes(dict.bytes(b"have")?, geometry.pieces())?,
+                    dict.list(b"partial")?.chunks(2).map(|pair| partial(geometry, pair)).collect::<Option<_>>()?,
+                    stamps.iter().map(read_stamp).collect(),
+                    dict.bytes(b"priorities")?.to_vec(),
+                )
+            }
+            None => (Bitfield::default(), Vec::new(), Vec::new(), Vec::new()),
+        };
         Some(Self {
             info_hash: crate::base::hash::Sha1Hash(dict.bytes(b"info hash")?.try_into().ok()?),
-            have: match geometry {
-                Some(geometry) => Bitfield::from_bytes(dict.bytes(b"have")?, geometry.pieces())?,
-                None => Bitfield::default(),
-            },
-            partials: match geometry {
-                Some(_) => dict.list(b"partial")?.chunks(2).map(partial).collect::<Option<_>>()?,
-                None => Vec::new(),
-            },
-            stamps: stamps.iter().map(read_stamp).collect(),
-            priorities: dict.bytes(b"priorities")?.to_vec(),
+            have,
+            partials,
+            stamps,
+            priorities,
             dir: PathBuf::from(OsStr::from_bytes(dict.bytes(b"dir")?)),
             label: String::from_utf8(dict.bytes(b"label")?.to_vec()).ok()?,
             added: number(b"added")?,
@@ -253,17 +256,11 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_read_whatever_the_content_is_and_claim_nothing() {
-        let settings = Record::parse_settings(&record().to_bytes()).unwrap();
-        let nothing = Record { have: Bitfield::default(), partials: vec![], stamps: vec![], ..record() };
-        assert_eq!(settings, Record { finished: None, clean: false, allocated: false, ..nothing });
-        assert_eq!(Record::parse_settings(b"swarm 1\n"), None);
-    }
-
-    #[test]
     fn a_record_of_other_content_is_no_record() {
         let bytes = record().to_bytes();
         assert_eq!(Record::parse(&bytes, &Geometry::new(10 * 40_000, 16_384).unwrap()), None);
+        let settings = Record::parse_settings(&bytes).unwrap();
+        assert_eq!((settings.have.len(), settings.label.as_str(), settings.shared), (0, "l", true));
     }
 
     proptest! {

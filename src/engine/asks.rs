@@ -22,6 +22,8 @@ pub(super) enum Purpose {
     Allocate(TorrentId),
     Sync(TorrentId),
     Record(TorrentId),
+    /// What describes it.
+    Metainfo(TorrentId),
     Move(TorrentId, PathBuf),
     /// The torrent is gone; its content follows.
     Delete(StoreId),
@@ -42,17 +44,24 @@ pub(super) fn record_name(info_hash: InfoHash) -> PathBuf {
 }
 
 impl<S: Storage> Engine<S> {
-    /// Takes a torrent in; saves its metainfo if it is new.
-    pub(super) fn insert_torrent(&mut self, now: Time, torrent: Torrent, metainfo: Option<Vec<u8>>) -> TorrentId {
+    /// Takes a torrent in; saves it if it is new. `store` is its content, if that is open.
+    pub(super) fn insert_torrent(
+        &mut self,
+        now: Time,
+        torrent: Torrent,
+        metainfo: Option<Vec<u8>>,
+        store: Option<StoreId>,
+    ) -> TorrentId {
         let info_hash = torrent.info_hash();
-        if let Some(bytes) = metainfo {
-            self.start_job(Job::Save { name: metainfo_name(info_hash), bytes }, Purpose::Other);
-        }
+        let new = metainfo.map(|metainfo| (torrent.record(), metainfo));
         let (content, st_id) = (torrent.content(), torrent.st_id());
         if let Some(node) = &mut self.dht {
             torrent.dht_nodes().iter().for_each(|(host, port)| node.begin_with(now, host, *port));
         }
         let id = self.torrents.insert(torrent);
+        if let Some((record, metainfo)) = new {
+            self.save_new(id, record, metainfo);
+        }
         self.by_hash.insert(info_hash, id);
         self.by_st_id.extend(st_id.map(|st_id| (st_id, id)));
         let shared_at = self.torrents.get(id).and_then(Torrent::shared_at);
@@ -60,7 +69,7 @@ impl<S: Storage> Engine<S> {
             self.shares.enter(now, path, id);
         }
         self.by_obfuscated.insert(obfuscated(info_hash), info_hash);
-        let store = self.storage.open(content);
+        let store = store.unwrap_or_else(|| self.storage.open(content));
         self.torrents.get_mut(id).expect("it was just inserted").handle_opened(now, store);
         self.touched.push(id);
         id
@@ -85,8 +94,11 @@ impl<S: Storage> Engine<S> {
         self.timers.remove(Timer::Torrent(id));
         self.turns.changed(id);
         for purpose in self.jobs.values_mut() {
-            let is_of = matches!(purpose, Purpose::Allocate(of) | Purpose::Sync(of) | Purpose::Record(of) if *of == id);
-            if is_of {
+            let (Purpose::Allocate(of) | Purpose::Sync(of) | Purpose::Record(of) | Purpose::Metainfo(of)) = purpose
+            else {
+                continue;
+            };
+            if *of == id {
                 *purpose = Purpose::Other;
             }
         }
@@ -131,10 +143,11 @@ impl<S: Storage> Engine<S> {
         match purpose {
             Purpose::Allocate(id) => self.tell(id, |torrent| torrent.handle_allocated(now, result)),
             Purpose::Sync(id) => self.tell(id, |torrent| torrent.handle_synced(now, result)),
-            Purpose::Record(id) => self.handle_recorded(now, id, result.is_ok()),
+            Purpose::Record(id) => self.tell(id, |torrent| torrent.handle_saved(now, result.is_ok())),
+            Purpose::Metainfo(id) if result.is_err() => self.tell(id, |torrent| torrent.handle_metainfo_unsaved(now)),
             Purpose::Move(id, dir) => self.tell(id, |torrent| torrent.handle_moved(now, dir, result)),
             Purpose::Delete(store) => self.storage.close(store),
-            Purpose::Other => {}
+            Purpose::Metainfo(_) | Purpose::Other => {}
         }
         self.settle(now);
     }
@@ -249,18 +262,16 @@ impl<S: Storage> Engine<S> {
         // Of many files some may be there of which the first are not: all is hashed.
         let is_new = files <= STAMPS_MAX && (0..files).all(|file| self.storage.stamp(store, file).is_none());
         torrent.handle_described(now, store, is_new);
+        let (record, metainfo) = (torrent.record(), torrent.metainfo_bytes());
+        self.save_new(id, record, metainfo);
     }
 
-    /// A record is saved. The metainfo of a torrent that came as a link follows: whichever of the two a crash leaves, the directory
-    /// and the settings are known.
-    fn handle_recorded(&mut self, now: Time, id: TorrentId, saved: bool) {
-        let Some(torrent) = self.torrents.get_mut(id) else { return };
-        torrent.handle_saved(now, saved);
-        self.touched.push(id);
-        if saved && torrent.takes_metainfo() {
-            let (name, bytes) = (metainfo_name(torrent.info_hash()), torrent.metainfo_bytes());
-            self.start_job(Job::Save { name, bytes }, Purpose::Other);
-        }
+    /// Saves what is new of a torrent. The record goes first: without it the next run would not know where the content is, nor
+    /// which files of it the user wants.
+    fn save_new(&mut self, id: TorrentId, record: Vec<u8>, metainfo: Vec<u8>) {
+        let Some(info_hash) = self.torrents.get(id).map(Torrent::info_hash) else { return };
+        self.start_job(Job::Save { name: record_name(info_hash), bytes: record }, Purpose::Other);
+        self.start_job(Job::Save { name: metainfo_name(info_hash), bytes: metainfo }, Purpose::Metainfo(id));
     }
 
     /// Takes stamps of some files that need one; saves the record once all have theirs. False if some have not.
@@ -268,9 +279,12 @@ impl<S: Storage> Engine<S> {
         let Some(torrent) = self.torrents.get_mut(id) else { return true };
         let is_whole = take_stamps(&mut self.storage, torrent);
         if is_whole {
-            let name = record_name(torrent.info_hash());
-            let bytes = torrent.record();
-            self.start_job(Job::Save { name, bytes }, Purpose::Record(id));
+            let (info_hash, bytes) = (torrent.info_hash(), torrent.record());
+            let metainfo = torrent.take_metainfo_unsaved();
+            self.start_job(Job::Save { name: record_name(info_hash), bytes }, Purpose::Record(id));
+            if let Some(bytes) = metainfo {
+                self.start_job(Job::Save { name: metainfo_name(info_hash), bytes }, Purpose::Metainfo(id));
+            }
         }
         is_whole
     }

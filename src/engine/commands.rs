@@ -124,7 +124,7 @@ impl<S: Storage> Engine<S> {
                 Ok(Answer::Done)
             }
             Command::Catalog { host, port } => self.catalog(now, &host, port),
-            Command::Share(share) => self.share(now, share),
+            Command::Share(share) => self.share(share),
             Command::Unshare(path) => self.unshare(now, &path),
             Command::Shares => Ok(Answer::Shares(self.shared_paths())),
             Command::Magnet(which) => Ok(Answer::Link(self.link_of(self.one_id(&which)?))),
@@ -184,14 +184,14 @@ impl<S: Storage> Engine<S> {
         match what {
             What::Metainfo(meta, bytes) => {
                 let torrent = Torrent::new(now, Arc::from(meta), begin, &self.config, rng, self.peer_id)?;
-                self.insert_torrent(now, torrent, Some(bytes));
+                self.insert_torrent(now, torrent, Some(bytes), None);
             }
             What::Link(link) => {
                 let peers = link.peers.clone();
                 let torrent = Torrent::from_link(now, (*link).clone(), begin, &self.config, rng, self.peer_id)?;
                 let bytes = torrent.metainfo_bytes();
                 let link = Magnet { select: torrent.selection(), ..*link };
-                let id = self.insert_torrent(now, torrent, Some(bytes));
+                let id = self.insert_torrent(now, torrent, Some(bytes), None);
                 self.dial_peers_of_link(now, id, &peers);
                 if let Some(publisher) = publisher {
                     self.follow(now, &publisher, link, id);

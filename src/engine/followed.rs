@@ -281,7 +281,7 @@ impl<S: Storage> Engine<S> {
         let mut torrent = Torrent::from_link(now, link, begin, &self.config, rng, self.peer_id)?;
         torrent.inherit(now, heritage);
         let bytes = torrent.metainfo_bytes();
-        let id = self.insert_torrent(now, torrent, Some(bytes));
+        let id = self.insert_torrent(now, torrent, Some(bytes), None);
         self.dial_peers_of_link(now, id, &peers);
         Ok(id)
     }

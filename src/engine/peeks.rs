@@ -98,7 +98,7 @@ impl<S: Storage> Engine<S> {
         let rng = self.rng.fork("torrent");
         if let Ok(torrent) = Torrent::from_link(now, link, begin, &config, rng, self.peer_id) {
             self.peeks.active.insert(info_hash, now + PATIENCE);
-            self.insert_torrent(now, torrent, None);
+            self.insert_torrent(now, torrent, None, None);
         }
     }
 

@@ -29,7 +29,7 @@ impl<S: Storage> Engine<S> {
             return Err(Refusal::new(RefusalKind::Exists, format!("{info_hash} is there already")));
         }
         let whole = record.and_then(|bytes| Record::parse(bytes, &meta.geometry));
-        // One from when only its link was known says nothing of its content.
+        // What an earlier run, that was ended between two saves, knew of its content may be another's; the rest holds.
         let early = || record.and_then(Record::parse_settings);
         let record =
             whole.or_else(|| early().map(|record| Record { have: Bitfield::new(meta.geometry.pieces()), ..record }));
@@ -41,7 +41,7 @@ impl<S: Storage> Engine<S> {
         if let Some(record) = &record {
             torrent.restore(now, record);
         }
-        let id = self.insert_torrent(now, torrent, None);
+        let id = self.insert_torrent(now, torrent, None, None);
         if let Some(record) = record.filter(|_| !is_early) {
             let torrent = self.torrents.get_mut(id).expect("it was just inserted");
             let store = torrent.store().expect("it was just opened");
@@ -84,7 +84,7 @@ impl<S: Storage> Engine<S> {
         if let Some(record) = &record {
             torrent.restore(now, record);
         }
-        let id = self.insert_torrent(now, torrent, None);
+        let id = self.insert_torrent(now, torrent, None, None);
         self.dial_peers_of_link(now, id, &peers);
         self.restore_unfound(now, link, id);
         self.touched.push(id);

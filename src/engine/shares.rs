@@ -7,17 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::ids::TorrentId;
-use crate::base::storage::Storage;
+use crate::base::storage::{Stamp, Storage};
 use crate::base::time::Time;
 use crate::codec::st::identity;
 use crate::engine::Engine;
 use crate::engine::commands::TORRENTS_MAX;
 use crate::protocol::dht::items::OwnedItem;
 use crate::torrent::command::{AddOptions, Answer, NewShare, Refusal, RefusalKind, Reply};
-use crate::torrent::share::{Made, Making, content_of};
+use crate::torrent::share::{LOOKS_MAX, Made, Making, content_of};
 use crate::torrent::torrent::{Begin, Torrent};
 
-/// Shares that wait to be described; one more is refused, and told again at the next look at its directory.
+/// Shares that wait to be looked at or described; one more is refused, and is told again later.
 const WAITING_MAX: usize = 10_000;
 
 /// How often each share is put into the DHT: others keep it for two hours.
@@ -33,6 +33,7 @@ const PUTS_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     waiting: VecDeque<NewShare>,
+    looking: Option<Looking>,
     making: Option<Making>,
     /// Where each lies.
     pub(super) torrents: BTreeMap<PathBuf, TorrentId>,
@@ -42,9 +43,18 @@ pub(super) struct Shares {
     next_put: Time,
 }
 
+/// The files of a share that is a torrent already, being looked at: whether anybody has touched them since.
+#[derive(Debug)]
+struct Looking {
+    share: NewShare,
+    id: TorrentId,
+    stamps: Vec<Stamp>,
+    next: usize,
+}
+
 impl Shares {
     pub(super) fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.making.is_none()
+        self.waiting.is_empty() && self.looking.is_none() && self.making.is_none()
     }
 
     /// A torrent of a share directory is there.
@@ -68,15 +78,8 @@ impl Shares {
 
 impl<S: Storage> Engine<S> {
     /// Something lies in a share directory.
-    pub(super) fn share(&mut self, now: Time, share: NewShare) -> Reply {
-        let path = share.path();
-        if let Some(&id) = self.shares.torrents.get(&path) {
-            if self.is_as_it_was(id, &share) {
-                return Ok(Answer::Done);
-            }
-            self.remove_torrent(now, id, false);
-        }
-        self.forget_share(&path);
+    pub(super) fn share(&mut self, share: NewShare) -> Reply {
+        self.forget_share(&share.path());
         if self.shares.waiting.len() >= WAITING_MAX {
             return Err(Refusal::new(
                 RefusalKind::Busy,
@@ -99,37 +102,35 @@ impl<S: Storage> Engine<S> {
     /// Where everything lies that is shared, or is about to be.
     pub(super) fn shared_paths(&self) -> Vec<PathBuf> {
         let making = self.shares.making.as_ref().map(|making| making.share.path());
+        // Who is being looked at is among the torrents.
         let waiting = self.shares.waiting.iter().map(NewShare::path);
         self.shares.torrents.keys().cloned().chain(making).chain(waiting).collect()
     }
 
     /// What was to be described there is so no longer.
     fn forget_share(&mut self, path: &Path) {
-        self.shares.waiting.retain(|share| share.path() != path);
-        if let Some(making) = self.shares.making.take_if(|making| making.share.path() == path) {
+        // Of many that wait each is compared, so none puts its path together.
+        let (dir, name) = (path.parent(), path.file_name());
+        let is_it = |share: &NewShare| Some(&*share.dir) == dir && Some(&*share.name) == name;
+        self.shares.waiting.retain(|share| !is_it(share));
+        self.shares.looking.take_if(|looking| is_it(&looking.share));
+        if let Some(making) = self.shares.making.take_if(|making| is_it(&making.share)) {
             making.cancel(&mut self.storage);
         }
     }
 
-    /// True if the torrent is of these files, and nobody has touched them since.
-    fn is_as_it_was(&mut self, id: TorrentId, share: &NewShare) -> bool {
-        let Some(torrent) = self.torrents.get(id) else { return false };
-        let Some(store) = torrent.store() else { return false };
+    /// How its files looked, if the torrent is of these files, as far as one sees without a look at them.
+    fn is_of(&self, id: TorrentId, share: &NewShare) -> Option<Vec<Stamp>> {
+        let torrent = self.torrents.get(id)?;
         let (is, was) = (content_of(share).files, torrent.content().files);
         let entries = is.entries().iter().zip(was.entries());
         let same_files =
             is.len() == was.len() && entries.clone().all(|(is, was)| (&is.path, is.span) == (&was.path, was.span));
         let named = |urls: &[String]| urls.iter().map(|url| identity(url)).collect::<BTreeSet<_>>();
-        if !same_files || named(&torrent.trackers()) != named(&share.trackers) {
-            return false;
-        }
-        if torrent.check_progress().is_some() {
-            return false; // it was changed while we were away: described anew it is hashed once, too
-        }
-        let stamps = torrent.stamps();
-        torrent.is_finished()
-            && (stamps.is_empty()
-                || stamps.iter().enumerate().all(|(file, stamp)| self.storage.stamp(store, file) == Some(*stamp)))
+        let same_trackers = named(&torrent.trackers()) == named(&share.trackers);
+        // One that is being hashed was changed while we were away: described anew it is hashed once, too.
+        let is_whole = torrent.is_finished() && torrent.check_progress().is_none();
+        (same_files && same_trackers && is_whole).then(|| torrent.stamps())
     }
 
     /// Puts what is shared into the DHT as items (BEP 44), a few at a time, so that others keep them.
@@ -150,9 +151,28 @@ impl<S: Storage> Engine<S> {
         }
     }
 
-    /// One slice of describing.
+    /// One slice of looking at a share that is a torrent already.
+    fn look_at_share(&mut self, now: Time, mut looking: Looking) {
+        let Looking { id, ref stamps, next, .. } = looking;
+        let Some(store) = self.torrents.get(id).and_then(Torrent::store) else { return };
+        let slice = stamps.iter().enumerate().skip(next).take(LOOKS_MAX);
+        let is_as_it_was = slice.into_iter().all(|(file, stamp)| self.storage.stamp(store, file) == Some(*stamp));
+        looking.next += LOOKS_MAX;
+        if !is_as_it_was {
+            self.remove_torrent(now, id, false);
+            self.settle(now);
+            self.shares.waiting.push_front(looking.share);
+        } else if looking.next < looking.stamps.len() {
+            self.shares.looking = Some(looking);
+        }
+    }
+
+    /// One slice of looking or describing.
     pub(super) fn work_on_shares(&mut self, now: Time) {
-        let Some(mut making) = self.shares.making.take() else { return self.begin_share() };
+        if let Some(looking) = self.shares.looking.take() {
+            return self.look_at_share(now, looking);
+        }
+        let Some(mut making) = self.shares.making.take() else { return self.begin_share(now) };
         match making.work(&mut self.storage, &mut self.receive) {
             Ok(true) => self.shares.making = Some(making),
             Ok(false) => self.finish_share(now, making),
@@ -163,11 +183,20 @@ impl<S: Storage> Engine<S> {
         }
     }
 
-    fn begin_share(&mut self) {
+    fn begin_share(&mut self, now: Time) {
         let Some(share) = self.shares.waiting.pop_front() else { return };
         let path = share.path();
+        if let Some(&id) = self.shares.torrents.get(&path) {
+            if let Some(stamps) = self.is_of(id, &share) {
+                self.shares.looking = Some(Looking { share, id, stamps, next: 0 });
+                return;
+            }
+            self.remove_torrent(now, id, false);
+            self.settle(now);
+        }
         // An entry that a torrent of the user's is being downloaded to is not finished, or shared by that.
-        if self.torrents.values().any(|torrent| *torrent.dir() == share.dir && torrent.top() == path) {
+        let is_there = |torrent: &Torrent| !torrent.is_shared() && *torrent.dir() == share.dir && torrent.top() == path;
+        if self.torrents.values().any(is_there) {
             return log::info!("{} belongs to a torrent and is not described anew", path.display());
         }
         match Making::begin(share, &mut self.storage) {
@@ -179,17 +208,19 @@ impl<S: Storage> Engine<S> {
     fn finish_share(&mut self, now: Time, making: Making) {
         let share = making.share.clone();
         let path = share.path();
-        let (meta, bytes, stamps) = match making.finish(&mut self.storage) {
-            Made::Whole(meta, bytes, stamps) => (meta, bytes, stamps),
+        let (meta, bytes, stamps, store) = match making.finish(&mut self.storage) {
+            Made::Whole(meta, bytes, stamps, store) => (meta, bytes, stamps, store),
             // Whoever changes it will be heard of again.
             Made::Changed => return log::info!("{} was changed while it was hashed; it waits", path.display()),
             Made::Failed(why) => return log::warn!("{} is not shared: {why}", path.display()),
         };
         let info_hash = meta.info_hash;
         if self.by_hash.contains_key(&info_hash) {
+            self.storage.close(store);
             return log::warn!("{} is a torrent of yours already, {info_hash}; it is seeded as that", path.display());
         }
         if self.torrents.len() >= TORRENTS_MAX {
+            self.storage.close(store);
             return log::warn!("{} is not shared: there are {TORRENTS_MAX} torrents", path.display());
         }
         let options = AddOptions { shared: true, ..AddOptions::default() };
@@ -198,10 +229,13 @@ impl<S: Storage> Engine<S> {
         match Torrent::new(now, Arc::new(*meta), begin, &self.config, rng, self.peer_id) {
             Ok(mut torrent) => {
                 torrent.claim_all(now, &stamps);
-                self.insert_torrent(now, torrent, Some(bytes));
+                self.insert_torrent(now, torrent, Some(bytes), Some(store));
                 log::info!("{} is shared as {info_hash}", path.display());
             }
-            Err(refusal) => log::warn!("{} is not shared: {}", path.display(), refusal.message),
+            Err(refusal) => {
+                self.storage.close(store);
+                log::warn!("{} is not shared: {}", path.display(), refusal.message);
+            }
         }
         self.settle(now);
     }

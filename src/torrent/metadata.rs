@@ -22,7 +22,6 @@ use crate::torrent::candidates::Origin;
 use crate::torrent::command::Refusal;
 use crate::torrent::dht_announces::DhtAnnounces;
 use crate::torrent::layout::Layout;
-use crate::torrent::persist::KeptLink;
 use crate::torrent::torrent::{Ask, Begin, Phase, Torrent, select_only};
 
 /// Bytes of what peers say that they have, all together; who says more is parted with once the number of pieces is known,
@@ -142,7 +141,6 @@ impl Torrent {
             begin,
             broken: None,
         }));
-        torrent.persistence.kept_link = KeptLink::Yes;
         torrent.persistence.touch(now); // its directory and settings are nowhere else
         Ok(torrent)
     }
@@ -151,15 +149,6 @@ impl Torrent {
     #[must_use]
     pub fn is_link(&self) -> bool {
         self.description.is_some()
-    }
-
-    /// True once, when its metainfo is to take the place of the link that is kept.
-    pub fn takes_metainfo(&mut self) -> bool {
-        let is_due = self.persistence.kept_link == KeptLink::Recorded;
-        if is_due {
-            self.persistence.kept_link = KeptLink::No;
-        }
-        is_due
     }
 
     /// The link, while nothing else is known.

@@ -18,6 +18,9 @@ use crate::torrent::torrent::{Ask, Torrent};
 /// How long a change waits to be saved, so that many are saved at once.
 const SAVE_DELAY: Duration = Duration::from_millis(500);
 
+/// How soon what could not be saved is tried again.
+const SAVE_AGAIN: Duration = Duration::from_secs(10);
+
 /// How far saving is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Stage {
@@ -25,15 +28,6 @@ enum Stage {
     Idle,
     Syncing,
     Saving,
-}
-
-/// Whether a link is kept for the next run, or the metainfo.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum KeptLink {
-    No,
-    Yes,
-    /// The files are known, and a record that says so is being saved: the metainfo follows it.
-    Recorded,
 }
 
 /// What is on the disk for certain, and what must still be said.
@@ -50,8 +44,8 @@ pub(crate) struct Persistence {
     durable: Option<Bitfield>,
     /// Whole files have room.
     pub(crate) allocated: bool,
-    /// Whether what is kept beside the record is a link.
-    pub(crate) kept_link: KeptLink,
+    /// What describes it could not be saved.
+    metainfo_unsaved: bool,
     /// The next record is the last one of this run.
     closing: bool,
     /// The last record of this run is saved.
@@ -67,7 +61,7 @@ impl Default for Persistence {
             syncing: None,
             durable: None,
             allocated: false,
-            kept_link: KeptLink::No,
+            metainfo_unsaved: false,
             closing: false,
             closed: false,
         }
@@ -125,9 +119,6 @@ impl Torrent {
     }
 
     fn save(&mut self) {
-        if self.persistence.kept_link == KeptLink::Yes && !self.is_link() {
-            self.persistence.kept_link = KeptLink::Recorded;
-        }
         self.persistence.stage = Stage::Saving;
         self.asks.push_back(Ask::Save);
     }
@@ -157,11 +148,24 @@ impl Torrent {
     pub fn handle_saved(&mut self, now: Time, saved: bool) {
         self.persistence.stage = Stage::Idle;
         if !saved {
-            self.persistence.due = self.persistence.due.min(now + Duration::from_secs(10));
+            self.persistence.due = self.persistence.due.min(now + SAVE_AGAIN);
             self.persistence.closed |= self.persistence.closing;
         } else if self.persistence.closing && self.persistence.due.is_never() {
             self.persistence.closed = true;
         }
+    }
+
+    /// What describes it could not be saved: it will be tried again.
+    pub fn handle_metainfo_unsaved(&mut self, now: Time) {
+        self.persistence.metainfo_unsaved = true;
+        if !self.persistence.closing {
+            self.persistence.due = self.persistence.due.min(now + SAVE_AGAIN);
+        }
+    }
+
+    /// The bytes that describe it, where they are still to be saved.
+    pub fn take_metainfo_unsaved(&mut self) -> Option<Vec<u8>> {
+        std::mem::take(&mut self.persistence.metainfo_unsaved).then(|| self.metainfo_bytes())
     }
 
     /// Stops everything and saves for the last time.

@@ -1,6 +1,6 @@
 //! What lies in a share directory becomes a torrent: it is read and hashed in slices, and nothing of it is copied.
 //!
-//! Its files are looked at before and after; what changed meanwhile is begun anew.
+//! Its files are looked at before and after, some at a time; what changed meanwhile is begun anew.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -19,6 +19,8 @@ use crate::torrent::create::{Creator, Notes, piece_len_for};
 const SLICE_LEN: u64 = 256 * 1024;
 /// The disk is told so much ahead, bytes.
 const READ_AHEAD: u64 = 2 * 1024 * 1024;
+/// Files that are looked at in one slice.
+pub const LOOKS_MAX: usize = 256;
 
 /// A description in the making.
 #[derive(Debug)]
@@ -29,14 +31,21 @@ pub struct Making {
     creator: Creator,
     offset: u64,
     total_len: u64,
+    files: Arc<FileList>,
+    /// How its files looked before, as far as they were looked at.
     stamps: Vec<Option<Stamp>>,
+    /// So many were looked at once more after all was hashed.
+    looked: usize,
+    /// One of them was not as it should be.
+    is_changed: bool,
 }
 
 /// How a description ended.
 #[derive(Debug)]
 pub enum Made {
-    /// It is whole: what it says, the bytes of its file, and how its files look.
-    Whole(Box<Metainfo>, Vec<u8>, Vec<Option<Stamp>>),
+    /// It is whole: what it says, the bytes of its file, how its files look, and its content, which stays open: the storage
+    /// knows what was read of it and must be synced before it is claimed.
+    Whole(Box<Metainfo>, Vec<u8>, Vec<Option<Stamp>>, StoreId),
     /// It was changed meanwhile.
     Changed,
     /// It cannot be read, or not be described: why.
@@ -51,7 +60,7 @@ pub fn content_of(share: &NewShare) -> Content {
         std::iter::once(share.name.as_os_str()).chain(parts).collect()
     };
     let files = FileList::new(share.files.iter().map(|(parts, len)| (path(parts), *len, false)));
-    Content { dir: share.dir.clone(), wanted: vec![false; files.len()], files: Arc::new(files) }
+    Content { dir: share.dir.clone(), wanted: vec![true; files.len()], files: Arc::new(files) }
 }
 
 impl Making {
@@ -70,10 +79,19 @@ impl Making {
         };
         let creator = Creator::new(share.profile, piece_len_for(total_len), share.files.clone(), notes);
         creator.check()?;
-        let files = content.files.len();
+        let files = Arc::clone(&content.files);
         let store = storage.open(content);
-        let stamps = (0..files).map(|file| storage.stamp(store, file)).collect();
-        Ok(Self { share, store, creator, offset: 0, total_len, stamps })
+        Ok(Self {
+            share,
+            store,
+            creator,
+            offset: 0,
+            total_len,
+            files,
+            stamps: Vec::new(),
+            looked: 0,
+            is_changed: false,
+        })
     }
 
     /// Bytes that are still to be hashed.
@@ -82,36 +100,50 @@ impl Making {
         self.total_len - self.offset
     }
 
-    /// Hashes one slice with the help of `buf`, which holds one; false when there is nothing left to hash.
+    /// Looks at some files, or hashes one slice with the help of `buf`, which holds one; false when there is nothing left to do.
     ///
     /// # Errors
     /// What the disk says.
     pub fn work<S: Storage>(&mut self, storage: &mut S, buf: &mut [u8]) -> Result<bool, Fault> {
         let len = SLICE_LEN.min(self.left());
-        if len > 0 {
+        if self.stamps.len() < self.files.len() {
+            let files = self.stamps.len()..self.files.len().min(self.stamps.len() + LOOKS_MAX);
+            self.stamps.extend(files.map(|file| storage.stamp(self.store, file)));
+        } else if len > 0 {
             let slice = &mut buf[..usize::try_from(len).expect("a slice")];
             storage.expect(self.store, Span { offset: self.offset, len: READ_AHEAD.min(self.left()) });
             storage.read(self.store, self.offset, slice)?;
             self.creator.hash(slice);
             self.offset += len;
+        } else {
+            let files = self.looked..self.files.len().min(self.looked + LOOKS_MAX);
+            self.looked = files.end;
+            let is_as_before = |file: usize| {
+                let before = self.stamps[file].filter(|stamp| stamp.len == self.files.entries()[file].span.len);
+                before.is_some() && storage.stamp(self.store, file) == before
+            };
+            self.is_changed |= !files.into_iter().all(is_as_before);
         }
-        Ok(self.left() > 0)
+        Ok(!self.is_changed && (self.stamps.len() < self.files.len() || self.looked < self.files.len()))
     }
 
-    /// Everything is hashed.
+    /// There is nothing left to do.
     pub fn finish<S: Storage>(self, storage: &mut S) -> Made {
-        let store = self.store;
-        let as_before =
-            self.stamps.iter().enumerate().all(|(file, stamp)| stamp.is_some() && storage.stamp(store, file) == *stamp);
-        let lens = self.share.files.iter().map(|(_, len)| *len);
-        let as_said = self.stamps.iter().flatten().map(|stamp| stamp.len).eq(lens);
-        storage.close(store);
-        if !as_before || !as_said {
+        if self.is_changed {
+            storage.close(self.store);
             return Made::Changed;
         }
         match self.creator.finish() {
-            Ok((meta, bytes)) => Made::Whole(Box::new(meta), bytes, self.stamps),
-            Err(error) => Made::Failed(error.to_string()),
+            Ok((mut meta, bytes)) => {
+                if *meta.files == *self.files {
+                    meta.files = self.files; // the storage has it already
+                }
+                Made::Whole(Box::new(meta), bytes, self.stamps, self.store)
+            }
+            Err(error) => {
+                storage.close(self.store);
+                Made::Failed(error.to_string())
+            }
         }
     }
 

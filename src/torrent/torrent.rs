@@ -346,6 +346,12 @@ impl Torrent {
         self.geometry().total_len()
     }
 
+    /// True if it lies in a share directory.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.settings.shared
+    }
+
     /// Where it lies, if that is a share directory.
     #[must_use]
     pub fn shared_at(&self) -> Option<PathBuf> {
