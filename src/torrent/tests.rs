@@ -20,7 +20,8 @@ use crate::torrent::command::AddOptions;
 use crate::torrent::create::{Creator, Notes, Profile};
 use crate::torrent::partial::BlockSource;
 use crate::torrent::peers::Unwelcome;
-use crate::torrent::torrent::{Ask, Begin, Torrent};
+use crate::torrent::snapshot::State;
+use crate::torrent::torrent::{Ask, Begin, Phase, Torrent};
 
 mod exchange;
 
@@ -130,6 +131,21 @@ fn accepted(torrent: &mut Torrent, number: u8) {
 fn begun(torrent: &mut Torrent) -> Piece {
     let mut asks = std::iter::from_fn(|| torrent.poll_ask());
     asks.find_map(|ask| if let Ask::Prepare(piece, _) = ask { Some(piece) } else { None }).expect("a piece is begun")
+}
+
+#[test]
+fn what_was_changed_in_a_share_directory_is_not_written_over() {
+    let mut torrent = torrent(0..0, &Config::default());
+    torrent.settings.shared = true;
+    torrent.verify(NOW);
+    torrent.have.set_all();
+    torrent.have.clear(5);
+    torrent.check = None;
+    torrent.phase = Phase::Ready;
+    torrent.reconsider(NOW);
+    assert!(!torrent.running && torrent.download.is_none() && !torrent.wants_to_run());
+    assert_eq!(torrent.state(), State::Error);
+    assert!(torrent.why(NOW)[0].contains("not what was shared"), "{:?}", torrent.why(NOW));
 }
 
 #[test]

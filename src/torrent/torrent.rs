@@ -650,9 +650,14 @@ impl Torrent {
         }
     }
 
-    /// Why its description cannot be used, if it cannot.
+    /// Why it cannot go on whatever the disk does, if so: its description cannot be used, or it lies in a share directory and
+    /// is not what was shared any more. What the user put there is never written over.
     pub(crate) fn broken(&self) -> Option<&str> {
-        self.description.as_ref().and_then(|description| description.broken.as_deref())
+        let is_changed = self.settings.shared && self.check.is_none() && !self.is_finished();
+        let changed =
+            "its files are not what was shared; they are hashed anew when they change again, or at the next start";
+        let unusable = self.description.as_ref().and_then(|description| description.broken.as_deref());
+        unusable.or_else(|| is_changed.then_some(changed))
     }
 
     pub(crate) fn has_seeded_enough(&self) -> bool {
