@@ -157,7 +157,7 @@ impl Torrent {
                 continue;
             }
             self.exchange.counts.learned += 1;
-            if flags.has(Flags::SEED) && self.download.is_none() {
+            if flags.has(Flags::SEED) && self.is_finished() {
                 self.candidates.mark_complete(addr); // two seeders have nothing to say to one another
             }
         }
