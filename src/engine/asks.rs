@@ -208,6 +208,11 @@ impl<S: Storage> Engine<S> {
                     lsd.leave(torrent.info_hash());
                 }
             }
+            Ask::LeaveDht => {
+                if let Some(node) = &mut self.dht {
+                    node.dht.leave(now, torrent.info_hash());
+                }
+            }
             Ask::Prepare(piece, conn) => {
                 let result = self.storage.prepare(store, torrent.piece_span(piece));
                 torrent.handle_prepared(now, piece, conn, result);
@@ -253,6 +258,9 @@ impl<S: Storage> Engine<S> {
             return self.end_peek(now, info_hash, Some(title));
         }
         self.by_st_id.extend(torrent.st_id().map(|st_id| (st_id, id)));
+        if let Some(node) = &mut self.dht {
+            torrent.dht_nodes().iter().for_each(|(host, port)| node.begin_with(now, host, *port));
+        }
         let content = torrent.content();
         if let Some(store) = torrent.store() {
             self.storage.close(store);

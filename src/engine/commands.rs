@@ -158,6 +158,11 @@ impl<S: Storage> Engine<S> {
         if let (Some(id), What::Metainfo(meta, _)) = (known, &what)
             && let Some(torrent) = self.torrents.get_mut(id).filter(|torrent| torrent.is_link())
         {
+            if !torrent.is_link_to(meta) {
+                let message =
+                    format!("a link to it is there, {}, with other hashes; remove that first", torrent.info_hash());
+                return Err(Refusal::new(RefusalKind::Exists, message));
+            }
             torrent.describe(now, (**meta).clone());
             self.touched.push(id);
             return Ok(Answer::Added(info_hash));

@@ -227,6 +227,7 @@ impl<S: Storage> Engine<S> {
             if !connection.sealed.flush(stream)? || !connection.is_open() {
                 return Ok(Progress::Drained);
             }
+            torrent.feed_metadata(conn);
             let waits_for_disk = feed(now, conn, torrent, &mut self.storage, &mut connection.disk_since, budget.left());
             if torrent.machine(conn).ok_or(Ending::Closed)?.outbuf().is_empty() {
                 if !waits_for_disk {

@@ -5,12 +5,13 @@
 //! `started` was heard. A failure is followed by longer and longer waits. Where announces bring no counts, are rare (seeding) or
 //! are not made at all (stopped), the tracker whose turn it is gets a scrape every while.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::base::rng::Rng;
 use crate::base::time::Time;
 use crate::codec::http_tracker::RetryIn;
+use crate::codec::st::identity;
 use crate::codec::udp_tracker::AnnounceEvent;
 use crate::protocol::tracker::{Outcome, ScrapeOutcome, TrackerError};
 use crate::torrent::scrapes::{ScrapeAsk, ScrapeClock};
@@ -90,35 +91,10 @@ pub struct Announces {
 impl Announces {
     /// The trackers of `tiers`; `to_all` asks every one of them.
     #[must_use]
-    pub fn new(now: Time, tiers: &[Vec<String>], to_all: bool, mut rng: Rng) -> Self {
-        let mut trackers = Vec::new();
-        let mut order = Vec::new();
-        for (tier, urls) in tiers.iter().enumerate() {
-            let mut indexes: Vec<usize> = (trackers.len()..trackers.len() + urls.len()).collect();
-            rng.shuffle(&mut indexes);
-            order.push(indexes);
-            trackers.extend(urls.iter().map(|url| Tracker {
-                tier,
-                url: url.clone(),
-                started: false,
-                busy: None,
-                next: Time::NEVER,
-                not_before: Time::ZERO,
-                failures: 0,
-                never: false,
-                tracker_id: None,
-                seeders: None,
-                leechers: None,
-                downloaded: None,
-                peers: 0,
-                message: None,
-                scrape: ScrapeClock::new(now, url, &mut rng),
-                uncounted: false,
-            }));
-        }
-        Self {
-            trackers,
-            tiers: order,
+    pub fn new(now: Time, tiers: &[Vec<String>], to_all: bool, rng: Rng) -> Self {
+        let mut announces = Self {
+            trackers: Vec::new(),
+            tiers: Vec::new(),
             to_all,
             running: false,
             completed: Vec::new(),
@@ -126,7 +102,45 @@ impl Announces {
             asks: VecDeque::new(),
             scrapes: VecDeque::new(),
             rng,
+        };
+        announces.add(now, tiers);
+        announces
+    }
+
+    /// There are more trackers, in tiers behind those that there are; who is known already is passed over.
+    pub fn add(&mut self, now: Time, tiers: &[Vec<String>]) {
+        let known: BTreeSet<Vec<u8>> = self.trackers.iter().map(|tracker| identity(&tracker.url)).collect();
+        for urls in tiers {
+            let urls: Vec<&String> = urls.iter().filter(|url| !known.contains(&identity(url))).collect();
+            if urls.is_empty() {
+                continue;
+            }
+            let mut indexes: Vec<usize> = (self.trackers.len()..self.trackers.len() + urls.len()).collect();
+            self.rng.shuffle(&mut indexes);
+            let tier = self.tiers.len();
+            self.tiers.push(indexes);
+            for url in urls {
+                self.trackers.push(Tracker {
+                    tier,
+                    url: url.clone(),
+                    started: false,
+                    busy: None,
+                    next: if self.running { now } else { Time::NEVER },
+                    not_before: Time::ZERO,
+                    failures: 0,
+                    never: false,
+                    tracker_id: None,
+                    seeders: None,
+                    leechers: None,
+                    downloaded: None,
+                    peers: 0,
+                    message: None,
+                    scrape: ScrapeClock::new(now, url, &mut self.rng),
+                    uncounted: false,
+                });
+            }
         }
+        self.ask_due(now);
     }
 
     /// The torrent runs; `finished` if everything wanted is here already.

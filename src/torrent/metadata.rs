@@ -3,7 +3,7 @@
 //! Until then it has no pieces and no files. What peers say that they have is kept as they said it, and judged when the number of
 //! pieces is known, so that nobody has to be dialled twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::base::bitfield::Bitfield;
@@ -16,6 +16,7 @@ use crate::codec::extension::ExtensionKind;
 use crate::codec::magnet::Magnet;
 use crate::codec::metadata::{METADATA_PIECE_LEN, MetadataMessage};
 use crate::codec::metainfo::{INFO_LEN_MAX, Metainfo};
+use crate::codec::st::identity;
 use crate::protocol::metadata::{MetadataFetch, Whole};
 use crate::protocol::peer::Event;
 use crate::torrent::candidates::Origin;
@@ -27,7 +28,7 @@ use crate::torrent::torrent::{Ask, Begin, Phase, Torrent, select_only};
 /// Bytes of what peers say that they have, all together; who says more is parted with once the number of pieces is known,
 /// and dialled again.
 const CLAIMS_MAX: usize = 4 << 20;
-/// How often a peer may ask us for each piece of `info`; more is refused.
+/// How often a peer may ask us for all of `info`, counted in pieces; more is refused.
 const SERVED_MAX: u32 = 4;
 
 /// What a torrent needs only while its `info` is missing.
@@ -37,6 +38,8 @@ pub(crate) struct Description {
     fetch: MetadataFetch,
     claims: BTreeMap<ConnId, Claim>,
     pub(crate) begin: Begin,
+    /// All of it is here; only the storage does not know the files yet.
+    is_over: bool,
     /// What came is what the link names, and cannot be loaded: why.
     pub(crate) broken: Option<String>,
 }
@@ -139,6 +142,7 @@ impl Torrent {
             fetch: MetadataFetch::new(u32::try_from(INFO_LEN_MAX).expect("a few MiB")),
             claims: BTreeMap::new(),
             begin,
+            is_over: false,
             broken: None,
         }));
         torrent.persistence.touch(now); // its directory and settings are nowhere else
@@ -181,7 +185,7 @@ impl Torrent {
         let Some(peer) = self.peers.get(&conn) else { return };
         let said = peer.machine.extensions();
         if let (Some(_), Some(size)) = (said.id(ExtensionKind::Metadata), said.metadata_size)
-            && let Some(description) = &mut self.description
+            && let Some(description) = self.description.as_mut().filter(|description| !description.is_over)
         {
             description.fetch.handle_offer(now, conn, size);
             self.ask_for_metadata();
@@ -193,9 +197,11 @@ impl Torrent {
         match MetadataMessage::parse(payload) {
             Some(MetadataMessage::Request(piece)) => self.serve_metadata(conn, piece),
             Some(MetadataMessage::Data { piece, total_size, bytes }) => {
-                let Some(description) = &mut self.description else { return };
+                let Some(description) = self.description.as_mut().filter(|description| !description.is_over) else {
+                    return;
+                };
                 if let Some(whole) = description.fetch.handle_data(now, conn, piece, total_size, bytes) {
-                    self.judge_metadata(now, &whole);
+                    self.judge_metadata(now, whole);
                 }
                 self.ask_for_metadata();
             }
@@ -225,7 +231,7 @@ impl Torrent {
     }
 
     fn ask_for_metadata(&mut self) {
-        let Some(description) = &mut self.description else { return };
+        let Some(description) = self.description.as_mut().filter(|description| !description.is_over) else { return };
         while let Some((conn, piece)) = description.fetch.poll_transmit() {
             if let Some(peer) = self.peers.get_mut(&conn) {
                 let mut payload = Vec::new();
@@ -236,32 +242,46 @@ impl Torrent {
         }
     }
 
-    /// A peer wants a piece of our `info`.
+    /// A peer wants a piece of our `info`: it goes out once there is room. Who wants a piece that waits already waits on.
     fn serve_metadata(&mut self, conn: ConnId, piece: u32) {
         let size = self.metadata_size().unwrap_or(0);
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         let pieces = size.div_ceil(METADATA_PIECE_LEN);
-        let mut payload = Vec::new();
         if piece < pieces && peer.metadata_served < pieces * SERVED_MAX {
-            peer.metadata_served += 1;
-            let start = (piece * METADATA_PIECE_LEN) as usize;
-            let bytes = &self.meta.info[start..(size as usize).min(start + METADATA_PIECE_LEN as usize)];
-            MetadataMessage::Data { piece, total_size: size, bytes }.write(&mut payload);
+            peer.metadata_served += u32::from(peer.metadata_wanted.insert(piece));
+            self.feed_metadata(conn);
         } else {
+            let mut payload = Vec::new();
             MetadataMessage::Reject(piece).write(&mut payload);
+            peer.machine.send_extended(ExtensionKind::Metadata, &payload);
         }
-        peer.machine.send_extended(ExtensionKind::Metadata, &payload);
         self.asks.push_back(Ask::Wake(conn));
     }
 
+    /// Gives a peer what it waits for of our `info`, as far as there is room for it.
+    pub fn feed_metadata(&mut self, conn: ConnId) {
+        let size = self.metadata_size().unwrap_or(0);
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        let mut payload = Vec::new();
+        while !peer.machine.outbuf().is_full()
+            && let Some(piece) = peer.metadata_wanted.pop_first()
+        {
+            let start = (piece * METADATA_PIECE_LEN) as usize;
+            let bytes = &self.meta.info[start..(size as usize).min(start + METADATA_PIECE_LEN as usize)];
+            payload.clear();
+            MetadataMessage::Data { piece, total_size: size, bytes }.write(&mut payload);
+            peer.machine.send_extended(ExtensionKind::Metadata, &payload);
+        }
+    }
+
     /// A whole `info` is here: it is what every hash of the link says, or somebody lied.
-    fn judge_metadata(&mut self, now: Time, whole: &Whole) {
+    fn judge_metadata(&mut self, now: Time, whole: Whole) {
         let Some(description) = &mut self.description else { return };
         let Magnet { info_hash, st_id, .. } = description.link;
         let matches = info_hash.is_none_or(|hash| Sha1Hash::of(&whole.info) == hash)
             && st_id.is_none_or(|id| Sha256Hash::of(&whole.info) == id);
         if !matches {
-            let guilty = description.fetch.handle_wrong(now, whole);
+            let guilty = description.fetch.handle_wrong(now, &whole);
             let addr = guilty.and_then(|conn| self.peers.get(&conn)).map(|peer| peer.addr);
             log::debug!("{}: what {} peers sent is not its description", self.display_name(), whole.givers.len());
             if let Some(addr) = addr {
@@ -269,7 +289,11 @@ impl Torrent {
             }
             return;
         }
-        match Metainfo::from_info(&whole.info) {
+        // Nothing more is fetched: what others sent makes room for what is made of it.
+        description.fetch = MetadataFetch::new(0);
+        let meta = Metainfo::from_info(&whole.info);
+        drop(whole);
+        match meta {
             Ok(meta) if meta.info_hash == self.info_hash() => self.describe(now, meta),
             Ok(_) => self.cannot_load("its link names it by a hash that is not the one of its kind"),
             Err(error) => self.cannot_load(&error.to_string()),
@@ -284,16 +308,28 @@ impl Torrent {
         self.turn_changed = true;
     }
 
-    /// Its `info` is known now. What stands beside it stays as the link had it, unless `meta` has it.
+    /// True if `meta` is what the link names by all of its hashes.
+    #[must_use]
+    pub fn is_link_to(&self, meta: &Metainfo) -> bool {
+        let link = self.description.as_ref().map(|description| &description.link);
+        link.is_some_and(|link| {
+            meta.info_hash == link.wire_hash() && link.st_id.is_none_or(|st_id| meta.st_id == Some(st_id))
+        })
+    }
+
+    /// Its `info` is known now. What stands beside it, such as trackers, comes to what the link had. Nothing once it is known.
     pub fn describe(&mut self, now: Time, mut meta: Metainfo) {
-        let Some(description) = &self.description else { return };
+        let Some(description) = self.description.as_mut().filter(|description| !description.is_over) else { return };
+        description.is_over = true;
+        description.broken = None;
         let mut only = description.begin.options.only.clone();
         if meta.web_seeds.is_empty() {
             meta.web_seeds.clone_from(&self.meta.web_seeds);
         }
-        if meta.trackers.is_empty() {
-            meta.trackers.clone_from(&self.meta.trackers);
-        }
+        self.announces.add(now, &meta.trackers);
+        let known: BTreeSet<Vec<u8>> = meta.trackers.iter().flatten().map(|url| identity(url)).collect();
+        let of_link = self.meta.trackers.iter().filter(|tier| tier.iter().all(|url| !known.contains(&identity(url))));
+        meta.trackers.extend(of_link.cloned());
         self.layout = Layout::new(Arc::clone(&meta.files), meta.geometry);
         only.retain(|(_, last)| *last < meta.files.len());
         if !only.is_empty() {
@@ -333,6 +369,7 @@ impl Torrent {
     /// It turns out to be private: only its tracker may name peers (BEP 27).
     fn keep_private(&mut self, now: Time) {
         self.dht = DhtAnnounces::new(false);
+        self.asks.push_back(Ask::LeaveDht);
         self.peers.values_mut().for_each(|peer| self.exchange.forget(peer));
         self.exchange.end();
         self.leave_lsd();
@@ -340,7 +377,15 @@ impl Torrent {
         let peers = self.peers.iter().filter(|(_, peer)| !self.trusts(peer.origin));
         let conns: Vec<ConnId> = peers.map(|(conn, _)| *conn).collect();
         conns.into_iter().for_each(|conn| self.drop_peer(now, conn));
-        self.candidates.forget(|origin| !is_private_source(origin));
+        self.forget_untrusted();
+        self.announces.hurry(now); // the tracker may know some of those who were just forgotten
+    }
+
+    /// Of a private torrent nobody is kept in mind whom only others than its tracker have named.
+    pub(crate) fn forget_untrusted(&mut self) {
+        if self.meta.private {
+            self.candidates.forget(|origin| !is_private_source(origin));
+        }
     }
 
     /// What peers said that they have means something now; who said what cannot be is parted with.

@@ -1,5 +1,6 @@
 //! The peers of a torrent: coming, introducing themselves, going; and what each of them has.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -53,8 +54,10 @@ pub(crate) struct TorrentPeer {
     pub(crate) shaking: bool,
     /// What passes is ciphered.
     pub(crate) encrypted: bool,
-    /// Pieces of our `info` that it was sent.
+    /// Pieces of our `info` that it was, or will be, sent.
     pub(crate) metadata_served: u32,
+    /// Those that it waits for: no more than there are.
+    pub(crate) metadata_wanted: BTreeSet<u32>,
     /// Under which number others are told of it; none while they are not.
     pub(crate) place: Option<Place>,
     /// What it was told of others, once it wants to hear, or tells us.
@@ -145,6 +148,7 @@ impl Torrent {
         let welcome = if self.trusts(origin) { self.may_join(addr) } else { Err(Unwelcome::Private) };
         if let Err(unwelcome) = welcome {
             self.candidates.handle_closed(now, addr, true);
+            self.forget_untrusted();
             return Err(unwelcome);
         }
         let machine = Peer::dialled(now, self.hello());
@@ -157,6 +161,7 @@ impl Torrent {
     pub fn handle_dial_failed(&mut self, now: Time, addr: SocketAddr) {
         self.dialling -= 1;
         self.candidates.handle_failed(now, addr);
+        self.forget_untrusted();
     }
 
     /// A peer that connected to us asks for this torrent; `machine` has read its handshake and not answered it.
@@ -215,6 +220,7 @@ impl Torrent {
             shaking: false,
             encrypted: false,
             metadata_served: 0,
+            metadata_wanted: BTreeSet::new(),
             place: None,
             pex: None,
         };

@@ -65,6 +65,8 @@ pub enum Ask {
     JoinLsd,
     /// Announce it no longer.
     LeaveLsd,
+    /// Look for it in the DHT no more, and announce it to nobody there.
+    LeaveDht,
     /// Make room for this piece, then call [`Torrent::handle_prepared`].
     Prepare(Piece, ConnId),
     /// This will be sent soon.

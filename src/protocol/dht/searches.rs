@@ -73,6 +73,21 @@ impl Dht {
         self.look_for(now, info_hash, &Goal::Peers(announcement))
     }
 
+    /// We have no more to do with a swarm: searches that would announce us to it end now, and tell nobody.
+    pub fn leave(&mut self, now: Time, info_hash: InfoHash) {
+        let announces = |target: NodeId, goal: &Goal| target == info_hash && matches!(goal, Goal::Peers(Some(_)));
+        self.waiting.retain(|(_, target, goal)| !announces(*target, goal));
+        let under_way = self.searches.iter_mut().filter(|(_, search)| announces(search.lookup.target(), &search.goal));
+        let mut numbers = Vec::new();
+        for (number, search) in under_way {
+            if let Goal::Peers(Some(announcement)) = &mut search.goal {
+                announcement.ports = [0; 2];
+            }
+            numbers.push(*number);
+        }
+        numbers.into_iter().for_each(|number| self.conclude(now, number));
+    }
+
     /// Looks for an item; the salt is that of a mutable one, or empty. How many searches that is: one a family.
     pub fn find_item(&mut self, now: Time, target: Sha1Hash, salt: &[u8]) -> usize {
         self.look_for(now, target, &Goal::Get(salt.to_vec(), None))

@@ -4,6 +4,7 @@ use super::*;
 use crate::codec::magnet::Magnet;
 use crate::codec::metadata::{METADATA_PIECE_LEN, MetadataMessage};
 use crate::codec::metainfo::Metainfo;
+use crate::codec::pex::{Contact, Flags, PexMessage};
 use crate::torrent::command::RefusalKind;
 use crate::torrent::snapshot::{Priority, State};
 
@@ -132,6 +133,81 @@ fn a_torrent_that_turns_out_to_be_private_keeps_to_its_tracker() {
     torrent.handle_dht_peers(NOW, &[addr(4)]);
     assert!(torrent.next_candidate(Time::from_secs(1000)).is_none_or(|next| next == addr(2)));
     assert!(!torrent.wants_dht(Time::from_secs(10_000)) && torrent.metadata_size().is_none());
+}
+
+#[test]
+fn a_dial_that_is_under_way_when_it_turns_out_to_be_private_is_the_last_to_that_address() {
+    let meta = four_files(true);
+    let mut torrent = link_to(&meta, "", &Config::default());
+    torrent.handle_dht_peers(NOW, &[addr(3), addr(4)]);
+    assert!([addr(3), addr(4)].contains(&torrent.next_candidate(NOW).unwrap()));
+    assert!([addr(3), addr(4)].contains(&torrent.next_candidate(NOW).unwrap()));
+    torrent.describe(NOW, meta);
+    torrent.handle_described(NOW, Id::from_bits(2), true);
+    assert!(asks(&mut torrent).contains(&Ask::LeaveDht), "a search that is under way would announce it");
+    assert_eq!(torrent.handle_dialled(NOW, conn(3), addr(3), false), Err(Unwelcome::Private));
+    torrent.handle_dial_failed(NOW, addr(4));
+    assert_eq!(torrent.next_candidate(Time::from_secs(100_000)), None);
+}
+
+#[test]
+fn seeds_that_a_peer_tells_of_are_dialled_for_a_link() {
+    let mut torrent = link_to(&four_files(false), "", &Config::default());
+    dialled(&mut torrent, 1);
+    let seed = Contact { addr: addr(2), flags: Flags::default().with(Flags::SEED, true) };
+    let mut payload = Vec::new();
+    PexMessage { added: vec![seed], dropped: vec![] }.write(&mut payload);
+    tell(&mut torrent, 1, &[Message::Extended { id: ExtensionKind::Pex.id(), payload: &payload }]);
+    assert_eq!(torrent.next_candidate(NOW), Some(addr(2)));
+}
+
+#[test]
+fn trackers_of_a_file_come_to_those_of_the_link_and_are_asked_at_once() {
+    let mut meta = four_files(false);
+    meta.trackers = vec![vec!["udp://a:1".into(), "udp://b:1".into()]];
+    let mut torrent = link_to(&meta, "&tr=udp%3A%2F%2Fa%3A1&tr=udp%3A%2F%2Fc%3A1", &Config::default());
+    assert_eq!(torrent.poll_announce().map(|ask| ask.url), Some("udp://a:1".into()));
+    torrent.handle_announced(NOW, 0, Err(crate::protocol::tracker::TrackerError::Timeout));
+    torrent.describe(NOW, meta);
+    let mut rows: Vec<String> = torrent.tracker_rows(NOW).into_iter().map(|row| row.url).collect();
+    rows.sort();
+    assert_eq!(rows, ["udp://a:1", "udp://b:1", "udp://c:1"]);
+    assert_eq!(torrent.trackers(), ["udp://a:1", "udp://b:1", "udp://c:1"]);
+}
+
+#[test]
+fn it_is_described_once_whoever_else_describes_it() {
+    let meta = four_files(false);
+    let mut torrent = link_to(&meta, "", &Config::default());
+    dialled(&mut torrent, 1);
+    torrent.describe(NOW, meta.clone());
+    torrent.describe(NOW, meta.clone());
+    offer(&mut torrent, 1, meta.info.len());
+    give(&mut torrent, 1, &meta.info).unwrap();
+    assert_eq!(asks(&mut torrent).iter().filter(|ask| **ask == Ask::Describe).count(), 1);
+    assert!(!said(&mut torrent, 1).iter().any(|message| message.starts_with("Extended { id: 9")), "nobody is asked");
+}
+
+#[test]
+fn who_asks_for_much_of_our_info_and_does_not_read_waits_in_little_room() {
+    let mut torrent = torrent(0..0, &Config::default());
+    let info = vec![7; 200 * METADATA_PIECE_LEN as usize];
+    torrent.meta = std::sync::Arc::new(Metainfo { info: info.into(), ..(*torrent.meta).clone() });
+    dialled(&mut torrent, 1);
+    offer(&mut torrent, 1, 5);
+    for piece in (0..200).chain(100..200) {
+        let mut payload = Vec::new();
+        MetadataMessage::Request(piece).write(&mut payload);
+        tell(&mut torrent, 1, &[Message::Extended { id: ExtensionKind::Metadata.id(), payload: &payload }]);
+    }
+    let waits = torrent.machine(conn(1)).unwrap().outbuf().encoded_len();
+    assert!(waits < 100 * 1024, "{waits}");
+    let mut came = 0;
+    while !torrent.machine(conn(1)).unwrap().outbuf().is_empty() {
+        came += sent(&mut torrent, 1).len() / METADATA_PIECE_LEN as usize;
+        torrent.feed_metadata(conn(1));
+    }
+    assert_eq!(came, 200, "each that waited came once");
 }
 
 #[test]
