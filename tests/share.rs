@@ -121,7 +121,7 @@ fn a_link_outlives_a_restart_and_its_torrent_too() {
     assert_eq!(ours.torrent()["progress"], 0.0);
     wait("it is saved", 10, || {
         std::fs::read_dir(home.join("state/torrents"))
-            .is_ok_and(|mut dir| dir.any(|entry| entry.unwrap().file_name().to_str().unwrap().ends_with(".resume")))
+            .is_ok_and(|mut dir| dir.any(|entry| entry.unwrap().file_name().to_str().unwrap().ends_with(".meta")))
     });
     ours.kill();
     let ours = Daemon::start(&home, "");
