@@ -209,8 +209,8 @@ impl<S: Storage> Engine<S> {
                 }
             }
             Ask::LeaveDht => {
-                if let Some(node) = &mut self.dht {
-                    node.dht.leave(now, torrent.info_hash());
+                if let Some(nodes) = &mut self.dht {
+                    nodes.leave(now, torrent.info_hash());
                 }
             }
             Ask::Prepare(piece, conn) => {

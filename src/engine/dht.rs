@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::base::addr::canonical_addr;
 use crate::base::config::Config;
-use crate::base::hash::Sha1Hash;
+use crate::base::hash::{InfoHash, Sha1Hash};
 use crate::base::ids::{SocketId, TorrentId};
 use crate::base::rng::Rng;
 use crate::base::storage::{Job, Storage};
@@ -119,6 +119,11 @@ impl DhtNodes {
     pub(super) fn put_item(&mut self, now: Time, item: OwnedItem) -> usize {
         let best = self.best(now);
         self.nodes[best].dht.put_item(now, item, None)
+    }
+
+    /// Nobody of us has to do with a swarm any more.
+    pub(super) fn leave(&mut self, now: Time, info_hash: InfoHash) {
+        self.nodes.iter_mut().for_each(|node| node.dht.leave(now, info_hash));
     }
 
     /// Somebody says that a node is here: whoever of us knows fewest asks it, not all at once.
