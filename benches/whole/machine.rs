@@ -83,6 +83,23 @@ impl Cpu {
     }
 }
 
+/// CPU seconds of a process by user and system, in ticks of some milliseconds.
+pub fn cpu_parts(pid: u32) -> [f64; 2] {
+    parts_in(&format!("/proc/{pid}/stat"))
+}
+
+/// The same of the calling thread.
+pub fn cpu_parts_of_this_thread() -> [f64; 2] {
+    parts_in("/proc/thread-self/stat")
+}
+
+fn parts_in(path: &str) -> [f64; 2] {
+    let stat = std::fs::read_to_string(path).unwrap();
+    // The name in brackets may hold spaces; user and system time are the twelfth and thirteenth field after it.
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    [11, 12].map(|at: usize| fields[at].parse::<f64>().unwrap() / rustix::param::clock_ticks_per_second() as f64)
+}
+
 /// CPU seconds of all children that have ended.
 pub fn cpu_of_children() -> f64 {
     // SAFETY: zeroes are a valid `rusage`, and it writes another.

@@ -1,6 +1,6 @@
 //! Whole programs side by side: what a GiB costs this daemon, other peers, and the least loop that could do the job.
 //!
-//! `cargo bench --bench whole -- [seeding] [downloading] [checking] [creating] [connections] [torrents] [turns] [start]`,
+//! `cargo bench --bench whole -- [seeding] [downloading] [checking] [creating] [connections] [torrents] [turns] [start] [dht]`,
 //! all if none is named. `SWARMTORRENT_BENCH_MIB` sets the
 //! content's size (1024), `SWARMTORRENT_BENCH_DIR` where it lies (`/dev/shm`), `SWARMTORRENT_BENCH_ROUNDS` how often each figure
 //! is taken (3; the median is shown), `SWARMTORRENT_BENCH_PEERS` a comma-separated choice of peers. It runs in a network namespace
@@ -16,6 +16,7 @@
 )]
 
 mod bare;
+mod dht;
 mod idle;
 mod machine;
 mod peers;
@@ -117,6 +118,9 @@ fn main() {
     }
     if is_wanted("start") {
         idle::start(&bench);
+    }
+    if is_wanted("dht") {
+        dht::row(&bench);
     }
 }
 
