@@ -395,6 +395,8 @@ impl<'s> Swarm<'s> {
         let node = &mut self.world.nodes[index];
         let mut config = config(spec, node.addr);
         (config.dht, config.dht_bootstrap) = (self.scenario.dht.is_some() && spec.dht, self.begin.clone());
+        // Nobody hears what is said to the local network; it is looked through for what it must not say.
+        config.lsd = self.scenario.dht.is_some();
         let body = std::mem::replace(&mut node.body, Body::Down(Box::default()));
         let Body::Down(mut storage) = body else { unreachable!("only what is down is started") };
         storage.now = Time::ZERO;
