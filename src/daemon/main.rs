@@ -183,7 +183,7 @@ impl Daemon {
         let listen: Vec<_> = self.reactor.bound().iter().map(ToString::to_string).collect();
         log::info!("swarmtorrentd {} listens at {}", env!("CARGO_PKG_VERSION"), listen.join(", "));
         for watch in &settings.watch {
-            log::info!("drop .torrent or .st files into {}", watch.path.display());
+            log::info!("drop .torrent, .st or .magnet files into {}", watch.path.display());
         }
         log::info!("downloads go to {}", settings.paths.downloads.display());
         log::info!("state is kept in {}", settings.paths.state.display());
