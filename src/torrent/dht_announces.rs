@@ -2,9 +2,12 @@
 //!
 //! Where we are several nodes each has its turn, at even distances, so that no stranger is asked by all at once (BEP 45).
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::base::time::Time;
+use crate::torrent::candidates::Origin;
+use crate::torrent::torrent::Torrent;
 
 /// Between two searches of one node that reached somebody. Nodes forget us after thirty minutes.
 const INTERVAL: Duration = Duration::from_mins(15);
@@ -85,6 +88,43 @@ impl DhtAnnounces {
 
     pub(crate) fn poll_timeout(&self) -> Time {
         if self.under_way == 0 { self.due } else { Time::NEVER }
+    }
+}
+
+impl Torrent {
+    /// DHT nodes that its metainfo names (BEP 5); none if it is private.
+    #[must_use]
+    pub fn dht_nodes(&self) -> &[(String, u16)] {
+        if self.dht.may() { &self.meta.nodes } else { &[] }
+    }
+
+    /// It is time to look for peers in the DHT: call [`Torrent::handle_dht_began`] once it is being done.
+    #[must_use]
+    pub fn wants_dht(&self, now: Time) -> bool {
+        self.dht.is_due(now)
+    }
+
+    /// So many searches in the DHT began, one a family, by one of `nodes` that take turns.
+    pub fn handle_dht_began(&mut self, now: Time, searches: usize, nodes: u32) {
+        self.dht.began(now, searches, nodes);
+    }
+
+    /// The DHT has named peers.
+    pub fn handle_dht_peers(&mut self, now: Time, peers: &[SocketAddr]) {
+        if self.running {
+            self.add_candidates(now, peers, Origin::Dht);
+        }
+    }
+
+    /// A search in the DHT has ended; so many of its nodes know of us now.
+    pub fn handle_dht_searched(&mut self, now: Time, announced: usize) {
+        self.dht.handle_searched(now, announced);
+    }
+
+    /// Which of our nodes in the DHT makes its next search: this number, counted round.
+    #[must_use]
+    pub fn dht_turn(&self) -> usize {
+        self.dht.turn()
     }
 }
 

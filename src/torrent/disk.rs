@@ -1,5 +1,5 @@
-//! The torrent's files as others see them: how they looked when we last wrote to them, whether they are still there, and
-//! their move to another directory.
+//! The torrent's files as others see them: room for them, trouble with them, how they looked when we last wrote to them, whether
+//! they are still there, and their move to another directory.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::geometry::{Piece, Span};
-use crate::base::storage::{Fault, Stamp};
+use crate::base::ids::StoreId;
+use crate::base::storage::{Fault, FaultKind, Stamp};
 use crate::base::time::Time;
 use crate::torrent::command::{Refusal, RefusalKind};
-use crate::torrent::torrent::{LOOK, Phase, Torrent};
+use crate::torrent::torrent::{Ask, FAULT_RETRY, LOOK, Phase, Torrent};
 
 /// Files that one look looks at; more are looked at in turns.
 const LOOK_FILES_MAX: usize = 256;
@@ -143,5 +144,74 @@ impl Torrent {
     pub(crate) fn postpone_check(&mut self) -> bool {
         self.disk.check_after_move |= self.disk.moving;
         self.disk.moving
+    }
+
+    /// Begins to make room for all that is wanted, where that is to be done first; true if so.
+    pub(crate) fn make_room(&mut self) -> bool {
+        let is_due = self.allocate_full && !self.persistence.allocated;
+        if is_due {
+            self.phase = Phase::Allocating;
+            self.asks.push_back(Ask::Allocate);
+        }
+        is_due
+    }
+
+    /// Everything wanted has room, or it has not.
+    pub fn handle_allocated(&mut self, now: Time, result: Result<(), Fault>) {
+        if self.phase == Phase::Allocating {
+            self.phase = Phase::Ready;
+        }
+        match result {
+            Ok(()) => {
+                self.disk.doubt_all();
+                self.persistence.allocated = true;
+                if self.running && self.download.is_none() && !self.is_finished() {
+                    self.go_on(now);
+                }
+                self.reconsider(now);
+            }
+            Err(fault) => self.fail(now, fault),
+        }
+    }
+
+    /// The disk's fault: this torrent stops, and looks again every while.
+    pub fn fail(&mut self, now: Time, fault: Fault) {
+        log::warn!("{}: {fault}", self.display_name());
+        self.recheck |= fault.kind != FaultKind::Full || self.check.is_some();
+        self.fault = Some(fault);
+        self.retry_at = now + FAULT_RETRY;
+        self.check = None;
+        self.asks.push_back(Ask::Reopen);
+        self.turn_changed = true;
+        self.reconsider(now);
+    }
+
+    /// The storage has its content under another name.
+    pub fn handle_reopened(&mut self, store: StoreId) {
+        self.store = Some(store);
+    }
+
+    /// The files are as they should be, or still are not.
+    pub fn handle_probed(&mut self, now: Time, result: Result<(), Fault>) {
+        if self.fault.take().is_none() {
+            return;
+        }
+        match result {
+            Err(fault) => {
+                self.recheck |= fault.kind != FaultKind::Full;
+                self.fault = Some(fault);
+                self.retry_at = now + FAULT_RETRY;
+            }
+            Ok(()) => {
+                log::info!("{}: goes on", self.display_name());
+                self.retry_at = Time::NEVER;
+                self.turn_changed = true;
+                if std::mem::take(&mut self.recheck) {
+                    self.verify(now);
+                } else {
+                    self.reconsider(now);
+                }
+            }
+        }
     }
 }

@@ -503,16 +503,6 @@ impl Torrent {
         self.join_lsd();
     }
 
-    /// Begins to make room for all that is wanted, where that is to be done first; true if so.
-    fn make_room(&mut self) -> bool {
-        let is_due = self.allocate_full && !self.persistence.allocated;
-        if is_due {
-            self.phase = Phase::Allocating;
-            self.asks.push_back(Ask::Allocate);
-        }
-        is_due
-    }
-
     /// It runs, and something is wanted that was not: makes room, then asks its peers.
     pub(crate) fn go_on(&mut self, now: Time) {
         if self.make_room() {
@@ -522,24 +512,6 @@ impl Torrent {
         let conns: Vec<ConnId> = self.peers.keys().copied().collect();
         for conn in conns {
             self.consider_interest(now, conn);
-        }
-    }
-
-    /// Everything wanted has room, or it has not.
-    pub fn handle_allocated(&mut self, now: Time, result: Result<(), Fault>) {
-        if self.phase == Phase::Allocating {
-            self.phase = Phase::Ready;
-        }
-        match result {
-            Ok(()) => {
-                self.disk.doubt_all();
-                self.persistence.allocated = true;
-                if self.running && self.download.is_none() && !self.is_finished() {
-                    self.go_on(now);
-                }
-                self.reconsider(now);
-            }
-            Err(fault) => self.fail(now, fault),
         }
     }
 
@@ -554,47 +526,6 @@ impl Torrent {
         self.dht.stop();
         self.leave_lsd();
         self.persistence.touch(now);
-    }
-
-    /// The disk's fault: this torrent stops, and looks again every while.
-    pub fn fail(&mut self, now: Time, fault: Fault) {
-        log::warn!("{}: {fault}", self.display_name());
-        self.recheck |= fault.kind != FaultKind::Full || self.check.is_some();
-        self.fault = Some(fault);
-        self.retry_at = now + FAULT_RETRY;
-        self.check = None;
-        self.asks.push_back(Ask::Reopen);
-        self.turn_changed = true;
-        self.reconsider(now);
-    }
-
-    /// The storage has its content under another name.
-    pub fn handle_reopened(&mut self, store: StoreId) {
-        self.store = Some(store);
-    }
-
-    /// The files are as they should be, or still are not.
-    pub fn handle_probed(&mut self, now: Time, result: Result<(), Fault>) {
-        if self.fault.take().is_none() {
-            return;
-        }
-        match result {
-            Err(fault) => {
-                self.recheck |= fault.kind != FaultKind::Full;
-                self.fault = Some(fault);
-                self.retry_at = now + FAULT_RETRY;
-            }
-            Ok(()) => {
-                log::info!("{}: goes on", self.display_name());
-                self.retry_at = Time::NEVER;
-                self.turn_changed = true;
-                if std::mem::take(&mut self.recheck) {
-                    self.verify(now);
-                } else {
-                    self.reconsider(now);
-                }
-            }
-        }
     }
 
     /// A timer of one of its parts has come.
@@ -710,41 +641,6 @@ impl Torrent {
         if self.running {
             self.add_candidates(now, peers, Origin::Tracker);
         }
-    }
-
-    /// DHT nodes that its metainfo names (BEP 5); none if it is private.
-    #[must_use]
-    pub fn dht_nodes(&self) -> &[(String, u16)] {
-        if self.dht.may() { &self.meta.nodes } else { &[] }
-    }
-
-    /// It is time to look for peers in the DHT: call [`Torrent::handle_dht_began`] once it is being done.
-    #[must_use]
-    pub fn wants_dht(&self, now: Time) -> bool {
-        self.dht.is_due(now)
-    }
-
-    /// Which of our nodes in the DHT makes its next search: this number, counted round.
-    #[must_use]
-    pub fn dht_turn(&self) -> usize {
-        self.dht.turn()
-    }
-
-    /// So many searches in the DHT began, one a family, by one of `nodes` that take turns.
-    pub fn handle_dht_began(&mut self, now: Time, searches: usize, nodes: u32) {
-        self.dht.began(now, searches, nodes);
-    }
-
-    /// The DHT has named peers.
-    pub fn handle_dht_peers(&mut self, now: Time, peers: &[SocketAddr]) {
-        if self.running {
-            self.add_candidates(now, peers, Origin::Dht);
-        }
-    }
-
-    /// A search in the DHT has ended; so many of its nodes know of us now.
-    pub fn handle_dht_searched(&mut self, now: Time, announced: usize) {
-        self.dht.handle_searched(now, announced);
     }
 
     /// An announce has ended.
