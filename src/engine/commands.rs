@@ -163,7 +163,7 @@ impl<S: Storage> Engine<S> {
                     format!("a link to it is there, {}, with other hashes; remove that first", torrent.info_hash());
                 return Err(Refusal::new(RefusalKind::Exists, message));
             }
-            torrent.describe(now, (**meta).clone());
+            torrent.describe_by_file(now, (**meta).clone(), &options)?;
             self.touched.push(id);
             return Ok(Answer::Added(info_hash));
         }

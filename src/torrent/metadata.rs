@@ -20,7 +20,7 @@ use crate::codec::st::identity;
 use crate::protocol::metadata::{MetadataFetch, Whole};
 use crate::protocol::peer::Event;
 use crate::torrent::candidates::Origin;
-use crate::torrent::command::Refusal;
+use crate::torrent::command::{AddOptions, Refusal};
 use crate::torrent::dht_announces::DhtAnnounces;
 use crate::torrent::layout::Layout;
 use crate::torrent::torrent::{Ask, Begin, Phase, Torrent, select_only};
@@ -315,6 +315,33 @@ impl Torrent {
         link.is_some_and(|link| {
             meta.info_hash == link.wire_hash() && link.st_id.is_none_or(|st_id| meta.st_id == Some(st_id))
         })
+    }
+
+    /// The user gives its file. What `options` says counts, for the rest it goes on as the link was added.
+    ///
+    /// # Errors
+    /// Refuses what `options` cannot mean for these files.
+    pub fn describe_by_file(&mut self, now: Time, meta: Metainfo, options: &AddOptions) -> Result<(), Refusal> {
+        let Some(description) = self.description.as_mut().filter(|description| !description.is_over) else {
+            return Ok(());
+        };
+        if !options.only.is_empty() {
+            select_only(&mut Layout::new(Arc::clone(&meta.files), meta.geometry), &options.only)?;
+            description.begin.options.only.clone_from(&options.only);
+        }
+        description.begin.verify = options.verify.unwrap_or(description.begin.verify);
+        if let Some(dir) = &options.dir {
+            self.dir.clone_from(dir);
+        }
+        if !options.label.is_empty() {
+            self.settings.label.clone_from(&options.label);
+        }
+        self.settings.sequential |= options.sequential;
+        self.describe(now, meta);
+        if options.paused {
+            self.pause(now);
+        }
+        Ok(())
     }
 
     /// Its `info` is known now. What stands beside it, such as trackers, comes to what the link had. Nothing once it is known.

@@ -98,6 +98,27 @@ fn files_that_the_link_selects_are_wanted_and_those_that_there_are_not_are_passe
 }
 
 #[test]
+fn a_file_that_follows_its_link_may_say_where_and_what() {
+    let meta = four_files(false);
+    let mut torrent = link_to(&meta, "&so=1", &Config::default());
+    let bad = AddOptions { only: vec![(7, 7)], ..AddOptions::default() };
+    assert_eq!(torrent.describe_by_file(NOW, meta.clone(), &bad).unwrap_err().kind, RefusalKind::Invalid);
+    assert!(torrent.is_link());
+    let options = AddOptions {
+        dir: Some("e".into()),
+        label: "l".into(),
+        only: vec![(2, 3)],
+        paused: true,
+        ..AddOptions::default()
+    };
+    torrent.describe_by_file(NOW, meta, &options).unwrap();
+    open(&mut torrent);
+    assert_eq!((torrent.dir().to_str(), torrent.label(), torrent.state()), (Some("e"), "l", State::Paused));
+    use Priority::{Normal, Off};
+    assert_eq!([0, 1, 2, 3].map(|file| torrent.file_priority(file)), [Off, Off, Normal, Normal]);
+}
+
+#[test]
 fn who_alone_gives_something_else_is_banned_and_others_are_asked() {
     let meta = four_files(false);
     let mut torrent = link_to(&meta, "", &Config::default());
