@@ -524,6 +524,9 @@ impl Torrent {
         self.suspend_download();
         self.announces.stop(now);
         self.dht.stop();
+        if self.dht.may() {
+            self.asks.push_back(Ask::LeaveDht);
+        }
         self.leave_lsd();
         self.persistence.touch(now);
     }

@@ -73,10 +73,17 @@ impl Dht {
         self.look_for(now, info_hash, &Goal::Peers(announcement))
     }
 
-    /// We have no more to do with a swarm: searches that would announce us to it end now, and tell nobody.
+    /// We have no more to do with a swarm: searches that would announce us to it end now, also those that wait, and tell nobody.
     pub fn leave(&mut self, now: Time, info_hash: InfoHash) {
         let announces = |target: NodeId, goal: &Goal| target == info_hash && matches!(goal, Goal::Peers(Some(_)));
-        self.waiting.retain(|(_, target, goal)| !announces(*target, goal));
+        let events = &mut self.events;
+        self.waiting.retain(|(v6, target, goal)| {
+            let leaves = announces(*target, goal);
+            if leaves {
+                events.push_back(Event::Searched(*target, Summary { v6: *v6, announces: true, ..Summary::default() }));
+            }
+            !leaves
+        });
         let under_way = self.searches.iter_mut().filter(|(_, search)| announces(search.lookup.target(), &search.goal));
         let mut numbers = Vec::new();
         for (number, search) in under_way {

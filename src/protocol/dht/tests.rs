@@ -156,6 +156,24 @@ fn who_announces_itself_is_found_by_others() {
 }
 
 #[test]
+fn who_leaves_while_a_search_goes_on_or_waits_is_announced_to_nobody() {
+    let mut net = Net::new(100, 0);
+    let (now, announcement) = (net.now, Some(Announcement { ports: [1003, 0], seed: false }));
+    // More than go on at once: one waits.
+    let of = |number: usize| hash(&format!("x{number}"));
+    for number in 0..200 {
+        net.node(3).find_peers(now, of(number), announcement);
+    }
+    for number in 0..200 {
+        net.node(3).leave(now, of(number));
+    }
+    net.pass(60);
+    assert_eq!(net.searched[&addr(3)].len(), 200, "each search has its end");
+    assert!(net.searched[&addr(3)].iter().all(|summary| summary.announced == 0));
+    assert!((0..200).step_by(20).all(|number| net.find(5, &format!("x{number}"), None).0.is_empty()));
+}
+
+#[test]
 fn lost_packets_and_silent_nodes_delay_a_search_and_no_more() {
     let mut net = Net::new(200, 20);
     let (_, summary) = net.find(3, "x", Some(1003));
