@@ -305,6 +305,10 @@ impl<S: Storage> Engine<S> {
             if let Some(nodes) = &mut self.dht {
                 nodes.questions.handle_event(now, &event);
             }
+            if let Event::Put(target, kept_by, _) = event {
+                self.shares.handle_put(now, target, kept_by);
+                continue;
+            }
             if let Event::Item(target, item, _) = event {
                 self.handle_version(now, target, item);
                 continue;

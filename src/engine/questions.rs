@@ -22,6 +22,8 @@ const QUESTIONS_MAX: usize = 32;
 const PEERS_MAX: usize = 4000;
 /// How long what was found is kept after a search has ended; asked again later, it begins anew.
 const KEPT: Duration = Duration::from_mins(5);
+/// And that nothing was found.
+const NOTHING_KEPT: Duration = Duration::from_secs(10);
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,7 +88,8 @@ impl Known {
     }
 
     fn is_old(&self, now: Time) -> bool {
-        self.under_way == 0 && now.since(self.ended) >= KEPT
+        let has_nothing = self.peers.is_empty() && self.hashes.is_empty() && self.item.is_none() && self.kept_by == 0;
+        self.under_way == 0 && now.since(self.ended) >= if has_nothing { NOTHING_KEPT } else { KEPT }
     }
 }
 
@@ -308,6 +311,15 @@ mod tests {
         assert_eq!(known.progress(), Progress { searches: false, answers: 7 });
         assert_eq!(known.peers.iter().copied().collect::<Vec<_>>(), [peer(1), peer(2)]);
         assert!(ask(&mut questions, later, 1).unwrap().peers.is_empty(), "it begins anew");
+    }
+
+    #[test]
+    fn who_found_nothing_may_look_again_soon() {
+        let mut questions = Questions::default();
+        ask(&mut questions, Time::ZERO, 1).unwrap();
+        end(&mut questions, Time::from_secs(5), 1, false);
+        assert!(!ask(&mut questions, Time::from_secs(14), 1).unwrap().progress().searches);
+        assert!(ask(&mut questions, Time::from_secs(15), 1).unwrap().progress().searches);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::base::hash::Sha1Hash;
 use crate::base::ids::TorrentId;
 use crate::base::storage::{Stamp, Storage};
 use crate::base::time::Time;
@@ -41,6 +42,18 @@ pub(super) struct Shares {
     puts: BTreeSet<(Time, TorrentId)>,
     /// And no earlier.
     next_put: Time,
+    /// Where each is being put; no more than are put in the time that a search takes.
+    putting: BTreeMap<Sha1Hash, Putting>,
+}
+
+/// A share that is being put into the DHT.
+#[derive(Debug)]
+struct Putting {
+    id: TorrentId,
+    /// Searches under way, one a family.
+    searches: usize,
+    /// Nodes that were asked to keep it.
+    kept_by: usize,
 }
 
 /// The files of a share that is a torrent already, being looked at: whether anybody has touched them since.
@@ -67,6 +80,20 @@ impl Shares {
     pub(super) fn leave(&mut self, path: &Path) {
         if let Some(id) = self.torrents.remove(path) {
             self.puts.retain(|(_, other)| *other != id);
+            self.putting.retain(|_, putting| putting.id != id);
+        }
+    }
+
+    /// A search that put something has ended. What nobody keeps is put again soon.
+    pub(super) fn handle_put(&mut self, now: Time, target: Sha1Hash, kept_by: usize) {
+        let Some(putting) = self.putting.get_mut(&target) else { return };
+        putting.kept_by += kept_by;
+        putting.searches = putting.searches.saturating_sub(1);
+        if putting.searches == 0
+            && let Some(Putting { id, kept_by: 0, .. }) = self.putting.remove(&target)
+        {
+            self.puts.retain(|(_, other)| *other != id);
+            self.puts.insert((now + PUT_SOON, id));
         }
     }
 
@@ -144,10 +171,13 @@ impl<S: Storage> Engine<S> {
             let Some(&(at, id)) = self.shares.puts.first().filter(|(at, _)| *at <= now) else { return };
             self.shares.puts.remove(&(at, id));
             let (Some(nodes), Some(torrent)) = (&mut self.dht, self.torrents.get(id)) else { continue };
-            if answers {
-                nodes.put_item(now, OwnedItem { value: torrent.dht_item(), author: None });
+            let item = OwnedItem { value: torrent.dht_item(), author: None };
+            let target = Sha1Hash::of(&item.value);
+            let searches = if answers { nodes.put_item(now, item) } else { 0 };
+            if searches > 0 {
+                self.shares.putting.insert(target, Putting { id, searches, kept_by: 0 });
             }
-            self.shares.puts.insert((now + if answers { PUT_AGAIN } else { PUT_SOON }, id));
+            self.shares.puts.insert((now + if searches > 0 { PUT_AGAIN } else { PUT_SOON }, id));
         }
     }
 
