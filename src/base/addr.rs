@@ -33,10 +33,7 @@ pub fn canonical_addr(addr: SocketAddr) -> SocketAddr {
 /// True for an address of a local network or of this machine: private, link-local, unique-local, loopback.
 #[must_use]
 pub fn is_local(ip: IpAddr) -> bool {
-    match canonical(ip) {
-        IpAddr::V4(ip) => ip.is_private() || ip.is_loopback() || ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
-    }
+    reach(ip) != Reach::World
 }
 
 /// From where an address can be reached, the nearest first.

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::base::files::FileEntry;
+use crate::base::hash::hex;
 use crate::cli::output::shown;
 use crate::cli::progress::say;
 use crate::codec::control::escape;
@@ -55,7 +56,6 @@ fn show_magnet(magnet: &Magnet, as_json: bool) {
     let hash = magnet.info_hash.map(|hash| hash.to_string());
     let st_id = magnet.st_id.map(|id| id.to_string());
     let publisher = magnet.publisher.as_ref();
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let (key, salt) = (publisher.map(|publisher| hex(&publisher.key)), publisher.map(|publisher| hex(&publisher.salt)));
     let target = publisher.map(|publisher| publisher.target().to_string());
     if as_json {

@@ -6,7 +6,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use crate::base::hash::{InfoHash, Sha1Hash, unhex};
+use crate::base::hash::{InfoHash, Sha1Hash, hex, unhex};
 use crate::codec::bencode::{self, Dict, DictWriter, write_int};
 use crate::codec::krpc::SALT_MAX;
 
@@ -45,12 +45,8 @@ impl Publisher {
 impl fmt::Display for Publisher {
     /// The part of a link.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("xs=urn:btpk:")?;
-        self.key.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-        if !self.salt.is_empty() {
-            f.write_str("&s=")?;
-        }
-        self.salt.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write!(f, "xs=urn:btpk:{}", hex(&self.key))?;
+        if self.salt.is_empty() { Ok(()) } else { write!(f, "&s={}", hex(&self.salt)) }
     }
 }
 

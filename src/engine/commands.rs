@@ -149,9 +149,7 @@ impl<S: Storage> Engine<S> {
             What::Metainfo(meta, _) => (meta.info_hash, meta.st_id),
             What::Link(link) => (link.wire_hash(), link.st_id),
         };
-        if self.by_hash.get(&info_hash).is_some_and(|id| self.is_peek(*id)) {
-            self.end_peek(now, info_hash, None);
-        }
+        self.make_way(now, info_hash);
         let publisher = if let What::Link(link) = &what { link.publisher.clone() } else { None };
         let followed = publisher.as_ref().and_then(|publisher| self.followed.torrents.get(&publisher.target()));
         let known = self.by_hash.get(&info_hash).or_else(|| self.by_st_id.get(&st_id?)).or(followed).copied();

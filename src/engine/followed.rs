@@ -211,10 +211,8 @@ impl<S: Storage> Engine<S> {
     /// A version was found, genuine as every item that a search tells of: takes it if it is newer.
     fn take_version(&mut self, now: Time, target: Sha1Hash, item: OwnedItem) {
         let named = torrent_of(&item.value);
-        if let Some(info_hash) = named
-            && self.by_hash.get(&info_hash).is_some_and(|id| self.is_peek(*id))
-        {
-            self.end_peek(now, info_hash, None);
+        if let Some(info_hash) = named {
+            self.make_way(now, info_hash);
         }
         let (Some(link), Some(&old)) = (self.followed.links.get_mut(&target), self.followed.torrents.get(&target))
         else {

@@ -22,6 +22,8 @@ const ACTIVE_MAX: usize = 16;
 const SWARMS_MAX: usize = 2 * SAMPLES_MAX;
 /// How long one may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// A name that could not be had is asked for again after so long.
+const AGAIN: Duration = Duration::from_mins(5);
 /// Peers of one.
 const PEERS_MAX: usize = 8;
 
@@ -39,17 +41,19 @@ pub(super) struct Peeks {
     waiting: BTreeSet<InfoHash>,
     /// Until when.
     active: BTreeMap<InfoHash, Time>,
-    /// None of those whose name could not be had.
-    titles: BTreeMap<InfoHash, Option<Title>>,
+    titles: BTreeMap<InfoHash, Title>,
+    /// Those whose name could not be had, and when they may be looked into again.
+    nameless: BTreeMap<InfoHash, Time>,
 }
 
 impl Peeks {
     /// What a swarm is about, as far as that is known; it is looked into if it was not before.
-    pub(super) fn title(&mut self, info_hash: InfoHash) -> Option<Title> {
+    pub(super) fn title(&mut self, now: Time, info_hash: InfoHash) -> Option<Title> {
         if let Some(title) = self.titles.get(&info_hash) {
-            return title.clone();
+            return Some(title.clone());
         }
-        if !self.active.contains_key(&info_hash) && self.waiting.len() < SWARMS_MAX {
+        let may = self.nameless.get(&info_hash).is_none_or(|at| *at <= now);
+        if may && !self.active.contains_key(&info_hash) && self.waiting.len() < SWARMS_MAX {
             self.waiting.insert(info_hash);
         }
         None
@@ -65,12 +69,17 @@ impl Peeks {
         self.active.values().copied().min().unwrap_or(Time::NEVER)
     }
 
-    fn end(&mut self, info_hash: InfoHash, title: Option<Title>) {
+    fn end(&mut self, now: Time, info_hash: InfoHash, title: Option<Title>) {
         self.active.remove(&info_hash);
-        if self.titles.len() >= SWARMS_MAX {
+        self.nameless.retain(|_, at| *at > now);
+        if self.titles.len() + self.nameless.len() >= SWARMS_MAX {
             self.titles.clear();
+            self.nameless.clear();
         }
-        self.titles.insert(info_hash, title);
+        match title {
+            Some(title) => drop(self.titles.insert(info_hash, title)),
+            None => drop(self.nameless.insert(info_hash, now + AGAIN)),
+        }
     }
 }
 
@@ -92,7 +101,7 @@ impl<S: Storage> Engine<S> {
 
     fn begin_peek(&mut self, now: Time, info_hash: InfoHash) {
         let link = Magnet { info_hash: Some(info_hash), ..Magnet::default() };
-        let config = Config { lsd: false, connections_per_torrent_max: PEERS_MAX, ..self.config.clone() };
+        let config = Config { lsd: false, pex: false, connections_per_torrent_max: PEERS_MAX, ..self.config.clone() };
         let options = AddOptions { peek: true, ..AddOptions::default() };
         let begin = Begin { dir: self.config.downloads.clone(), verify: false, added: self.unix_secs(now), options };
         let rng = self.rng.fork("torrent");
@@ -104,15 +113,42 @@ impl<S: Storage> Engine<S> {
 
     /// The description of a swarm that was looked into is here, or it had its time, or the user wants the torrent.
     pub(super) fn end_peek(&mut self, now: Time, info_hash: InfoHash, title: Option<Title>) {
-        self.peeks.end(info_hash, title);
+        self.peeks.end(now, info_hash, title);
         let id = self.by_hash.get(&info_hash).copied();
         if let Some(id) = id.filter(|id| self.is_peek(*id)) {
             self.remove_torrent(now, id, false);
         }
     }
 
+    /// A torrent of this hash is about to be added: one that is only looked into goes.
+    pub(super) fn make_way(&mut self, now: Time, info_hash: InfoHash) {
+        if self.by_hash.get(&info_hash).is_some_and(|id| self.is_peek(*id)) {
+            self.end_peek(now, info_hash, None);
+        }
+    }
+
     /// Nobody is to see this torrent.
     pub(super) fn is_peek(&self, id: TorrentId) -> bool {
         self.torrents.get(id).is_some_and(Torrent::is_peek)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::hash::Sha1Hash;
+
+    #[test]
+    fn a_name_that_could_not_be_had_is_asked_for_again_later() {
+        let (mut peeks, hash) = (Peeks::default(), Sha1Hash::of(b"x"));
+        assert_eq!(peeks.title(Time::ZERO, hash), None);
+        assert_eq!(peeks.waiting.pop_first(), Some(hash));
+        peeks.end(Time::ZERO, hash, None);
+        assert!(peeks.title(Time::from_secs(299), hash).is_none() && peeks.is_idle());
+        assert!(peeks.title(Time::from_secs(300), hash).is_none() && !peeks.is_idle());
+        peeks.waiting.clear();
+        let title = Title { name: "n".to_owned(), size: 1 };
+        peeks.end(Time::from_secs(301), hash, Some(title.clone()));
+        assert!(peeks.title(Time::from_secs(302), hash) == Some(title) && peeks.is_idle());
     }
 }

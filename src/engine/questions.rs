@@ -261,7 +261,7 @@ impl<S: Storage> Engine<S> {
                 let torrent = self.by_hash.get(info_hash).and_then(|id| self.torrents.get(*id));
                 let title = match torrent.filter(|torrent| !torrent.is_link()) {
                     Some(torrent) => Some(Title { name: torrent.name().to_owned(), size: torrent.size() }),
-                    None => self.peeks.title(*info_hash),
+                    None => self.peeks.title(now, *info_hash),
                 };
                 (*name, *size) = title.map(|title| (title.name, title.size)).unzip();
             }

@@ -245,9 +245,10 @@ impl<S: Storage> Engine<S> {
             Made::Failed(why) => return log::warn!("{} is not shared: {why}", path.display()),
         };
         let info_hash = meta.info_hash;
+        self.make_way(now, info_hash);
         if self.by_hash.contains_key(&info_hash) {
             self.storage.close(store);
-            return log::warn!("{} is a torrent of yours already, {info_hash}; it is seeded as that", path.display());
+            return log::warn!("{} is not shared: it is a torrent of yours already, {info_hash}", path.display());
         }
         if self.torrents.len() >= TORRENTS_MAX {
             self.storage.close(store);

@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use crate::base::bitfield::Bitfield;
 use crate::base::ids::ConnId;
 use crate::base::time::Time;
 use crate::codec::metadata::METADATA_PIECE_LEN;
@@ -68,8 +69,7 @@ struct Draft {
     /// As far as pieces came, zeros where one did not. They are asked for from the front on, so that is not much more than came.
     bytes: Vec<u8>,
     /// By piece: it is here.
-    here: Vec<bool>,
-    missing: usize,
+    here: Bitfield,
     givers: BTreeSet<ConnId>,
     /// When its turn is over.
     until: Time,
@@ -80,13 +80,12 @@ struct Draft {
 
 impl Draft {
     fn new(now: Time, size: u32, by: Option<ConnId>, turns: u32) -> Self {
-        let here = vec![false; pieces_of(size) as usize];
+        let here = Bitfield::new(pieces_of(size));
         let times = 1 << turns.min(DOUBLINGS_MAX);
         Self {
             size,
             by,
             bytes: Vec::new(),
-            missing: here.len(),
             here,
             givers: BTreeSet::new(),
             until: now + TURN * times,
@@ -106,7 +105,7 @@ impl Draft {
 
     /// Puts a piece in its place; false if it was there.
     fn put(&mut self, piece: u32, bytes: &[u8]) -> bool {
-        if std::mem::replace(&mut self.here[piece as usize], true) {
+        if !self.here.set(piece) {
             return false;
         }
         let start = piece as usize * METADATA_PIECE_LEN as usize;
@@ -118,7 +117,6 @@ impl Draft {
             self.bytes.resize(end, 0);
         }
         self.bytes[start..end].copy_from_slice(bytes);
-        self.missing -= 1;
         true
     }
 }
@@ -185,7 +183,7 @@ impl MetadataFetch {
                 draft.grew_at = now;
                 offer.gave = true;
             }
-            if draft.missing == 0 {
+            if draft.here.is_full() {
                 let draft = self.drafts.swap_remove(index);
                 return Some(Whole { info: draft.bytes, givers: draft.givers.into_iter().collect() });
             }
@@ -262,9 +260,8 @@ impl MetadataFetch {
 
     /// The share of it that is here, 0 to 1: of the draft that is nearest to its end.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "a share for people")]
     pub fn progress(&self) -> f64 {
-        let share = |draft: &Draft| (draft.here.len() - draft.missing) as f64 / draft.here.len() as f64;
+        let share = |draft: &Draft| f64::from(draft.here.count()) / f64::from(draft.here.len());
         self.drafts.iter().map(share).fold(0.0, f64::max)
     }
 
@@ -314,8 +311,8 @@ impl MetadataFetch {
                 }
             }
             let is_own = |piece: u32| self.offers[&conn].asked.iter().any(|(own, _)| *own == piece);
-            let open = (0..pieces_of(size)).filter(|piece| !draft.here[*piece as usize]);
-            let open = open.filter(|piece| asked.get(piece).is_none_or(|asked| *asked <= 0) && !is_own(*piece));
+            let open =
+                draft.here.zeros().filter(|piece| asked.get(piece).is_none_or(|asked| *asked <= 0) && !is_own(*piece));
             let asks: Vec<u32> = open.take(room).collect();
             let offer = self.offers.get_mut(&conn).expect("it was just there");
             offer.asked.extend(asks.iter().map(|piece| (*piece, now)));
@@ -410,7 +407,7 @@ mod tests {
         fetch.handle_offer(Time::ZERO, conn(1), 20_000);
         assert_eq!(fetch.handle_data(Time::ZERO, conn(0), 7, 20_000, &[0; 16_384]), None);
         assert_eq!(fetch.handle_data(Time::ZERO, conn(2), 0, 20_000, &[0; 16_384]), None);
-        assert_eq!(fetch.drafts[0].missing, 2);
+        assert_eq!(fetch.drafts[0].here.count(), 0);
         assert_eq!(fetch.handle_data(Time::ZERO, conn(0), 0, 20_000, &[0; 16_383]), None);
         assert_eq!(fetch.offers(), 1, "who sends half a piece is not asked again");
         let asked: BTreeSet<_> =

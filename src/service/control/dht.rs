@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::commands::{Arguments, invalid};
 use super::table::Table;
 use super::text::push_pair;
-use crate::base::hash::Sha1Hash;
+use crate::base::hash::{Sha1Hash, hex, unhex};
 use crate::codec::bencode::{self, write_bytes};
 use crate::codec::control::{push_json, push_payload};
 use crate::codec::krpc::{SALT_MAX, VALUE_MAX};
@@ -50,12 +50,7 @@ fn salt(arguments: &mut Arguments<'_>) -> Result<Vec<u8>, Refusal> {
 
 /// So many bytes in hex.
 fn bytes<const N: usize>(key: &str, text: &str) -> Result<[u8; N], Refusal> {
-    let digits = text.as_bytes();
-    let digit = |at: usize| char::from(digits[at]).to_digit(16);
-    let byte = |at: usize| u8::try_from(digit(2 * at)? << 4 | digit(2 * at + 1)?).ok();
-    let all = || (0..N).map(byte).collect::<Option<Vec<u8>>>()?.try_into().ok();
-    let found = if digits.len() == 2 * N { all() } else { None };
-    found.ok_or_else(|| invalid(format!("{key}= wants {} hex digits", 2 * N)))
+    unhex(text).ok_or_else(|| invalid(format!("{key}= wants {} hex digits", 2 * N)))
 }
 
 /// The text of the command as a bencoded string, with what its author has signed.
@@ -76,10 +71,6 @@ fn item(arguments: &mut Arguments<'_>) -> Result<OwnedItem, Refusal> {
         _ => return Err(arguments.usage()),
     };
     Ok(OwnedItem { value, author })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Bytes of strangers as text: what is none is escaped.
