@@ -198,6 +198,9 @@ fn a_newcomer_who_knows_one_node_lists_everything_that_is_shared_and_gets_a_file
     assert!(newcomer.json("list").is_empty());
     newcomer.ask(&format!("add {}", file["id"].as_str().unwrap()));
     newcomer.wait_state("seeding", 60);
+    let stats = newcomer.json("stats");
+    let passed = stats.iter().find(|row| row["name"] == "pieces.passed").unwrap();
+    assert_eq!(passed["value"], newcomer.torrent()["pieces"], "{passed}");
     assert_eq!(std::fs::read(temp.path().join("newcomer/downloads/file1")).unwrap(), noise(1, 500_000));
 
     // What is shared is kept by others as an item, too.

@@ -6,6 +6,7 @@ pub mod args;
 pub mod clients;
 mod commands;
 pub mod config;
+mod inotify;
 pub mod load;
 pub mod log;
 pub mod main;

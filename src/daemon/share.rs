@@ -5,21 +5,20 @@
 //! files are left out.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ffi::{CStr, OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::ReadDir;
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
-use rustix::io::Errno;
+use rustix::fs::inotify::{self as kernel, CreateFlags, ReadFlags, WatchFlags};
 
 use crate::base::time::Time;
 use crate::codec::metainfo::FILES_MAX;
 use crate::daemon::config::{Share, ShareFormat};
+use crate::daemon::inotify;
 use crate::torrent::command::{Command, NewShare};
 use crate::torrent::create::{NewFile, Profile};
 
@@ -69,7 +68,7 @@ impl Sharer {
     /// # Errors
     /// If the kernel has no inotify for us.
     pub(super) fn new(now: Time, rules: &[Share], known: Vec<PathBuf>) -> io::Result<Self> {
-        let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+        let inotify = kernel::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
         let mut sharer = Self {
             inotify,
             rules: rules.to_vec(),
@@ -107,20 +106,7 @@ impl Sharer {
 
     /// The descriptor is readable: notes everything that happened.
     pub(super) fn handle_readable(&mut self, now: Time) {
-        let mut happened = Vec::new();
-        let mut buf = [MaybeUninit::uninit(); 4096];
-        let mut reader = Reader::new(&self.inotify, &mut buf);
-        loop {
-            match reader.next() {
-                Ok(event) => {
-                    let name = event.file_name().map(|name: &CStr| OsStr::from_bytes(name.to_bytes()).to_owned());
-                    happened.push((event.wd(), event.events(), name));
-                }
-                Err(Errno::INTR) => {}
-                Err(_) => break,
-            }
-        }
-        for (descriptor, events, name) in happened {
+        for (descriptor, events, name) in inotify::read(&self.inotify) {
             if events.contains(ReadFlags::QUEUE_OVERFLOW) {
                 self.scan_all();
             } else if events.contains(ReadFlags::IGNORED) {
@@ -227,7 +213,7 @@ impl Sharer {
             | WatchFlags::DELETE
             | WatchFlags::ONLYDIR;
         if self.dirs.len() < DIRS_MAX {
-            match inotify::add_watch(&self.inotify, path, flags) {
+            match kernel::add_watch(&self.inotify, path, flags) {
                 Ok(descriptor) => drop(self.dirs.insert(descriptor, (rule, path.to_owned()))),
                 Err(error) => log::warn!("share directory {}: {error}", path.display()),
             }

@@ -7,19 +7,19 @@
 //! has lost count. Files whose names begin with a dot are left alone.
 
 use std::collections::VecDeque;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use rustix::fs::inotify::{self as kernel, CreateFlags, ReadFlags, WatchFlags};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 
 use crate::daemon::config::Watch;
+use crate::daemon::inotify;
 use crate::daemon::load::{METAINFO_MAX, flags, read_open};
 use crate::torrent::command::{AddOptions, Source};
 
@@ -67,7 +67,7 @@ impl Watcher {
     /// # Errors
     /// If the kernel has no inotify for us.
     pub fn new(rules: &[Watch]) -> io::Result<Self> {
-        let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+        let inotify = kernel::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
         let mut watcher =
             Self { inotify, rules: rules.to_vec(), dirs: Vec::new(), waiting: VecDeque::new(), must_scan: false };
         for (rule, watch) in rules.iter().enumerate() {
@@ -88,20 +88,7 @@ impl Watcher {
 
     /// The descriptor is readable: notes everything that happened.
     pub fn handle_readable(&mut self) {
-        let mut happened = Vec::new();
-        let mut buf = [MaybeUninit::uninit(); 4096];
-        let mut reader = Reader::new(&self.inotify, &mut buf);
-        loop {
-            match reader.next() {
-                Ok(event) => {
-                    let name = event.file_name().map(|name| OsString::from(to_os(name)));
-                    happened.push((event.wd(), event.events(), name));
-                }
-                Err(Errno::INTR) => {}
-                Err(_) => break,
-            }
-        }
-        for (descriptor, events, name) in happened {
+        for (descriptor, events, name) in inotify::read(&self.inotify) {
             self.note(descriptor, events, name.as_deref());
         }
     }
@@ -183,7 +170,7 @@ impl Watcher {
         if self.rules[rule].recursive {
             flags |= WatchFlags::CREATE;
         }
-        match inotify::add_watch(&self.inotify, path, flags) {
+        match kernel::add_watch(&self.inotify, path, flags) {
             Ok(descriptor) => {
                 self.dirs.push(Dir { path: path.to_owned(), rule, descriptor });
                 self.look_through(path, rule);
@@ -228,11 +215,6 @@ impl Watcher {
         }
         self.waiting.push_back((path, rule));
     }
-}
-
-fn to_os(name: &std::ffi::CStr) -> &OsStr {
-    use std::os::unix::ffi::OsStrExt;
-    OsStr::from_bytes(name.to_bytes())
 }
 
 fn is_hidden(name: &OsStr) -> bool {

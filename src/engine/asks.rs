@@ -82,6 +82,8 @@ impl<S: Storage> Engine<S> {
         torrent.shut_down(now);
         self.act_on_asks(now, id);
         let torrent = self.torrents.remove(id).expect("it was just there");
+        self.stats.pieces_passed += torrent.passed;
+        self.stats.pieces_failed += torrent.failed;
         self.by_hash.remove(&info_hash);
         self.forget_followed(id);
         if let Some(st_id) = torrent.st_id() {

@@ -53,7 +53,11 @@ impl<S: Storage> Engine<S> {
     fn carry_out(&mut self, now: Time, command: Command) -> Reply {
         match command {
             Command::Status => Ok(Answer::Status(Box::new(self.status(now)))),
-            Command::Stats => Ok(Answer::Stats([self.stats.rows(), self.dht_rows(), self.lsd_rows()].concat())),
+            Command::Stats => {
+                let add = |(passed, failed), torrent: &Torrent| (passed + torrent.passed, failed + torrent.failed);
+                let pieces = self.torrents.values().fold((0, 0), add);
+                Ok(Answer::Stats([self.stats.rows(pieces), self.dht_rows(), self.lsd_rows()].concat()))
+            }
             Command::List { states, label } => {
                 let wanted = |torrent: &Torrent| {
                     !torrent.is_peek()

@@ -13,7 +13,9 @@ pub(crate) struct Stats {
     pub(crate) peer_messages_in: u64,
     pub(crate) peer_bytes_in: u64,
     pub(crate) peer_bytes_out: u64,
+    /// Pieces of torrents that are gone; those that are here count their own.
     pub(crate) pieces_passed: u64,
+    /// See `pieces_passed`.
     pub(crate) pieces_failed: u64,
     pub(crate) announces_started: u64,
     pub(crate) announces_answered: u64,
@@ -30,8 +32,8 @@ pub(crate) struct Stats {
 }
 
 impl Stats {
-    /// Every counter with its name.
-    pub(crate) fn rows(&self) -> Vec<(String, u64)> {
+    /// Every counter with its name; `pieces` that passed and failed of the torrents that are here.
+    pub(crate) fn rows(&self, pieces: (u64, u64)) -> Vec<(String, u64)> {
         [
             ("peers.accepted", self.peers_accepted),
             ("peers.refused", self.peers_refused),
@@ -41,8 +43,8 @@ impl Stats {
             ("peers.messages_in", self.peer_messages_in),
             ("peers.bytes_in", self.peer_bytes_in),
             ("peers.bytes_out", self.peer_bytes_out),
-            ("pieces.passed", self.pieces_passed),
-            ("pieces.failed", self.pieces_failed),
+            ("pieces.passed", self.pieces_passed + pieces.0),
+            ("pieces.failed", self.pieces_failed + pieces.1),
             ("announces.started", self.announces_started),
             ("announces.answered", self.announces_answered),
             ("announces.failed", self.announces_failed),
