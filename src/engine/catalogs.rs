@@ -12,6 +12,7 @@ use crate::codec::catalog::{CatalogMessage, Entry, ITEMS_MAX, PAGES_MAX};
 use crate::codec::wire::Handshake;
 use crate::engine::connections::{Connection, Ending, Role};
 use crate::engine::exchanges::Named;
+use crate::engine::lane::SEALED_MAX;
 use crate::engine::{Effect, Engine, Progress, Timer};
 use crate::protocol::catalog::{CATALOG_MAX, Catalog, News};
 use crate::torrent::command::{Answer, Refusal, RefusalKind, Reply};
@@ -220,7 +221,6 @@ impl<S: Storage> Engine<S> {
             if !connection.sealed.flush(stream)? || !connection.is_open() {
                 return Ok(Progress::Drained);
             }
-            let is_ciphered = connection.is_ciphered();
             let Role::Catalog(end) = &mut connection.role else { return Ok(Progress::Drained) };
             let Some(machine) = end.machine.as_mut().filter(|machine| !machine.outbuf().is_empty()) else {
                 return Ok(Progress::Drained);
@@ -228,33 +228,20 @@ impl<S: Storage> Engine<S> {
             if budget.is_spent() {
                 return Ok(Progress::Spent);
             }
-            let mut bytes: Vec<u8> = Vec::new();
             let mut chunks: Vec<Chunk<'_>> = Vec::new();
-            machine.outbuf().chunks(CHUNKS_MAX, budget.left(), &mut chunks);
-            let only_bytes =
-                chunks.iter().filter_map(|chunk| if let Chunk::Bytes(bytes) = chunk { Some(*bytes) } else { None });
-            only_bytes.for_each(|chunk| bytes.extend_from_slice(chunk));
-            let chunk = [Chunk::Bytes(&bytes)];
-            let sent = if is_ciphered {
-                connection.seal(&mut self.storage, &chunk).map(|()| bytes.len())
-            } else {
-                self.storage.send(stream, &chunk)
-            };
-            let sent = match sent {
+            machine.outbuf().chunks(CHUNKS_MAX, budget.left().min(SEALED_MAX), &mut chunks);
+            let offered: u64 = chunks.iter().map(Chunk::len).sum();
+            let sent = match connection.lane.send(&mut connection.sealed, &mut self.storage, stream, &chunks) {
                 Ok(sent) => sent,
                 Err(SendError::Stream(error)) => return super::pump::stream_error(&error),
                 Err(SendError::Content(..)) => return Err(Ending::Closed),
             };
             budget.spend(sent);
-            if let Role::Catalog(end) = &mut connection.role
-                && let Some(machine) = &mut end.machine
-            {
-                machine.advance(now, sent);
-            }
+            machine.advance(now, sent);
             if std::mem::take(&mut connection.read_parked) {
                 self.effects.push_back(Effect::Wake(conn));
             }
-            if sent < bytes.len() {
+            if (sent as u64) < offered {
                 return Ok(Progress::Drained);
             }
         }

@@ -82,13 +82,25 @@ impl Connection {
     }
 
     pub(super) fn is_ciphered(&self) -> bool {
-        matches!(self.lane, Lane::Ciphered(_))
+        self.lane.is_ciphered()
+    }
+}
+
+impl Lane {
+    pub(super) fn is_ciphered(&self) -> bool {
+        matches!(self, Self::Ciphered(_))
     }
 
-    /// Ciphers `chunks` and keeps them to be sent.
-    pub(super) fn seal<S: Storage>(&mut self, storage: &mut S, chunks: &[Chunk<'_>]) -> Result<(), SendError> {
-        let Lane::Ciphered(ciphers) = &mut self.lane else { unreachable!("only what is ciphered is sealed") };
-        let bytes = &mut self.sealed.bytes;
+    /// Hands `chunks` on: to the stream where it is plain, ciphered to `sealed` where not. How many of their bytes are gone.
+    pub(super) fn send<S: Storage>(
+        &mut self,
+        sealed: &mut Sealed,
+        storage: &mut S,
+        stream: &mut S::Stream,
+        chunks: &[Chunk<'_>],
+    ) -> Result<usize, SendError> {
+        let Self::Ciphered(ciphers) = self else { return storage.send(stream, chunks) };
+        let bytes = &mut sealed.bytes;
         let start = bytes.len();
         for chunk in chunks {
             match *chunk {
@@ -104,7 +116,7 @@ impl Connection {
             }
         }
         ciphers.seal(&mut bytes[start..]);
-        Ok(())
+        Ok(bytes.len() - start)
     }
 }
 

@@ -253,12 +253,7 @@ impl<S: Storage> Engine<S> {
             machine.outbuf().chunks(CHUNKS_MAX, most, &mut chunks);
             let offered =
                 chunks.iter().map(|chunk| usize::try_from(chunk.len()).expect("a chunk is at most a block")).sum();
-            let sent = if connection.is_ciphered() {
-                connection.seal(&mut self.storage, &chunks).map(|()| offered)
-            } else {
-                self.storage.send(stream, &chunks)
-            };
-            let sent = match sent {
+            let sent = match connection.lane.send(&mut connection.sealed, &mut self.storage, stream, &chunks) {
                 Ok(sent) => sent,
                 Err(SendError::Stream(error)) => return stream_error(&error),
                 Err(SendError::Content(_, fault)) => {
