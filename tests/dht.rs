@@ -9,34 +9,10 @@ use std::path::Path;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use common::{Daemon, Running, free_port, make, noise, wait};
+use common::{Daemon, LIBTORRENT_DHT, Running, free_port, has_libtorrent, make, noise, wait};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::Value;
 use swarmtorrent::protocol::dht::items::{mutable_target, signed_bytes};
-
-/// It knows one node to begin with, and finds peers nowhere else.
-const LIBTORRENT: &str = "
-import libtorrent as lt, sys, time
-torrent, save, port, node = sys.argv[1:5]
-s = lt.session({'listen_interfaces': '127.0.0.1:' + port, 'enable_dht': True, 'dht_bootstrap_nodes': '127.0.0.1:' + node,
-    'dht_restrict_routing_ips': False, 'dht_restrict_search_ips': False, 'dht_enforce_node_id': False, 'dht_ignore_dark_internet': False,
-    'enable_lsd': False, 'enable_upnp': False, 'enable_natpmp': False, 'enable_outgoing_utp': False, 'enable_incoming_utp': False,
-    'allow_multiple_connections_per_ip': True, 'dht_announce_interval': 5, 'min_announce_interval': 5})
-p = lt.add_torrent_params(); p.ti = lt.torrent_info(torrent); p.save_path = save
-h = s.add_torrent(p); h.resume()
-while True:
-    time.sleep(5)
-    h.force_dht_announce()
-";
-
-fn has_libtorrent() -> bool {
-    let has = Command::new("python3").args(["-c", "import libtorrent"]).stderr(Stdio::null()).status();
-    let has = has.is_ok_and(|status| status.success());
-    if !has {
-        eprintln!("left out: libtorrent is not installed");
-    }
-    has
-}
 
 fn libtorrent(torrent: &Path, dir: &Path, node: u16) -> Option<Running> {
     libtorrent_at(torrent, dir, free_port(), node)
@@ -47,7 +23,7 @@ fn libtorrent_at(torrent: &Path, dir: &Path, port: u16, node: u16) -> Option<Run
         return None;
     }
     let mut command = Command::new("python3");
-    command.args(["-c", LIBTORRENT]).arg(torrent).arg(dir).args([port.to_string(), node.to_string()]);
+    command.args(["-c", LIBTORRENT_DHT]).arg(torrent).arg(dir).args([port.to_string(), node.to_string()]);
     Some(Running(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()))
 }
 

@@ -8,35 +8,18 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{Daemon, Running, free_port, make, noise, wait};
+use common::{Daemon, LIBTORRENT_DHT, Running, free_port, has_libtorrent, make, noise, wait};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use swarmtorrent::base::hash::Sha1Hash;
 use swarmtorrent::codec::krpc::{Author, Body, Item, Message, Query, Want};
 use swarmtorrent::protocol::dht::items::{mutable_target, signed_bytes};
 
-/// A session that seeds one torrent and announces it in the DHT, where it knows one node to begin with.
-const LIBTORRENT: &str = "
-import libtorrent as lt, sys, time
-torrent, save, port, node = sys.argv[1:5]
-s = lt.session({'listen_interfaces': '127.0.0.1:' + port, 'enable_dht': True, 'dht_bootstrap_nodes': '127.0.0.1:' + node,
-    'dht_restrict_routing_ips': False, 'dht_restrict_search_ips': False, 'dht_enforce_node_id': False, 'dht_ignore_dark_internet': False,
-    'enable_lsd': False, 'enable_upnp': False, 'enable_natpmp': False, 'enable_outgoing_utp': False, 'enable_incoming_utp': False,
-    'allow_multiple_connections_per_ip': True, 'dht_announce_interval': 5, 'min_announce_interval': 5,
-    'dht_block_ratelimit': 500})
-p = lt.add_torrent_params(); p.ti = lt.torrent_info(torrent); p.save_path = save
-h = s.add_torrent(p); h.resume()
-while True:
-    time.sleep(5)
-    h.force_dht_announce()
-";
 const SALT: &[u8] = b"n";
 const LEN: usize = 700_000;
 
 /// Seeds noise in a directory of its own; the port of its node, and the hash. None if libtorrent is not installed.
 fn seed(dir: &Path, number: u64, node: u16) -> Option<(Running, u16, String)> {
-    let has = Command::new("python3").args(["-c", "import libtorrent"]).stderr(Stdio::null()).status();
-    if !has.is_ok_and(|status| status.success()) {
-        eprintln!("left out: libtorrent is not installed");
+    if !has_libtorrent() {
         return None;
     }
     std::fs::create_dir_all(dir).unwrap();
@@ -45,7 +28,7 @@ fn seed(dir: &Path, number: u64, node: u16) -> Option<(Running, u16, String)> {
     let (_, torrent, hash) = make(&path, dir, &[]);
     let port = free_port();
     let mut command = Command::new("python3");
-    command.args(["-c", LIBTORRENT]).arg(torrent).arg(dir).args([port.to_string(), node.to_string()]);
+    command.args(["-c", LIBTORRENT_DHT]).arg(torrent).arg(dir).args([port.to_string(), node.to_string()]);
     Some((Running(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()), port, hash))
 }
 

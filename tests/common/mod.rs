@@ -222,3 +222,29 @@ impl Daemon {
         self.child.0.wait().unwrap().code().unwrap_or(-1)
     }
 }
+
+/// For libtorrent's Python: a session that seeds or gets one torrent and announces it in the DHT, where it knows one node to begin with.
+pub const LIBTORRENT_DHT: &str = "
+import libtorrent as lt, sys, time
+torrent, save, port, node = sys.argv[1:5]
+s = lt.session({'listen_interfaces': '127.0.0.1:' + port, 'enable_dht': True, 'dht_bootstrap_nodes': '127.0.0.1:' + node,
+    'dht_restrict_routing_ips': False, 'dht_restrict_search_ips': False, 'dht_enforce_node_id': False, 'dht_ignore_dark_internet': False,
+    'enable_lsd': False, 'enable_upnp': False, 'enable_natpmp': False, 'enable_outgoing_utp': False, 'enable_incoming_utp': False,
+    'allow_multiple_connections_per_ip': True, 'dht_announce_interval': 5, 'min_announce_interval': 5,
+    'dht_block_ratelimit': 500})
+p = lt.add_torrent_params(); p.ti = lt.torrent_info(torrent); p.save_path = save
+h = s.add_torrent(p); h.resume()
+while True:
+    time.sleep(5)
+    h.force_dht_announce()
+";
+
+/// False, and said so, where libtorrent's Python module is not installed.
+pub fn has_libtorrent() -> bool {
+    let has = Command::new("python3").args(["-c", "import libtorrent"]).stderr(Stdio::null()).status();
+    let has = has.is_ok_and(|status| status.success());
+    if !has {
+        eprintln!("left out: libtorrent is not installed");
+    }
+    has
+}
