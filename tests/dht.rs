@@ -135,6 +135,8 @@ fn users_ask_the_dht_and_get_what_is_known_by_now() {
     let seeder = serde_json::json!({ "addr": nodes[1].listen.to_string() });
     wait("the seeder is announced", 30, || nodes.iter().any(|node| node.json("dht")[0]["swarms"].as_u64() >= Some(1)));
     assert_eq!(ask_until_done(&nodes[3], &format!("dht find {hash}")), [seeder]);
+    let closing = nodes[3].ask(&format!("dht find {hash}")).pop();
+    assert_eq!(closing.as_deref(), Some("OK done, about 1 seeds and 0 others"));
     let unknown = format!("dht find {}", "0".repeat(40));
     assert_eq!(ask_until_done(&nodes[3], &unknown), [] as [Value; 0]);
 

@@ -53,6 +53,8 @@ struct Known {
     answers: usize,
     peers: BTreeSet<SocketAddr>,
     hashes: BTreeSet<InfoHash>,
+    /// About how many seed a swarm, and how many do not.
+    swarm: Option<(u32, u32)>,
     /// How many hashes were looked for.
     wanted: usize,
     item: Option<OwnedItem>,
@@ -68,6 +70,7 @@ impl Known {
             answers: 0,
             peers: BTreeSet::new(),
             hashes: BTreeSet::new(),
+            swarm: None,
             wanted: 0,
             item: None,
             kept_by: 0,
@@ -134,6 +137,9 @@ impl Questions {
             }
             Event::Searched(info_hash, summary) if !summary.announces => {
                 if let Some(known) = self.told(Question::Find(*info_hash)) {
+                    // The other family's peers are others.
+                    let all = known.swarm.into_iter().chain(summary.swarm);
+                    known.swarm = all.reduce(|one, other| (one.0 + other.0, one.1 + other.1));
                     known.handle_end(now, summary.answers);
                 }
             }
@@ -191,7 +197,7 @@ impl DhtNodes {
                     known.under_way = self.nodes[best].dht.find_peers(now, info_hash, None);
                 }
                 let known = &self.questions.known[&Question::Find(info_hash)];
-                Ok(DhtAnswer::Peers(known.peers.iter().copied().collect(), known.progress()))
+                Ok(DhtAnswer::Peers(known.peers.iter().copied().collect(), known.swarm, known.progress()))
             }
             DhtCommand::Sample(wanted) => {
                 let wanted = wanted.min(SAMPLES_MAX);

@@ -107,12 +107,6 @@ impl Pex {
             contacts.untold(place);
         }
     }
-
-    /// When [`Pex::poll_transmit`] may have something, at the earliest.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Time {
-        self.tell_at
-    }
 }
 
 #[cfg(test)]

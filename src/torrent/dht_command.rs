@@ -95,7 +95,8 @@ pub enum DhtAnswer {
     /// To `State`.
     State(Box<DhtState>),
     /// To `Find`: peers, in order.
-    Peers(Vec<SocketAddr>, Progress),
+    /// And about how many seed, and do not, where nodes tell it (BEP 33).
+    Peers(Vec<SocketAddr>, Option<(u32, u32)>, Progress),
     /// To `Sample`: swarms in order of their hashes.
     Swarms(Vec<Swarm>, Progress),
     /// To `Get`: the newest version that was found.

@@ -39,7 +39,16 @@ impl Filter {
 
     /// About how many addresses are in it; beyond some thousands it is too full to tell.
     #[must_use]
-    pub fn estimate(&self) -> f64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "some thousands, and none below nought"
+    )]
+    pub fn count(&self) -> u32 {
+        self.estimate().round() as u32
+    }
+
+    fn estimate(&self) -> f64 {
         let zeros: u32 = self.0.iter().map(|byte| byte.count_zeros()).sum();
         let bits = BITS as f64;
         let zeros = f64::from(zeros).clamp(1.0, bits - 1.0);

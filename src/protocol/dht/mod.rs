@@ -115,6 +115,8 @@ pub struct Summary {
     pub announces: bool,
     /// Nodes that we are announced to.
     pub announced: usize,
+    /// About how many seed, and how many do not (BEP 33), as far as nodes told: of a search that announces nobody.
+    pub swarm: Option<(u32, u32)>,
 }
 
 /// What is known of one family, for the user.

@@ -115,7 +115,7 @@ impl Dht {
         if walk.is_full() || walk.rounds >= ROUNDS_MAX || answers == 0 {
             let Walk { queries, answers, .. } = walk;
             let peers = walk.hashes.len();
-            let summary = Summary { v6, queries, answers, peers, announces: false, announced: 0 };
+            let summary = Summary { v6, queries, answers, peers, announces: false, announced: 0, swarm: None };
             self.events.push_back(Event::Sampled(summary));
             return self.start_waiting(now);
         }

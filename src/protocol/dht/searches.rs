@@ -8,6 +8,7 @@ use crate::base::addr::is_dialable;
 use crate::base::hash::{InfoHash, Sha1Hash};
 use crate::base::time::Time;
 use crate::codec::krpc::{Node, NodeId, Query, Response, Want};
+use crate::protocol::dht::filter::Filter;
 use crate::protocol::dht::id::is_local;
 use crate::protocol::dht::items::{self, OwnedAuthor, OwnedItem};
 use crate::protocol::dht::lookup::Lookup;
@@ -47,6 +48,8 @@ pub(super) struct Search {
     pub(super) goal: Goal,
     pub(super) lookup: Lookup,
     pub(super) found: BTreeSet<SocketAddr>,
+    /// Who seeds, and who does not, as nodes tell that were asked for it (BEP 33).
+    pub(super) scraped: Option<Box<[Filter; 2]>>,
 }
 
 /// The item that an answer holds, if it is the one that was asked for.
@@ -164,6 +167,10 @@ impl Dht {
             let room = FOUND_MAX.saturating_sub(search.found.len());
             let new: Vec<SocketAddr> = new.filter(|peer| !search.found.contains(peer)).take(room).collect();
             search.found.extend(&new);
+            if let Some(filters) = response.filters {
+                let scraped = search.scraped.get_or_insert_default();
+                scraped.iter_mut().zip(filters).for_each(|(mine, theirs)| mine.add_all(theirs));
+            }
             if !new.is_empty() {
                 self.events.push_back(Event::Peers(search.lookup.target(), new));
             }
@@ -195,7 +202,7 @@ impl Dht {
         lookup.is_thorough = is_thorough;
         let number = self.next_search;
         self.next_search += 1;
-        self.searches.insert(number, Search { v6, goal, lookup, found: BTreeSet::new() });
+        self.searches.insert(number, Search { v6, goal, lookup, found: BTreeSet::new(), scraped: None });
         self.advance(now, number);
     }
 
@@ -216,7 +223,10 @@ impl Dht {
                 Goal::Sample(_) if self.sampled.may_ask(now, to) => Query::Sample { target, want },
                 Goal::Nodes | Goal::Sample(_) => Query::FindNode { target, want },
                 Goal::Get(..) | Goal::Put(..) => Query::Get { target, want, newer_than: None },
-                Goal::Peers(_) => Query::GetPeers { info_hash: target, want, no_seeds: false, scrape: false },
+                // A swarm's size is for the user: who announces himself has no use for it, and answers are longer by it.
+                Goal::Peers(announcement) => {
+                    Query::GetPeers { info_hash: target, want, no_seeds: false, scrape: announcement.is_none() }
+                }
             };
             if !self.ask(now, to, id, Why::Search(number), query) {
                 let search = self.searches.get_mut(&number).expect("it was just there");
@@ -257,7 +267,8 @@ impl Dht {
                     _ => 0,
                 };
                 let (v6, announces, peers) = (search.v6, announcement.is_some(), search.found.len());
-                Some(Event::Searched(target, Summary { v6, queries, answers, peers, announces, announced }))
+                let swarm = search.scraped.map(|filters| filters.map(|filter| filter.count()).into());
+                Some(Event::Searched(target, Summary { v6, queries, answers, peers, announces, announced, swarm }))
             }
             Goal::Sample(walk) => {
                 let walk = walk.clone();

@@ -147,7 +147,7 @@ fn who_announces_itself_is_found_by_others() {
     assert_eq!(net.find(4, "x", Some(1004)).0, [SocketAddr::new(addr(3).ip(), 1003)]);
     let (found, summary) = net.find(5, "x", None);
     assert_eq!(found, [SocketAddr::new(addr(3).ip(), 1003), SocketAddr::new(addr(4).ip(), 1004)]);
-    assert_eq!((summary.peers, summary.announced), (2, 0));
+    assert_eq!((summary.peers, summary.announced, summary.swarm), (2, 0, Some((0, 2))));
     assert!(summary.queries < 40, "{summary:?}");
     assert_eq!(net.find(6, "y", None).0, []);
     // Half an hour later nobody knows of them any more.

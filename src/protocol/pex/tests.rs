@@ -42,7 +42,6 @@ fn the_first_message_comes_soon_and_then_one_a_minute_with_what_is_new() {
     assert_eq!(told(&mut pex, 1000, &mut contacts), None, "nothing has changed");
     enter(&mut contacts, 5..6);
     assert_eq!(told(&mut pex, 1001, &mut contacts), Some((1, 0)));
-    assert_eq!(pex.poll_timeout(), secs(1061));
 }
 
 #[test]

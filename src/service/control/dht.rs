@@ -91,7 +91,7 @@ pub(super) fn push_text(out: &mut String, answer: &DhtAnswer) -> String {
             push_state(out, state);
             return String::new();
         }
-        DhtAnswer::Peers(peers, _) => peers.iter().for_each(|peer| push_payload(out, &peer.to_string())),
+        DhtAnswer::Peers(peers, ..) => peers.iter().for_each(|peer| push_payload(out, &peer.to_string())),
         DhtAnswer::Swarms(swarms, _) => {
             let mut table = Table::new(&["hash", ">size", "name"]);
             let dash = || "-".to_owned();
@@ -118,13 +118,17 @@ pub(super) fn push_text(out: &mut String, answer: &DhtAnswer) -> String {
             push_pair(out, "nodes", kept_by);
         }
     }
-    progress(answer).word().to_owned()
+    let word = progress(answer).word();
+    match answer {
+        DhtAnswer::Peers(_, Some((seeds, others)), _) => format!("{word}, about {seeds} seeds and {others} others"),
+        _ => word.to_owned(),
+    }
 }
 
 fn progress(answer: &DhtAnswer) -> Progress {
     match answer {
         DhtAnswer::State(_) => Progress::default(),
-        DhtAnswer::Peers(_, progress)
+        DhtAnswer::Peers(_, _, progress)
         | DhtAnswer::Swarms(_, progress)
         | DhtAnswer::Item(_, progress)
         | DhtAnswer::Put(_, _, progress) => *progress,
@@ -160,7 +164,7 @@ pub(super) fn push_json_rows(out: &mut String, answer: &DhtAnswer) -> Vec<(&'sta
             push_json(out, &json_state(state));
             return Vec::new();
         }
-        DhtAnswer::Peers(peers, _) => {
+        DhtAnswer::Peers(peers, ..) => {
             peers.iter().for_each(|peer| push_json(out, &json!({ "addr": peer.to_string() })));
         }
         DhtAnswer::Swarms(swarms, _) => {
@@ -186,7 +190,11 @@ pub(super) fn push_json_rows(out: &mut String, answer: &DhtAnswer) -> Vec<(&'sta
         }
     }
     let progress = progress(answer);
-    vec![("state", json!(progress.word())), ("answers", json!(progress.answers))]
+    let mut closing = vec![("state", json!(progress.word())), ("answers", json!(progress.answers))];
+    if let DhtAnswer::Peers(_, Some((seeds, others)), _) = answer {
+        closing.extend([("seeds", json!(seeds)), ("others", json!(others))]);
+    }
+    closing
 }
 
 fn json_state(state: &DhtState) -> Value {

@@ -343,12 +343,15 @@ fn help_lists_every_command_with_its_arguments() {
 #[test]
 fn what_is_known_of_the_dht_is_told_with_how_far_the_search_is() {
     let going = Progress { searches: true, answers: 3 };
-    let peers = Answer::Dht(DhtAnswer::Peers(vec!["1.2.3.4:5".parse().unwrap()], going));
+    let peers = Answer::Dht(DhtAnswer::Peers(vec!["1.2.3.4:5".parse().unwrap()], Some((1, 2)), going));
     let find = format!("dht find {}", "ab".repeat(20));
-    assert_eq!(ask(&find, peers.clone().into()), "1.2.3.4:5\nOK searching\n");
+    assert_eq!(ask(&find, peers.clone().into()), "1.2.3.4:5\nOK searching, about 1 seeds and 2 others\n");
     let lines = json_lines(&find, peers.into());
     assert_eq!(lines[0], serde_json::json!({ "addr": "1.2.3.4:5" }));
-    assert_eq!(lines[1], serde_json::json!({ "ok": true, "state": "searching", "answers": 3 }));
+    assert_eq!(
+        lines[1],
+        serde_json::json!({ "ok": true, "state": "searching", "answers": 3, "seeds": 1, "others": 2 })
+    );
 
     let hash = Sha1Hash::of(b"x");
     let swarm = |name: Option<&str>, size| Swarm { info_hash: hash, name: name.map(str::to_owned), size };
