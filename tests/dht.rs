@@ -288,6 +288,25 @@ impl Talker {
     }
 }
 
+#[test]
+fn libtorrent_tells_how_large_a_swarm_is() {
+    let temp = tempfile::tempdir().unwrap();
+    let theirs = temp.path().join("theirs");
+    std::fs::create_dir(&theirs).unwrap();
+    std::fs::write(temp.path().join("ours.bin"), noise(5, 300_000)).unwrap();
+    std::fs::write(theirs.join("theirs.bin"), noise(6, 300_000)).unwrap();
+    let (st, _, hash) = make(&temp.path().join("ours.bin"), temp.path(), &[]);
+    let (_, torrent, _) = make(&theirs.join("theirs.bin"), &theirs, &[]);
+    let (port, seed_port) = (free_port(), free_port());
+    let Some(_theirs) = libtorrent_at(&torrent, &theirs, port, seed_port) else { return };
+    let seed = daemon(&temp.path().join("seed"), seed_port, port);
+    seed.add(&st, &format!("dir={}", temp.path().display()));
+    seed.wait_state("seeding", 20);
+    // There is no other node that could tell.
+    let found = "OK done, about 1 seeds and 0 others";
+    wait("libtorrent has told", 60, || seed.ask(&format!("dht find {hash}")).pop().is_some_and(|line| line == found));
+}
+
 /// The key that so many equal bytes make.
 fn key_pair(byte: u8) -> Ed25519KeyPair {
     Ed25519KeyPair::from_seed_unchecked(&[byte; 32]).unwrap()
