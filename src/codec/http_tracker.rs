@@ -94,6 +94,7 @@ pub fn announce_path(url: &TrackerUrl, announce: &Announce, tracker_id: Option<&
         AnnounceEvent::Started => path.push_str("&event=started"),
         AnnounceEvent::Completed => path.push_str("&event=completed"),
         AnnounceEvent::Stopped => path.push_str("&event=stopped"),
+        AnnounceEvent::Paused => path.push_str("&event=paused"),
     }
     if let Some(tracker_id) = tracker_id {
         path.push_str("&trackerid=");
@@ -221,7 +222,6 @@ mod tests {
             key: 0xab,
             num_want: 50,
             port: 6881,
-            path: String::new(),
         };
         let url = TrackerUrl::parse("http://t/announce?pass=1").unwrap();
         assert_eq!(
