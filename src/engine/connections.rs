@@ -88,6 +88,12 @@ impl<S: Storage> Engine<S> {
         Some(conn)
     }
 
+    /// True until a connection is closed, by either side.
+    #[must_use]
+    pub fn has_connection(&self, conn: ConnId) -> bool {
+        self.connections.contains(conn)
+    }
+
     /// The connection that [`Effect::Connect`] began stands; `local` is our end's address.
     pub fn handle_connected(&mut self, now: Time, conn: ConnId, local: SocketAddr) {
         let Some(connection) = self.connections.get_mut(conn) else { return };
