@@ -27,6 +27,7 @@ fn announce() -> impl Strategy<Value = Announce> {
         AnnounceEvent::Completed,
         AnnounceEvent::Started,
         AnnounceEvent::Stopped,
+        AnnounceEvent::Paused,
     ]);
     let numbers = (any::<[u8; 20]>(), any::<[u8; 20]>(), any::<[u64; 3]>(), any::<u32>(), any::<i32>(), any::<u16>());
     (numbers, event, "(/[a-z]{1,300}(\\?[a-z=&]{0,300})?)?").prop_map(

@@ -94,6 +94,7 @@ pub fn announce_path(url: &TrackerUrl, announce: &Announce, tracker_id: Option<&
         AnnounceEvent::Started => path.push_str("&event=started"),
         AnnounceEvent::Completed => path.push_str("&event=completed"),
         AnnounceEvent::Stopped => path.push_str("&event=stopped"),
+        AnnounceEvent::Paused => path.push_str("&event=paused"),
     }
     if let Some(tracker_id) = tracker_id {
         path.push_str("&trackerid=");

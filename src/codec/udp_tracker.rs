@@ -35,6 +35,9 @@ pub enum AnnounceEvent {
     Started,
     /// The last one.
     Stopped,
+    /// It is time, and the peer downloads nothing more although it is not complete: a partial seed (BEP 21). BEP 15 gives it no
+    /// number; 4 is what libtorrent sends.
+    Paused,
 }
 
 /// What a peer tells a tracker.
@@ -154,6 +157,7 @@ impl Request {
                     AnnounceEvent::Completed => 1,
                     AnnounceEvent::Started => 2,
                     AnnounceEvent::Stopped => 3,
+                    AnnounceEvent::Paused => 4,
                 };
                 put(out, &[&connection.to_be_bytes(), &ANNOUNCE.to_be_bytes(), &transaction.to_be_bytes()]);
                 put(out, &[&announce.info_hash.0, &announce.peer_id, &announce.downloaded.to_be_bytes()]);
@@ -206,6 +210,7 @@ fn announce(input: &[u8]) -> IResult<&[u8], Option<Announce>> {
         1 => AnnounceEvent::Completed,
         2 => AnnounceEvent::Started,
         3 => AnnounceEvent::Stopped,
+        4 => AnnounceEvent::Paused,
         _ => return Ok((rest, None)),
     };
     let info_hash = Sha1Hash(info_hash.try_into().expect("twenty were taken"));
@@ -383,6 +388,16 @@ mod tests {
         }
         assert_eq!(Response::parse(&[0; 7], false), None);
         assert_eq!(Response::parse(&[9; 20], false), None);
+    }
+
+    #[test]
+    fn a_paused_peer_announces_the_number_that_libtorrent_sends() {
+        let (mut out, paused) = (Vec::new(), Announce { event: AnnounceEvent::Paused, ..announce() });
+        Request::Announce { connection: 9, transaction: 8, announce: paused.clone() }.write(&mut out);
+        assert_eq!(out[80..84], [0, 0, 0, 4]);
+        assert!(matches!(Request::parse(&out), Some(Request::Announce { announce, .. }) if announce == paused));
+        out[83] = 5;
+        assert_eq!(Request::parse(&out), None);
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub struct Tracker {
     pub interval_secs: u32,
     swarms: BTreeMap<InfoHash, BTreeSet<SocketAddr>>,
     /// How often each event was told.
-    pub events: [u32; 4],
+    pub events: [u32; 5],
     /// How often it was scraped.
     pub scrapes: u32,
     rng: Rng,
@@ -48,7 +48,7 @@ impl Tracker {
             answers_max: 50,
             interval_secs: 120,
             swarms: BTreeMap::new(),
-            events: [0; 4],
+            events: [0; 5],
             scrapes: 0,
             rng,
         }
