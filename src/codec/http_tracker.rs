@@ -1,4 +1,7 @@
-//! HTTP tracker messages (BEP 3, 7, 23, 24, 31, 48): the queries of an announce and a scrape, and their answers.
+//! HTTP tracker messages (BEP 3, 7, 21, 23, 24, 31, 48) as a client sees them: queries are written, answers are read. The other
+//! side is [`server`].
+
+pub mod server;
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};

@@ -9,6 +9,7 @@ pub mod dns;
 pub mod extension;
 pub mod followed;
 pub mod http;
+pub mod http_request;
 pub mod http_tracker;
 pub mod krpc;
 pub mod lsd;

@@ -38,7 +38,7 @@ pub enum AnnounceEvent {
     Started,
     /// The last one.
     Stopped,
-    /// It has all that it wants and not all that there is (BEP 21).
+    /// It is time, and the peer downloads nothing more although it is not complete: a partial seed (BEP 21).
     Paused,
 }
 
@@ -404,6 +404,16 @@ mod tests {
         }
         assert_eq!(Response::parse(&[0; 7], false), None);
         assert_eq!(Response::parse(&[9; 20], false), None);
+    }
+
+    #[test]
+    fn a_paused_peer_announces_the_number_that_libtorrent_sends() {
+        let (mut out, paused) = (Vec::new(), Announce { event: AnnounceEvent::Paused, ..announce() });
+        Request::Announce { connection: 9, transaction: 8, announce: paused.clone() }.write(&mut out);
+        assert_eq!(out[80..84], [0, 0, 0, 4]);
+        assert!(matches!(Request::parse(&out), Some(Request::Announce { announce, .. }) if announce == paused));
+        out[83] = 5;
+        assert_eq!(Request::parse(&out), None);
     }
 
     #[test]
