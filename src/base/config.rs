@@ -46,6 +46,8 @@ pub struct TrackerConfig {
     pub needs_key: bool,
     /// Proxies in front of us, whose word about an address counts.
     pub proxies: Vec<Net>,
+    /// HTTP connections; for one more the one that is silent for longest is closed.
+    pub connections_max: usize,
     /// Swarms; one more takes the place of one with hardly anybody in it, or is refused.
     pub swarms_max: usize,
     /// Peers of all swarms together; one more is told of others, and not remembered.
@@ -69,6 +71,7 @@ impl Default for TrackerConfig {
             open: true,
             needs_key: false,
             proxies: Vec::new(),
+            connections_max: 4096,
             swarms_max: 1_000_000,
             peers_max: 4_000_000,
         }
@@ -141,6 +144,13 @@ pub struct Config {
 }
 
 impl Config {
+    /// The same with as many connections, with peers and to the tracker server, as `room` allows.
+    #[must_use]
+    pub fn within(mut self, room: impl FnOnce(&Self) -> (usize, usize)) -> Self {
+        (self.connections_max, self.tracker.connections_max) = room(&self);
+        self
+    }
+
     /// The sockets that the DHT speaks through, by the addresses that they are bound to.
     pub fn dht_sockets(&self) -> impl Iterator<Item = (SocketId, SocketAddr)> {
         let (addrs, id): (_, fn(u16) -> SocketId) = match &self.dht_listen[..] {

@@ -76,9 +76,9 @@ impl Node {
             tracker: TrackerConfig { udp, http, ..config.tracker },
             name_servers: names::name_servers(),
             hosts: names::hosts(),
-            connections_max: descriptors::make_room(config.connections_max),
             ..config
-        };
+        }
+        .within(descriptors::make_room);
         let rng = entropy::seeded_rng().map_err(|error| format!("the kernel gives no random numbers: {error}"))?;
         let engine = Engine::new(config, clock.unix_nanos(), rng, FileStorage::without_state());
         let signals = Signals::new().map_err(|error| format!("signals cannot be taken: {error}"))?;

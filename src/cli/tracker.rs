@@ -39,6 +39,9 @@ pub struct Args {
     /// A proxy in front of it, or a range of them, that tells who asks; may be given many times.
     #[arg(long, value_name = "NET", value_parser = net)]
     proxy: Vec<Net>,
+    /// HTTP connections at once.
+    #[arg(long, value_name = "N", default_value_t = TrackerConfig::default().connections_max)]
+    max_connections: usize,
     /// Swarms that are kept.
     #[arg(long, value_name = "N", default_value_t = TrackerConfig::default().swarms_max)]
     max_swarms: usize,
@@ -70,6 +73,7 @@ pub fn run(args: &Args) -> Result<(), String> {
         open: args.allow_file.is_none(),
         needs_key: args.keys_file.is_some(),
         proxies: args.proxy.clone(),
+        connections_max: args.max_connections,
         swarms_max: args.max_swarms,
         peers_max: args.max_peers,
     };

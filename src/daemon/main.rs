@@ -142,12 +142,12 @@ impl Daemon {
         let config = Config {
             listen: reactor.bound().to_vec(),
             dht_listen: reactor.bound_dht().to_vec(),
-            tracker,
             name_servers: names::name_servers(),
             hosts: names::hosts(),
-            connections_max: descriptors::make_room(settings.peers.max_connections),
+            tracker,
             ..settings.engine()
-        };
+        }
+        .within(descriptors::make_room);
         let rng = entropy::seeded_rng().map_err(|error| failed("the kernel gives no random numbers", error))?;
         let storage = FileStorage::new(settings.storage(config.connections_max), Some(state));
         let mut engine = Engine::new(config, clock.unix_nanos(), rng, storage);

@@ -320,6 +320,9 @@ pub struct Tracker {
     /// Proxies in front of it, whose word about an address counts.
     #[serde(with = "fields::nets")]
     pub proxies: Vec<Net>,
+    /// HTTP connections.
+    #[serde(deserialize_with = "fields::count")]
+    pub max_connections: usize,
     /// Swarms.
     #[serde(deserialize_with = "fields::many")]
     pub max_swarms: usize,
@@ -460,6 +463,7 @@ impl Default for Tracker {
             allow_file: String::new(),
             keys_file: String::new(),
             proxies: Vec::new(),
+            max_connections: 4096,
             max_swarms: 1_000_000,
             max_peers: 4_000_000,
             store: "memory".to_owned(),
@@ -493,6 +497,7 @@ impl Tracker {
             open: self.open,
             needs_key: !self.keys_file.is_empty(),
             proxies: self.proxies.clone(),
+            connections_max: self.max_connections,
             swarms_max: self.max_swarms,
             peers_max: self.max_peers,
         }

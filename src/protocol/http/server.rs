@@ -22,6 +22,8 @@ const HEAD_PATIENCE: Duration = Duration::from_secs(10);
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How long a client may take nothing of what waits for it.
 const SEND_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a client may go on sending after it was refused.
+const LINGER: Duration = Duration::from_secs(2);
 /// Bytes of room for answers that a connection keeps while it has none; a larger one is given back.
 const OUT_KEPT_MAX: usize = 1024;
 
@@ -33,6 +35,9 @@ enum State {
     Head,
     /// A request was given and waits for its answer.
     Asked { is_head: bool, persistence: Persistence },
+    /// A refusal is sent; what the client still sends is thrown away until it ends, or `deadline`. To close with input unread would
+    /// have the kernel take the refusal back.
+    Lingering,
     /// What waits is sent, and that is all.
     Closing,
 }
@@ -80,7 +85,7 @@ impl HttpServer {
     /// [`HttpServer::respond`], and once the connection is no longer full.
     pub fn handle_input<'b>(&mut self, now: Time, input: &mut &'b [u8]) -> Option<Request<'b>> {
         match self.state {
-            State::Closing => {
+            State::Closing | State::Lingering => {
                 *input = &[];
                 return None;
             }
@@ -125,7 +130,7 @@ impl HttpServer {
     /// The client will send no more. What it asked before is still answered, then the connection is over.
     pub fn handle_end(&mut self) {
         self.ended = true;
-        if matches!(self.state, State::Idle | State::Head) && !self.left_over {
+        if self.state == State::Lingering || matches!(self.state, State::Idle | State::Head) && !self.left_over {
             self.state = State::Closing;
         }
     }
@@ -203,6 +208,7 @@ impl HttpServer {
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
         let silence = match self.state {
+            State::Lingering => self.deadline,
             State::Head if !self.is_full() => self.deadline,
             State::Idle if self.out.is_empty() => self.deadline,
             _ => Time::NEVER,
@@ -214,7 +220,8 @@ impl HttpServer {
     fn refuse(&mut self, now: Time, refusal: Refusal) {
         let status = refusal.status();
         self.write(now, status, "text/plain", Persistence::Close, reason(status).as_bytes(), false);
-        self.state = State::Closing;
+        self.state = if self.ended { State::Closing } else { State::Lingering };
+        self.deadline = now + LINGER;
     }
 
     fn write(&mut self, now: Time, status: u16, kind: &str, persistence: Persistence, body: &[u8], is_head: bool) {

@@ -88,18 +88,21 @@ impl Access {
         }
     }
 
+    pub(super) fn is_proxy(&self, ip: IpAddr) -> bool {
+        self.proxies.iter().any(|net| net.contains(ip))
+    }
+
     /// The address that a request is really from: what a proxy of ours says, else that of the stream. `forwarded_for` is
     /// the list that proxies append to; only the end that ours have written is believed.
     pub(super) fn source(&self, stream: IpAddr, forwarded_for: Option<&str>, ip: Option<&str>) -> IpAddr {
-        let is_ours = |ip: IpAddr| self.proxies.iter().any(|net| net.contains(ip));
         let mut source = stream.to_canonical();
-        if !is_ours(source) {
+        if !self.is_proxy(source) {
             return source;
         }
         for hop in forwarded_for.unwrap_or_default().rsplit(',') {
             let Ok(hop) = hop.trim().parse::<IpAddr>() else { break };
             source = hop.to_canonical();
-            if !is_ours(source) {
+            if !self.is_proxy(source) {
                 return source;
             }
         }

@@ -5,6 +5,7 @@
 //! downloads. `swarms` and `peers` are the table, `udp` and `http` the two languages, `access` who may ask.
 
 mod access;
+mod http;
 mod ids;
 mod keyed;
 mod peers;
@@ -30,6 +31,7 @@ use self::swarms::{Full, Saying, Swarms, Told};
 use self::udp::Replies;
 
 pub use self::access::{Allowed, KEY_MAX};
+pub use self::http::Answered;
 pub use self::peers::{Counts, HOST_PEERS_MAX, PEERS_MAX};
 pub use self::swarms::Tallies;
 
@@ -109,6 +111,8 @@ pub struct Tracker {
     tick_nanos: u64,
     sweep_at: Time,
     replies: Replies,
+    /// Lent to one answer at a time.
+    picked: Vec<u8>,
 }
 
 impl Tracker {
@@ -126,6 +130,7 @@ impl Tracker {
             tick_nanos,
             sweep_at: now,
             replies: Replies::default(),
+            picked: Vec::new(),
             config: config.clone(),
         };
         // Until the files are read that say otherwise, a closed tracker is for nobody.
@@ -133,6 +138,12 @@ impl Tracker {
         let keys = config.needs_key.then(Vec::new);
         tracker.allow(Allowed { hashes, keys });
         tracker
+    }
+
+    /// True for a proxy of ours: many strangers come from its address.
+    #[must_use]
+    pub fn is_proxy(&self, ip: IpAddr) -> bool {
+        self.access.is_proxy(ip)
     }
 
     /// Other swarms and keys are allowed from now on. Peers of swarms that no longer are stay known until they are silent.
