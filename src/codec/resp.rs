@@ -205,7 +205,8 @@ mod tests {
     #[test]
     fn what_is_no_reply_or_too_long_is_refused_at_once() {
         let line = [&b"+"[..], &[b'x'; LINE_MAX + 1]].concat();
-        for bad in [&b"x"[..], b"$x\r\n", b"$-2\r\n", b":\r\n", b"$3\r\nabcde", b"$4194305\r\n", b"*131073\r\n", &line] {
+        for bad in [&b"x"[..], b"$x\r\n", b"$-2\r\n", b":\r\n", b"$3\r\nabcde", b"$4194305\r\n", b"*131073\r\n", &line]
+        {
             assert_eq!(item(bad), Err(Broken), "{}", String::from_utf8_lossy(bad));
         }
     }
