@@ -17,6 +17,7 @@ pub mod magnet;
 pub mod metadata;
 pub mod metainfo;
 pub mod pex;
+pub mod resp;
 pub mod resume;
 pub mod st;
 pub mod udp_tracker;
