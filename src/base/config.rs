@@ -1,5 +1,6 @@
 //! The settings of a node, as plain values. `daemon/config` reads them from TOML; its page says what each key means.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -31,6 +32,16 @@ pub enum UploadSlots {
     Fixed(u32),
 }
 
+/// A text that has a password in it, and tells nobody.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
 /// The tracker server; it is off while it has nowhere to listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrackerConfig {
@@ -46,6 +57,8 @@ pub struct TrackerConfig {
     pub needs_key: bool,
     /// Proxies in front of us, whose word about an address counts.
     pub proxies: Vec<Net>,
+    /// The address of a store that it shares its swarms in, with other trackers; none for its own memory.
+    pub store: Option<Secret>,
     /// HTTP connections; for one more the one that is silent for longest is closed.
     pub connections_max: usize,
     /// Swarms; one more takes the place of one with hardly anybody in it, or is refused.
@@ -71,6 +84,7 @@ impl Default for TrackerConfig {
             open: true,
             needs_key: false,
             proxies: Vec::new(),
+            store: None,
             connections_max: 4096,
             swarms_max: 1_000_000,
             peers_max: 4_000_000,

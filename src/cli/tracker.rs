@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::base::config::{Config, TrackerConfig};
+use crate::base::config::{Config, Secret, TrackerConfig};
 use crate::base::net::Net;
 use crate::cli::node::{Node, Wake};
 use crate::cli::progress::say;
 use crate::codec::units::{DURATION_FORM, parse_duration};
 use crate::daemon::allow::AllowList;
+use crate::protocol::redis::url::RedisUrl;
 use crate::torrent::tracker_state::TrackerState;
 
 /// Where it listens unless it is told: the port that trackers have.
@@ -39,6 +40,9 @@ pub struct Args {
     /// A proxy in front of it, or a range of them, that tells who asks; may be given many times.
     #[arg(long, value_name = "NET", value_parser = net)]
     proxy: Vec<Net>,
+    /// Share the swarms with other trackers in this Redis-compatible server, or cluster of them.
+    #[arg(long, value_name = "redis://HOST:PORT", value_parser = store)]
+    store: Option<String>,
     /// HTTP connections at once.
     #[arg(long, value_name = "N", default_value_t = TrackerConfig::default().connections_max)]
     max_connections: usize,
@@ -59,6 +63,10 @@ fn net(text: &str) -> Result<Net, &'static str> {
     Net::parse(text).ok_or("it is not an address or a range of some, such as 10.0.0.0/8")
 }
 
+fn store(text: &str) -> Result<String, String> {
+    RedisUrl::parse(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -73,6 +81,7 @@ pub fn run(args: &Args) -> Result<(), String> {
         open: args.allow_file.is_none(),
         needs_key: args.keys_file.is_some(),
         proxies: args.proxy.clone(),
+        store: args.store.clone().map(Secret),
         connections_max: args.max_connections,
         swarms_max: args.max_swarms,
         peers_max: args.max_peers,

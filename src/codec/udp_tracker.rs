@@ -17,6 +17,8 @@ const CONNECT: u32 = 0;
 const ANNOUNCE: u32 = 1;
 const SCRAPE: u32 = 2;
 const ERROR: u32 = 3;
+/// Bytes of a refusal before its text.
+pub const ERROR_HEAD_LEN: usize = 8;
 /// Peers of one answer that are read; more do not fit a datagram.
 pub const PEERS_MAX: usize = 4096;
 /// Swarms of one scrape (BEP 15).

@@ -150,6 +150,7 @@ impl<S: Storage> Engine<S> {
                 if let Some(tracker) = &mut self.tracker {
                     tracker.handle_packet(now, socket, from, packet);
                 }
+                self.act_on_store(now);
                 return;
             }
             SocketId::Resolver4 | SocketId::Resolver6 => self.exchanges.resolver.handle_packet(now, from, packet),
@@ -213,6 +214,7 @@ impl<S: Storage> Engine<S> {
                 }
             } else if let Some((name, found)) = self.exchanges.resolver.poll_event() {
                 self.exchanges.trackers.handle_resolved(now, &name, &found);
+                self.store_resolved(now, &name, &found);
                 if let Some(node) = &mut self.dht {
                     node.handle_resolved(now, &name, &found);
                 }

@@ -27,6 +27,7 @@ mod restore;
 mod served;
 mod shares;
 mod stats;
+mod store;
 mod tracker;
 mod turns;
 mod work;
@@ -65,6 +66,7 @@ use self::peeks::Peeks;
 use self::served::Served;
 use self::shares::Shares;
 use self::stats::Stats;
+use self::store::StoreLinks;
 use self::turns::Turns;
 
 pub use self::audit::View;
@@ -191,6 +193,7 @@ pub struct Engine<S: Storage> {
     /// The tracker server; none if it is off.
     tracker: Option<Tracker>,
     served: Served,
+    store_links: StoreLinks,
     down: Limit,
     up: Limit,
     down_meter: Meter,
@@ -219,8 +222,9 @@ impl<S: Storage> Engine<S> {
             catalogs: Catalogs::default(),
             peeks: Peeks::default(),
             lsd: lsd::new(&config, &mut rng),
-            tracker: tracker::new(&config, &mut rng),
+            tracker: tracker::new(&config, unix_nanos, &mut rng),
             served: Served::default(),
+            store_links: StoreLinks::new(),
             turns: Turns::new(&config),
             down: Limit::new(Time::ZERO, config.down_rate_bytes),
             up: Limit::new(Time::ZERO, config.up_rate_bytes),
@@ -317,6 +321,7 @@ impl<S: Storage> Engine<S> {
             while let Some(id) = self.touched.pop() {
                 self.act_on_asks(now, id);
             }
+            self.act_on_store(now);
             self.act_on_exchanges(now);
             self.act_on_dht(now);
             self.act_on_lsd(now);

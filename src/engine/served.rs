@@ -13,8 +13,9 @@ use crate::base::storage::Storage;
 use crate::base::time::Time;
 use crate::base::timers::Timers;
 use crate::engine::connections::{CONNECTIONS_PER_IP_MAX, Connection, Ending, Role};
-use crate::engine::{Engine, Progress, Timer};
+use crate::engine::{Effect, Engine, Progress, Timer};
 use crate::protocol::http::HttpServer;
+use crate::service::tracker::Tracker;
 
 /// Bytes that are read at once: a whole head, and some of the next ones.
 const READ_LEN: usize = 16 * 1024;
@@ -88,10 +89,12 @@ impl<S: Storage> Engine<S> {
         stream: &mut S::Stream,
         budget: &mut Budget,
     ) -> Progress {
-        self.serve(now, conn, stream, budget).unwrap_or_else(|_| {
+        let progress = self.serve(now, conn, stream, budget).unwrap_or_else(|_| {
             self.close(now, conn);
             Progress::Drained
-        })
+        });
+        self.act_on_store(now);
+        progress
     }
 
     /// What came is answered, and what waits is sent.
@@ -110,8 +113,9 @@ impl<S: Storage> Engine<S> {
         let progress = loop {
             let mut input = &self.receive[..kept];
             while let Some(request) = server.handle_input(now, &mut input) {
-                let answered = tracker.answer(now, connection.addr, &request, &mut self.served.body);
-                server.respond(now, answered.status, answered.kind, &self.served.body);
+                if let Some(answered) = tracker.answer(now, conn, connection.addr, &request, &mut self.served.body) {
+                    server.respond(now, answered.status, answered.kind, &self.served.body);
+                }
             }
             let left = input.len();
             self.receive.copy_within(kept - left..kept, 0);
@@ -146,6 +150,15 @@ impl<S: Storage> Engine<S> {
         self.served.patience.set(conn, at);
         self.timers.set(Timer::Served, self.served.poll_timeout());
         Ok(progress)
+    }
+
+    /// Gives those their answers who had to wait for them.
+    pub(super) fn hand_out_answers(&mut self, now: Time) {
+        while let Some((conn, answered, body)) = self.tracker.as_mut().and_then(Tracker::poll_answer) {
+            let Some(Connection { role: Role::Served(server), .. }) = self.connections.get_mut(conn) else { continue };
+            server.respond(now, answered.status, answered.kind, &body);
+            self.effects.push_back(Effect::Wake(conn));
+        }
     }
 }
 

@@ -9,8 +9,8 @@ use crate::service::tracker::{Allowed, Tracker};
 use crate::torrent::command::{Answer, Refusal, RefusalKind, Reply};
 
 /// The server, if it has somewhere to listen.
-pub(super) fn new(config: &Config, rng: &mut Rng) -> Option<Tracker> {
-    config.tracker.is_on().then(|| Tracker::new(Time::ZERO, &config.tracker, rng.fork("tracker")))
+pub(super) fn new(config: &Config, unix_nanos: u64, rng: &mut Rng) -> Option<Tracker> {
+    config.tracker.is_on().then(|| Tracker::new(Time::ZERO, &config.tracker, unix_nanos, rng.fork("tracker")))
 }
 
 impl<S: Storage> Engine<S> {

@@ -18,6 +18,8 @@ pub struct TrackerState {
     pub swarms: usize,
     /// Peers of all of them.
     pub peers: usize,
+    /// The store that is shared with other trackers, and how it is; none if there is none.
+    pub store: Option<String>,
     /// Announces a second, lately.
     pub announce_rate: u64,
     /// Scrapes a second, lately.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
+use crate::protocol::redis::url::RedisUrl;
 use serde::de::{Deserialize, Deserializer, Error as _, Unexpected, Visitor};
 
 /// The largest number of anything that is counted,
@@ -116,6 +117,17 @@ pub(super) fn hosts_and_ports<'de, D: Deserializer<'de>>(deserializer: D) -> Res
     match list.iter().find(|text| crate::codec::url::host_and_port(text).is_none()) {
         Some(bad) => Err(D::Error::custom(format!("`{bad}` is not HOST:PORT, such as \"node.example.org:6881\""))),
         None => Ok(list),
+    }
+}
+
+/// `memory`, or the address of a Redis-compatible server, or several of a cluster.
+pub(super) fn store<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match RedisUrl::parse(&text) {
+        Err(error) if text != "memory" => {
+            Err(D::Error::custom(format!("{error}; a store is \"memory\" or \"redis://HOST:PORT\"")))
+        }
+        _ => Ok(text),
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::config::{Config, DHT_BOOTSTRAP, Encryption as Mse, TrackerConfig, UploadSlots};
+use crate::base::config::{Config, DHT_BOOTSTRAP, Encryption as Mse, Secret, TrackerConfig, UploadSlots};
 use crate::base::net::Net;
 use crate::codec::url::host_and_port;
 use crate::daemon::allow::AllowList;
@@ -329,7 +329,8 @@ pub struct Tracker {
     /// Peers of all swarms.
     #[serde(deserialize_with = "fields::many")]
     pub max_peers: usize,
-    /// Where swarms are kept.
+    /// Where swarms are kept: `memory`, or the address of a store that is shared with other trackers.
+    #[serde(deserialize_with = "fields::store")]
     pub store: String,
 }
 
@@ -497,6 +498,7 @@ impl Tracker {
             open: self.open,
             needs_key: !self.keys_file.is_empty(),
             proxies: self.proxies.clone(),
+            store: (self.store != "memory").then(|| Secret(self.store.clone())),
             connections_max: self.max_connections,
             swarms_max: self.max_swarms,
             peers_max: self.max_peers,
@@ -625,7 +627,6 @@ impl Settings {
             ("trackers.proxy", !self.trackers.proxy.is_empty()),
             ("http.listen", !self.http.listen.is_empty() && self.http.listen != default.http.listen),
             ("http.web_seed", self.http.web_seed),
-            ("tracker.store", self.tracker.store != default.tracker.store),
         ]
         .into_iter()
         .filter_map(|(key, asks)| asks.then_some(key))

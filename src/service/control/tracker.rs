@@ -15,6 +15,7 @@ pub(super) fn push_text(out: &mut String, state: &TrackerState) {
         Some(count) => push_pair(out, "allowed torrents", count),
         None => push_pair(out, "allowed torrents", "all"),
     }
+    push_pair(out, "store", state.store.as_deref().unwrap_or("memory"));
     push_pair(out, "swarms", state.swarms);
     push_pair(out, "peers", state.peers);
     push_pair(out, "announces a second", state.announce_rate);
@@ -36,6 +37,7 @@ pub(super) fn json(state: &TrackerState) -> Value {
         "http": texts(&state.http),
         "interval": state.interval.as_secs(),
         "allowed": state.allowed,
+        "store": state.store,
         "swarms": state.swarms,
         "peers": state.peers,
         "announce_rate": state.announce_rate,

@@ -2,27 +2,21 @@
 //!
 //! What a tracker refuses, it refuses with status 200 and a `failure reason`: that is what clients read.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
+use crate::base::ids::ConnId;
 use crate::base::time::Time;
-use crate::codec::http_tracker::RetryIn;
-use crate::codec::http_tracker::server::{
-    AnnounceWritten, SwarmWritten, parse_announce_query, parse_scrape_query, write_announce, write_failure,
-    write_scrape,
-};
-use crate::codec::udp_tracker::SwarmCounts;
+use crate::codec::http_tracker::server::{parse_announce_query, parse_scrape_query};
 use crate::protocol::http::Request;
-use crate::service::tracker::swarms::Tallies;
+use crate::service::tracker::asked::{Asked, Asker, What};
 use crate::service::tracker::{Error, Tracker, wanted};
 
 /// The media type of what clients read.
 const BENCODED: &str = "text/plain";
 /// What a person is told who looks at it with a browser.
 const PAGE: &[u8] = b"This is a BitTorrent tracker. Clients announce at /announce and scrape at /scrape.\n";
-/// A torrent that is not allowed may be some day; clients should not ask for it all the time until then.
-const RETRY_MINUTES: u32 = 60;
 
-/// How a request is answered; the body is in the buffer that was passed.
+/// How a request is answered, beside a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answered {
     /// Status.
@@ -31,99 +25,71 @@ pub struct Answered {
     pub kind: &'static str,
 }
 
-const fn answered(status: u16) -> Answered {
-    Answered { status, kind: BENCODED }
+impl Answered {
+    pub(super) const OK: Self = Self { status: 200, kind: BENCODED };
 }
 
 impl Tracker {
-    /// Answers a request that came over a stream from `stream`; the body replaces what is in `body`.
-    pub fn answer(&mut self, now: Time, stream: SocketAddr, request: &Request<'_>, body: &mut Vec<u8>) -> Answered {
+    /// Answers a request that came on a connection from `stream`; the body replaces what is in `body`. None if it has to wait:
+    /// [`Tracker::poll_answer`] has the answer then, soon.
+    pub fn answer(
+        &mut self,
+        now: Time,
+        conn: ConnId,
+        stream: SocketAddr,
+        request: &Request<'_>,
+        body: &mut Vec<u8>,
+    ) -> Option<Answered> {
         body.clear();
-        let failed = match request.path.rsplit('/').next() {
-            Some("announce") => self.announce_by_http(now, stream.ip(), request, body).err(),
-            Some("scrape") => self.scrape_by_http(now, stream.ip(), request, body).err(),
+        let asked = match request.path.rsplit('/').next() {
+            Some("announce") => self.read_announce(conn, stream, request),
+            Some("scrape") => self.read_scrape(conn, stream, request),
             _ if request.path == "/" => {
                 body.extend_from_slice(PAGE);
-                return answered(200);
+                return Some(Answered::OK);
             }
             _ => {
                 self.counters.fail(Error::Malformed);
                 body.extend_from_slice(b"There is nothing here but /announce and /scrape.\n");
-                return answered(404);
+                return Some(Answered { status: 404, ..Answered::OK });
             }
         };
-        if let Some((error, reason)) = failed {
-            self.counters.fail(error);
-            let retry = match error {
-                Error::NotAllowed | Error::Full => Some(RetryIn::Minutes(RETRY_MINUTES)),
-                Error::Key => Some(RetryIn::Never),
-                Error::Malformed | Error::ConnectionId | Error::Address => None,
-            };
-            body.clear();
-            write_failure(body, &reason.unwrap_or_else(|| error.to_string()), retry);
+        match asked {
+            Ok(asked) => self.ask(now, asked, body),
+            Err((error, reason)) => {
+                let who = Asker::Http { conn, ip: stream.ip(), compact: true };
+                Some(self.refuse(who, error, reason, body))
+            }
         }
-        answered(200)
     }
 
-    fn announce_by_http(
-        &mut self,
-        now: Time,
-        stream: IpAddr,
-        request: &Request<'_>,
-        body: &mut Vec<u8>,
-    ) -> Result<(), (Error, Option<String>)> {
+    /// The answer to a request that had to wait: on which connection, how, and its body.
+    pub fn poll_answer(&mut self) -> Option<(ConnId, Answered, Vec<u8>)> {
+        self.answers.pop_front()
+    }
+
+    fn read_announce(&self, conn: ConnId, stream: SocketAddr, request: &Request<'_>) -> Result<Asked, Refused> {
         let query = parse_announce_query(request.query);
         let query = query.map_err(|error| (Error::Malformed, Some(error.to_string())))?;
-        let ip = self.access.source(stream, request.forwarded_for, query.ip);
-        let plain = |error| (error, None);
-        let saying = self.saying(ip, &query.announce, request.path.as_bytes()).map_err(plain)?;
-        let interval = self.interval_secs();
-        let v6 = ip.is_ipv6();
-        let mut picked = std::mem::take(&mut self.picked);
-        picked.clear();
-        let taken = self.take(now, &query.announce, &saying).map(|(told, chance)| {
-            told.pick(&saying, wanted(query.wanted, v6), chance, &mut picked);
-            let answer = AnnounceWritten {
-                counts: counts(told.tallies),
-                interval,
-                // Whoever needs peers may ask sooner.
-                min_interval: interval / 2,
-                external_ip: ip,
-                peers: &picked,
-                v6,
-                compact: query.compact,
-                warning: None,
-            };
-            write_announce(body, &answer);
-        });
-        self.picked = picked;
-        taken.map_err(plain)
+        let ip = self.access.source(stream.ip(), request.forwarded_for, query.ip);
+        let saying = self.saying(ip, &query.announce, request.path.as_bytes()).map_err(|error| (error, None))?;
+        let what =
+            What::Announce { hash: query.announce.info_hash, saying, wanted: wanted(query.wanted, ip.is_ipv6()) };
+        Ok(Asked { who: Asker::Http { conn, ip, compact: query.compact }, what })
     }
 
-    fn scrape_by_http(
-        &mut self,
-        now: Time,
-        stream: IpAddr,
-        request: &Request<'_>,
-        body: &mut Vec<u8>,
-    ) -> Result<(), (Error, Option<String>)> {
+    fn read_scrape(&self, conn: ConnId, stream: SocketAddr, request: &Request<'_>) -> Result<Asked, Refused> {
         self.access.check_path(request.path.as_bytes()).map_err(|error| (error, None))?;
         let hashes = parse_scrape_query(request.query);
         let hashes = hashes.map_err(|error| (Error::Malformed, Some(error.to_string())))?;
-        self.counters.scrapes.add(now, 1);
-        let v6 = self.access.source(stream, request.forwarded_for, None).is_ipv6();
-        let swarm = |hash: &_| {
-            let tallies = self.swarms.tallies(hash, v6);
-            SwarmWritten { counts: counts(tallies), downloaders: tallies.counts.downloaders }
-        };
-        write_scrape(body, &hashes, swarm, None);
-        Ok(())
+        let ip = self.access.source(stream.ip(), request.forwarded_for, None);
+        let what = What::Scrape { v6: ip.is_ipv6(), hashes: hashes.to_vec(), looked_up: 0 };
+        Ok(Asked { who: Asker::Http { conn, ip, compact: true }, what })
     }
 }
 
-fn counts(tallies: Tallies) -> SwarmCounts {
-    SwarmCounts { seeders: tallies.counts.seeds, completed: tallies.completed, leechers: tallies.counts.incomplete() }
-}
+/// Why a request is refused, with more words where it cannot be read.
+type Refused = (Error, Option<String>);
 
 #[cfg(test)]
 mod tests {
@@ -132,21 +98,21 @@ mod tests {
     use crate::base::hash::InfoHash;
     use crate::base::net::Net;
     use crate::base::rng::Rng;
-    use crate::codec::http_tracker::{parse_announce, parse_scrape};
+    use crate::codec::http_tracker::{RetryIn, parse_announce, parse_scrape};
     use crate::service::tracker::Allowed;
 
     const HASH: &str = "%11%F6%AD%8E%C5%2A%29%84%AB%AA%FD%7C%3BQe%03x%5C%20r"; // of "x"
 
     fn tracker() -> Tracker {
         let config = TrackerConfig { proxies: vec![Net::parse("10.0.0.1").unwrap()], ..TrackerConfig::default() };
-        Tracker::new(Time::ZERO, &config, Rng::from_number(1))
+        Tracker::new(Time::ZERO, &config, 0, Rng::from_number(1))
     }
 
     fn ask(tracker: &mut Tracker, from: &str, path: &str, query: &str, forwarded_for: Option<&str>) -> (u16, Vec<u8>) {
         let mut body = Vec::new();
         let request = Request { path, query, forwarded_for, is_head: false };
         let from = SocketAddr::new(from.parse().unwrap(), 1);
-        (tracker.answer(Time::ZERO, from, &request, &mut body).status, body)
+        (tracker.answer(Time::ZERO, ConnId::from_bits(1), from, &request, &mut body).unwrap().status, body)
     }
 
     fn announce(tracker: &mut Tracker, from: &str, rest: &str) -> Vec<u8> {

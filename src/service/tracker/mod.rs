@@ -5,34 +5,43 @@
 //! downloads. `swarms` and `peers` are the table, `udp` and `http` the two languages, `access` who may ask.
 
 mod access;
+mod asked;
 mod http;
 mod ids;
 mod keyed;
 mod peers;
+mod shared;
 mod state;
 mod swarms;
 mod udp;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::base::addr::is_dialable;
 use crate::base::config::TrackerConfig;
+use crate::base::ids::ConnId;
 use crate::base::rng::Rng;
 use crate::base::time::Time;
+use crate::codec::http_tracker::RetryIn;
 use crate::codec::udp_tracker::{Announce, AnnounceEvent};
+use crate::protocol::redis::Redis;
+use crate::protocol::redis::url::RedisUrl;
 
 use self::access::Access;
 use self::ids::ConnectionIds;
 use self::peers::Role;
+use self::shared::Shared;
 use self::state::Counters;
-use self::swarms::{Full, Saying, Swarms, Told};
+use self::swarms::{Saying, Swarms};
 use self::udp::Replies;
 
 pub use self::access::{Allowed, KEY_MAX};
 pub use self::http::Answered;
 pub use self::peers::{Counts, HOST_PEERS_MAX, PEERS_MAX};
+pub use self::shared::{FLUSH_EVERY, FRESH, WAIT_MAX};
 pub use self::swarms::Tallies;
 
 /// Peers of an answer where the asker does not say how many.
@@ -47,6 +56,8 @@ const INTERVALS: u32 = 2;
 const LIFE_TICKS: u16 = 4096;
 /// The whole table is swept so often in the life of a peer.
 const SWEEPS: u32 = 8;
+/// How soon whoever is refused for now may come back.
+const RETRY_MINUTES: u32 = 60;
 /// Peers that are looked at in one step of a sweep.
 const SWEPT_MAX: usize = 4096;
 
@@ -83,6 +94,16 @@ impl Error {
             Self::Full => "full",
         }
     }
+
+    /// When a client may come back (BEP 31).
+    const fn retry(self) -> Option<RetryIn> {
+        match self {
+            // It may be allowed some day; clients should not ask all the time until then.
+            Self::NotAllowed | Self::Full => Some(RetryIn::Minutes(RETRY_MINUTES)),
+            Self::Key => Some(RetryIn::Never),
+            Self::Malformed | Self::ConnectionId | Self::Address => None,
+        }
+    }
 }
 
 impl fmt::Display for Error {
@@ -107,30 +128,53 @@ pub struct Tracker {
     access: Access,
     counters: Counters,
     rng: Rng,
-    /// How long a tick is, in nanoseconds.
-    tick_nanos: u64,
+    ticks: Ticks,
     sweep_at: Time,
     replies: Replies,
     /// Lent to one answer at a time.
     picked: Vec<u8>,
+    /// Of requests by HTTP that had to wait.
+    answers: VecDeque<(ConnId, Answered, Vec<u8>)>,
+    /// None if nobody shares its state.
+    shared: Option<Box<Shared>>,
+}
+
+/// The clock of a table: how long a tick is, and which one it is.
+#[derive(Debug, Clone, Copy)]
+struct Ticks {
+    nanos: u64,
+}
+
+impl Ticks {
+    /// Such that `life` has [`LIFE_TICKS`].
+    fn of(life: Duration) -> Self {
+        Self { nanos: u64::try_from(life.as_nanos() / u128::from(LIFE_TICKS)).unwrap_or(u64::MAX).max(1) }
+    }
+
+    fn at(self, now: Time) -> u16 {
+        u16::try_from(now.as_nanos() / self.nanos % u64::from(peers::TICKS)).expect("below TICKS")
+    }
 }
 
 impl Tracker {
-    /// A tracker that knows nobody.
+    /// A tracker that knows nobody. `unix_nanos` is the wall clock's time at [`Time::ZERO`].
     #[must_use]
-    pub fn new(now: Time, config: &TrackerConfig, mut rng: Rng) -> Self {
+    pub fn new(now: Time, config: &TrackerConfig, unix_nanos: u64, mut rng: Rng) -> Self {
         let life = config.interval.saturating_mul(INTERVALS);
-        let tick_nanos = u64::try_from(life.as_nanos() / u128::from(LIFE_TICKS)).unwrap_or(u64::MAX).max(1);
+        let shared = config.store.as_ref().and_then(|store| RedisUrl::parse(&store.0).ok());
+        let shared = shared.map(|url| Box::new(Shared::new(now, url, unix_nanos, life, &mut rng)));
         let mut tracker = Self {
             swarms: Swarms::new(&mut rng, config.swarms_max, config.peers_max),
             ids: ConnectionIds::new(&mut rng),
             access: Access::new(&mut rng, &config.proxies),
             counters: Counters::default(),
             rng,
-            tick_nanos,
+            ticks: Ticks::of(life),
             sweep_at: now,
             replies: Replies::default(),
             picked: Vec::new(),
+            answers: VecDeque::new(),
+            shared,
             config: config.clone(),
         };
         // Until the files are read that say otherwise, a closed tracker is for nobody.
@@ -153,10 +197,15 @@ impl Tracker {
 
     /// [`Tracker::poll_timeout`] has come.
     pub fn handle_timeout(&mut self, now: Time) {
+        if let Some(shared) = &mut self.shared {
+            let mut waited = Vec::new();
+            shared.handle_timeout(now, &self.swarms, self.ticks, &mut waited);
+            waited.into_iter().for_each(|asked| self.resume(now, asked));
+        }
         if now < self.sweep_at {
             return;
         }
-        let tick = self.tick(now);
+        let tick = self.ticks.at(now);
         self.counters.peers_expired += self.swarms.sweep(tick, LIFE_TICKS, SWEPT_MAX) as u64;
         // All are looked at once in this time, however many there are.
         let all = self.config.interval.saturating_mul(INTERVALS) / SWEEPS;
@@ -168,11 +217,27 @@ impl Tracker {
     /// When `handle_timeout` wants to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
-        self.sweep_at
+        self.sweep_at.min(self.shared.as_ref().map_or(Time::NEVER, |shared| shared.poll_timeout()))
     }
 
-    fn tick(&self, now: Time) -> u16 {
-        u16::try_from(now.as_nanos() / self.tick_nanos % u64::from(peers::TICKS)).expect("below TICKS")
+    /// True if its state is shared.
+    #[must_use]
+    pub fn has_store(&self) -> bool {
+        self.shared.is_some()
+    }
+
+    /// The client of the store, for whoever has its streams; none if there is no store.
+    pub fn store(&mut self) -> Option<&mut Redis> {
+        self.shared.as_mut().map(|shared| &mut shared.redis)
+    }
+
+    /// Takes in what the store has told, to be called after each thing that happened to its client.
+    pub fn handle_store(&mut self, now: Time) {
+        if let Some(shared) = &mut self.shared {
+            let mut waited = Vec::new();
+            shared.act(now, &mut self.swarms, self.ticks, &mut waited);
+            waited.into_iter().for_each(|asked| self.resume(now, asked));
+        }
     }
 
     /// What an announce from `ip` says, if it may say it.
@@ -192,22 +257,6 @@ impl Tracker {
             return Err(Error::NotAllowed);
         }
         Ok(Saying { peer, role, completed: announce.event == AnnounceEvent::Completed })
-    }
-
-    /// Takes in what a peer says. The second value names whom it may be told of.
-    fn take(&mut self, now: Time, announce: &Announce, saying: &Saying) -> Result<(Told<'_>, u64), Error> {
-        let tick = self.tick(now);
-        let chance = self.rng.u64();
-        let counters = &mut self.counters;
-        counters.announces.add(now, 1);
-        match self.swarms.announce(&announce.info_hash, saying, tick, chance) {
-            Ok(told) => {
-                counters.peers_displaced += u64::from(told.displaced);
-                counters.peers_left_out += u64::from(told.left_out);
-                Ok((told, chance))
-            }
-            Err(Full::Swarms) => Err(Error::Full),
-        }
     }
 
     /// Seconds between announces that clients are told.

@@ -3,6 +3,9 @@
 //! They stand in one array: first those that only upload (seeds and partial seeds, BEP 21), then those that download. So an answer
 //! to a seeder is drawn from the end of it. Where there are more than a few, a table of positions finds the peers of a host.
 
+use std::net::{IpAddr, SocketAddr};
+
+use crate::codec::compact::{V4_LEN, V6_LEN};
 use crate::service::tracker::keyed::Mix;
 
 /// Peers of one family in a swarm; one more takes the place of any other, by chance.
@@ -22,6 +25,46 @@ pub(super) enum Role {
     PartialSeed,
     /// It wants more.
     Downloader,
+}
+
+/// An address of either family as answers carry it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Member {
+    V4([u8; V4_LEN]),
+    V6([u8; V6_LEN]),
+}
+
+impl Member {
+    pub(super) fn of(peer: SocketAddr) -> Self {
+        let port = peer.port().to_be_bytes();
+        match peer.ip() {
+            IpAddr::V4(ip) => {
+                let [a, b, c, d] = ip.octets();
+                Self::V4([a, b, c, d, port[0], port[1]])
+            }
+            IpAddr::V6(ip) => {
+                let mut addr = [0; V6_LEN];
+                addr[..16].copy_from_slice(&ip.octets());
+                addr[16..].copy_from_slice(&port);
+                Self::V6(addr)
+            }
+        }
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().map(Self::V4).or_else(|_| bytes.try_into().map(Self::V6)).ok()
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::V4(addr) => addr,
+            Self::V6(addr) => addr,
+        }
+    }
+
+    pub(super) const fn is_v6(&self) -> bool {
+        matches!(self, Self::V6(_))
+    }
 }
 
 /// When a peer was last heard of, in ticks of the tracker's clock, which wraps; and whether it is a partial seed.
@@ -153,6 +196,18 @@ impl<const N: usize> Peers<N> {
         }
         self.insert(mix, Peer { addr, mark }, role);
         if displaced.is_some() { Change::Displaced } else { Change::Joined }
+    }
+
+    /// Another tracker heard of a peer `age` ticks ago; none if it left then. What we heard later counts.
+    pub(super) fn hear(&mut self, mix: Mix, addr: [u8; N], role: Option<Role>, tick: u16, age: u16, chance: u64) {
+        let found = self.find(mix, &addr, tick);
+        if found.at.is_some_and(|at| self.all[at].mark.age(tick) < age) {
+            return;
+        }
+        match role {
+            Some(role) => _ = self.announce(mix, addr, role, tick.wrapping_sub(age), chance),
+            None => _ = self.remove(mix, &addr),
+        }
     }
 
     /// A peer left; what it was, if it was there.

@@ -37,6 +37,7 @@ impl Tracker {
             allowed: self.access.hashes(),
             swarms: self.swarms.len(),
             peers: self.swarms.peers(),
+            store: self.shared.as_ref().map(|shared| shared.state()),
             announce_rate: counters.announces.rate_bytes(now),
             scrape_rate: counters.scrapes.rate_bytes(now),
             announces: counters.announces.total_bytes(),
@@ -61,8 +62,18 @@ impl Tracker {
             ("tracker.peers_left_out", counters.peers_left_out),
         ];
         let rows = rows.map(|(name, value)| (name.to_owned(), value));
+        let store = self.shared.as_ref().map(|shared| {
+            let counters = shared.counters;
+            [
+                ("tracker.store.reads", counters.reads),
+                ("tracker.store.writes", counters.writes),
+                ("tracker.store.failed", counters.failed),
+                ("tracker.store.waited_too_long", counters.waited_too_long),
+            ]
+            .map(|(name, value)| (name.to_owned(), value))
+        });
         let errors =
             Error::ALL.map(|error| (format!("tracker.errors.{}", error.name()), counters.errors[error as usize]));
-        rows.into_iter().chain(errors).collect()
+        rows.into_iter().chain(store.into_iter().flatten()).chain(errors).collect()
     }
 }

@@ -3,15 +3,17 @@
 //! The table is cut into shards, so that none of them is ever long to grow. The two families of a swarm know nothing of one
 //! another: whoever asks by IPv4 is told of IPv4 peers, and counts them.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use indexmap::IndexMap;
 
 use crate::base::hash::InfoHash;
 use crate::base::rng::Rng;
+use crate::base::time::Time;
 use crate::codec::compact::{V4_LEN, V6_LEN};
+use crate::service::tracker::LIFE_TICKS;
 use crate::service::tracker::keyed::{Keyed, Mix};
-use crate::service::tracker::peers::{Change, Counts, Peers, Role};
+use crate::service::tracker::peers::{Change, Counts, Member, Peers, Role};
 
 /// Parts of the table of swarms.
 const SHARDS: usize = 64;
@@ -28,6 +30,25 @@ struct Swarm {
     v6: Option<Box<Peers<V6_LEN>>>,
     /// Downloads ever completed, in IPv4 and IPv6.
     completed: [u32; 2],
+    /// Seconds at which it was last read from a store, and one; 0 is never.
+    read_secs: u32,
+}
+
+/// A place in the table.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Place {
+    shard: usize,
+    index: usize,
+}
+
+/// What another tracker heard of a peer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Heard {
+    pub(super) member: Member,
+    /// None if it left.
+    pub(super) role: Option<Role>,
+    /// Ticks since then.
+    pub(super) age: u64,
 }
 
 impl Swarm {
@@ -74,6 +95,8 @@ pub(super) enum Full {
 #[derive(Debug)]
 pub(super) struct Told<'a> {
     pub(super) tallies: Tallies,
+    /// It is one more that has completed its download.
+    pub(super) completed: bool,
     /// Another peer made room for it.
     pub(super) displaced: bool,
     /// It could not be taken in, as there are too many peers in all; it may be told of others.
@@ -85,12 +108,9 @@ impl Told<'_> {
     /// Appends up to `wanted` peers of the asker's family. How many they are.
     pub(super) fn pick(&self, saying: &Saying, wanted: usize, chance: u64, out: &mut Vec<u8>) -> usize {
         let (Some(swarm), Some(role)) = (self.swarm, saying.role) else { return 0 };
-        match saying.peer.ip() {
-            IpAddr::V4(ip) => swarm.v4.pick(&compact4(ip.octets(), saying.peer.port()), role, wanted, chance, out),
-            IpAddr::V6(ip) => swarm
-                .v6
-                .as_ref()
-                .map_or(0, |peers| peers.pick(&compact6(ip.octets(), saying.peer.port()), role, wanted, chance, out)),
+        match Member::of(saying.peer) {
+            Member::V4(addr) => swarm.v4.pick(&addr, role, wanted, chance, out),
+            Member::V6(addr) => swarm.v6.as_ref().map_or(0, |peers| peers.pick(&addr, role, wanted, chance, out)),
         }
     }
 }
@@ -105,8 +125,7 @@ pub(super) struct Swarms {
     swarms: usize,
     peers: usize,
     /// Where the sweep goes on.
-    shard: usize,
-    index: usize,
+    swept: Place,
 }
 
 impl Swarms {
@@ -119,8 +138,7 @@ impl Swarms {
             peers_max,
             swarms: 0,
             peers: 0,
-            shard: 0,
-            index: 0,
+            swept: Place::default(),
         }
     }
 
@@ -148,7 +166,13 @@ impl Swarms {
         if !self.shards[at].contains_key(hash) {
             if saying.role.is_none() || self.peers >= self.peers_max {
                 let left_out = saying.role.is_some();
-                return Ok(Told { tallies: Tallies::default(), displaced: false, left_out, swarm: None });
+                return Ok(Told {
+                    tallies: Tallies::default(),
+                    completed: false,
+                    displaced: false,
+                    left_out,
+                    swarm: None,
+                });
             }
             if self.swarms >= self.swarms_max && !self.make_room(chance) {
                 return Err(Full::Swarms);
@@ -160,13 +184,9 @@ impl Swarms {
         let swarm = self.shards[at].get_mut(hash).expect("it was there, or was just put there");
         let before = swarm.len();
         let has_room = self.peers < self.peers_max;
-        let change = match saying.peer.ip() {
-            IpAddr::V4(ip) => {
-                let addr = compact4(ip.octets(), saying.peer.port());
-                change(&mut swarm.v4, mix, addr, saying.role, tick, chance, has_room)
-            }
-            IpAddr::V6(ip) => {
-                let addr = compact6(ip.octets(), saying.peer.port());
+        let change = match Member::of(saying.peer) {
+            Member::V4(addr) => change(&mut swarm.v4, mix, addr, saying.role, tick, chance, has_room),
+            Member::V6(addr) => {
                 change(swarm.v6.get_or_insert_default(), mix, addr, saying.role, tick, chance, has_room)
             }
         };
@@ -182,10 +202,82 @@ impl Swarms {
         *count = count.saturating_add(u32::from(completed));
         Ok(Told {
             tallies: swarm.tallies(v6),
+            completed,
             displaced: change == Some(Change::Displaced),
             left_out: change.is_none() && saying.role.is_some(),
             swarm: Some(swarm),
         })
+    }
+
+    /// When the swarm was last read from a store that is shared.
+    pub(super) fn read_at(&self, hash: &InfoHash) -> Option<Time> {
+        let secs = self.shards[shard_of(hash)].get(hash)?.read_secs;
+        secs.checked_sub(1).map(|secs| Time::from_secs(u64::from(secs)))
+    }
+
+    /// What other trackers heard of a swarm, as it was read at `now`, which is `tick`. A swarm that we do not know is taken in if
+    /// anybody is there, or if it `is_wanted`.
+    pub(super) fn hear(
+        &mut self,
+        hash: &InfoHash,
+        heard: impl Iterator<Item = Heard>,
+        completed: [u32; 2],
+        tick: u16,
+        now: Time,
+        is_wanted: bool,
+    ) {
+        let mut heard = heard.filter(|heard| heard.age <= u64::from(LIFE_TICKS)).peekable();
+        let at = shard_of(hash);
+        if !self.shards[at].contains_key(hash) {
+            let is_there = is_wanted || heard.peek().is_some();
+            if !is_there || self.swarms >= self.swarms_max && !self.make_room(now.as_nanos()) {
+                return;
+            }
+            self.shards[at].insert(*hash, Swarm::default());
+            self.swarms += 1;
+        }
+        let mix = self.mix;
+        let room = self.peers_max.saturating_sub(self.peers);
+        let swarm = self.shards[at].get_mut(hash).expect("it was there, or was just put there");
+        let before = swarm.len();
+        for (number, Heard { member, role, age }) in heard.enumerate() {
+            if role.is_some() && swarm.len() >= before + room {
+                continue;
+            }
+            let age = u16::try_from(age).expect("LIFE_TICKS at most");
+            let chance = (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            match member {
+                Member::V4(addr) => swarm.v4.hear(mix, addr, role, tick, age, chance),
+                Member::V6(addr) => swarm.v6.get_or_insert_default().hear(mix, addr, role, tick, age, chance),
+            }
+        }
+        for (known, completed) in swarm.completed.iter_mut().zip(completed) {
+            *known = (*known).max(completed);
+        }
+        swarm.read_secs = u32::try_from(now.as_secs() + 1).unwrap_or(u32::MAX);
+        self.peers = self.peers + swarm.len() - before;
+    }
+
+    /// Appends every peer of some swarms from a place on, with what it does and the ticks since it was heard of, until there are
+    /// `most`, of which one swarm may be more; where to go on, if there is more.
+    pub(super) fn known_from(
+        &self,
+        mut place: Place,
+        most: usize,
+        tick: u16,
+        known: &mut Vec<(InfoHash, Member, Role, u16)>,
+    ) -> Option<Place> {
+        while known.len() < most {
+            let Some((hash, swarm)) = self.shards.get(place.shard)?.get_index(place.index) else {
+                place = Place { shard: place.shard + 1, index: 0 };
+                continue;
+            };
+            place.index += 1;
+            known.extend(swarm.v4.iter(tick).map(|(addr, role, age)| (*hash, Member::V4(addr), role, age)));
+            let v6 = swarm.v6.iter().flat_map(|peers| peers.iter(tick));
+            known.extend(v6.map(|(addr, role, age)| (*hash, Member::V6(addr), role, age)));
+        }
+        Some(place)
     }
 
     /// Gives up a swarm with hardly anybody in it; false if none was found.
@@ -219,14 +311,14 @@ impl Swarms {
     pub(super) fn sweep(&mut self, tick: u16, life: u16, budget: usize) -> usize {
         let (mut looked_at, mut gone) = (0, 0);
         while looked_at < budget {
-            let shard = &mut self.shards[self.shard];
-            let Some((_, swarm)) = shard.get_index_mut(self.index) else {
+            let shard = &mut self.shards[self.swept.shard];
+            let Some((_, swarm)) = shard.get_index_mut(self.swept.index) else {
                 if shard.capacity() > 64 && shard.len() < shard.capacity() / 4 {
                     shard.shrink_to(shard.len() * 2);
                 }
-                self.index = 0;
-                self.shard = (self.shard + 1) % SHARDS;
-                if self.shard == 0 {
+                self.swept.index = 0;
+                self.swept.shard = (self.swept.shard + 1) % SHARDS;
+                if self.swept.shard == 0 {
                     break;
                 }
                 continue;
@@ -240,10 +332,10 @@ impl Swarms {
                 }
             }
             if swarm.len() == 0 {
-                shard.swap_remove_index(self.index);
+                shard.swap_remove_index(self.swept.index);
                 self.swarms -= 1;
             } else {
-                self.index += 1;
+                self.swept.index += 1;
             }
         }
         self.peers -= gone;
@@ -275,22 +367,10 @@ fn shard_of(hash: &InfoHash) -> usize {
     usize::from(hash.0[19]) % SHARDS
 }
 
-/// An IPv4 address and port as answers carry them.
-pub(super) fn compact4(ip: [u8; 4], port: u16) -> [u8; V4_LEN] {
-    let ([a, b, c, d], [high, low]) = (ip, port.to_be_bytes());
-    [a, b, c, d, high, low]
-}
-
-/// An IPv6 address and port as answers carry them.
-pub(super) fn compact6(ip: [u8; 16], port: u16) -> [u8; V6_LEN] {
-    let mut addr = [0; V6_LEN];
-    addr[..16].copy_from_slice(&ip);
-    addr[16..].copy_from_slice(&port.to_be_bytes());
-    addr
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     fn saying(host: u32, role: Option<Role>) -> Saying {

@@ -8,13 +8,12 @@ use crate::base::addr::canonical;
 use crate::base::hash::Sha1Hash;
 use crate::base::ids::SocketId;
 use crate::base::time::Time;
-use crate::codec::udp_tracker::{
-    Announce, Request, SwarmCounts, claim, write_announce, write_connect, write_error, write_scrape,
-};
+use crate::codec::udp_tracker::{Announce, Request, claim, write_connect};
+use crate::service::tracker::asked::{Asked, Asker, What};
 use crate::service::tracker::{Error, Tracker, wanted};
 
 /// Answers that wait to be sent, one after another in one buffer. They are sent in the round in which they are made, so there are
-/// no more than datagrams came in it.
+/// no more than datagrams came in it, or requests waited for the store.
 #[derive(Debug, Default)]
 pub(super) struct Replies {
     bytes: Vec<u8>,
@@ -26,7 +25,9 @@ pub(super) struct Replies {
 }
 
 impl Replies {
-    fn push(&mut self, socket: SocketId, to: SocketAddr) {
+    /// One more, whose bytes `write` appends.
+    pub(super) fn write(&mut self, socket: SocketId, to: SocketAddr, write: impl FnOnce(&mut Vec<u8>)) {
+        write(&mut self.bytes);
         self.all.push((socket, to, self.bytes.len()));
     }
 
@@ -47,41 +48,40 @@ impl Replies {
 impl Tracker {
     /// A datagram came.
     pub fn handle_packet(&mut self, now: Time, socket: SocketId, from: SocketAddr, packet: &[u8]) {
-        let before = self.replies.bytes.len();
         let ip = canonical(from.ip());
-        match Request::parse(packet) {
+        let asker = |transaction| Asker::Udp { socket, from, transaction, len: packet.len() };
+        let (who, asked) = match Request::parse(packet) {
             Some(Request::Connect { transaction }) => {
                 self.counters.connects += 1;
-                write_connect(&mut self.replies.bytes, transaction, self.ids.of(now, ip));
+                let id = self.ids.of(now, ip);
+                return self.replies.write(socket, from, |out| write_connect(out, transaction, id));
             }
             Some(Request::Announce { connection, transaction, announce, path }) => {
-                let answered = if self.ids.is_good(now, ip, connection) {
-                    self.answer_announce(now, SocketAddr::new(ip, from.port()), transaction, &announce, &path)
-                } else {
-                    Err(Error::ConnectionId)
-                };
-                if let Err(error) = answered {
-                    self.refuse(transaction, error, packet.len());
-                }
+                let is_good = self.ids.is_good(now, ip, connection);
+                let what = if is_good { self.announced(from, &announce, &path) } else { Err(Error::ConnectionId) };
+                (asker(transaction), what)
             }
             Some(Request::Scrape { connection, transaction, info_hashes }) => {
-                if self.ids.is_good(now, ip, connection) {
-                    self.counters.scrapes.add(now, 1);
-                    self.answer_scrape(from.is_ipv6(), transaction, info_hashes);
-                } else {
-                    self.refuse(transaction, Error::ConnectionId, packet.len());
-                }
+                let is_good = self.ids.is_good(now, ip, connection);
+                let hashes = info_hashes.iter().map(|hash| Sha1Hash(*hash));
+                let scrape = || What::Scrape { v6: ip.is_ipv6(), hashes: hashes.collect(), looked_up: 0 };
+                (asker(transaction), if is_good { Ok(scrape()) } else { Err(Error::ConnectionId) })
             }
             None => match claim(packet) {
                 // Whoever has a good id is told what is wrong.
                 Some((connection, transaction)) if self.ids.is_good(now, ip, connection) => {
-                    self.refuse(transaction, Error::Malformed, packet.len());
+                    (asker(transaction), Err(Error::Malformed))
                 }
-                _ => self.counters.ignored += 1,
+                _ => {
+                    self.counters.ignored += 1;
+                    return;
+                }
             },
-        }
-        if self.replies.bytes.len() > before {
-            self.replies.push(socket, from);
+        };
+        let mut no_body = Vec::new();
+        match asked {
+            Ok(what) => _ = self.ask(now, Asked { who, what }, &mut no_body),
+            Err(error) => _ = self.refuse(who, error, None, &mut no_body),
         }
     }
 
@@ -90,44 +90,10 @@ impl Tracker {
         self.replies.next(packet)
     }
 
-    fn answer_announce(
-        &mut self,
-        now: Time,
-        from: SocketAddr,
-        transaction: u32,
-        announce: &Announce,
-        path: &[u8],
-    ) -> Result<(), Error> {
-        let saying = self.saying(from.ip(), announce, path)?;
-        let mut out = std::mem::take(&mut self.replies.bytes);
-        let interval = self.interval_secs();
-        let taken = self.take(now, announce, &saying).map(|(told, chance)| {
-            let counts = told.tallies.counts;
-            write_announce(&mut out, transaction, interval, counts.incomplete(), counts.seeds);
-            told.pick(&saying, wanted(u32::try_from(announce.num_want).ok(), from.is_ipv6()), chance, &mut out);
-        });
-        self.replies.bytes = out;
-        taken
-    }
-
-    fn answer_scrape(&mut self, v6: bool, transaction: u32, info_hashes: &[[u8; 20]]) {
-        let counts = info_hashes.iter().map(|hash| {
-            let tallies = self.swarms.tallies(&Sha1Hash(*hash), v6);
-            SwarmCounts {
-                seeders: tallies.counts.seeds,
-                completed: tallies.completed,
-                leechers: tallies.counts.incomplete(),
-            }
-        });
-        write_scrape(&mut self.replies.bytes, transaction, counts);
-    }
-
-    /// Says why not, in no more bytes than the request had.
-    fn refuse(&mut self, transaction: u32, error: Error, request_len: usize) {
-        self.counters.fail(error);
-        let message = error.to_string();
-        let room = request_len.saturating_sub(8);
-        write_error(&mut self.replies.bytes, transaction, &message[..message.len().min(room)]);
+    fn announced(&self, from: SocketAddr, announce: &Announce, path: &[u8]) -> Result<What, Error> {
+        let saying = self.saying(canonical(from.ip()), announce, path)?;
+        let wanted = wanted(u32::try_from(announce.num_want).ok(), saying.peer.is_ipv6());
+        Ok(What::Announce { hash: announce.info_hash, saying, wanted })
     }
 }
 

@@ -4,13 +4,13 @@ use super::*;
 use crate::base::config::TrackerConfig;
 use crate::base::hash::InfoHash;
 use crate::base::rng::Rng;
-use crate::codec::udp_tracker::{AnnounceEvent, Response};
+use crate::codec::udp_tracker::{AnnounceEvent, Response, SwarmCounts};
 use crate::service::tracker::Allowed;
 
 const SOCKET: SocketId = SocketId::Tracker(0);
 
 fn tracker() -> Tracker {
-    Tracker::new(Time::ZERO, &TrackerConfig::default(), Rng::from_number(1))
+    Tracker::new(Time::ZERO, &TrackerConfig::default(), 0, Rng::from_number(1))
 }
 
 fn announce(port: u16, left: u64) -> Announce {
@@ -197,7 +197,7 @@ fn numbers_that_cannot_be_are_answered_within_the_bounds() {
 #[test]
 fn a_closed_tracker_serves_what_it_was_told_and_asks_for_keys() {
     let config = TrackerConfig { open: false, ..TrackerConfig::default() };
-    let mut tracker = Tracker::new(Time::ZERO, &config, Rng::from_number(1));
+    let mut tracker = Tracker::new(Time::ZERO, &config, 0, Rng::from_number(1));
     let refused = |tracker: &mut Tracker, path: &[u8], what: &str| {
         let connection = connect(tracker, Time::ZERO, addr(1, 1));
         let request = Request::Announce { connection, transaction: 9, announce: announce(1, 5), path: path.into() };
