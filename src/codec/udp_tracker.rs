@@ -411,7 +411,8 @@ mod tests {
     #[test]
     fn a_paused_peer_announces_the_number_that_libtorrent_sends() {
         let (mut out, paused) = (Vec::new(), Announce { event: AnnounceEvent::Paused, ..announce() });
-        Request::Announce { connection: 9, transaction: 8, announce: paused.clone() }.write(&mut out);
+        let path = b""[..].into();
+        Request::Announce { connection: 9, transaction: 8, announce: paused, path }.write(&mut out);
         assert_eq!(out[80..84], [0, 0, 0, 4]);
         assert!(matches!(Request::parse(&out), Some(Request::Announce { announce, .. }) if announce == paused));
         out[83] = 5;

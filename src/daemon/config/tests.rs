@@ -98,6 +98,11 @@ fn every_key_is_read_and_printed_back() {
         interval = "5m"
         open = false
         allow_file = "/a"
+        keys_file = "/k"
+        proxies = ["10.0.0.0/8"]
+        max_connections = 1
+        max_swarms = 1
+        max_peers = 1
         store = "redis://r"
         [log]
         level = "trace"
@@ -206,6 +211,6 @@ fn a_user_has_everything_at_home() {
 fn only_what_is_asked_for_is_said_to_be_missing() {
     assert!(Settings::default().unsupported().is_empty());
     let settings =
-        parse("[peers]\nblock = [\"10.0.0.0/8\"]\n[tracker]\nudp = [\"0.0.0.0:1\"]\n[http]\nlisten = []").unwrap();
-    assert_eq!(settings.unsupported(), ["peers.block", "tracker.udp"]);
+        parse("[peers]\nblock = [\"10.0.0.0/8\"]\n[trackers]\nproxy = \"x\"\n[http]\nlisten = []").unwrap();
+    assert_eq!(settings.unsupported(), ["peers.block", "trackers.proxy"]);
 }

@@ -69,7 +69,10 @@ fn refused(bytes: &[u8]) -> u16 {
     let mut client = Client::new();
     client.send(bytes);
     client.hear();
-    assert!(client.asked.is_empty() && client.server.is_over() && client.kept.is_empty());
+    assert!(client.asked.is_empty() && client.kept.is_empty());
+    assert!(!client.server.is_over() && client.patience() == LINGER, "it is read on, so that the refusal arrives");
+    client.server.handle_end();
+    assert!(client.server.is_over());
     assert!(client.text().contains("\r\nConnection: close\r\n"));
     let response = ResponseReader::new(100).handle_input(&client.heard).unwrap().unwrap();
     assert!(!response.body.is_empty());
