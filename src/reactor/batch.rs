@@ -13,6 +13,11 @@ pub(crate) const BATCH: usize = 64;
 /// Bytes of a datagram that is received: more than any protocol here sends. Of a longer one the kernel tells that it was cut.
 const LEN_MAX: usize = 8 * 1024;
 
+/// Bytes of a datagram that may go with others as one; so many pass every network.
+const SEGMENT_MAX: usize = 1200;
+/// Bytes of datagrams that go as one, with what the kernel puts before them.
+const RUN_MAX: usize = 60_000;
+
 /// A socket address as the kernel has it: 16 bytes of IPv4 or 28 of IPv6.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(4))]
@@ -63,9 +68,34 @@ impl RawAddr {
     }
 }
 
-/// Calls `how` with a header for each of `parts`, which is a datagram's address, its length and its bytes.
+/// What the kernel is told beside some bytes: that they are several datagrams (`UDP_SEGMENT`), each as long as this says but the last,
+/// which may be shorter. A `cmsghdr` with two bytes of data.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(8))]
+struct Segments([u8; 24]);
+
+impl Segments {
+    const NONE: Self = Self([0; 24]);
+
+    fn of(len: u16) -> Self {
+        /// `UDP_SEGMENT` of `linux/udp.h`.
+        const UDP_SEGMENT: i32 = 103;
+        let mut control = Self::NONE;
+        let head_and_data = 16 + 2_usize;
+        control.0[..8].copy_from_slice(&head_and_data.to_ne_bytes());
+        control.0[8..12].copy_from_slice(&libc::IPPROTO_UDP.to_ne_bytes());
+        control.0[12..16].copy_from_slice(&UDP_SEGMENT.to_ne_bytes());
+        control.0[16..18].copy_from_slice(&len.to_ne_bytes());
+        control
+    }
+}
+
+/// Bytes for a header: an address and how long it is, the bytes themselves, and how long each of several datagrams in them is.
+type Part<'a> = (&'a mut RawAddr, u32, *mut u8, usize, Option<u16>);
+
+/// Calls `how` with a header for each of `parts`.
 fn call<'a>(
-    parts: impl Iterator<Item = (&'a mut RawAddr, u32, *mut u8, usize)>,
+    parts: impl Iterator<Item = Part<'a>>,
     how: impl FnOnce(&mut [libc::mmsghdr]) -> libc::c_int,
     mut done: impl FnMut(usize, &libc::mmsghdr),
 ) -> io::Result<usize> {
@@ -73,11 +103,18 @@ fn call<'a>(
     let mut headers: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
     // SAFETY: as above.
     let mut iovecs: [libc::iovec; BATCH] = unsafe { std::mem::zeroed() };
+    let mut controls = [Segments::NONE; BATCH];
     let mut count = 0;
-    for ((header, iovec), (addr, addr_len, base, len)) in headers.iter_mut().zip(&mut iovecs).zip(parts) {
+    let places = headers.iter_mut().zip(&mut iovecs).zip(&mut controls);
+    for (((header, iovec), control), (addr, addr_len, base, len, segment)) in places.zip(parts) {
         (iovec.iov_base, iovec.iov_len) = (base.cast(), len);
         (header.msg_hdr.msg_iov, header.msg_hdr.msg_iovlen) = (iovec, 1);
         (header.msg_hdr.msg_name, header.msg_hdr.msg_namelen) = (std::ptr::from_mut(addr).cast(), addr_len);
+        if let Some(segment) = segment {
+            *control = Segments::of(segment);
+            header.msg_hdr.msg_control = std::ptr::from_mut(control).cast();
+            header.msg_hdr.msg_controllen = size_of::<Segments>();
+        }
         count += 1;
     }
     let moved = usize::try_from(how(&mut headers[..count])).map_err(|_| io::Error::last_os_error())?;
@@ -113,7 +150,7 @@ impl Inbox {
         self.came = 0;
         let lens = &mut self.lens;
         let slots = self.bytes.chunks_exact_mut(LEN_MAX).map(|slot| slot.as_mut_ptr());
-        let parts = self.addrs.iter_mut().zip(slots).map(|(addr, base)| (addr, V6_LEN, base, LEN_MAX));
+        let parts = self.addrs.iter_mut().zip(slots).map(|(addr, base)| (addr, V6_LEN, base, LEN_MAX, None));
         let receive = |headers: &mut [libc::mmsghdr]| {
             let none = std::ptr::null_mut();
             // SAFETY: each header names an address of V6_LEN bytes and one part of LEN_MAX bytes, all of which live as long as
@@ -138,18 +175,33 @@ impl Inbox {
 }
 
 /// Datagrams to send through one socket, in order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Outbox {
     bytes: Vec<u8>,
-    /// Of each, where to, and where its bytes end.
-    all: Vec<(RawAddr, u32, usize)>,
+    all: Vec<Letter>,
+    /// The kernel takes several datagrams for one address as one.
+    can_segment: bool,
+}
+
+/// Where a datagram goes, and where its bytes end.
+#[derive(Debug, Clone, Copy)]
+struct Letter {
+    to: RawAddr,
+    to_len: u32,
+    end: usize,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self { bytes: Vec::new(), all: Vec::new(), can_segment: true }
+    }
 }
 
 impl Outbox {
     pub(crate) fn push(&mut self, to: SocketAddr, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
-        let (addr, len) = RawAddr::new(to);
-        self.all.push((addr, len, self.bytes.len()));
+        let (to, to_len) = RawAddr::new(to);
+        self.all.push(Letter { to, to_len, end: self.bytes.len() });
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -158,8 +210,8 @@ impl Outbox {
 
     /// The datagram at an index, and where it goes.
     pub(crate) fn get(&self, at: usize) -> Option<(SocketAddr, &[u8])> {
-        let (addr, _, end) = self.all.get(at)?;
-        Some((addr.read()?, &self.bytes[self.begin(at)..*end]))
+        let letter = self.all.get(at)?;
+        Some((letter.to.read()?, &self.bytes[self.begin(at)..letter.end]))
     }
 
     pub(crate) fn clear(&mut self) {
@@ -168,7 +220,31 @@ impl Outbox {
     }
 
     fn begin(&self, at: usize) -> usize {
-        at.checked_sub(1).map_or(0, |before| self.all[before].2)
+        at.checked_sub(1).map_or(0, |before| self.all[before].end)
+    }
+
+    fn bytes_of(&self, at: usize) -> usize {
+        self.all[at].end - self.begin(at)
+    }
+
+    /// How many from an index on go to one address, each as long as the first and the last at most so: a busy client's answers.
+    fn run_len(&self, first: usize) -> usize {
+        let len = self.bytes_of(first);
+        if !self.can_segment || len == 0 || len > SEGMENT_MAX {
+            return 1;
+        }
+        let mut run = 1;
+        while run < BATCH.min(RUN_MAX / len) && first + run < self.all.len() {
+            let at = first + run;
+            if self.all[at].to.0 != self.all[first].to.0 || self.bytes_of(at) > len || self.bytes_of(at) == 0 {
+                break;
+            }
+            run += 1;
+            if self.bytes_of(at) < len {
+                break;
+            }
+        }
+        run
     }
 
     /// Sends those from an index on; how many left, at least one.
@@ -176,19 +252,44 @@ impl Outbox {
     /// # Errors
     /// What the kernel says of the first of them; none left then.
     pub(crate) fn send(&mut self, socket: BorrowedFd<'_>, first: usize) -> io::Result<usize> {
-        let mut begin = self.begin(first);
-        let bytes = &mut self.bytes;
-        let parts = self.all[first..].iter_mut().map(|(addr, len, end)| {
-            let part = &mut bytes[begin..*end];
-            begin = *end;
-            (addr, *len, part.as_mut_ptr(), part.len())
-        });
-        let send = |headers: &mut [libc::mmsghdr]| {
-            // SAFETY: each header names an address of as many bytes as it says, and one part of as many bytes as it says; they
-            // live as long as this call, which changes none of them.
-            unsafe { libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), count_of(headers), libc::MSG_DONTWAIT) }
+        let mut runs = [(0, 0); BATCH];
+        let (mut at, mut count) = (first, 0);
+        while at < self.all.len() && count < BATCH {
+            let run = self.run_len(at);
+            runs[count] = (at, run);
+            (at, count) = (at + run, count + 1);
+        }
+        let runs = &runs[..count];
+        let mut addrs = [RawAddr::NONE; BATCH];
+        let sent = {
+            let all = &self.all;
+            let begins = |at: usize| if at == 0 { 0 } else { all[at - 1].end };
+            let base = self.bytes.as_mut_ptr();
+            let parts = runs.iter().zip(&mut addrs).map(|(&(at, run), addr)| {
+                *addr = all[at].to;
+                let (begin, end) = (begins(at), all[at + run - 1].end);
+                let segment = (run > 1).then(|| u16::try_from(all[at].end - begin).expect("SEGMENT_MAX at most"));
+                (addr, all[at].to_len, base.wrapping_add(begin), end - begin, segment)
+            });
+            let send = |headers: &mut [libc::mmsghdr]| {
+                // SAFETY: each header names an address of as many bytes as it says, and one part of as many bytes as it says, within
+                // `bytes`; they live as long as this call, which changes none of them.
+                unsafe {
+                    libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), count_of(headers), libc::MSG_DONTWAIT)
+                }
+            };
+            call(parts, send, |_, _| {})
         };
-        call(parts, send, |_, _| {})
+        match sent {
+            Ok(sent) => Ok(runs[..sent].iter().map(|(_, run)| run).sum()),
+            // A device, or a kernel, that cannot cut them: from now on each goes by itself.
+            Err(error) if runs[0].1 > 1 && error.kind() != io::ErrorKind::WouldBlock => {
+                log::debug!("datagrams for one address go one by one: {error}");
+                self.can_segment = false;
+                self.send(socket, first)
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -218,8 +319,14 @@ mod tests {
                 outbox.push(to, &vec![7; number]);
             }
             assert_eq!(outbox.get(3), Some((to, &[7; 3][..])));
+            // So many of one length to one address, and a shorter one, go as one.
+            for len in [100, 100, 100, 7, 100, 0, 0] {
+                outbox.push(to, &vec![7; len]);
+            }
+            assert_eq!((outbox.run_len(BATCH + 6), outbox.run_len(BATCH + 10), outbox.run_len(BATCH + 11)), (4, 1, 1));
             assert_eq!(outbox.send(ours.as_fd(), 0).unwrap(), BATCH);
-            assert_eq!(outbox.send(ours.as_fd(), BATCH).unwrap(), 6);
+            assert_eq!(outbox.send(ours.as_fd(), BATCH).unwrap(), 13);
+            assert!(outbox.can_segment);
             let mut inbox = Inbox::new();
             let mut lens = Vec::new();
             while let Ok(came) = inbox.receive(theirs.as_fd()) {
@@ -229,7 +336,8 @@ mod tests {
                     lens.push(bytes.len());
                 }
             }
-            assert_eq!(lens, (0..BATCH + 6).collect::<Vec<_>>());
+            let sent: Vec<usize> = (0..BATCH + 6).chain([100, 100, 100, 7, 100, 0, 0]).collect();
+            assert_eq!(lens, sent);
         }
     }
 

@@ -163,25 +163,17 @@ impl Swarms {
         chance: u64,
     ) -> Result<Told<'_>, Full> {
         let at = shard_of(hash);
-        if !self.shards[at].contains_key(hash) {
-            if saying.role.is_none() || self.peers >= self.peers_max {
+        let index = match self.shards[at].get_index_of(hash) {
+            Some(index) => index,
+            None if saying.role.is_none() || self.peers >= self.peers_max => {
                 let left_out = saying.role.is_some();
-                return Ok(Told {
-                    tallies: Tallies::default(),
-                    completed: false,
-                    displaced: false,
-                    left_out,
-                    swarm: None,
-                });
+                let tallies = Tallies::default();
+                return Ok(Told { tallies, completed: false, displaced: false, left_out, swarm: None });
             }
-            if self.swarms >= self.swarms_max && !self.make_room(chance) {
-                return Err(Full::Swarms);
-            }
-            self.shards[at].insert(*hash, Swarm::default());
-            self.swarms += 1;
-        }
+            None => self.begin(hash, chance).ok_or(Full::Swarms)?,
+        };
         let mix = self.mix;
-        let swarm = self.shards[at].get_mut(hash).expect("it was there, or was just put there");
+        let (_, swarm) = self.shards[at].get_index_mut(index).expect("it was just found");
         let before = swarm.len();
         let has_room = self.peers < self.peers_max;
         let change = match Member::of(saying.peer) {
@@ -230,11 +222,9 @@ impl Swarms {
         let at = shard_of(hash);
         if !self.shards[at].contains_key(hash) {
             let is_there = is_wanted || heard.peek().is_some();
-            if !is_there || self.swarms >= self.swarms_max && !self.make_room(now.as_nanos()) {
+            if !is_there || self.begin(hash, now.as_nanos()).is_none() {
                 return;
             }
-            self.shards[at].insert(*hash, Swarm::default());
-            self.swarms += 1;
         }
         let mix = self.mix;
         let room = self.peers_max.saturating_sub(self.peers);
@@ -278,6 +268,15 @@ impl Swarms {
             known.extend(v6.map(|(addr, role, age)| (*hash, Member::V6(addr), role, age)));
         }
         Some(place)
+    }
+
+    /// A new swarm's place in its shard; none if there is no room for one.
+    fn begin(&mut self, hash: &InfoHash, chance: u64) -> Option<usize> {
+        if self.swarms >= self.swarms_max && !self.make_room(chance) {
+            return None;
+        }
+        self.swarms += 1;
+        Some(self.shards[shard_of(hash)].insert_full(*hash, Swarm::default()).0)
     }
 
     /// Gives up a swarm with hardly anybody in it; false if none was found.
