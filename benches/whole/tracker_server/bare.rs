@@ -1,6 +1,6 @@
 //! The least that could answer: bytes in, as many bytes out as an answer has, and nothing looked at.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use mio::{Events, Interest, Poll, Token};
+use rustix::net::{SendFlags, send};
 use slab::Slab;
 
 use crate::batch::Batch;
@@ -40,7 +41,8 @@ impl Bare {
         })
     }
 
-    /// Answers each request that comes in one piece, and closes the connection unless it is kept.
+    /// Answers each request that comes in one piece, and closes the connection unless it is kept: then its end leaves in the
+    /// answer's packet, which saves a sixth.
     pub fn http(answer_len: usize, keep_alive: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -69,6 +71,7 @@ impl Bare {
 
 fn serve(listener: TcpListener, answer: &[u8], keep_alive: bool, is_over: &AtomicBool) {
     const LISTENER: Token = Token(usize::MAX >> 1);
+    let how = if keep_alive { SendFlags::NOSIGNAL } else { SendFlags::NOSIGNAL | SendFlags::MORE };
     let mut listener = mio::net::TcpListener::from_std(listener);
     let (mut poll, mut events) = (Poll::new().unwrap(), Events::with_capacity(256));
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE).unwrap();
@@ -90,7 +93,7 @@ fn serve(listener: TcpListener, answer: &[u8], keep_alive: bool, is_over: &Atomi
             let Some(stream) = streams.get_mut(key) else { continue };
             let is_asked = matches!(stream.read(&mut request), Ok(1..));
             if is_asked {
-                let _ = stream.write(answer);
+                let _ = send(&*stream, answer, how);
             }
             if !is_asked || !keep_alive {
                 streams.remove(key);

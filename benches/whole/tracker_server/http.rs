@@ -1,7 +1,7 @@
 //! Announces over HTTP: a connection each, or many over one.
 //!
-//! Whoever asks waits for the oldest of [`WINDOW`] requests, and looks at no other meanwhile: that is three or four system
-//! calls for each. A connection that the tracker closed ends with a reset, so that neither side remembers it.
+//! Whoever asks waits for the oldest [`STEP`] of [`WINDOW`] requests, and looks at no other meanwhile: that is three or four
+//! system calls for each. A connection that the tracker closed ends with a reset, so that neither side remembers it.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -151,7 +151,8 @@ fn exchange(
             }
         }
         let count = STEP.min(under_way.len());
-        for way in under_way.drain(..count) {
+        // The newest first: whoever waits for each wakes for each, and the one that answers pays for that.
+        for way in under_way.drain(..count).rev() {
             let answer = to.answer(&way.socket, &mut buf);
             if answer.is_empty() {
                 told.lost += 1;
