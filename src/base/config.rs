@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::ids::SocketId;
+use crate::base::net::Net;
 
 /// Whether MSE encryption of peer connections is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,6 +29,53 @@ pub enum UploadSlots {
     Auto,
     /// Just so many.
     Fixed(u32),
+}
+
+/// The tracker server; it is off while it has nowhere to listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrackerConfig {
+    /// Addresses for UDP, as bound.
+    pub udp: Vec<SocketAddr>,
+    /// Addresses for HTTP, as bound.
+    pub http: Vec<SocketAddr>,
+    /// What clients are told to wait between announces; a peer that is silent for twice as long is forgotten.
+    pub interval: Duration,
+    /// For any torrent; else only for those that it is told of.
+    pub open: bool,
+    /// Every announce must have a pass key in its path.
+    pub needs_key: bool,
+    /// Proxies in front of us, whose word about an address counts.
+    pub proxies: Vec<Net>,
+    /// HTTP connections; for one more the one that is silent for longest is closed.
+    pub connections_max: usize,
+    /// Swarms; one more takes the place of one with hardly anybody in it, or is refused.
+    pub swarms_max: usize,
+    /// Peers of all swarms together; one more is told of others, and not remembered.
+    pub peers_max: usize,
+}
+
+impl TrackerConfig {
+    /// True if there is a tracker.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        !self.udp.is_empty() || !self.http.is_empty()
+    }
+}
+
+impl Default for TrackerConfig {
+    fn default() -> Self {
+        Self {
+            udp: Vec::new(),
+            http: Vec::new(),
+            interval: Duration::from_secs(30 * 60),
+            open: true,
+            needs_key: false,
+            proxies: Vec::new(),
+            connections_max: 4096,
+            swarms_max: 1_000_000,
+            peers_max: 4_000_000,
+        }
+    }
 }
 
 /// DHT nodes that anybody may begin with.
@@ -87,6 +135,8 @@ pub struct Config {
     pub announce_to_all: bool,
     /// How long a tracker may take to answer.
     pub tracker_timeout: Duration,
+    /// The tracker server.
+    pub tracker: TrackerConfig,
     /// DNS servers to ask, in order.
     pub name_servers: Vec<SocketAddr>,
     /// Names that need no server, from the hosts file.
@@ -94,6 +144,13 @@ pub struct Config {
 }
 
 impl Config {
+    /// The same with as many connections, with peers and to the tracker server, as `room` allows.
+    #[must_use]
+    pub fn within(mut self, room: impl FnOnce(&Self) -> (usize, usize)) -> Self {
+        (self.connections_max, self.tracker.connections_max) = room(&self);
+        self
+    }
+
     /// The sockets that the DHT speaks through, by the addresses that they are bound to.
     pub fn dht_sockets(&self) -> impl Iterator<Item = (SocketId, SocketAddr)> {
         let (addrs, id): (_, fn(u16) -> SocketId) = match &self.dht_listen[..] {
@@ -116,6 +173,7 @@ impl Config {
         match socket {
             SocketId::Peers(index) => self.listen.get(usize::from(index)).copied(),
             SocketId::Dht(index) => self.dht_listen.get(usize::from(index)).copied(),
+            SocketId::Tracker(index) => self.tracker.udp.get(usize::from(index)).copied(),
             SocketId::Resolver4 | SocketId::Resolver6 | SocketId::Lsd4 | SocketId::Lsd6 => None,
         }
     }
@@ -157,6 +215,7 @@ impl Default for Config {
             allocate_full: true,
             announce_to_all: false,
             tracker_timeout: Duration::from_secs(15),
+            tracker: TrackerConfig::default(),
             name_servers: Vec::new(),
             hosts: Vec::new(),
         }

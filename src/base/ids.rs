@@ -23,9 +23,14 @@ pub type StoreId = Id<StoreKey>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobId(pub u64);
 
-/// A listening stream socket: the index into the addresses of `[peers] listen`.
+/// A listening stream socket of the driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ListenerId(pub u16);
+pub enum ListenerId {
+    /// Bound to the `n`-th address of `[peers] listen`.
+    Peers(u16),
+    /// Bound to the `n`-th address of `[tracker] http`.
+    Tracker(u16),
+}
 
 /// A datagram socket of the driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,6 +39,8 @@ pub enum SocketId {
     Peers(u16),
     /// Bound to the `n`-th address of `[dht] listen`: the DHT alone.
     Dht(u16),
+    /// Bound to the `n`-th address of `[tracker] udp`: the tracker server alone.
+    Tracker(u16),
     /// The DNS resolver's IPv4 socket, on a random port of its own.
     Resolver4,
     /// The DNS resolver's IPv6 socket, on a random port of its own.

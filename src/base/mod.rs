@@ -10,6 +10,7 @@ pub mod geometry;
 pub mod hash;
 pub mod ids;
 pub mod lanes;
+pub mod net;
 pub mod queue;
 pub mod rate;
 pub mod rng;

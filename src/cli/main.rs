@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::cli::{check, convert, create, ctl, get, ls, seed, show, simulate};
+use crate::cli::{check, convert, create, ctl, get, ls, seed, show, simulate, tracker};
 
 /// A BitTorrent tool: makes, shows, checks, gets and seeds torrents, and controls a swarmtorrentd.
 #[derive(Debug, Parser)]
@@ -22,6 +22,7 @@ enum Command {
     Get(get::Args),
     Ls(ls::Args),
     Seed(seed::Args),
+    Tracker(tracker::Args),
     Ctl(ctl::Args),
     Convert(convert::Args),
     Simulate(simulate::Args),
@@ -49,6 +50,7 @@ pub fn main() -> ExitCode {
         Command::Seed(args) => seed::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Simulate(args) => simulate::run(&args),
+        Command::Tracker(args) => tracker::run(&args),
         Command::Ctl(args) => match ctl::run(&args) {
             Ok(true) => Ok(()),
             Ok(false) => return ExitCode::from(1), // the reply said why

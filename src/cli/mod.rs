@@ -12,4 +12,5 @@ pub(crate) mod output;
 pub(crate) mod progress;
 pub mod seed;
 pub mod show;
-mod simulate;
+pub mod simulate;
+pub mod tracker;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mio::Interest;
 
-use crate::base::config::Config;
+use crate::base::config::{Config, TrackerConfig};
 use crate::base::hash::InfoHash;
 use crate::base::time::Time;
 use crate::codec::catalog::Entry;
@@ -19,10 +19,12 @@ use crate::reactor::clock::Clock;
 use crate::reactor::outside::OutsideEvent;
 use crate::reactor::signals::{Signal, Signals};
 use crate::reactor::{Reactor, Turn, descriptors, entropy, names};
+use crate::service::tracker::Allowed;
 use crate::storage::FileStorage;
 use crate::torrent::command::{AddOptions, Answer, Command, Refusal, Source, Which};
 use crate::torrent::dht_command::{DhtAnswer, DhtCommand, Swarm};
 use crate::torrent::snapshot::Summary;
+use crate::torrent::tracker_state::TrackerState;
 
 /// How often the screen changes.
 const TICK: Duration = Duration::from_millis(250);
@@ -55,16 +57,28 @@ impl Node {
     /// # Errors
     /// A sentence for the user.
     pub(crate) fn start(config: Config, port: u16) -> Result<Self, String> {
-        let everywhere = [(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()];
+        let everywhere = vec![(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()];
+        Self::listening(Config { listen: everywhere, ..config })
+    }
+
+    /// Starts a node that listens where `config` says, at peers' addresses and at the tracker's.
+    ///
+    /// # Errors
+    /// A sentence for the user.
+    pub(crate) fn listening(config: Config) -> Result<Self, String> {
         let clock = Clock::start();
-        let reactor = Reactor::new(clock, &everywhere, None).map_err(|error| error.to_string())?;
+        let mut reactor = Reactor::new(clock, &config.listen, None).map_err(|error| error.to_string())?;
+        let tracker = &config.tracker;
+        reactor.bind_tracker(&tracker.udp, &tracker.http).map_err(|error| error.to_string())?;
+        let [udp, http] = reactor.bound_tracker().map(<[_]>::to_vec);
         let config = Config {
             listen: reactor.bound().to_vec(),
+            tracker: TrackerConfig { udp, http, ..config.tracker },
             name_servers: names::name_servers(),
             hosts: names::hosts(),
-            connections_max: descriptors::make_room(config.connections_max),
             ..config
-        };
+        }
+        .within(descriptors::make_room);
         let rng = entropy::seeded_rng().map_err(|error| format!("the kernel gives no random numbers: {error}"))?;
         let engine = Engine::new(config, clock.unix_nanos(), rng, FileStorage::without_state());
         let signals = Signals::new().map_err(|error| format!("signals cannot be taken: {error}"))?;
@@ -152,6 +166,22 @@ impl Node {
             Answer::Link(link) => Ok(link),
             other => unreachable!("a magnet link is answered with one, not {other:?}"),
         }
+    }
+
+    /// The tracker server's figures.
+    ///
+    /// # Errors
+    /// That there is no tracker server.
+    pub(crate) fn tracker(&mut self) -> Result<TrackerState, String> {
+        match self.command(Command::Tracker)? {
+            Answer::Tracker(state) => Ok(*state),
+            other => unreachable!("a tracker answers with its figures, not {other:?}"),
+        }
+    }
+
+    /// The tracker server serves these from now on.
+    pub(crate) fn allow(&mut self, allowed: Allowed) {
+        self.engine.allow(allowed);
     }
 
     /// The time, for what is drawn.

@@ -1,4 +1,7 @@
-//! HTTP tracker messages (BEP 3, 7, 23, 24, 31, 48): the queries of an announce and a scrape, and their answers.
+//! HTTP tracker messages (BEP 3, 7, 21, 23, 24, 31, 48) as a client sees them: queries are written, answers are read. The other
+//! side is [`server`].
+
+pub mod server;
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -94,6 +97,7 @@ pub fn announce_path(url: &TrackerUrl, announce: &Announce, tracker_id: Option<&
         AnnounceEvent::Started => path.push_str("&event=started"),
         AnnounceEvent::Completed => path.push_str("&event=completed"),
         AnnounceEvent::Stopped => path.push_str("&event=stopped"),
+        AnnounceEvent::Paused => path.push_str("&event=paused"),
     }
     if let Some(tracker_id) = tracker_id {
         path.push_str("&trackerid=");
@@ -221,7 +225,6 @@ mod tests {
             key: 0xab,
             num_want: 50,
             port: 6881,
-            path: String::new(),
         };
         let url = TrackerUrl::parse("http://t/announce?pass=1").unwrap();
         assert_eq!(

@@ -1,6 +1,7 @@
 //! UDP tracker messages (BEP 15, 41): both directions.
 
-use std::net::{IpAddr, SocketAddr};
+use std::borrow::Cow;
+use std::net::SocketAddr;
 
 use nom::IResult;
 use nom::Parser;
@@ -8,7 +9,7 @@ use nom::bytes::complete::take;
 use nom::number::complete::{be_i32, be_u16, be_u32, be_u64};
 
 use crate::base::hash::{InfoHash, Sha1Hash};
-use crate::codec::compact::parse_addrs;
+use crate::codec::compact::{parse_addrs, write_addr};
 
 /// The magic number that a connect request begins with.
 const PROTOCOL: u64 = 0x0417_2710_1980;
@@ -20,6 +21,8 @@ const ERROR: u32 = 3;
 pub const PEERS_MAX: usize = 4096;
 /// Swarms of one scrape (BEP 15).
 pub const SCRAPES_MAX: usize = 74;
+/// Not in BEP 15; what libtorrent sends for the event of BEP 21.
+const PAUSED: u32 = 4;
 /// BEP 41: the next bytes are a part of the path and query.
 const OPTION_URL_DATA: u8 = 2;
 
@@ -35,10 +38,12 @@ pub enum AnnounceEvent {
     Started,
     /// The last one.
     Stopped,
+    /// It is time, and the peer downloads nothing more although it is not complete: a partial seed (BEP 21).
+    Paused,
 }
 
 /// What a peer tells a tracker.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Announce {
     /// Which swarm.
     pub info_hash: InfoHash,
@@ -58,13 +63,11 @@ pub struct Announce {
     pub num_want: i32,
     /// Where it listens.
     pub port: u16,
-    /// Path and query of the tracker's address (BEP 41); empty for none.
-    pub path: String,
 }
 
 /// What a client sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Request {
+pub enum Request<'a> {
     /// Wants a connection id.
     Connect {
         /// Echoed.
@@ -78,6 +81,8 @@ pub enum Request {
         transaction: u32,
         /// What it says.
         announce: Announce,
+        /// Path and query of the tracker's address (BEP 41); empty for none.
+        path: Cow<'a, [u8]>,
     },
     /// Asks about swarms.
     Scrape {
@@ -85,8 +90,8 @@ pub enum Request {
         connection: u64,
         /// Echoed.
         transaction: u32,
-        /// Which.
-        info_hashes: Vec<InfoHash>,
+        /// Which; at most [`SCRAPES_MAX`].
+        info_hashes: &'a [[u8; 20]],
     },
 }
 
@@ -140,7 +145,7 @@ pub enum Response {
     },
 }
 
-impl Request {
+impl<'a> Request<'a> {
     /// The datagram's bytes replace what is in `out`.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.clear();
@@ -148,47 +153,53 @@ impl Request {
             Self::Connect { transaction } => {
                 put(out, &[&PROTOCOL.to_be_bytes(), &CONNECT.to_be_bytes(), &transaction.to_be_bytes()]);
             }
-            Self::Announce { connection, transaction, announce } => {
+            Self::Announce { connection, transaction, announce, path } => {
                 let event: u32 = match announce.event {
                     AnnounceEvent::Regular => 0,
                     AnnounceEvent::Completed => 1,
                     AnnounceEvent::Started => 2,
                     AnnounceEvent::Stopped => 3,
+                    AnnounceEvent::Paused => PAUSED,
                 };
                 put(out, &[&connection.to_be_bytes(), &ANNOUNCE.to_be_bytes(), &transaction.to_be_bytes()]);
                 put(out, &[&announce.info_hash.0, &announce.peer_id, &announce.downloaded.to_be_bytes()]);
                 put(out, &[&announce.left.to_be_bytes(), &announce.uploaded.to_be_bytes(), &event.to_be_bytes()]);
                 put(out, &[&[0; 4], &announce.key.to_be_bytes(), &announce.num_want.to_be_bytes()]);
                 put(out, &[&announce.port.to_be_bytes()]);
-                for part in announce.path.as_bytes().chunks(255) {
+                for part in path.chunks(255) {
                     let len = u8::try_from(part.len()).expect("chunks of 255");
                     put(out, &[&[OPTION_URL_DATA, len], part]);
                 }
             }
             Self::Scrape { connection, transaction, info_hashes } => {
                 put(out, &[&connection.to_be_bytes(), &SCRAPE.to_be_bytes(), &transaction.to_be_bytes()]);
-                info_hashes.iter().take(SCRAPES_MAX).for_each(|hash| out.extend_from_slice(&hash.0));
+                info_hashes.iter().take(SCRAPES_MAX).for_each(|hash| out.extend_from_slice(hash));
             }
         }
     }
 
     /// Reads a client's datagram; none if it is not one.
     #[must_use]
-    pub fn parse(packet: &[u8]) -> Option<Self> {
+    pub fn parse(packet: &'a [u8]) -> Option<Self> {
         let (rest, (connection, action, transaction)) = head(packet).ok()?;
         match action {
             CONNECT if connection == PROTOCOL => Some(Self::Connect { transaction }),
             ANNOUNCE => {
-                let announce = announce(rest).ok()?.1?;
-                Some(Self::Announce { connection, transaction, announce })
+                let (rest, announce) = announce(rest).ok()?;
+                Some(Self::Announce { connection, transaction, announce: announce?, path: options(rest) })
             }
             SCRAPE if !rest.is_empty() && rest.len().is_multiple_of(20) && rest.len() / 20 <= SCRAPES_MAX => {
-                let info_hashes = rest.as_chunks::<20>().0.iter().map(|hash| Sha1Hash(*hash)).collect();
-                Some(Self::Scrape { connection, transaction, info_hashes })
+                Some(Self::Scrape { connection, transaction, info_hashes: rest.as_chunks().0 })
             }
             _ => None,
         }
     }
+}
+
+/// The connection id and the transaction of what may be a broken request; none if it is too short for these.
+#[must_use]
+pub fn claim(packet: &[u8]) -> Option<(u64, u32)> {
+    head(packet).ok().map(|(_, (connection, _, transaction))| (connection, transaction))
 }
 
 type Head = (u64, u32, u32);
@@ -206,29 +217,34 @@ fn announce(input: &[u8]) -> IResult<&[u8], Option<Announce>> {
         1 => AnnounceEvent::Completed,
         2 => AnnounceEvent::Started,
         3 => AnnounceEvent::Stopped,
+        PAUSED => AnnounceEvent::Paused,
         _ => return Ok((rest, None)),
     };
     let info_hash = Sha1Hash(info_hash.try_into().expect("twenty were taken"));
     let peer_id = peer_id.try_into().expect("twenty were taken");
-    let path = options(rest);
-    Ok((rest, Some(Announce { info_hash, peer_id, downloaded, left, uploaded, event, key, num_want, port, path })))
+    Ok((rest, Some(Announce { info_hash, peer_id, downloaded, left, uploaded, event, key, num_want, port })))
 }
 
 /// BEP 41: the parts of path and query; what is not understood ends it.
-fn options(mut input: &[u8]) -> String {
-    let mut path = Vec::new();
+fn options(mut input: &[u8]) -> Cow<'_, [u8]> {
+    let mut path = Cow::Borrowed(&[][..]);
     while let [kind, rest @ ..] = input {
         input = match (kind, rest) {
             (1, rest) => rest,
             (&OPTION_URL_DATA, [len, rest @ ..]) if rest.len() >= usize::from(*len) => {
                 let (part, rest) = rest.split_at(usize::from(*len));
-                path.extend_from_slice(part);
+                // One part is all that most have.
+                if path.is_empty() {
+                    path = part.into()
+                } else {
+                    path.to_mut().extend_from_slice(part)
+                }
                 rest
             }
             _ => break,
         };
     }
-    String::from_utf8(path).unwrap_or_default()
+    path
 }
 
 impl Response {
@@ -236,31 +252,13 @@ impl Response {
     pub fn write(&self, out: &mut Vec<u8>) {
         out.clear();
         match self {
-            Self::Connect { transaction, connection } => {
-                put(out, &[&CONNECT.to_be_bytes(), &transaction.to_be_bytes(), &connection.to_be_bytes()]);
-            }
+            Self::Connect { transaction, connection } => write_connect(out, *transaction, *connection),
             Self::Announce { transaction, interval, leechers, seeders, peers } => {
-                put(out, &[&ANNOUNCE.to_be_bytes(), &transaction.to_be_bytes(), &interval.to_be_bytes()]);
-                put(out, &[&leechers.to_be_bytes(), &seeders.to_be_bytes()]);
-                for peer in peers {
-                    match peer.ip() {
-                        IpAddr::V4(ip) => out.extend(ip.octets()),
-                        IpAddr::V6(ip) => out.extend(ip.octets()),
-                    }
-                    out.extend(peer.port().to_be_bytes());
-                }
+                write_announce(out, *transaction, *interval, *leechers, *seeders);
+                peers.iter().for_each(|peer| write_addr(out, *peer));
             }
-            Self::Scrape { transaction, swarms } => {
-                put(out, &[&SCRAPE.to_be_bytes(), &transaction.to_be_bytes()]);
-                for swarm in swarms {
-                    for count in [swarm.seeders, swarm.completed, swarm.leechers] {
-                        out.extend(count.to_be_bytes());
-                    }
-                }
-            }
-            Self::Error { transaction, message } => {
-                put(out, &[&ERROR.to_be_bytes(), &transaction.to_be_bytes(), message.as_bytes()]);
-            }
+            Self::Scrape { transaction, swarms } => write_scrape(out, *transaction, swarms.iter().copied()),
+            Self::Error { transaction, message } => write_error(out, *transaction, message),
         }
     }
 
@@ -293,6 +291,30 @@ impl Response {
     }
 }
 
+/// Appends an answer to `Connect`.
+pub fn write_connect(out: &mut Vec<u8>, transaction: u32, connection: u64) {
+    put(out, &[&CONNECT.to_be_bytes(), &transaction.to_be_bytes(), &connection.to_be_bytes()]);
+}
+
+/// Appends the head of an answer to `Announce`; compact addresses follow.
+pub fn write_announce(out: &mut Vec<u8>, transaction: u32, interval: u32, leechers: u32, seeders: u32) {
+    put(out, &[&ANNOUNCE.to_be_bytes(), &transaction.to_be_bytes(), &interval.to_be_bytes()]);
+    put(out, &[&leechers.to_be_bytes(), &seeders.to_be_bytes()]);
+}
+
+/// Appends an answer to `Scrape`.
+pub fn write_scrape(out: &mut Vec<u8>, transaction: u32, swarms: impl Iterator<Item = SwarmCounts>) {
+    put(out, &[&SCRAPE.to_be_bytes(), &transaction.to_be_bytes()]);
+    for swarm in swarms {
+        put(out, &[&swarm.seeders.to_be_bytes(), &swarm.completed.to_be_bytes(), &swarm.leechers.to_be_bytes()]);
+    }
+}
+
+/// Appends a refusal.
+pub fn write_error(out: &mut Vec<u8>, transaction: u32, message: &str) {
+    put(out, &[&ERROR.to_be_bytes(), &transaction.to_be_bytes(), message.as_bytes()]);
+}
+
 fn reply_head(input: &[u8]) -> IResult<&[u8], (u32, u32)> {
     (be_u32, be_u32).parse(input)
 }
@@ -320,21 +342,20 @@ mod tests {
             key: 4,
             num_want: -1,
             port: 6881,
-            path: "/announce?".to_owned() + &"k".repeat(300),
         }
     }
 
     #[test]
     fn requests_are_read_back_as_they_were_written() {
         let mut out = Vec::new();
+        let long = "/announce?".to_owned() + &"k".repeat(300);
+        let paused = Announce { event: AnnounceEvent::Paused, ..announce() };
         for request in [
             Request::Connect { transaction: 7 },
-            Request::Announce { connection: 9, transaction: 8, announce: announce() },
-            Request::Scrape {
-                connection: 9,
-                transaction: 8,
-                info_hashes: vec![InfoHash::of(b"a"), InfoHash::of(b"b")],
-            },
+            Request::Announce { connection: 9, transaction: 8, announce: announce(), path: b"/x"[..].into() },
+            Request::Announce { connection: 9, transaction: 8, announce: announce(), path: long.as_bytes().into() },
+            Request::Announce { connection: 9, transaction: 8, announce: paused, path: b""[..].into() },
+            Request::Scrape { connection: 9, transaction: 8, info_hashes: &[[7; 20], [8; 20]] },
         ] {
             request.write(&mut out);
             assert_eq!(Request::parse(&out), Some(request.clone()));
@@ -383,6 +404,16 @@ mod tests {
         }
         assert_eq!(Response::parse(&[0; 7], false), None);
         assert_eq!(Response::parse(&[9; 20], false), None);
+    }
+
+    #[test]
+    fn a_paused_peer_announces_the_number_that_libtorrent_sends() {
+        let (mut out, paused) = (Vec::new(), Announce { event: AnnounceEvent::Paused, ..announce() });
+        Request::Announce { connection: 9, transaction: 8, announce: paused.clone() }.write(&mut out);
+        assert_eq!(out[80..84], [0, 0, 0, 4]);
+        assert!(matches!(Request::parse(&out), Some(Request::Announce { announce, .. }) if announce == paused));
+        out[83] = 5;
+        assert_eq!(Request::parse(&out), None);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::daemon::main::Daemon;
 use crate::engine::Engine;
 use crate::reactor::Reactor;
 use crate::service::control::{Host, Report, Request, Verdict};
+use crate::service::tracker::Allowed;
 use crate::storage::FileStorage;
 use crate::torrent::command::{Answer, Command, Direction, Refusal, RefusalKind, Source, Status};
 use crate::torrent::snapshot::State;
@@ -131,6 +132,16 @@ impl Daemon {
             journal::set(new.log.level, None);
             lines.push(format!("log.level is {} now", new.log.level.as_str().to_lowercase()));
         }
+        let tracker = old.tracker.with_lists_of(&new.tracker);
+        self.allow.hurry(now);
+        if tracker != old.tracker {
+            self.allow = tracker.allow_list();
+            if self.allow.is_empty() {
+                self.engine.allow(Allowed::default());
+            } // else what was allowed stays so until the lists are read
+            self.settings.tracker = tracker;
+            lines.push("the tracker's lists are those of the config now".to_owned());
+        }
         if old.watch != new.watch {
             self.settings.watch.clone_from(&new.watch);
             lines.push(match self.watch_anew() {
@@ -163,7 +174,7 @@ fn need_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
         ("dht", old.dht != new.dht),
         ("nat", old.nat != new.nat),
         ("http", old.http != new.http),
-        ("tracker", old.tracker != new.tracker),
+        ("tracker", old.tracker != new.tracker.with_lists_of(&old.tracker)),
     ]
     .into_iter()
     .filter_map(|(section, differs)| differs.then_some(section))

@@ -12,8 +12,9 @@ use clap::Parser;
 use mio::Interest;
 use mio::unix::SourceFd;
 
-use crate::base::config::Config;
+use crate::base::config::{Config, TrackerConfig};
 use crate::base::time::Time;
+use crate::daemon::allow::AllowList;
 use crate::daemon::args::Args;
 use crate::daemon::clients::{BindError, Clients};
 use crate::daemon::commands;
@@ -96,6 +97,8 @@ pub(super) struct Daemon {
     watch_id: OutsideId,
     sharer: Sharer,
     share_id: OutsideId,
+    /// What the tracker server is for.
+    pub(super) allow: AllowList,
     signals: Signals,
     signals_id: OutsideId,
     /// When to end whoever still waits; [`Time::NEVER`] until the end is asked for.
@@ -123,6 +126,11 @@ impl Daemon {
         if settings.dht.enabled {
             reactor.bind_dht(&settings.dht.listen).map_err(|error| (FAILED, format!("[dht] listen: {error}")))?;
         }
+        let tracker = &settings.tracker;
+        let tracker_failed = |error| (FAILED, format!("[tracker]: {error}"));
+        reactor.bind_tracker(&tracker.udp, &tracker.http).map_err(tracker_failed)?;
+        let [udp, http] = reactor.bound_tracker().map(<[_]>::to_vec);
+        let tracker = TrackerConfig { udp, http, ..tracker.config() };
         let mut signals = Signals::new().map_err(|error| failed("signals", error))?;
         let signals_id =
             reactor.register(&mut signals, Interest::READABLE).map_err(|error| failed("signals", error))?;
@@ -136,9 +144,10 @@ impl Daemon {
             dht_listen: reactor.bound_dht().to_vec(),
             name_servers: names::name_servers(),
             hosts: names::hosts(),
-            connections_max: descriptors::make_room(settings.peers.max_connections),
+            tracker,
             ..settings.engine()
-        };
+        }
+        .within(descriptors::make_room);
         let rng = entropy::seeded_rng().map_err(|error| failed("the kernel gives no random numbers", error))?;
         let storage = FileStorage::new(settings.storage(config.connections_max), Some(state));
         let mut engine = Engine::new(config, clock.unix_nanos(), rng, storage);
@@ -156,6 +165,8 @@ impl Daemon {
         engine.handle_restored(reactor.now());
         let (sharer, share_id) =
             share(&settings, &mut reactor, &mut engine).map_err(|error| failed("share directories", error))?;
+        let mut allow = settings.tracker.allow_list();
+        engine.allow(allow.load(reactor.now()).map_err(|why| (USAGE, format!("[tracker] {why}")))?);
         let notifier = Notifier::new(reactor.now());
         let daemon = Self {
             args,
@@ -168,6 +179,7 @@ impl Daemon {
             watch_id,
             sharer,
             share_id,
+            allow,
             signals,
             signals_id,
             end_at: Time::NEVER,
@@ -182,6 +194,12 @@ impl Daemon {
         let settings = &self.settings;
         let listen: Vec<_> = self.reactor.bound().iter().map(ToString::to_string).collect();
         log::info!("swarmtorrentd {} listens at {}", env!("CARGO_PKG_VERSION"), listen.join(", "));
+        for addr in &self.engine.config().tracker.udp {
+            log::info!("the tracker listens at udp://{addr}");
+        }
+        for addr in &self.engine.config().tracker.http {
+            log::info!("the tracker listens at http://{addr}/announce");
+        }
         for watch in &settings.watch {
             log::info!("drop .torrent, .st or .magnet files into {}", watch.path.display());
         }
@@ -222,14 +240,32 @@ impl Daemon {
             let mut has_more = self.take_found(now);
             has_more |= self.answer(now);
             has_more |= self.take_shared(now);
+            self.heed_allowed(now);
             if now >= self.notifier.poll_timeout() {
                 let status = commands::status_line(&mut self.engine, now);
                 self.notifier.handle_timeout(now, || status);
             }
             let log_at = if journal::pump() { now + LOG_RETRY } else { Time::NEVER };
             let next = self.notifier.poll_timeout().min(self.clients.poll_timeout()).min(self.end_at).min(log_at);
-            let next = next.min(self.sharer.poll_timeout());
+            let next = next.min(self.sharer.poll_timeout()).min(self.allow.poll_timeout());
             self.reactor.set_deadline(if has_more { Time::ZERO } else { next });
+        }
+    }
+
+    /// Reads the lists of the tracker server again where they have changed.
+    fn heed_allowed(&mut self, now: Time) {
+        match self.allow.handle_timeout(now) {
+            Ok(Some(allowed)) => {
+                if let Some(hashes) = &allowed.hashes {
+                    log::info!("the tracker is for {} torrents now", hashes.len());
+                }
+                if let Some(keys) = &allowed.keys {
+                    log::info!("the tracker has {} pass keys now", keys.len());
+                }
+                self.engine.allow(allowed);
+            }
+            Ok(None) => {}
+            Err(why) => log::error!("[tracker] {why}; what was allowed before still is"),
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! `main` starts and turns the loop, `commands` carries out what clients ask, everything else is one thing each.
 
+pub mod allow;
 pub mod args;
 pub mod clients;
 mod commands;

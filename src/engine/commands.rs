@@ -56,7 +56,9 @@ impl<S: Storage> Engine<S> {
             Command::Stats => {
                 let add = |(passed, failed), torrent: &Torrent| (passed + torrent.passed, failed + torrent.failed);
                 let pieces = self.torrents.values().fold((0, 0), add);
-                Ok(Answer::Stats([self.stats.rows(pieces), self.dht_rows(), self.lsd_rows()].concat()))
+                Ok(Answer::Stats(
+                    [self.stats.rows(pieces), self.dht_rows(), self.lsd_rows(), self.tracker_rows()].concat(),
+                ))
             }
             Command::List { states, label } => {
                 let wanted = |torrent: &Torrent| {
@@ -134,6 +136,7 @@ impl<S: Storage> Engine<S> {
             Command::Magnet(which) => Ok(Answer::Link(self.link_of(self.one_id(&which)?))),
             Command::Export { which, as_torrent } => Ok(Answer::Metainfo(self.one(&which)?.export(as_torrent)?)),
             Command::Dht(command) => self.ask_dht(now, command),
+            Command::Tracker => self.tracker_state(now),
             Command::Shutdown => {
                 self.shut_down(now);
                 Ok(Answer::Done)

@@ -11,6 +11,7 @@ use crate::engine::catalogs::CatalogEnd;
 use crate::engine::exchanges::Exchange;
 use crate::engine::lane::{Lane, Sealed};
 use crate::engine::{Effect, Engine, Timer};
+use crate::protocol::http::HttpServer;
 use crate::protocol::peer::{Peer, Tail};
 
 /// How long an accepted connection may take to introduce itself, and a dialled one to stand, from its first moment.
@@ -47,6 +48,8 @@ pub(super) enum Role {
     Exchange(Exchange),
     /// A list of what is shared, ours or another node's.
     Catalog(Box<CatalogEnd>),
+    /// Accepted by the tracker server.
+    Served(Box<HttpServer>),
 }
 
 /// How a connection's turn went wrong.
@@ -73,10 +76,13 @@ impl Connection {
 
 impl<S: Storage> Engine<S> {
     /// A stream was accepted; none if it is not wanted and should be closed at once.
-    pub fn handle_accept(&mut self, now: Time, _listener: ListenerId, from: SocketAddr) -> Option<ConnId> {
+    pub fn handle_accept(&mut self, now: Time, listener: ListenerId, from: SocketAddr) -> Option<ConnId> {
+        if let ListenerId::Tracker(_) = listener {
+            return self.accept_served(now, from);
+        }
         let addr = canonical_addr(from);
         let same_ip = self.with_ip.get(&addr.ip());
-        if self.exiting || self.connections.len() >= self.config.connections_max || same_ip >= CONNECTIONS_PER_IP_MAX {
+        if self.exiting || self.is_full() || same_ip >= CONNECTIONS_PER_IP_MAX {
             self.stats.peers_refused += 1;
             return None;
         }
@@ -86,6 +92,12 @@ impl<S: Storage> Engine<S> {
         let conn = self.keep(connection);
         self.timers.set(Timer::Greeting(conn), now + GREETING_MAX);
         Some(conn)
+    }
+
+    /// True until a connection is closed, by either side.
+    #[must_use]
+    pub fn has_connection(&self, conn: ConnId) -> bool {
+        self.connections.contains(conn)
     }
 
     /// The connection that [`Effect::Connect`] began stands; `local` is our end's address.
@@ -118,7 +130,9 @@ impl<S: Storage> Engine<S> {
                 self.effects.push_back(Effect::Wake(conn));
             }
             Role::Catalog(_) => self.begin_catalog(now, conn),
-            Role::Greeting(_) | Role::Peer(_) => unreachable!("only what was dialled becomes connected"),
+            Role::Greeting(_) | Role::Peer(_) | Role::Served(_) => {
+                unreachable!("only what was dialled becomes connected")
+            }
         }
         self.settle(now);
     }
@@ -157,8 +171,13 @@ impl<S: Storage> Engine<S> {
             }
             Role::Exchange(exchange) => self.exchange_gone(now, exchange),
             Role::Catalog(end) => self.catalog_gone(conn, &end),
-            Role::Greeting(_) => {}
+            Role::Greeting(_) | Role::Served(_) => {}
         }
+    }
+
+    /// No more connections with peers may be made. Those to the tracker server have a bound of their own.
+    fn is_full(&self) -> bool {
+        self.connections.len() - self.served.count() >= self.config.connections_max
     }
 
     /// Takes a connection into the tables.
@@ -175,12 +194,15 @@ impl<S: Storage> Engine<S> {
         self.up.forget(conn);
         let connection = self.connections.remove(conn)?;
         self.with_ip.remove(&connection.addr.ip());
+        if let Role::Served(_) = connection.role {
+            self.served.forget(conn);
+        }
         Some(connection)
     }
 
     /// Begins connections for torrents that want some, in turn, as far as the limits allow.
     pub(super) fn dial(&mut self, now: Time) {
-        while self.half_open < self.config.half_open_max && self.connections.len() < self.config.connections_max {
+        while self.half_open < self.config.half_open_max && !self.is_full() {
             let Some(id) = self.dialling.pop() else { return };
             let Some(addr) = self.torrents.get_mut(id).and_then(|torrent| torrent.next_candidate(now)) else {
                 continue;

@@ -145,6 +145,13 @@ impl<S: Storage> Engine<S> {
     pub fn handle_packet(&mut self, now: Time, socket: SocketId, from: SocketAddr, packet: &mut [u8]) {
         self.stats.packets_in += 1;
         match socket {
+            SocketId::Tracker(_) => {
+                // It asks nobody for anything, and there are many: nothing is to be settled.
+                if let Some(tracker) = &mut self.tracker {
+                    tracker.handle_packet(now, socket, from, packet);
+                }
+                return;
+            }
             SocketId::Resolver4 | SocketId::Resolver6 => self.exchanges.resolver.handle_packet(now, from, packet),
             SocketId::Dht(_) => {
                 let known = self.dht.as_mut().is_some_and(|nodes| nodes.handle_packet(now, socket, from, packet));
@@ -170,6 +177,9 @@ impl<S: Storage> Engine<S> {
 
     /// The next datagram to send; its bytes replace what is in `packet`.
     pub fn poll_transmit(&mut self, now: Time, packet: &mut Vec<u8>) -> Option<Transmit> {
+        if let Some((socket, to)) = self.tracker.as_mut().and_then(|tracker| tracker.poll_transmit(packet)) {
+            return Some(Transmit { socket, to });
+        }
         let transmit = self.next_transmit(now, packet);
         self.timers.set(super::Timer::Exchanges, self.exchanges.poll_timeout());
         transmit

@@ -24,8 +24,10 @@ mod peeks;
 mod pump;
 mod questions;
 mod restore;
+mod served;
 mod shares;
 mod stats;
+mod tracker;
 mod turns;
 mod work;
 
@@ -48,6 +50,7 @@ use crate::base::timers::Timers;
 use crate::protocol::catalog;
 use crate::protocol::lsd::Lsd;
 use crate::protocol::mse::obfuscated;
+use crate::service::tracker::Tracker;
 use crate::torrent::torrent::Torrent;
 
 use self::asks::Purpose;
@@ -59,6 +62,7 @@ use self::followed::Followed;
 use self::lane::Shakes;
 use self::limits::Limit;
 use self::peeks::Peeks;
+use self::served::Served;
 use self::shares::Shares;
 use self::stats::Stats;
 use self::turns::Turns;
@@ -138,6 +142,8 @@ enum Timer {
     Lsd,
     Peeks,
     Shares,
+    Served,
+    Tracker,
     Shutdown,
 }
 
@@ -182,6 +188,9 @@ pub struct Engine<S: Storage> {
     followed: Followed,
     /// None if it is off, or nobody could call back.
     lsd: Option<Lsd>,
+    /// The tracker server; none if it is off.
+    tracker: Option<Tracker>,
+    served: Served,
     down: Limit,
     up: Limit,
     down_meter: Meter,
@@ -210,6 +219,8 @@ impl<S: Storage> Engine<S> {
             catalogs: Catalogs::default(),
             peeks: Peeks::default(),
             lsd: lsd::new(&config, &mut rng),
+            tracker: tracker::new(&config, &mut rng),
+            served: Served::default(),
             turns: Turns::new(&config),
             down: Limit::new(Time::ZERO, config.down_rate_bytes),
             up: Limit::new(Time::ZERO, config.up_rate_bytes),
@@ -274,6 +285,8 @@ impl<S: Storage> Engine<S> {
                 Timer::Followed => self.handle_followed_timeout(now),
                 Timer::Lsd => self.handle_lsd_timeout(now),
                 Timer::Shares => self.put_shares(now),
+                Timer::Served => self.handle_served_timeout(now),
+                Timer::Tracker => self.handle_tracker_timeout(now),
                 Timer::Peeks => {} // whatever is over is seen when all is settled
                 Timer::Shutdown => {
                     // Whoever waits for a tracker waits no longer; for the disk it does.
@@ -319,6 +332,8 @@ impl<S: Storage> Engine<S> {
         self.timers.set(Timer::Exchanges, self.exchanges.poll_timeout());
         self.timers.set(Timer::Shares, self.shares.poll_timeout());
         self.timers.set(Timer::Peeks, self.peeks.poll_timeout());
+        self.timers.set(Timer::Served, self.served.poll_timeout());
+        self.timers.set(Timer::Tracker, self.tracker.as_ref().map_or(Time::NEVER, Tracker::poll_timeout));
         self.timers.set(Timer::Dht, self.dht.as_ref().map_or(Time::NEVER, DhtNodes::poll_timeout));
         let asks = self.dht.is_some() && !self.exiting;
         self.timers.set(Timer::Followed, if asks { self.followed.poll_timeout() } else { Time::NEVER });

@@ -10,5 +10,6 @@ pub mod mse;
 pub mod outbuf;
 pub mod peer;
 pub mod pex;
+pub mod redis;
 pub mod tls;
 pub mod tracker;

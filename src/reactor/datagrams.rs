@@ -1,21 +1,21 @@
 //! Datagram sockets: those beside the listeners (DHT, uTP, UDP trackers), and the resolver's, bound on demand.
 //!
 //! Whatever a datagram meets (a refused port, no route, too long) is the network's, and every protocol above repeats itself: such
-//! errors are counted and forgotten. Only a full send buffer is remembered, in one slot a socket.
+//! errors are counted and forgotten. Only a full send buffer is remembered, in one slot a socket. What goes out through one socket in
+//! a round goes together.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
 
 use mio::net::UdpSocket;
 use mio::{Interest, Registry};
 
 use crate::base::ids::SocketId;
 use crate::engine::Transmit;
+use crate::reactor::batch::{BATCH, Inbox, Outbox};
 use crate::reactor::listeners::bind_datagrams;
 use crate::reactor::tokens::Whose;
-
-/// No datagram is longer.
-pub(crate) const DATAGRAM_MAX_BYTES: usize = 65_535;
 
 /// A datagram that waits for room in the kernel. A second one meanwhile is dropped.
 #[derive(Debug)]
@@ -60,8 +60,8 @@ pub(crate) struct Counts {
 /// What one attempt to receive found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Received {
-    /// So many bytes from there.
-    Packet(SocketAddr, usize),
+    /// So many datagrams.
+    Packets(usize),
     /// An error of an earlier packet; try again.
     Error,
     /// No more now.
@@ -74,6 +74,9 @@ pub(crate) struct Datagrams {
     ports: Vec<Port>,
     /// Counts up with each socket, so that an event for one that was replaced finds nobody.
     generation: u32,
+    /// What goes out next, through the socket at an index.
+    outbox: Outbox,
+    out_index: usize,
     counts: Counts,
 }
 
@@ -97,7 +100,9 @@ impl Datagrams {
         let addr = match id {
             SocketId::Resolver4 => SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
             SocketId::Resolver6 => SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0),
-            SocketId::Peers(_) | SocketId::Dht(_) | SocketId::Lsd4 | SocketId::Lsd6 => return Ok(()),
+            SocketId::Peers(_) | SocketId::Dht(_) | SocketId::Tracker(_) | SocketId::Lsd4 | SocketId::Lsd6 => {
+                return Ok(());
+            }
         };
         self.add(registry, id, bind_datagrams(addr, interface)?)
     }
@@ -121,19 +126,22 @@ impl Datagrams {
         port.open |= readable;
         if writable && let Some(unsent) = port.unsent.take() {
             port.watch(registry, index, Interest::READABLE);
-            self.transmit(registry, index, unsent.to, &unsent.bytes);
+            let transmit = Transmit { socket: port.id, to: unsent.to };
+            self.send(registry, transmit, &unsent.bytes);
         }
     }
 
-    /// Receives one datagram at the socket at `index` into `buf`, and says which socket that is.
-    pub(crate) fn receive(&mut self, index: usize, buf: &mut [u8]) -> (Option<SocketId>, Received) {
+    /// Receives datagrams at the socket at `index` into `inbox`, and says which socket that is.
+    pub(crate) fn receive(&mut self, index: usize, inbox: &mut Inbox) -> (Option<SocketId>, Received) {
         let Some(port) = self.ports.get_mut(index).filter(|port| port.open) else {
             return (None, Received::Nothing);
         };
-        let received = match port.socket.recv_from(buf) {
-            Ok((len, from)) => {
-                self.counts.received += 1;
-                Received::Packet(from, len)
+        let received = match inbox.receive(port.socket.as_fd()) {
+            Ok(count) => {
+                self.counts.received += count as u64;
+                // Fewer than there was room for are all: the next packet makes a new edge.
+                port.open = count == BATCH;
+                Received::Packets(count)
             }
             Err(error) if is_of_a_packet(&error) => Received::Error,
             // Empty, or something unknown. The next packet makes a new edge, so that this cannot spin and loses nothing for long.
@@ -145,28 +153,48 @@ impl Datagrams {
         (Some(port.id), received)
     }
 
-    /// Sends a datagram, or keeps it until there is room, or drops it.
+    /// Sends a datagram with those that go the same way, at the latest with [`Datagrams::flush`].
     pub(crate) fn send(&mut self, registry: &Registry, transmit: Transmit, bytes: &[u8]) {
-        match self.ports.iter().position(|port| port.id == transmit.socket) {
-            Some(index) if self.ports[index].unsent.is_none() => self.transmit(registry, index, transmit.to, bytes),
-            Some(_) => self.counts.dropped += 1,
-            None => self.counts.failed += 1,
+        let Some(index) = self.ports.iter().position(|port| port.id == transmit.socket) else {
+            self.counts.failed += 1;
+            return;
+        };
+        if index != self.out_index || self.outbox.len() == BATCH {
+            self.flush(registry);
         }
+        self.out_index = index;
+        self.outbox.push(transmit.to, bytes);
     }
 
-    fn transmit(&mut self, registry: &Registry, index: usize, to: SocketAddr, bytes: &[u8]) {
-        let port = &mut self.ports[index];
-        match port.socket.send_to(bytes, to) {
-            Ok(_) => self.counts.sent += 1,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                port.unsent = Some(Unsent { to, bytes: bytes.to_vec() });
-                port.watch(registry, index, Interest::READABLE | Interest::WRITABLE);
+    /// Sends what is still to be sent: one of those that find no room is kept until there is, others meanwhile are dropped.
+    pub(crate) fn flush(&mut self, registry: &Registry) {
+        let (index, mut at) = (self.out_index, 0);
+        while at < self.outbox.len() {
+            let port = &mut self.ports[index];
+            if port.unsent.is_some() {
+                self.counts.dropped += (self.outbox.len() - at) as u64;
+                break;
             }
-            Err(error) => {
-                self.counts.failed += 1;
-                log::trace!("a datagram to {to} was not sent: {error}");
+            match self.outbox.send(port.socket.as_fd(), at) {
+                Ok(sent) => {
+                    self.counts.sent += sent as u64;
+                    at += sent;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    let (to, bytes) = self.outbox.get(at).expect("it is the first that is left");
+                    port.unsent = Some(Unsent { to, bytes: bytes.to_vec() });
+                    port.watch(registry, index, Interest::READABLE | Interest::WRITABLE);
+                    at += 1;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.counts.failed += 1;
+                    log::trace!("a datagram was not sent: {error}");
+                    at += 1;
+                }
             }
         }
+        self.outbox.clear();
     }
 }
 
@@ -212,22 +240,21 @@ mod tests {
     }
 
     #[test]
-    fn datagrams_come_one_by_one_until_there_are_none() {
+    fn datagrams_come_together_until_there_are_none() {
         let mut poll = Poll::new().unwrap();
-        let mut datagrams = Datagrams::default();
+        let (mut datagrams, mut inbox) = (Datagrams::default(), Inbox::new());
         let (ours, theirs) = (localhost(), localhost());
         let to = ours.local_addr().unwrap();
         datagrams.add(poll.registry(), SocketId::Peers(0), ours).unwrap();
         theirs.send_to(b"one", to).unwrap();
         theirs.send_to(b"", to).unwrap();
         wait(&mut poll, &mut datagrams);
-        let mut buf = [0; 16];
         let from = theirs.local_addr().unwrap();
-        assert_eq!(datagrams.receive(0, &mut buf), (Some(SocketId::Peers(0)), Received::Packet(from, 3)));
-        assert_eq!(&buf[..3], b"one");
-        assert_eq!(datagrams.receive(0, &mut buf).1, Received::Packet(from, 0), "an empty datagram is one");
-        assert_eq!(datagrams.receive(0, &mut buf).1, Received::Nothing);
+        assert_eq!(datagrams.receive(0, &mut inbox), (Some(SocketId::Peers(0)), Received::Packets(2)));
+        assert_eq!(inbox.get(0), Some((from, &mut b"one".to_owned()[..])));
+        assert_eq!(inbox.get(1), Some((from, &mut [][..])), "an empty datagram is one");
         assert!(!datagrams.is_ready());
+        assert_eq!(datagrams.receive(0, &mut inbox).1, Received::Nothing);
         assert_eq!(datagrams.counts().received, 2);
     }
 
@@ -265,7 +292,8 @@ mod tests {
         datagrams.send(poll.registry(), v6, b"the wrong family");
         datagrams.send(poll.registry(), Transmit { socket: SocketId::Resolver6, ..v6 }, b"no such socket");
         let long = Transmit { to: "127.0.0.1:9".parse().unwrap(), ..v6 };
-        datagrams.send(poll.registry(), long, &vec![0; DATAGRAM_MAX_BYTES]);
+        datagrams.send(poll.registry(), long, &vec![0; 65_535]);
+        datagrams.flush(poll.registry());
         assert_eq!(datagrams.counts(), Counts { failed: 3, ..Counts::default() });
     }
 
@@ -278,6 +306,7 @@ mod tests {
         datagrams.add(poll.registry(), SocketId::Peers(0), ours).unwrap();
         datagrams.ports[0].unsent = Some(Unsent { to, bytes: b"first".to_vec() });
         datagrams.send(poll.registry(), Transmit { socket: SocketId::Peers(0), to }, b"second");
+        datagrams.flush(poll.registry());
         assert_eq!(datagrams.counts(), Counts { dropped: 1, ..Counts::default() });
         datagrams.ports[0].watch(poll.registry(), 0, Interest::READABLE | Interest::WRITABLE);
         let mut events = Events::with_capacity(8);
@@ -285,6 +314,7 @@ mod tests {
         let event = events.iter().next().expect("there is room");
         let Some(Whose::Datagrams(0, generation)) = Whose::of(event.token()) else { panic!("{event:?}") };
         datagrams.edge(poll.registry(), 0, generation, event.is_readable(), event.is_writable());
+        datagrams.flush(poll.registry());
         assert_eq!(datagrams.counts(), Counts { sent: 1, dropped: 1, ..Counts::default() });
         let mut buf = [0; 16];
         assert_eq!(theirs.recv_from(&mut buf).unwrap().0, 5);

@@ -2,6 +2,7 @@
 //!
 //! A node that lets strangers take every descriptor can no longer open its own files; so some are kept back.
 
+use crate::base::config::Config;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Kept for content files, state, listeners, the log and the control socket.
@@ -9,10 +10,18 @@ const RESERVED: u64 = 192;
 /// Far above what the connections of one thread can use.
 const WANTED_MAX: u64 = 65_536;
 
-/// Raises this process's limit of descriptors as far as it may, and says how many connections of the `wanted` it allows: all, as a
-/// rule. Half of a very small limit.
+/// Raises this process's limit of descriptors as far as it may, and says how many connections with peers and how many to the tracker
+/// server it allows of those `wanted`: all, as a rule. Half of a very small limit, and of too few each gets its share.
 #[must_use]
-pub fn make_room(wanted: usize) -> usize {
+pub fn make_room(config: &Config) -> (usize, usize) {
+    let (peers, served) =
+        (config.connections_max, if config.tracker.http.is_empty() { 0 } else { config.tracker.connections_max });
+    let room = room_for(peers + served);
+    let peers = (peers * room / (peers + served).max(1)).max(1);
+    (peers, (room - peers.min(room)).max(1))
+}
+
+fn room_for(wanted: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
     let (soft, hard) = (limit.current.unwrap_or(WANTED_MAX), limit.maximum.unwrap_or(WANTED_MAX));
     let goal = hard.min(WANTED_MAX);
@@ -46,6 +55,6 @@ mod tests {
 
     #[test]
     fn an_ordinary_process_may_have_a_few_connections() {
-        assert!((1..=100).contains(&make_room(100)));
+        assert!((1..=100).contains(&room_for(100)));
     }
 }

@@ -13,6 +13,7 @@ use mio::{Interest, Registry};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::base::ids::ListenerId;
 use crate::base::time::Time;
 use crate::reactor::tokens::Whose;
 
@@ -61,24 +62,8 @@ pub(crate) struct Bound {
 /// # Errors
 /// The first address that cannot be bound.
 pub(crate) fn bind_all(addrs: &[SocketAddr], interface: Option<&str>) -> Result<Vec<Bound>, BindError> {
-    let mut bound: Vec<Bound> = Vec::new();
-    let mut lacking = None;
-    for &addr in addrs {
-        // Trackers are told one port: both families get the same one where they may.
-        let wish = bound.first().map(|first| first.addr.port());
-        match bind_pair(addr, wish, interface) {
-            Ok(pair) => bound.push(pair),
-            Err(error) if lacks_family(addr, &error) => {
-                log::warn!("not listening at {addr}: {error}");
-                lacking = Some(BindError { addr, error });
-            }
-            Err(error) => return Err(BindError { addr, error }),
-        }
-    }
-    match lacking {
-        Some(error) if bound.is_empty() => Err(error),
-        _ => Ok(bound),
-    }
+    // Trackers are told one port: both families get the same one where they may.
+    bind_each(addrs, |addr, bound| bind_pair(addr, bound.first().map(|first: &Bound| first.addr.port()), interface))
 }
 
 /// A datagram socket of its own.
@@ -96,13 +81,36 @@ pub(crate) fn bind_all_datagrams(
     addrs: &[SocketAddr],
     interface: Option<&str>,
 ) -> Result<Vec<BoundDatagrams>, BindError> {
+    bind_each(addrs, |addr, _| {
+        let socket = bind_datagrams(addr, interface)?;
+        Ok(BoundDatagrams { addr: socket.local_addr()?, socket })
+    })
+}
+
+/// Binds listeners alone, as [`bind_all`] does pairs.
+///
+/// # Errors
+/// The first address that cannot be bound.
+pub(crate) fn bind_all_streams(
+    addrs: &[SocketAddr],
+    interface: Option<&str>,
+) -> Result<Vec<(SocketAddr, TcpListener)>, BindError> {
+    bind_each(addrs, |addr, _| {
+        let listener = bind_stream(addr, interface)?;
+        Ok((listener.local_addr()?, listener))
+    })
+}
+
+/// Binds every address, in order, each after those before it. One whose family this machine lacks is left out, with a warning, unless
+/// it is the only one.
+fn bind_each<T>(addrs: &[SocketAddr], bind: impl Fn(SocketAddr, &[T]) -> io::Result<T>) -> Result<Vec<T>, BindError> {
     let mut bound = Vec::new();
     let mut lacking = None;
     for &addr in addrs {
-        match bind_datagrams(addr, interface).and_then(|socket| Ok((socket.local_addr()?, socket))) {
-            Ok((addr, socket)) => bound.push(BoundDatagrams { addr, socket }),
+        match bind(addr, &bound) {
+            Ok(one) => bound.push(one),
             Err(error) if lacks_family(addr, &error) => {
-                log::warn!("the DHT does not speak from {addr}: {error}");
+                log::warn!("not listening at {addr}: {error}");
                 lacking = Some(BindError { addr, error });
             }
             Err(error) => return Err(BindError { addr, error }),
@@ -143,13 +151,19 @@ fn bind_pair(addr: SocketAddr, wish: Option<u16>, interface: Option<&str>) -> io
 }
 
 fn bind_at(addr: SocketAddr, interface: Option<&str>) -> io::Result<Bound> {
-    let socket = new_socket(addr, Type::STREAM, interface)?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&addr.into())?;
-    socket.listen(BACKLOG_MAX)?;
-    let listener = TcpListener::from_std(socket.into());
+    let listener = bind_stream(addr, interface)?;
     let addr = listener.local_addr()?;
     Ok(Bound { addr, datagrams: bind_datagrams(addr, interface)?, listener })
+}
+
+/// A listener at `addr`. What it accepts has Nagle's algorithm off, as it has.
+fn bind_stream(addr: SocketAddr, interface: Option<&str>) -> io::Result<TcpListener> {
+    let socket = new_socket(addr, Type::STREAM, interface)?;
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG_MAX)?;
+    Ok(TcpListener::from_std(socket.into()))
 }
 
 /// A datagram socket bound to `addr`.
@@ -188,6 +202,7 @@ pub(crate) enum Accepted {
 
 #[derive(Debug)]
 struct Listening {
+    id: ListenerId,
     socket: TcpListener,
     /// The kernel said that somebody waits, and we have not found that nobody does.
     open: bool,
@@ -203,14 +218,19 @@ pub(crate) struct Listeners {
 
 impl Listeners {
     /// Takes one in; its index is how many there were.
-    pub(crate) fn add(&mut self, registry: &Registry, mut socket: TcpListener) -> io::Result<()> {
+    pub(crate) fn add(&mut self, registry: &Registry, id: ListenerId, mut socket: TcpListener) -> io::Result<()> {
         registry.register(&mut socket, Whose::Listener(self.all.len()).token(), Interest::READABLE)?;
-        self.all.push(Listening { socket, open: false, rests_until: Time::ZERO });
+        self.all.push(Listening { id, socket, open: false, rests_until: Time::ZERO });
         Ok(())
     }
 
     pub(crate) fn len(&self) -> usize {
         self.all.len()
+    }
+
+    /// Which one stands at `index`, below [`Listeners::len`].
+    pub(crate) fn id(&self, index: usize) -> ListenerId {
+        self.all[index].id
     }
 
     /// The kernel said that somebody waits at listener `index`.
@@ -342,7 +362,7 @@ mod tests {
         let mut poll = Poll::new().unwrap();
         let mut listeners = Listeners::default();
         let bound = bind_all(&[ANY], None).unwrap().pop().unwrap();
-        listeners.add(poll.registry(), bound.listener).unwrap();
+        listeners.add(poll.registry(), ListenerId::Peers(0), bound.listener).unwrap();
         assert_eq!(listeners.next_accept(), Time::NEVER);
         let clients: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect(bound.addr).unwrap()).collect();
         let mut events = Events::with_capacity(8);
@@ -364,7 +384,7 @@ mod tests {
         let poll = Poll::new().unwrap();
         let mut listeners = Listeners::default();
         let bound = bind_all(&[ANY], None).unwrap().pop().unwrap();
-        listeners.add(poll.registry(), bound.listener).unwrap();
+        listeners.add(poll.registry(), ListenerId::Peers(0), bound.listener).unwrap();
         listeners.edge(0);
         listeners.all[0].rests_until = Time::ZERO + REST;
         let _client = std::net::TcpStream::connect(bound.addr).unwrap();

@@ -3,6 +3,7 @@
 //! One thread, and nothing in it waits but [`Reactor::turn`]. A turn does what the engine wants done, waits for the kernel, and gives
 //! everybody who is ready a bounded share. The daemon's own descriptors come back as values. It knows no protocol.
 
+pub(crate) mod batch;
 pub mod clock;
 pub mod datagrams;
 pub mod descriptors;
@@ -32,8 +33,9 @@ use crate::base::rate::Budget;
 use crate::base::time::Time;
 use crate::engine::{Effect, Engine};
 use crate::protocol::tls;
+use crate::reactor::batch::{BATCH, Inbox};
 use crate::reactor::clock::Clock;
-use crate::reactor::datagrams::{DATAGRAM_MAX_BYTES, Datagrams, Received};
+use crate::reactor::datagrams::{Datagrams, Received};
 use crate::reactor::lag::Histogram;
 use crate::reactor::listeners::{Accepted, BindError, Bound, Listeners};
 use crate::reactor::multicast::Multicast;
@@ -47,8 +49,9 @@ use crate::storage::{FileStorage, LOOK_AGAIN, Work};
 const EVENTS_MAX: usize = 1024;
 /// Connections accepted at a listener in a round; the rest waits in the kernel.
 const ACCEPTS_MAX: usize = 16;
-/// Datagrams received at a socket in a round; the rest waits in the kernel, which drops what its buffer does not hold.
-const DATAGRAMS_MAX: usize = 128;
+/// Batches of datagrams received at a socket in a round: 128 datagrams. The rest waits in the kernel, which drops what its buffer does
+/// not hold.
+const BATCHES_MAX: usize = 128 / BATCH;
 /// How long background work may keep the loop from asking the kernel, while nobody is ready.
 const WORK_MAX: Duration = Duration::from_millis(1);
 /// And while somebody is: enough that a long job ends some day, too little to be felt.
@@ -85,6 +88,7 @@ pub struct Reactor {
     outsiders: Outsiders,
     bound: Vec<SocketAddr>,
     bound_dht: Vec<SocketAddr>,
+    bound_tracker: [Vec<SocketAddr>; 2],
     interface: Option<String>,
     /// Could not even begin. Told in the next round, so that the drain ends whatever the engine answers.
     stillborn: Vec<ConnId>,
@@ -93,8 +97,8 @@ pub struct Reactor {
     work_waits: bool,
     /// When jobs that wait for the disk are looked at again.
     look_at: Time,
-    /// What a datagram is received into, and what one to send is written into.
-    packet: Vec<u8>,
+    /// What datagrams are received into, and what one to send is written into.
+    inbox: Inbox,
     transmit: Vec<u8>,
     /// From the end of one wait to the begin of the next, the daemon's own doings included.
     lag: Histogram,
@@ -137,12 +141,13 @@ impl Reactor {
             outsiders: Outsiders::default(),
             bound: Vec::new(),
             bound_dht: Vec::new(),
+            bound_tracker: [Vec::new(), Vec::new()],
             interface: interface.map(str::to_owned),
             stillborn: Vec::new(),
             deadline: Time::NEVER,
             work_waits: false,
             look_at: Time::NEVER,
-            packet: vec![0; DATAGRAM_MAX_BYTES],
+            inbox: Inbox::new(),
             transmit: Vec::new(),
             lag: Histogram::default(),
             has_waited: false,
@@ -157,7 +162,7 @@ impl Reactor {
 
     fn watch(&mut self, bound: Bound) -> io::Result<()> {
         let index = u16::try_from(self.bound.len()).map_err(|_| ErrorKind::InvalidInput)?;
-        self.listeners.add(self.poll.registry(), bound.listener)?;
+        self.listeners.add(self.poll.registry(), ListenerId::Peers(index), bound.listener)?;
         self.datagrams.add(self.poll.registry(), SocketId::Peers(index), bound.datagrams)?;
         self.bound.push(bound.addr);
         Ok(())
@@ -187,6 +192,30 @@ impl Reactor {
     #[must_use]
     pub fn bound_dht(&self) -> &[SocketAddr] {
         &self.bound_dht
+    }
+
+    /// Binds sockets for the tracker server: for datagrams at `udp`, for HTTP at `http` (port 0 is any free one); none is fine.
+    ///
+    /// # Errors
+    /// The first address that cannot be bound.
+    pub fn bind_tracker(&mut self, udp: &[SocketAddr], http: &[SocketAddr]) -> Result<(), BindError> {
+        for (index, bound) in (0..).zip(listeners::bind_all_datagrams(udp, self.interface.as_deref())?) {
+            let failed = |error| BindError { addr: bound.addr, error };
+            self.datagrams.add(self.poll.registry(), SocketId::Tracker(index), bound.socket).map_err(failed)?;
+            self.bound_tracker[0].push(bound.addr);
+        }
+        for (index, (addr, listener)) in (0..).zip(listeners::bind_all_streams(http, self.interface.as_deref())?) {
+            let failed = |error| BindError { addr, error };
+            self.listeners.add(self.poll.registry(), ListenerId::Tracker(index), listener).map_err(failed)?;
+            self.bound_tracker[1].push(addr);
+        }
+        Ok(())
+    }
+
+    /// The addresses of the tracker server, for datagrams and for HTTP: for `TrackerConfig`.
+    #[must_use]
+    pub fn bound_tracker(&self) -> [&[SocketAddr]; 2] {
+        [&self.bound_tracker[0], &self.bound_tracker[1]]
     }
 
     /// When the present round began; what to tell the engine between turns.
@@ -295,6 +324,7 @@ impl Reactor {
                 }
             }
             if idle {
+                self.datagrams.flush(self.poll.registry());
                 return;
             }
         }
@@ -431,6 +461,12 @@ impl Reactor {
             let write = turn.write.then(|| engine.handle_writable(self.now, turn.conn, stream, &mut out));
             let read = turn.read.then(|| engine.handle_readable(self.now, turn.conn, stream, &mut into));
             self.ready.finish(turn.conn, write, read);
+            if engine.has_connection(turn.conn)
+                && let Err(error) = self.sockets.watch(self.poll.registry(), turn.conn)
+            {
+                log::debug!("{:?}: cannot be watched: {error}", turn.conn);
+                self.stillborn.push(turn.conn);
+            }
             round.spend((2 * TURN_BYTES - out.left() - into.left()).max(TURN_LEAST_BYTES));
         }
         places > 0
@@ -439,20 +475,16 @@ impl Reactor {
     fn accept(&mut self, engine: &mut Engine<FileStorage>) -> bool {
         let mut happened = false;
         for index in 0..self.listeners.len() {
-            let listener = ListenerId(u16::try_from(index).expect("as many as were bound"));
+            let listener = self.listeners.id(index);
             for _ in 0..ACCEPTS_MAX {
                 match self.listeners.accept(self.now, index) {
                     Accepted::Stream(stream, from) => {
                         self.accepted += 1;
                         // A stream that is not wanted is closed by being dropped.
                         if let Some(conn) = engine.handle_accept(self.now, listener, from) {
-                            match self.sockets.accept(self.poll.registry(), conn, stream) {
-                                Ok(()) => self.ready.add(conn),
-                                Err(error) => {
-                                    log::debug!("{from}: cannot be watched: {error}");
-                                    self.stillborn.push(conn);
-                                }
-                            }
+                            self.sockets.accept(conn, stream);
+                            self.ready.add(conn);
+                            self.ready.edge(conn, true, true);
                         }
                     }
                     Accepted::Lost => {}
@@ -468,14 +500,18 @@ impl Reactor {
         let mut happened = false;
         let ports = self.datagrams.len();
         for index in 0..ports + self.multicast.len() {
-            for _ in 0..DATAGRAMS_MAX {
+            for _ in 0..BATCHES_MAX {
                 let received = match index.checked_sub(ports) {
-                    None => self.datagrams.receive(index, &mut self.packet),
-                    Some(index) => self.multicast.receive(index, &mut self.packet),
+                    None => self.datagrams.receive(index, &mut self.inbox),
+                    Some(index) => self.multicast.receive(index, &mut self.inbox),
                 };
                 match received {
-                    (Some(socket), Received::Packet(from, len)) => {
-                        engine.handle_packet(self.now, socket, from, &mut self.packet[..len]);
+                    (Some(socket), Received::Packets(count)) => {
+                        for at in 0..count {
+                            if let Some((from, packet)) = self.inbox.get(at) {
+                                engine.handle_packet(self.now, socket, from, packet);
+                            }
+                        }
                     }
                     (_, Received::Error) => {}
                     _ => break,

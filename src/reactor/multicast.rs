@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
 
 use mio::net::UdpSocket;
 use mio::{Interest, Registry};
@@ -16,6 +17,7 @@ use socket2::{InterfaceIndexOrAddress, Type};
 use crate::base::ids::SocketId;
 use crate::codec::lsd::GROUPS;
 use crate::engine::Transmit;
+use crate::reactor::batch::{BATCH, Inbox};
 use crate::reactor::datagrams::{Counts, Received, is_of_a_packet};
 use crate::reactor::interfaces::{self, Interface};
 use crate::reactor::listeners::new_socket;
@@ -112,15 +114,16 @@ impl Multicast {
         }
     }
 
-    /// Receives one datagram at the socket at `index` into `buf`, and says which socket that is.
-    pub(crate) fn receive(&mut self, index: usize, buf: &mut [u8]) -> (Option<SocketId>, Received) {
+    /// Receives datagrams at the socket at `index` into `inbox`, and says which socket that is.
+    pub(crate) fn receive(&mut self, index: usize, inbox: &mut Inbox) -> (Option<SocketId>, Received) {
         let Some(member) = self.members.get_mut(index).filter(|member| member.open) else {
             return (None, Received::Nothing);
         };
-        let received = match member.socket.recv_from(buf) {
-            Ok((len, from)) => {
-                self.counts.received += 1;
-                Received::Packet(from, len)
+        let received = match inbox.receive(member.socket.as_fd()) {
+            Ok(count) => {
+                self.counts.received += count as u64;
+                member.open = count == BATCH;
+                Received::Packets(count)
             }
             Err(error) if is_of_a_packet(&error) => Received::Error,
             // Empty, or something unknown: the next packet makes a new edge.
@@ -226,7 +229,7 @@ mod tests {
     /// Waits until `multicast` hears the datagram that ends with `mark`; from whom it was. Others of this machine may speak meanwhile.
     fn hear(poll: &mut Poll, multicast: &mut Multicast, mark: &[u8]) -> Option<SocketAddr> {
         let mut events = Events::with_capacity(8);
-        let mut buf = [0; 2048];
+        let mut inbox = Inbox::new();
         for _ in 0..20 {
             poll.poll(&mut events, Some(Duration::from_millis(100))).unwrap();
             for event in &events {
@@ -235,10 +238,18 @@ mod tests {
             }
             for index in 0..multicast.len() {
                 loop {
-                    match multicast.receive(index, &mut buf).1 {
-                        Received::Packet(from, len) if buf[..len].ends_with(mark) => return Some(from),
+                    match multicast.receive(index, &mut inbox).1 {
+                        Received::Packets(count) => {
+                            let heard = (0..count).find_map(|at| {
+                                let (from, bytes) = inbox.get(at)?;
+                                bytes.ends_with(mark).then_some(from)
+                            });
+                            if heard.is_some() {
+                                return heard;
+                            }
+                        }
                         Received::Nothing => break,
-                        _ => {}
+                        Received::Error => {}
                     }
                 }
             }

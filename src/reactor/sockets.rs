@@ -22,6 +22,8 @@ struct Link {
     stream: TcpStream,
     /// It has been asked for and does not stand yet.
     connecting: bool,
+    /// The kernel tells of it.
+    watched: bool,
 }
 
 /// How far a connection is that was asked for.
@@ -61,27 +63,33 @@ impl Sockets {
             Err(error) if Errno::from_io_error(&error) == Some(Errno::INPROGRESS) => {}
             Err(error) => return Err(error),
         }
-        self.add(registry, conn, TcpStream::from_std(socket.into()), true)
+        socket.set_tcp_nodelay(true)?;
+        self.add(conn, TcpStream::from_std(socket.into()), true);
+        self.watch(registry, conn)
     }
 
-    /// Takes in a connection that was accepted.
+    /// Takes in a connection that was accepted. Nobody watches it yet: it gets a turn at once, and many a one ends with that.
+    pub(crate) fn accept(&mut self, conn: ConnId, stream: TcpStream) {
+        self.add(conn, stream, false);
+    }
+
+    /// Has the kernel tell of a connection, if there is one of this id and it does not yet. What is so already is told at once.
     ///
     /// # Errors
     /// If it cannot be watched.
-    pub(crate) fn accept(&mut self, registry: &Registry, conn: ConnId, stream: TcpStream) -> io::Result<()> {
-        self.add(registry, conn, stream, false)
+    pub(crate) fn watch(&mut self, registry: &Registry, conn: ConnId) -> io::Result<()> {
+        let Some(link) = self.link(conn).filter(|link| !link.watched) else { return Ok(()) };
+        link.watched = true;
+        registry.register(&mut link.stream, Whose::Conn(conn).token(), Interest::READABLE | Interest::WRITABLE)
     }
 
-    fn add(&mut self, registry: &Registry, conn: ConnId, mut stream: TcpStream, connecting: bool) -> io::Result<()> {
-        stream.set_nodelay(true)?;
-        registry.register(&mut stream, Whose::Conn(conn).token(), Interest::READABLE | Interest::WRITABLE)?;
+    fn add(&mut self, conn: ConnId, stream: TcpStream, connecting: bool) {
         if self.links.len() <= conn.slot() {
             self.links.resize_with(conn.slot() + 1, || None);
         }
         // The engine may use a slot again in the round in which it closed what was there: that `Close` is still on its way.
-        let before = self.links[conn.slot()].replace(Link { conn, stream, connecting });
+        let before = self.links[conn.slot()].replace(Link { conn, stream, connecting, watched: false });
         self.len += usize::from(before.is_none());
-        Ok(())
     }
 
     pub(crate) const fn len(&self) -> usize {

@@ -245,10 +245,9 @@ impl Hostile {
             key: 0,
             num_want: 0,
             port: self.port,
-            path: String::new(),
         };
         let mut packet = Vec::new();
-        Request::Announce { connection: 1, transaction: 1, announce }.write(&mut packet);
+        Request::Announce { connection: 1, transaction: 1, announce, path: b""[..].into() }.write(&mut packet);
         self.acts.push_back(Act::Packet(tracker, packet));
     }
 

@@ -558,7 +558,7 @@ impl Node {
         let conn = match &mut self.body {
             Body::Engine(engine) => {
                 let listener = engine.config().listen.iter().position(|addr| addr.port() == to.port())?;
-                engine.handle_accept(local, ListenerId(u16::try_from(listener).ok()?), from)?
+                engine.handle_accept(local, ListenerId::Peers(u16::try_from(listener).ok()?), from)?
             }
             Body::Hostile(_) => {
                 let conn = self.new_conn();

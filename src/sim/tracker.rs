@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use crate::base::hash::InfoHash;
+use crate::base::hash::{InfoHash, Sha1Hash};
 use crate::base::rng::Rng;
 use crate::codec::udp_tracker::{AnnounceEvent, Request, Response, SwarmCounts};
 
@@ -32,7 +32,7 @@ pub struct Tracker {
     pub interval_secs: u32,
     swarms: BTreeMap<InfoHash, BTreeSet<SocketAddr>>,
     /// How often each event was told.
-    pub events: [u32; 4],
+    pub events: [u32; 5],
     /// How often it was scraped.
     pub scrapes: u32,
     rng: Rng,
@@ -48,7 +48,7 @@ impl Tracker {
             answers_max: 50,
             interval_secs: 120,
             swarms: BTreeMap::new(),
-            events: [0; 4],
+            events: [0; 5],
             scrapes: 0,
             rng,
         }
@@ -64,7 +64,7 @@ impl Tracker {
         }
     }
 
-    fn answer(&mut self, from: SocketAddr, request: Request) -> Response {
+    fn answer(&mut self, from: SocketAddr, request: Request<'_>) -> Response {
         match request {
             Request::Connect { transaction } => Response::Connect { transaction, connection: 1 },
             Request::Announce { transaction, announce, .. } => {
@@ -86,8 +86,8 @@ impl Tracker {
             }
             Request::Scrape { transaction, info_hashes, .. } => {
                 self.scrapes += 1;
-                let count = |hash| self.swarms.get(hash).map_or(0, BTreeSet::len);
-                let counts = |hash| SwarmCounts {
+                let count = |hash: &[u8; 20]| self.swarms.get(&Sha1Hash(*hash)).map_or(0, BTreeSet::len);
+                let counts = |hash: &[u8; 20]| SwarmCounts {
                     leechers: u32::try_from(count(hash)).expect("few peers"),
                     ..SwarmCounts::default()
                 };
@@ -97,7 +97,7 @@ impl Tracker {
     }
 
     /// Peers that do not exist, numbers that cannot be, answers to other questions, noise.
-    fn lie(&mut self, from: SocketAddr, request: Request) -> Vec<Vec<u8>> {
+    fn lie(&mut self, from: SocketAddr, request: Request<'_>) -> Vec<Vec<u8>> {
         let mut noise = vec![0; self.rng.index(200)];
         self.rng.fill(&mut noise);
         let answer = match (self.answer(from, request), self.rng.below(4)) {

@@ -9,6 +9,7 @@ use crate::codec::catalog::Entry;
 use crate::torrent::create::{NewFile, Profile};
 use crate::torrent::dht_command::{DhtAnswer, DhtCommand};
 use crate::torrent::snapshot::{FileRow, PeerRow, PieceState, Priority, State, Summary, TrackerRow};
+use crate::torrent::tracker_state::TrackerState;
 
 /// Which torrents a command means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -210,6 +211,8 @@ pub enum Command {
     Shares,
     /// Something about the DHT.
     Dht(DhtCommand),
+    /// The tracker server's figures.
+    Tracker,
     /// Saves, says goodbye to trackers, ends.
     Shutdown,
 }
@@ -348,6 +351,8 @@ pub enum Answer {
     Metainfo(Vec<u8>),
     /// To `Dht`.
     Dht(DhtAnswer),
+    /// To `Tracker`.
+    Tracker(Box<TrackerState>),
 }
 
 /// What the node says to a command.

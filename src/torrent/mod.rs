@@ -34,6 +34,7 @@ pub mod share;
 pub mod snapshot;
 #[expect(clippy::module_inception, reason = "the torrent itself, among its parts")]
 pub mod torrent;
+pub mod tracker_state;
 mod upload;
 
 #[cfg(test)]

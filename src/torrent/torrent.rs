@@ -624,7 +624,6 @@ impl Torrent {
             key: self.key,
             num_want: ask.num_want,
             port: self.listen.first().map_or(0, SocketAddr::port),
-            path: String::new(),
         };
         Some(AnnounceRequest { tracker: ask.tracker, url: ask.url, announce, tracker_id: ask.tracker_id })
     }

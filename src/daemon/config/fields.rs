@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error as _, Unexpected, Visitor};
 
-/// The largest number of anything that is counted.
+/// The largest number of anything that is counted,
 const COUNT_MAX: i64 = 1_000_000;
+/// and of what there may be many of.
+const MANY_MAX: i64 = 1_000_000_000;
 
 /// Reads a string by `parse`.
 struct Text<T> {
@@ -37,17 +39,21 @@ fn text<'de, D: Deserializer<'de>, T>(
 }
 
 pub(super) fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
-    whole(deserializer, 1)
+    whole(deserializer, 1, COUNT_MAX)
+}
+
+pub(super) fn many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    whole(deserializer, 1, MANY_MAX)
 }
 
 pub(super) fn count_or_zero<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
-    whole(deserializer, 0)
+    whole(deserializer, 0, COUNT_MAX)
 }
 
-fn whole<'de, D: Deserializer<'de>>(deserializer: D, least: i64) -> Result<usize, D::Error> {
+fn whole<'de, D: Deserializer<'de>>(deserializer: D, least: i64, most: i64) -> Result<usize, D::Error> {
     let number = i64::deserialize(deserializer)?;
-    let refuse = || D::Error::custom(format!("{number} is not a whole number from {least} to {COUNT_MAX}"));
-    if !(least..=COUNT_MAX).contains(&number) {
+    let refuse = || D::Error::custom(format!("{number} is not a whole number from {least} to {most}"));
+    if !(least..=most).contains(&number) {
         return Err(refuse());
     }
     usize::try_from(number).map_err(|_| refuse())
@@ -110,6 +116,24 @@ pub(super) fn hosts_and_ports<'de, D: Deserializer<'de>>(deserializer: D) -> Res
     match list.iter().find(|text| crate::codec::url::host_and_port(text).is_none()) {
         Some(bad) => Err(D::Error::custom(format!("`{bad}` is not HOST:PORT, such as \"node.example.org:6881\""))),
         None => Ok(list),
+    }
+}
+
+/// Ranges of addresses.
+pub(super) mod nets {
+    use super::*;
+    use crate::base::net::Net;
+
+    pub(in super::super) fn serialize<S: serde::Serializer>(nets: &[Net], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(nets.iter().map(ToString::to_string))
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Net>, D::Error> {
+        let read = |text: &String| {
+            let form = "is not an address or a range of some, such as \"10.0.0.0/8\"";
+            Net::parse(text).ok_or_else(|| D::Error::custom(format!("`{text}` {form}")))
+        };
+        Vec::<String>::deserialize(deserializer)?.iter().map(read).collect()
     }
 }
 

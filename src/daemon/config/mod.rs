@@ -14,8 +14,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::config::{Config, DHT_BOOTSTRAP, Encryption as Mse, UploadSlots};
+use crate::base::config::{Config, DHT_BOOTSTRAP, Encryption as Mse, TrackerConfig, UploadSlots};
+use crate::base::net::Net;
 use crate::codec::url::host_and_port;
+use crate::daemon::allow::AllowList;
 use crate::service::control::place;
 
 /// Bytes of a config file; a longer one is refused.
@@ -313,6 +315,20 @@ pub struct Tracker {
     pub open: bool,
     /// The hashes.
     pub allow_file: String,
+    /// The pass keys of which an announce must have one; none are asked for if it is empty.
+    pub keys_file: String,
+    /// Proxies in front of it, whose word about an address counts.
+    #[serde(with = "fields::nets")]
+    pub proxies: Vec<Net>,
+    /// HTTP connections.
+    #[serde(deserialize_with = "fields::count")]
+    pub max_connections: usize,
+    /// Swarms.
+    #[serde(deserialize_with = "fields::many")]
+    pub max_swarms: usize,
+    /// Peers of all swarms.
+    #[serde(deserialize_with = "fields::many")]
+    pub max_peers: usize,
     /// Where swarms are kept.
     pub store: String,
 }
@@ -445,7 +461,45 @@ impl Default for Tracker {
             interval: Duration::from_secs(30 * 60),
             open: true,
             allow_file: String::new(),
+            keys_file: String::new(),
+            proxies: Vec::new(),
+            max_connections: 4096,
+            max_swarms: 1_000_000,
+            max_peers: 4_000_000,
             store: "memory".to_owned(),
+        }
+    }
+}
+
+impl Tracker {
+    /// The same with the lists of torrents and pass keys of another one: those may change while it runs.
+    #[must_use]
+    pub fn with_lists_of(&self, other: &Self) -> Self {
+        let (allow_file, keys_file) = (other.allow_file.clone(), other.keys_file.clone());
+        Self { open: other.open, allow_file, keys_file, ..self.clone() }
+    }
+
+    /// The keeper of its lists.
+    #[must_use]
+    pub fn allow_list(&self) -> AllowList {
+        let is_on = !self.udp.is_empty() || !self.http.is_empty();
+        let path = |is_used, file: &String| (is_on && is_used).then(|| PathBuf::from(file));
+        AllowList::new(path(!self.open, &self.allow_file), path(!self.keys_file.is_empty(), &self.keys_file))
+    }
+
+    /// What the engine is to know of it; the driver replaces the addresses by those that are bound.
+    #[must_use]
+    pub fn config(&self) -> TrackerConfig {
+        TrackerConfig {
+            udp: self.udp.clone(),
+            http: self.http.clone(),
+            interval: self.interval,
+            open: self.open,
+            needs_key: !self.keys_file.is_empty(),
+            proxies: self.proxies.clone(),
+            connections_max: self.max_connections,
+            swarms_max: self.max_swarms,
+            peers_max: self.max_peers,
         }
     }
 }
@@ -491,6 +545,10 @@ impl Settings {
             if settings.watch[..index].iter().any(|other| other.path == watch.path) {
                 return Err(Error(format!("{}: two [[watch]] have the path {}", file.display(), watch.path.display())));
             }
+        }
+        if !settings.tracker.open && settings.tracker.allow_file.is_empty() {
+            let what = "[tracker] open = false needs an allow_file that lists the torrents it is for";
+            return Err(Error(format!("{}: {what}", file.display())));
         }
         Ok(settings)
     }
@@ -552,6 +610,7 @@ impl Settings {
             allocate_full: self.storage.allocate == Allocate::Full,
             announce_to_all: self.trackers.announce_to_all,
             tracker_timeout: self.trackers.timeout,
+            tracker: self.tracker.config(),
             name_servers: Vec::new(),
             hosts: Vec::new(),
         }
@@ -566,8 +625,7 @@ impl Settings {
             ("trackers.proxy", !self.trackers.proxy.is_empty()),
             ("http.listen", !self.http.listen.is_empty() && self.http.listen != default.http.listen),
             ("http.web_seed", self.http.web_seed),
-            ("tracker.udp", !self.tracker.udp.is_empty()),
-            ("tracker.http", !self.tracker.http.is_empty()),
+            ("tracker.store", self.tracker.store != default.tracker.store),
         ]
         .into_iter()
         .filter_map(|(key, asks)| asks.then_some(key))

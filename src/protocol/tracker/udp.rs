@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::base::addr::canonical_addr;
 use crate::base::time::Time;
 use crate::codec::http_tracker::{AnnounceAnswer, Failure, ScrapeAnswer};
-use crate::codec::udp_tracker::{Announce, Request, Response};
+use crate::codec::udp_tracker::{Request, Response};
 use crate::codec::url::TrackerUrl;
 use crate::protocol::tracker::{Ended, Question, Stage, TrackerClient, TrackerError};
 
@@ -104,11 +104,11 @@ impl TrackerClient {
                 Some(&(connection, _)) if udp.asking => {
                     let request = match &leg.question {
                         Question::Announce(announce, _) => {
-                            let announce = Announce { path: udp_path(&leg.url), ..announce.clone() };
-                            Request::Announce { connection, transaction, announce }
+                            let path = udp_path(&leg.url).as_bytes().into();
+                            Request::Announce { connection, transaction, announce: *announce, path }
                         }
                         Question::Scrape(info_hash) => {
-                            Request::Scrape { connection, transaction, info_hashes: vec![*info_hash] }
+                            Request::Scrape { connection, transaction, info_hashes: &[info_hash.0] }
                         }
                     };
                     request.write(packet);
@@ -125,6 +125,6 @@ impl TrackerClient {
 }
 
 /// BEP 41: what stands in the address beyond host and port; nothing where nothing was meant.
-fn udp_path(url: &TrackerUrl) -> String {
-    if matches!(url.path.as_str(), "/" | "/announce") { String::new() } else { url.path.clone() }
+fn udp_path(url: &TrackerUrl) -> &str {
+    if matches!(url.path.as_str(), "/" | "/announce") { "" } else { &url.path }
 }

@@ -67,6 +67,7 @@ pub const COMMANDS: &[Spec] = &[
     spec("dht sample", "[N]", "hashes that other nodes know, and names of those that are here; ask again as above"),
     spec("dht get", "TARGET [salt=S]", "an item that others keep (BEP 44); ask again as above"),
     spec("dht put", "VALUE [key=K seq=N sig=S] [salt=S]", "have others keep an item; ask again as above"),
+    spec("tracker", "", "the tracker server: swarms, peers, requests, errors"),
     spec("stats", "", "every counter"),
     spec("log", "LEVEL [TARGET]", "change what is logged: off, error, warn, info, debug, trace"),
     spec("reload", "", "read the config again"),
@@ -74,7 +75,7 @@ pub const COMMANDS: &[Spec] = &[
 ];
 
 /// Words of the protocol that this version does not carry out.
-const NOT_YET: [&str; 2] = ["watch", "tracker"];
+const NOT_YET: [&str; 1] = ["watch"];
 
 /// Bytes of a label; a longer one is refused.
 const LABEL_MAX: usize = 255;
@@ -128,6 +129,7 @@ fn command_of(word: &str, arguments: &mut Arguments<'_>) -> Result<Parsed, Refus
         "reload" => return Ok(Parsed::Request(Request::Reload, None)),
         "status" => Command::Status,
         "stats" => Command::Stats,
+        "tracker" => Command::Tracker,
         "shutdown" => Command::Shutdown,
         "show" => Command::Show(arguments.which()?),
         "files" => Command::Files(arguments.which()?),

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::dht;
 use super::request::{Host, Report};
+use super::tracker as tracker_server;
 use crate::codec::catalog::Entry;
 use crate::codec::control::push_json;
 use crate::torrent::command::{Answer, Status};
@@ -49,6 +50,7 @@ fn push_answer(out: &mut String, answer: &Answer) -> Vec<(&'static str, Value)> 
         }
         Answer::Shares(paths) => paths.iter().for_each(|path| push_json(out, &json!({ "path": path }))),
         Answer::Link(link) => push_json(out, &json!({ "magnet": link })),
+        Answer::Tracker(state) => push_json(out, &tracker_server::json(state)),
         Answer::Dht(answer) => return dht::push_json_rows(out, answer),
         Answer::Metainfo(bytes) => return vec![("bytes", json!(bytes.len()))],
     }

@@ -14,6 +14,7 @@ pub mod request;
 mod session;
 mod table;
 mod text;
+mod tracker;
 
 pub use request::{Field, Host, Report, Request, Verdict};
 pub use session::{Session, WAITING_MAX};

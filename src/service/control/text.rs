@@ -6,6 +6,7 @@ use std::fmt::Display;
 use super::dht;
 use super::request::{Field, Host, Report};
 use super::table::Table;
+use super::tracker;
 use crate::codec::catalog::Entry;
 use crate::codec::control::{escape, push_payload};
 use crate::codec::units::{human_duration, human_size, moment};
@@ -78,6 +79,7 @@ fn push_answer(out: &mut String, answer: &Answer) -> String {
         }
         Answer::Shares(paths) => paths.iter().for_each(|path| push_payload(out, &escape(&path.to_string_lossy()))),
         Answer::Link(link) => push_payload(out, &escape(link)),
+        Answer::Tracker(state) => tracker::push_text(out, state),
         Answer::Dht(answer) => return dht::push_text(out, answer),
         Answer::Metainfo(bytes) => return format!("{} bytes", bytes.len()),
     }

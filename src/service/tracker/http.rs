@@ -1,0 +1,221 @@
+//! The tracker by HTTP (BEP 3, 7, 21, 23, 24, 31, 48): a whole request in, status and body out.
+//!
+//! What a tracker refuses, it refuses with status 200 and a `failure reason`: that is what clients read.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::base::time::Time;
+use crate::codec::http_tracker::RetryIn;
+use crate::codec::http_tracker::server::{
+    AnnounceWritten, SwarmWritten, parse_announce_query, parse_scrape_query, write_announce, write_failure,
+    write_scrape,
+};
+use crate::codec::udp_tracker::SwarmCounts;
+use crate::protocol::http::Request;
+use crate::service::tracker::swarms::Tallies;
+use crate::service::tracker::{Error, Tracker, wanted};
+
+/// The media type of what clients read.
+const BENCODED: &str = "text/plain";
+/// What a person is told who looks at it with a browser.
+const PAGE: &[u8] = b"This is a BitTorrent tracker. Clients announce at /announce and scrape at /scrape.\n";
+/// A torrent that is not allowed may be some day; clients should not ask for it all the time until then.
+const RETRY_MINUTES: u32 = 60;
+
+/// How a request is answered; the body is in the buffer that was passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answered {
+    /// Status.
+    pub status: u16,
+    /// Media type of the body.
+    pub kind: &'static str,
+}
+
+const fn answered(status: u16) -> Answered {
+    Answered { status, kind: BENCODED }
+}
+
+impl Tracker {
+    /// Answers a request that came over a stream from `stream`; the body replaces what is in `body`.
+    pub fn answer(&mut self, now: Time, stream: SocketAddr, request: &Request<'_>, body: &mut Vec<u8>) -> Answered {
+        body.clear();
+        let failed = match request.path.rsplit('/').next() {
+            Some("announce") => self.announce_by_http(now, stream.ip(), request, body).err(),
+            Some("scrape") => self.scrape_by_http(now, stream.ip(), request, body).err(),
+            _ if request.path == "/" => {
+                body.extend_from_slice(PAGE);
+                return answered(200);
+            }
+            _ => {
+                self.counters.fail(Error::Malformed);
+                body.extend_from_slice(b"There is nothing here but /announce and /scrape.\n");
+                return answered(404);
+            }
+        };
+        if let Some((error, reason)) = failed {
+            self.counters.fail(error);
+            let retry = match error {
+                Error::NotAllowed | Error::Full => Some(RetryIn::Minutes(RETRY_MINUTES)),
+                Error::Key => Some(RetryIn::Never),
+                Error::Malformed | Error::ConnectionId | Error::Address => None,
+            };
+            body.clear();
+            write_failure(body, &reason.unwrap_or_else(|| error.to_string()), retry);
+        }
+        answered(200)
+    }
+
+    fn announce_by_http(
+        &mut self,
+        now: Time,
+        stream: IpAddr,
+        request: &Request<'_>,
+        body: &mut Vec<u8>,
+    ) -> Result<(), (Error, Option<String>)> {
+        let query = parse_announce_query(request.query);
+        let query = query.map_err(|error| (Error::Malformed, Some(error.to_string())))?;
+        let ip = self.access.source(stream, request.forwarded_for, query.ip);
+        let plain = |error| (error, None);
+        let saying = self.saying(ip, &query.announce, request.path.as_bytes()).map_err(plain)?;
+        let interval = self.interval_secs();
+        let v6 = ip.is_ipv6();
+        let mut picked = std::mem::take(&mut self.picked);
+        picked.clear();
+        let taken = self.take(now, &query.announce, &saying).map(|(told, chance)| {
+            told.pick(&saying, wanted(query.wanted, v6), chance, &mut picked);
+            let answer = AnnounceWritten {
+                counts: counts(told.tallies),
+                interval,
+                // Whoever needs peers may ask sooner.
+                min_interval: interval / 2,
+                external_ip: ip,
+                peers: &picked,
+                v6,
+                compact: query.compact,
+                warning: None,
+            };
+            write_announce(body, &answer);
+        });
+        self.picked = picked;
+        taken.map_err(plain)
+    }
+
+    fn scrape_by_http(
+        &mut self,
+        now: Time,
+        stream: IpAddr,
+        request: &Request<'_>,
+        body: &mut Vec<u8>,
+    ) -> Result<(), (Error, Option<String>)> {
+        self.access.check_path(request.path.as_bytes()).map_err(|error| (error, None))?;
+        let hashes = parse_scrape_query(request.query);
+        let hashes = hashes.map_err(|error| (Error::Malformed, Some(error.to_string())))?;
+        self.counters.scrapes.add(now, 1);
+        let v6 = self.access.source(stream, request.forwarded_for, None).is_ipv6();
+        let swarm = |hash: &_| {
+            let tallies = self.swarms.tallies(hash, v6);
+            SwarmWritten { counts: counts(tallies), downloaders: tallies.counts.downloaders }
+        };
+        write_scrape(body, &hashes, swarm, None);
+        Ok(())
+    }
+}
+
+fn counts(tallies: Tallies) -> SwarmCounts {
+    SwarmCounts { seeders: tallies.counts.seeds, completed: tallies.completed, leechers: tallies.counts.incomplete() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::config::TrackerConfig;
+    use crate::base::hash::InfoHash;
+    use crate::base::net::Net;
+    use crate::base::rng::Rng;
+    use crate::codec::http_tracker::{parse_announce, parse_scrape};
+    use crate::service::tracker::Allowed;
+
+    const HASH: &str = "%11%F6%AD%8E%C5%2A%29%84%AB%AA%FD%7C%3BQe%03x%5C%20r"; // of "x"
+
+    fn tracker() -> Tracker {
+        let config = TrackerConfig { proxies: vec![Net::parse("10.0.0.1").unwrap()], ..TrackerConfig::default() };
+        Tracker::new(Time::ZERO, &config, Rng::from_number(1))
+    }
+
+    fn ask(tracker: &mut Tracker, from: &str, path: &str, query: &str, forwarded_for: Option<&str>) -> (u16, Vec<u8>) {
+        let mut body = Vec::new();
+        let request = Request { path, query, forwarded_for, is_head: false };
+        let from = SocketAddr::new(from.parse().unwrap(), 1);
+        (tracker.answer(Time::ZERO, from, &request, &mut body).status, body)
+    }
+
+    fn announce(tracker: &mut Tracker, from: &str, rest: &str) -> Vec<u8> {
+        let query = format!("info_hash={HASH}&peer_id=-SW0100-abcdefghijkl&uploaded=0&downloaded=0&{rest}");
+        let (status, body) = ask(tracker, from, "/announce", &query, None);
+        assert_eq!(status, 200);
+        body
+    }
+
+    #[test]
+    fn peers_are_told_in_the_form_that_was_asked_for() {
+        let mut tracker = tracker();
+        announce(&mut tracker, "192.0.2.1", "port=1&left=0");
+        let body = announce(&mut tracker, "192.0.2.2", "port=2&left=5");
+        let answer = parse_announce(&body).unwrap().unwrap();
+        assert_eq!(answer.peers, ["192.0.2.1:1".parse().unwrap()]);
+        assert_eq!((answer.seeders, answer.leechers, answer.interval), (Some(1), Some(1), 1800));
+        assert_eq!(answer.external_ip, Some("192.0.2.2".parse().unwrap()));
+        let body = announce(&mut tracker, "192.0.2.2", "port=2&left=5&compact=0");
+        assert!(body.windows(21).any(|part| part == b"d2:ip9:192.0.2.14:por"), "{}", body.escape_ascii());
+        announce(&mut tracker, "2001:db8::1", "port=1&left=0");
+        let body = announce(&mut tracker, "2001:db8::2", "port=2&left=5");
+        let answer = parse_announce(&body).unwrap().unwrap();
+        assert_eq!(answer.peers, ["[2001:db8::1]:1".parse().unwrap()]);
+    }
+
+    #[test]
+    fn only_a_proxy_says_for_whom_it_asks() {
+        let mut tracker = tracker();
+        let query = format!("info_hash={HASH}&peer_id=-SW0100-abcdefghijkl&port=1&left=5&ip=203.0.113.7");
+        for (stream, forwarded, expected) in [
+            ("192.0.2.1", Some("203.0.113.9"), "192.0.2.1"),
+            ("10.0.0.1", Some("203.0.113.9"), "203.0.113.9"),
+            ("10.0.0.1", None, "203.0.113.7"),
+        ] {
+            let (_, body) = ask(&mut tracker, stream, "/announce", &query, forwarded);
+            let answer = parse_announce(&body).unwrap().unwrap();
+            assert_eq!(answer.external_ip, Some(expected.parse().unwrap()));
+        }
+    }
+
+    #[test]
+    fn refusals_say_why_and_when_to_come_back() {
+        let mut tracker = tracker();
+        let failure = |body: &[u8]| parse_announce(body).unwrap().unwrap_err();
+        let bad = failure(&announce(&mut tracker, "192.0.2.1", "port=1&left=-1"));
+        assert_eq!((bad.reason.as_str(), bad.retry_in), ("left is not a number of bytes", None));
+        let bad = failure(&announce(&mut tracker, "0.0.0.1", "port=1&left=1"));
+        assert!(bad.reason.contains("nobody could dial"), "{}", bad.reason);
+        tracker.allow(Allowed { hashes: Some(Vec::new()), keys: Some(vec!["k".into()]) });
+        assert_eq!(failure(&announce(&mut tracker, "192.0.2.1", "port=1&left=1")).retry_in, Some(RetryIn::Never));
+        let query = format!("info_hash={HASH}&peer_id=-SW0100-abcdefghijkl&port=1&left=5");
+        let body = ask(&mut tracker, "192.0.2.1", "/k/announce", &query, None).1;
+        assert_eq!(failure(&body).retry_in, Some(RetryIn::Minutes(60)));
+        let (_, body) = ask(&mut tracker, "192.0.2.1", "/k/scrape", "", None);
+        assert!(failure(&body).reason.contains("full scrape"));
+        assert_eq!(ask(&mut tracker, "192.0.2.1", "/x", "", None).0, 404);
+        assert_eq!(ask(&mut tracker, "192.0.2.1", "/", "", None).1, PAGE);
+    }
+
+    #[test]
+    fn a_scrape_tells_partial_seeds_from_those_that_want_more() {
+        let mut tracker = tracker();
+        announce(&mut tracker, "192.0.2.1", "port=1&left=0");
+        announce(&mut tracker, "192.0.2.2", "port=1&left=5&event=paused");
+        announce(&mut tracker, "192.0.2.3", "port=1&left=5");
+        let (_, body) = ask(&mut tracker, "192.0.2.9", "/scrape", &format!("info_hash={HASH}"), None);
+        let answer = parse_scrape(&body, &InfoHash::of(b"x")).unwrap().unwrap();
+        assert_eq!((answer.seeders, answer.leechers, answer.downloaded), (Some(1), Some(2), Some(0)));
+        assert!(body.windows(18).any(|part| part == b"11:downloadersi1e1"), "{}", body.escape_ascii());
+    }
+}

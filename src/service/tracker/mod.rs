@@ -1,0 +1,223 @@
+//! The tracker server: who is in which swarm (BEP 3, 7, 15, 21, 23, 24, 31, 41, 48).
+//!
+//! A state machine: requests come by datagram or as whole HTTP requests, answers are values. Only the address that a request came
+//! from is ever registered. It keeps no peer ids: what is kept of a peer is its address, when it was heard of, and whether it
+//! downloads. `swarms` and `peers` are the table, `udp` and `http` the two languages, `access` who may ask.
+
+mod access;
+mod http;
+mod ids;
+mod keyed;
+mod peers;
+mod state;
+mod swarms;
+mod udp;
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::base::addr::is_dialable;
+use crate::base::config::TrackerConfig;
+use crate::base::rng::Rng;
+use crate::base::time::Time;
+use crate::codec::udp_tracker::{Announce, AnnounceEvent};
+
+use self::access::Access;
+use self::ids::ConnectionIds;
+use self::peers::Role;
+use self::state::Counters;
+use self::swarms::{Full, Saying, Swarms, Told};
+use self::udp::Replies;
+
+pub use self::access::{Allowed, KEY_MAX};
+pub use self::http::Answered;
+pub use self::peers::{Counts, HOST_PEERS_MAX, PEERS_MAX};
+pub use self::swarms::Tallies;
+
+/// Peers of an answer where the asker does not say how many.
+const WANTED: usize = 50;
+/// Peers of an answer, whatever the asker says: 1,220 bytes in IPv4, one datagram.
+const WANTED_MAX: usize = 200;
+/// And in IPv6: 1,352 bytes.
+const WANTED6_MAX: usize = 74;
+/// A peer is forgotten after so many intervals of silence.
+const INTERVALS: u32 = 2;
+/// Its silence is measured in such parts of that.
+const LIFE_TICKS: u16 = 4096;
+/// The whole table is swept so often in the life of a peer.
+const SWEEPS: u32 = 8;
+/// Peers that are looked at in one step of a sweep.
+const SWEPT_MAX: usize = 4096;
+
+/// Why a request is refused. Each is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Error {
+    /// It cannot be read.
+    Malformed,
+    /// Its connection id is not the one that its address was given lately.
+    ConnectionId,
+    /// The swarm is not one of those that this tracker is for.
+    NotAllowed,
+    /// Its pass key is missing or unknown.
+    Key,
+    /// Nobody could dial the address and port that it would register.
+    Address,
+    /// There are too many swarms for a new one.
+    Full,
+}
+
+impl Error {
+    const ALL: [Self; 6] =
+        [Self::Malformed, Self::ConnectionId, Self::NotAllowed, Self::Key, Self::Address, Self::Full];
+
+    /// Its name in `stats`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::ConnectionId => "connection_id",
+            Self::NotAllowed => "not_allowed",
+            Self::Key => "key",
+            Self::Address => "address",
+            Self::Full => "full",
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Malformed => "the request cannot be read",
+            Self::ConnectionId => "connect again",
+            Self::NotAllowed => "this tracker does not track this torrent",
+            Self::Key => "the pass key in the announce address is missing or unknown",
+            Self::Address => "nobody could dial this address and port",
+            Self::Full => "this tracker is full; try again later, or another one",
+        })
+    }
+}
+
+/// The tracker.
+#[derive(Debug)]
+pub struct Tracker {
+    config: TrackerConfig,
+    swarms: Swarms,
+    ids: ConnectionIds,
+    access: Access,
+    counters: Counters,
+    rng: Rng,
+    /// How long a tick is, in nanoseconds.
+    tick_nanos: u64,
+    sweep_at: Time,
+    replies: Replies,
+    /// Lent to one answer at a time.
+    picked: Vec<u8>,
+}
+
+impl Tracker {
+    /// A tracker that knows nobody.
+    #[must_use]
+    pub fn new(now: Time, config: &TrackerConfig, mut rng: Rng) -> Self {
+        let life = config.interval.saturating_mul(INTERVALS);
+        let tick_nanos = u64::try_from(life.as_nanos() / u128::from(LIFE_TICKS)).unwrap_or(u64::MAX).max(1);
+        let mut tracker = Self {
+            swarms: Swarms::new(&mut rng, config.swarms_max, config.peers_max),
+            ids: ConnectionIds::new(&mut rng),
+            access: Access::new(&mut rng, &config.proxies),
+            counters: Counters::default(),
+            rng,
+            tick_nanos,
+            sweep_at: now,
+            replies: Replies::default(),
+            picked: Vec::new(),
+            config: config.clone(),
+        };
+        // Until the files are read that say otherwise, a closed tracker is for nobody.
+        let hashes = (!config.open).then(Vec::new);
+        let keys = config.needs_key.then(Vec::new);
+        tracker.allow(Allowed { hashes, keys });
+        tracker
+    }
+
+    /// True for a proxy of ours: many strangers come from its address.
+    #[must_use]
+    pub fn is_proxy(&self, ip: IpAddr) -> bool {
+        self.access.is_proxy(ip)
+    }
+
+    /// Other swarms and keys are allowed from now on. Peers of swarms that no longer are stay known until they are silent.
+    pub fn allow(&mut self, allowed: Allowed) {
+        self.access.set(allowed);
+    }
+
+    /// [`Tracker::poll_timeout`] has come.
+    pub fn handle_timeout(&mut self, now: Time) {
+        if now < self.sweep_at {
+            return;
+        }
+        let tick = self.tick(now);
+        self.counters.peers_expired += self.swarms.sweep(tick, LIFE_TICKS, SWEPT_MAX) as u64;
+        // All are looked at once in this time, however many there are.
+        let all = self.config.interval.saturating_mul(INTERVALS) / SWEEPS;
+        let steps = (self.swarms.peers() + self.swarms.len()) / SWEPT_MAX + 1;
+        let pause = all / u32::try_from(steps).unwrap_or(u32::MAX);
+        self.sweep_at = now + pause.max(Duration::from_millis(1));
+    }
+
+    /// When `handle_timeout` wants to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Time {
+        self.sweep_at
+    }
+
+    fn tick(&self, now: Time) -> u16 {
+        u16::try_from(now.as_nanos() / self.tick_nanos % u64::from(peers::TICKS)).expect("below TICKS")
+    }
+
+    /// What an announce from `ip` says, if it may say it.
+    fn saying(&self, ip: IpAddr, announce: &Announce, path: &[u8]) -> Result<Saying, Error> {
+        self.access.check_path(path)?;
+        let peer = SocketAddr::new(ip, announce.port);
+        let role = match announce.event {
+            AnnounceEvent::Stopped => None,
+            _ if announce.left == 0 => Some(Role::Seed),
+            AnnounceEvent::Paused => Some(Role::PartialSeed),
+            _ => Some(Role::Downloader),
+        };
+        if role.is_some() && !is_dialable(peer) {
+            return Err(Error::Address);
+        }
+        if !self.access.allows(&announce.info_hash) {
+            return Err(Error::NotAllowed);
+        }
+        Ok(Saying { peer, role, completed: announce.event == AnnounceEvent::Completed })
+    }
+
+    /// Takes in what a peer says. The second value names whom it may be told of.
+    fn take(&mut self, now: Time, announce: &Announce, saying: &Saying) -> Result<(Told<'_>, u64), Error> {
+        let tick = self.tick(now);
+        let chance = self.rng.u64();
+        let counters = &mut self.counters;
+        counters.announces.add(now, 1);
+        match self.swarms.announce(&announce.info_hash, saying, tick, chance) {
+            Ok(told) => {
+                counters.peers_displaced += u64::from(told.displaced);
+                counters.peers_left_out += u64::from(told.left_out);
+                Ok((told, chance))
+            }
+            Err(Full::Swarms) => Err(Error::Full),
+        }
+    }
+
+    /// Seconds between announces that clients are told.
+    fn interval_secs(&self) -> u32 {
+        u32::try_from(self.config.interval.as_secs()).unwrap_or(u32::MAX)
+    }
+}
+
+/// How many peers an answer holds at most: what the asker wants, within bounds.
+fn wanted(asked: Option<u32>, v6: bool) -> usize {
+    let most = if v6 { WANTED6_MAX } else { WANTED_MAX };
+    asked.map_or(WANTED, |asked| usize::try_from(asked).unwrap_or(most)).min(most)
+}
