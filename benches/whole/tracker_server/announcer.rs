@@ -59,9 +59,9 @@ impl Source {
             key: 1,
             num_want: i32::try_from(ANSWERED).unwrap(),
             port: 0,
-            path: String::new(),
         };
-        Request::Announce { connection: 0, transaction: 0, announce: said }.write(&mut announce);
+        Request::Announce { connection: 0, transaction: 0, announce: said, path: (&[][..]).into() }
+            .write(&mut announce);
         announce[53] = match from {
             IpAddr::V4(ip) => ip.octets()[3],
             IpAddr::V6(ip) => ip.octets()[15],
