@@ -1,6 +1,6 @@
 //! Whole programs side by side: what a GiB costs this daemon, other peers, and the least loop that could do the job.
 //!
-//! `cargo bench --bench whole -- [seeding] [downloading] [checking] [creating] [connections] [torrents] [turns] [start] [dht]`,
+//! `cargo bench --bench whole -- [seeding] [downloading] [checking] [creating] [connections] [torrents] [turns] [start] [dht] [tracker]`,
 //! all if none is named. `SWARMTORRENT_BENCH_MIB` sets the
 //! content's size (1024), `SWARMTORRENT_BENCH_DIR` where it lies (`/dev/shm`), `SWARMTORRENT_BENCH_ROUNDS` how often each figure
 //! is taken (3; the median is shown), `SWARMTORRENT_BENCH_PEERS` a comma-separated choice of peers. It runs in a network namespace
@@ -16,6 +16,7 @@
 )]
 
 mod bare;
+mod batch;
 mod dht;
 mod idle;
 mod machine;
@@ -24,6 +25,7 @@ mod reader;
 mod source;
 mod table;
 mod tracker;
+mod tracker_server;
 mod turns;
 
 #[path = "../../tests/common/mod.rs"]
@@ -38,6 +40,7 @@ use machine::Cpu;
 use peers::{Job, PEERS, Peer};
 use table::Cost;
 use tracker::Tracker;
+use tracker_server::Part;
 
 /// Piece lengths and connections of the seeding rows.
 const SEEDING: [(u64, usize); 6] =
@@ -122,6 +125,9 @@ fn main() {
     if is_wanted("dht") {
         dht::row(&bench);
     }
+    let parts: Vec<Part> =
+        Part::ALL.into_iter().filter(|part| is_wanted("tracker") || is_wanted(part.name())).collect();
+    tracker_server::rows(&bench, &parts);
 }
 
 impl Bench {

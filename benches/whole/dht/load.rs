@@ -9,8 +9,8 @@ use swarmtorrent::base::hash::{InfoHash, Sha1Hash};
 use swarmtorrent::base::rng::Rng;
 use swarmtorrent::codec::krpc::{Body, Message, NodeId, Query, Response, Want};
 
-use super::batch::{BATCH, Batch};
 use super::{STORED, SWARMS};
+use crate::batch::{BATCH, Batch};
 
 /// Addresses that ask.
 pub const SOURCES: usize = 8;

@@ -7,7 +7,6 @@
 //!
 //! The bare loop receives a datagram and sends as many bytes back as this daemon does, and looks at none.
 
-mod batch;
 mod load;
 mod nodes;
 mod store;

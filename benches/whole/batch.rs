@@ -9,15 +9,22 @@ pub const BATCH: usize = 32;
 /// Bytes of the longest datagram.
 pub const LEN_MAX: usize = 2048;
 
+#[allow(clippy::cast_possible_truncation, reason = "sixteen")]
+const ADDR_LEN: libc::socklen_t = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+
 /// Datagrams.
 pub struct Batch {
     bytes: Box<[[u8; LEN_MAX]; BATCH]>,
     lens: [usize; BATCH],
+    /// Where each came from, if that was asked.
+    from: Box<[libc::sockaddr_in; BATCH]>,
 }
 
 impl Batch {
     pub fn new() -> Self {
-        Self { bytes: Box::new([[0; LEN_MAX]; BATCH]), lens: [0; BATCH] }
+        let nowhere =
+            libc::sockaddr_in { sin_family: 0, sin_port: 0, sin_addr: libc::in_addr { s_addr: 0 }, sin_zero: [0; 8] };
+        Self { bytes: Box::new([[0; LEN_MAX]; BATCH]), lens: [0; BATCH], from: Box::new([nowhere; BATCH]) }
     }
 
     /// Sets one of them.
@@ -34,7 +41,7 @@ impl Batch {
 
     /// Sends the first `count` over a connected socket; how many left.
     pub fn send(&mut self, socket: &UdpSocket, count: usize) -> usize {
-        self.call(count, |headers| {
+        self.call(count, false, |headers| {
             // SAFETY: each header points to one `iovec` of bytes that live as long as `self`.
             #[allow(unsafe_code, reason = "rustix has no such call")]
             unsafe {
@@ -46,7 +53,7 @@ impl Batch {
     /// Receives what is there; how many.
     pub fn receive(&mut self, socket: &UdpSocket) -> usize {
         self.lens = [LEN_MAX; BATCH];
-        self.call(BATCH, |headers| {
+        self.call(BATCH, false, |headers| {
             let (fd, none) = (socket.as_raw_fd(), std::ptr::null_mut());
             // SAFETY: each header points to one `iovec` of bytes that live as long as `self`, and are lent to nobody else.
             #[allow(unsafe_code, reason = "rustix has no such call")]
@@ -56,8 +63,38 @@ impl Batch {
         })
     }
 
+    /// Waits as long as the socket's timeout says for one, and receives what is there, and from where (IPv4).
+    pub fn wait_from(&mut self, socket: &UdpSocket) -> usize {
+        self.lens = [LEN_MAX; BATCH];
+        self.call(BATCH, true, |headers| {
+            let (fd, none) = (socket.as_raw_fd(), std::ptr::null_mut());
+            // SAFETY: each header points to one `iovec` of bytes and to an address that live as long as `self`, and are lent to
+            // nobody else.
+            #[allow(unsafe_code, reason = "rustix has no such call")]
+            unsafe {
+                libc::recvmmsg(fd, headers.as_mut_ptr(), count_of(headers), libc::MSG_WAITFORONE, none)
+            }
+        })
+    }
+
+    /// Sends the first `count` to where the last ones with the same numbers came from; how many left.
+    pub fn send_back(&mut self, socket: &UdpSocket, count: usize) -> usize {
+        self.call(count, true, |headers| {
+            // SAFETY: each header points to one `iovec` of bytes and to an address that live as long as `self`.
+            #[allow(unsafe_code, reason = "rustix has no such call")]
+            unsafe {
+                libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), count_of(headers), libc::MSG_DONTWAIT)
+            }
+        })
+    }
+
+    /// Sets the length of the first `count`, whatever bytes they have.
+    pub fn set_lens(&mut self, count: usize, len: usize) {
+        self.lens[..count].fill(len);
+    }
+
     /// Takes over the lengths of those that `how` moved.
-    fn call(&mut self, count: usize, how: impl FnOnce(&mut [libc::mmsghdr]) -> libc::c_int) -> usize {
+    fn call(&mut self, count: usize, with_addrs: bool, how: impl FnOnce(&mut [libc::mmsghdr]) -> libc::c_int) -> usize {
         let parts = self.bytes.iter_mut().zip(&self.lens);
         let mut parts: Vec<libc::iovec> =
             parts.map(|(bytes, len)| libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: *len }).collect();
@@ -66,6 +103,12 @@ impl Batch {
         let mut headers: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
         for (header, part) in headers.iter_mut().zip(&mut parts) {
             (header.msg_hdr.msg_iov, header.msg_hdr.msg_iovlen) = (part, 1);
+        }
+        if with_addrs {
+            for (header, from) in headers.iter_mut().zip(self.from.iter_mut()) {
+                header.msg_hdr.msg_name = std::ptr::from_mut(from).cast();
+                header.msg_hdr.msg_namelen = ADDR_LEN;
+            }
         }
         let moved = usize::try_from(how(&mut headers[..count])).unwrap_or_else(|_| none_or_panic());
         headers[..moved].iter().zip(&mut self.lens).for_each(|(header, len)| *len = header.msg_len as usize);
@@ -81,6 +124,6 @@ fn count_of(headers: &[libc::mmsghdr]) -> libc::c_uint {
 fn none_or_panic() -> usize {
     let error: Result<()> = Err(Error::last_os_error());
     let kind = error.as_ref().unwrap_err().kind();
-    assert!(matches!(kind, ErrorKind::WouldBlock | ErrorKind::ConnectionRefused), "{error:?}");
+    assert!(matches!(kind, ErrorKind::WouldBlock | ErrorKind::ConnectionRefused | ErrorKind::Interrupted), "{error:?}");
     0
 }
