@@ -4,6 +4,9 @@
 //! themselves anywhere, as fast as they are answered, and want [`ANSWERED`] peers. All addresses are on loopback, where none
 //! of them limits anybody. The bare loop sends as many bytes back and looks at none: over UDP in batches.
 //!
+//! `tracker` is all of it; `tracker-udp`, `tracker-http`, `tracker-memory` and `tracker-latency` are its parts, and
+//! `SWARMTORRENT_BENCH_PEERS` chooses programs by name.
+//!
 //! `aquatic_udp` and `aquatic_http` are looked for in `$SWARMTORRENT_AQUATIC/bin` and on `PATH` (`cargo install` has them),
 //! and have one worker of each kind. What a thread of the kernel does for them (`io_uring`) is theirs.
 
