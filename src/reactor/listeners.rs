@@ -11,10 +11,11 @@ use std::time::Duration;
 use mio::net::{TcpListener, TcpStream, UdpSocket};
 use mio::{Interest, Registry};
 use rustix::io::Errno;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::base::ids::ListenerId;
 use crate::base::time::Time;
+use crate::reactor::options::set_defer_accept;
 use crate::reactor::tokens::Whose;
 
 /// Connections that the kernel has made and we have not accepted; beyond it the kernel drops their last handshake packet.
@@ -23,6 +24,8 @@ const BACKLOG_MAX: i32 = 1024;
 const PORT_TRIES_MAX: usize = 16;
 /// Receive buffer of a datagram socket: the kernel does not tune these itself. It gives what its own limit allows.
 const DATAGRAM_BUFFER_BYTES: usize = 1 << 20;
+/// How long the kernel keeps a connection to itself on which nothing has come.
+const DEFERRED: Duration = Duration::from_secs(10);
 /// How long a listener rests when descriptors or memory have run out, unless a connection is closed before.
 const REST: Duration = Duration::from_millis(250);
 
@@ -87,16 +90,19 @@ pub(crate) fn bind_all_datagrams(
     })
 }
 
-/// Binds listeners alone, as [`bind_all`] does pairs.
+/// Binds listeners for clients that mostly ask one thing and go, as [`bind_all`] does pairs: who says nothing is not accepted, and what
+/// is written to a connection waits until it is closed, or no longer corked.
 ///
 /// # Errors
 /// The first address that cannot be bound.
-pub(crate) fn bind_all_streams(
+pub(crate) fn bind_all_served(
     addrs: &[SocketAddr],
     interface: Option<&str>,
 ) -> Result<Vec<(SocketAddr, TcpListener)>, BindError> {
     bind_each(addrs, |addr, _| {
         let listener = bind_stream(addr, interface)?;
+        SockRef::from(&listener).set_tcp_cork(true)?;
+        set_defer_accept(&listener, DEFERRED)?;
         Ok((listener.local_addr()?, listener))
     })
 }

@@ -13,6 +13,7 @@ pub(crate) mod lag;
 pub mod listeners;
 pub(crate) mod multicast;
 pub mod names;
+pub(crate) mod options;
 pub mod outside;
 pub(crate) mod ready;
 pub mod signals;
@@ -204,7 +205,7 @@ impl Reactor {
             self.datagrams.add(self.poll.registry(), SocketId::Tracker(index), bound.socket).map_err(failed)?;
             self.bound_tracker[0].push(bound.addr);
         }
-        for (index, (addr, listener)) in (0..).zip(listeners::bind_all_streams(http, self.interface.as_deref())?) {
+        for (index, (addr, listener)) in (0..).zip(listeners::bind_all_served(http, self.interface.as_deref())?) {
             let failed = |error| BindError { addr, error };
             self.listeners.add(self.poll.registry(), ListenerId::Tracker(index), listener).map_err(failed)?;
             self.bound_tracker[1].push(addr);
@@ -482,7 +483,7 @@ impl Reactor {
                         self.accepted += 1;
                         // A stream that is not wanted is closed by being dropped.
                         if let Some(conn) = engine.handle_accept(self.now, listener, from) {
-                            self.sockets.accept(conn, stream);
+                            self.sockets.accept(conn, stream, matches!(listener, ListenerId::Tracker(_)));
                             self.ready.add(conn);
                             self.ready.edge(conn, true, true);
                         }

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use mio::net::TcpStream;
 use mio::{Interest, Registry};
 use rustix::io::Errno;
-use socket2::Type;
+use socket2::{SockRef, Type};
 
 use crate::base::ids::ConnId;
 use crate::reactor::listeners::new_socket;
@@ -24,6 +24,8 @@ struct Link {
     connecting: bool,
     /// The kernel tells of it.
     watched: bool,
+    /// What is written waits until it is watched or closed.
+    corked: bool,
 }
 
 /// How far a connection is that was asked for.
@@ -68,9 +70,11 @@ impl Sockets {
         self.watch(registry, conn)
     }
 
-    /// Takes in a connection that was accepted. Nobody watches it yet: it gets a turn at once, and many a one ends with that.
-    pub(crate) fn accept(&mut self, conn: ConnId, stream: TcpStream) {
+    /// Takes in a connection that was accepted. Nobody watches it yet: it gets a turn at once, and many a one ends with that. One
+    /// that is `corked` sends its last bytes with the end of the stream then.
+    pub(crate) fn accept(&mut self, conn: ConnId, stream: TcpStream, corked: bool) {
         self.add(conn, stream, false);
+        self.link(conn).expect("it was just added").corked = corked;
     }
 
     /// Has the kernel tell of a connection, if there is one of this id and it does not yet. What is so already is told at once.
@@ -80,6 +84,9 @@ impl Sockets {
     pub(crate) fn watch(&mut self, registry: &Registry, conn: ConnId) -> io::Result<()> {
         let Some(link) = self.link(conn).filter(|link| !link.watched) else { return Ok(()) };
         link.watched = true;
+        if std::mem::take(&mut link.corked) {
+            SockRef::from(&link.stream).set_tcp_cork(false)?;
+        }
         registry.register(&mut link.stream, Whose::Conn(conn).token(), Interest::READABLE | Interest::WRITABLE)
     }
 
@@ -88,7 +95,7 @@ impl Sockets {
             self.links.resize_with(conn.slot() + 1, || None);
         }
         // The engine may use a slot again in the round in which it closed what was there: that `Close` is still on its way.
-        let before = self.links[conn.slot()].replace(Link { conn, stream, connecting, watched: false });
+        let before = self.links[conn.slot()].replace(Link { conn, stream, connecting, watched: false, corked: false });
         self.len += usize::from(before.is_none());
     }
 
