@@ -3,9 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -17,7 +15,8 @@ use swarmtorrent::protocol::redis::{Event, Failed, LinkId, Need, Redis};
 
 mod common;
 
-use common::{Running, free_port, wait};
+use common::redis::{IN_A_CLUSTER, cli, is_left_out, serve, serve_cluster};
+use common::{free_port, wait};
 
 /// The client with real streams.
 struct Driver {
@@ -142,42 +141,6 @@ fn bulk(text: &str) -> Value {
     Value::Bulk(text.as_bytes().to_vec())
 }
 
-/// Says that it is left out where there is no server to be had.
-fn is_left_out() -> bool {
-    let is_here = |program: &str| Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok();
-    let is_missing = !is_here("redis-server") || !is_here("redis-cli");
-    if is_missing {
-        eprintln!("left out: redis-server or redis-cli is not installed");
-    }
-    is_missing
-}
-
-/// A server in a directory of its own below `dir`.
-fn serve(dir: &Path, port: u16, args: &[&str]) -> Running {
-    let home = dir.join(port.to_string());
-    std::fs::create_dir_all(&home).unwrap();
-    let log = std::fs::File::options().create(true).append(true).open(home.join("log")).unwrap();
-    let child = Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--daemonize", "no", "--dir"])
-        .arg(&home)
-        .args(args)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().unwrap())
-        .stderr(log)
-        .spawn()
-        .unwrap();
-    let running = Running(child);
-    wait("the server listens", 10, || TcpStream::connect(("127.0.0.1", port)).is_ok());
-    running
-}
-
-fn cli(port: u16, args: &[&str]) -> String {
-    let output = Command::new("redis-cli").args(["-p", &port.to_string()]).args(args).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{args:?}: {text}");
-    text.trim().to_owned()
-}
-
 #[test]
 fn a_server_with_a_password_and_databases_is_asked_what_a_tracker_asks() {
     if is_left_out() {
@@ -264,27 +227,15 @@ fn a_server_that_stands_still_is_given_up_in_time() {
     assert_eq!(driver.get(&["GET", "n"]), Ok(Value::Null));
 }
 
-/// A port whose cluster port, 10000 above it, is free, too.
-fn cluster_port() -> u16 {
-    let is_fit = |port: &u16| *port < 55_000 && TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok();
-    (0..1000).map(|_| free_port()).find(is_fit).unwrap()
-}
-
 #[test]
 fn a_cluster_is_asked_slot_by_slot_and_followed_when_slots_move() {
     if is_left_out() {
         return;
     }
     let temp = tempfile::tempdir().unwrap();
-    let ports = [(); 3].map(|()| cluster_port());
-    let args = ["--cluster-enabled", "yes", "--cluster-require-full-coverage", "no", "--cluster-node-timeout", "5000"];
-    let mut servers = ports.map(|port| Some(serve(temp.path(), port, &args)));
+    let (ports, servers) = serve_cluster(temp.path());
+    let mut servers = servers.map(Some);
     let addrs = ports.map(|port| format!("127.0.0.1:{port}"));
-    let mut create = vec!["--cluster", "create"];
-    create.extend(addrs.iter().map(String::as_str));
-    create.push("--cluster-yes");
-    cli(ports[0], &create);
-    wait("the cluster stands", 20, || ports.iter().all(|port| cli(*port, &["cluster", "info"]).contains("state:ok")));
 
     // The first seed is nobody.
     let mut driver = Driver::up(&format!("redis://127.0.0.1:{},{},{}", free_port(), addrs[2], addrs[1]));
@@ -332,7 +283,7 @@ fn a_cluster_is_asked_slot_by_slot_and_followed_when_slots_move() {
     let failed = driver.redis.counters().failed - 1;
     assert!((50..150).contains(&failed), "{failed} of 300 failed");
     assert!(driver.redis.is_up() && driver.downs.is_empty());
-    servers[1] = Some(serve(temp.path(), ports[1], &args));
+    servers[1] = Some(serve(temp.path(), ports[1], &IN_A_CLUSTER));
     driver.until("it is back", |driver| driver.get(&["GET", &key]).is_ok());
     let mut database = Driver::new(&format!("redis://{}/1", addrs[0]));
     database.until("there is but one", |driver| !driver.downs.is_empty());

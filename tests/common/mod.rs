@@ -1,6 +1,8 @@
 //! What the process tests share: a daemon in a temporary directory, its control socket, and waiting for conditions.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test file uses some of it")]
 
+pub mod redis;
+
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
