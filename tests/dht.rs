@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use common::{Daemon, LIBTORRENT_DHT, Running, free_port, has_libtorrent, make, noise, wait};
+use common::{Daemon, LIBTORRENT_DHT, Running, free_port, has_libtorrent, in_a_network_of_its_own, make, noise, wait};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::Value;
 use swarmtorrent::protocol::dht::items::{mutable_target, signed_bytes};
@@ -351,6 +351,9 @@ fn items_go_to_libtorrent_and_come_from_it() {
     assert!(nodes[1].ask(&forged).last().unwrap().starts_with("ERR invalid "));
 }
 
+/// Where clients are that talk with no node on 127.0.0.0/8.
+const NETWORK: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+
 /// Somebody else's client with the DHT on and nothing else to find peers by.
 #[derive(Debug, Clone, Copy)]
 enum Other {
@@ -432,35 +435,19 @@ fn find_each_other(other: Other, ip: Ipv4Addr, count: usize) {
     });
 }
 
-/// In a network of its own, whose address is none of loopback: some talk with no node on 127.0.0.0/8, and dial nobody there.
-fn in_a_network_of_its_own(name: &str, other: Other, count: usize) {
-    let (inside, ip) = ("SWARMTORRENT_TEST_INSIDE", Ipv4Addr::new(10, 77, 0, 1));
-    if std::env::var_os(inside).is_some() {
-        return find_each_other(other, ip, count);
-    }
-    let may = Command::new("unshare").args(["-rn", "ip", "link"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if !may.is_ok_and(|status| status.success()) {
-        eprintln!("left out: no network namespace may be made");
-        return;
-    }
-    let script = format!(
-        "ip link set lo up && ip addr add {ip}/32 dev lo && ip route add default dev lo && \
-         exec \"$0\" --exact {name} --nocapture"
-    );
-    let program = std::env::current_exe().unwrap();
-    let status = Command::new("unshare").args(["-rn", "sh", "-c", &script]).arg(program).env(inside, "1").status();
-    assert!(status.unwrap().success());
-}
-
 /// It announces nothing while it knows less than nine nodes.
 #[test]
 fn transmission_is_found_by_its_hash() {
-    in_a_network_of_its_own("transmission_is_found_by_its_hash", Other::Transmission, 12);
+    in_a_network_of_its_own("transmission_is_found_by_its_hash", &[NETWORK], || {
+        find_each_other(Other::Transmission, NETWORK, 12)
+    });
 }
 
 #[test]
 fn aria2_and_the_daemon_find_each_other() {
-    in_a_network_of_its_own("aria2_and_the_daemon_find_each_other", Other::Aria2, 3);
+    in_a_network_of_its_own("aria2_and_the_daemon_find_each_other", &[NETWORK], || {
+        find_each_other(Other::Aria2, NETWORK, 3)
+    });
 }
 
 /// A real client that knows no node at all learns of ours from the PORT message of a peer.
