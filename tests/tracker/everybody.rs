@@ -179,7 +179,7 @@ fn wait_scraped(torrent: &Torrent, seeders: u32, completed: u32) {
         last == Some((seeders, completed, 0))
     };
     let what = format!("{}: {seeders} seeders, {completed} completed, no leecher", torrent.name);
-    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| wait(&what, 30, is_so)));
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| wait(&what, 60, is_so)));
     assert!(result.is_ok(), "it is {last:?}; those who download: {:?}", downloading(torrent.hash));
 }
 
