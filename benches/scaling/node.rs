@@ -300,7 +300,7 @@ impl Node {
         let number = u32::try_from(self.pipes.len()).unwrap();
         let from = SocketAddr::from((Ipv4Addr::from(0x0b00_0001 + number), 6881));
         let before = cpu_secs();
-        let conn = self.engine.handle_accept(self.now, ListenerId(0), from).unwrap();
+        let conn = self.engine.handle_accept(self.now, ListenerId::Peers(0), from).unwrap();
         self.spent += cpu_secs() - before;
         let mut peer_id = *b"-XX0001-........----";
         peer_id[8..16].copy_from_slice(format!("{number:08}").as_bytes());

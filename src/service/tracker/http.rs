@@ -140,6 +140,18 @@ mod tests {
     }
 
     #[test]
+    fn whoever_completes_without_saying_what_is_left_is_a_seed() {
+        let mut tracker = tracker();
+        let counts = |body: Vec<u8>| {
+            let answer = parse_announce(&body).unwrap().unwrap();
+            (answer.seeders, answer.leechers, answer.downloaded)
+        };
+        assert_eq!(counts(announce(&mut tracker, "192.0.2.1", "port=1")), (Some(0), Some(1), Some(0)));
+        let completed = announce(&mut tracker, "192.0.2.1", "port=1&event=completed");
+        assert_eq!(counts(completed), (Some(1), Some(0), Some(1)));
+    }
+
+    #[test]
     fn only_a_proxy_says_for_whom_it_asks() {
         let mut tracker = tracker();
         let query = format!("info_hash={HASH}&peer_id=-SW0100-abcdefghijkl&port=1&left=5&ip=203.0.113.7");

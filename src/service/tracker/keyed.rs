@@ -20,8 +20,8 @@ impl Mix {
 
     /// The first slot of a host in a table of `mask` + 1, a power of two.
     pub(super) fn slot(self, host: u64, mask: usize) -> usize {
-        let product = u128::from(host ^ self.key) * u128::from(self.factor);
-        let folded = (product as u64) ^ ((product >> 64) as u64);
+        let (low, high) = (host ^ self.key).carrying_mul(self.factor, 0);
+        let folded = low ^ high;
         usize::try_from(folded.wrapping_mul(self.factor) >> 32).expect("32 bits") & mask
     }
 }

@@ -59,7 +59,7 @@ const SWEEPS: u32 = 8;
 /// How soon whoever is refused for now may come back.
 const RETRY_MINUTES: u32 = 60;
 /// Peers that are looked at in one step of a sweep.
-const SWEPT_MAX: usize = 4096;
+const SWEPT_MAX: usize = 1024;
 
 /// Why a request is refused. Each is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -247,6 +247,8 @@ impl Tracker {
         let role = match announce.event {
             AnnounceEvent::Stopped => None,
             _ if announce.left == 0 => Some(Role::Seed),
+            // Whoever completes and does not say how much is left has everything.
+            AnnounceEvent::Completed if announce.left == u64::MAX => Some(Role::Seed),
             AnnounceEvent::Paused => Some(Role::PartialSeed),
             _ => Some(Role::Downloader),
         };

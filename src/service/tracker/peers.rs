@@ -77,7 +77,7 @@ pub(super) const TICKS: u16 = 1 << 14;
 
 impl Mark {
     fn new(tick: u16, role: Role) -> Self {
-        Self(tick % TICKS | if role == Role::PartialSeed { PARTIAL } else { 0 })
+        Self((tick % TICKS) | if role == Role::PartialSeed { PARTIAL } else { 0 })
     }
 
     fn is_partial(self) -> bool {
@@ -437,7 +437,7 @@ fn host<const N: usize>(addr: &[u8; N]) -> u64 {
 
 /// A number below `bound` (32 bits) from the high bits of `chance`.
 fn scaled(chance: u64, bound: usize) -> usize {
-    usize::try_from((chance >> 32) * bound as u64 >> 32).expect("below a usize")
+    usize::try_from(((chance >> 32) * bound as u64) >> 32).expect("below a usize")
 }
 
 /// The next draw (`SplitMix64`): fast, and only ever seeded from the node's own generator.

@@ -360,7 +360,7 @@ impl Shared {
         }
         let number = token / 2;
         let Some(reading) = self.readings.get_mut(&number) else { return };
-        if token % 2 == 0 {
+        if token.is_multiple_of(2) {
             let counts = reply.ok();
             let counts = counts.as_ref().and_then(Value::array).unwrap_or_default();
             for (known, count) in reading.completed.iter_mut().zip(counts) {
