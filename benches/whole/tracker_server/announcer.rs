@@ -12,8 +12,9 @@ use super::udp::Kind;
 use crate::PATIENCE;
 use crate::batch::Batch;
 
-/// Addresses that announce.
-pub const SOURCES: usize = 16;
+/// Addresses that announce: few with much to say each, as of clients with many torrents; or as many as there are requests under way.
+pub const FEW: usize = 16;
+pub const MANY: usize = 250;
 /// What has no answer when none came for so long, has none.
 const LOST: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 /// BEP 15 lets a client use its number for a minute.
@@ -133,9 +134,9 @@ impl Source {
 }
 
 /// Those that announce to a tracker; a bare loop, whose answers are not read, gives no numbers.
-pub fn sources(to: SocketAddr, is_read: bool) -> Vec<Source> {
+pub fn sources(to: SocketAddr, is_read: bool, count: usize) -> Vec<Source> {
     let new = |number| Source::new(source_ip(80, number, to.is_ipv6()), to, AnnounceEvent::Regular, is_read);
-    (0..SOURCES).map(new).collect()
+    (0..count).map(new).collect()
 }
 
 /// Of a source that announces.

@@ -13,7 +13,7 @@ use rustix::net::{RecvFlags, recv};
 use socket2::{Domain, Socket, Type};
 use swarmtorrent::base::hash::InfoHash;
 
-use super::announcer::{SOURCES, port_of, source_ip};
+use super::announcer::{FEW, port_of, source_ip};
 use super::{ANSWERED, STRIDE, Told, peer};
 
 /// Requests under way.
@@ -94,7 +94,7 @@ impl To {
 /// Asks for a while.
 pub fn run(to: To, hashes: &[InfoHash], asked: Duration) -> Told {
     let (heads, start) = (heads(hashes), Instant::now());
-    let tails: Vec<Vec<u8>> = (0..SOURCES)
+    let tails: Vec<Vec<u8>> = (0..FEW)
         .map(|source| {
             let mut tail = Vec::new();
             to.tail(source, port_of(source), "", &mut tail);
@@ -109,7 +109,7 @@ pub fn run(to: To, hashes: &[InfoHash], asked: Duration) -> Told {
         request.extend(&tails[source]);
         true
     };
-    exchange(to, 80, SOURCES, true, next)
+    exchange(to, 80, FEW, true, next)
 }
 
 /// Announces `count` peers, as many for each swarm.

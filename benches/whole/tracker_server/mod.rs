@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use swarmtorrent::base::hash::{InfoHash, Sha1Hash};
 
+use self::announcer::{FEW, MANY};
 use self::bare::Bare;
 use self::cost::{Cost, Told, table, title};
 use self::programs::{How, Program, Which};
@@ -122,16 +123,18 @@ fn add_v6() -> bool {
 fn udp_rows(bench: &Bench, programs: &[Program], hashes: &[InfoHash]) -> Vec<(Which, f64)> {
     let programs: Vec<&Program> = programs.iter().filter(|program| program.which.has_udp()).collect();
     let mut speeds = Vec::new();
-    for (kind, name) in [(Kind::Announce, "announces"), (Kind::Connect, "connects")] {
-        title(&format!("UDP {name}, {} under way from {} addresses", udp::WINDOW, announcer::SOURCES));
-        let ask = |program: &Program| udp::run(udp::To::Tracker(program.addr), kind, hashes, ASKED);
+    for (kind, name, count) in
+        [(Kind::Announce, "announces", FEW), (Kind::Announce, "announces", MANY), (Kind::Connect, "connects", FEW)]
+    {
+        title(&format!("UDP {name}, {} under way from {count} addresses", udp::WINDOW / count * count));
+        let ask = |program: &Program| udp::run(udp::To::Tracker(program.addr), kind, count, hashes, ASKED);
         let bare = |len| {
             let bare = Bare::udp(len);
             let to = udp::To::Bare(bare.addr);
-            Cost::of_bare(bare, || udp::run(to, kind, hashes, ASKED))
+            Cost::of_bare(bare, || udp::run(to, kind, count, hashes, ASKED))
         };
         let costs = table(bench.rounds, &programs, ask, bare);
-        if kind == Kind::Announce {
+        if kind == Kind::Announce && count == FEW {
             speeds = programs.iter().zip(&costs).map(|(program, cost)| (program.which, cost.speed)).collect();
         }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use swarmtorrent::base::hash::InfoHash;
 
-use super::announcer::{SOURCES, port_of, sources};
+use super::announcer::{FEW, port_of, sources};
 use super::udp::Kind;
 use super::{STRIDE, peer};
 use crate::batch::{BATCH, Batch};
@@ -22,7 +22,7 @@ pub struct Paced {
 
 /// Announces `rate` times a second for a while, whatever is answered.
 pub fn paced(to: SocketAddr, hashes: &[InfoHash], rate: f64, asked: Duration) -> Paced {
-    let (mut sources, mut batch) = (sources(to, true), Batch::new());
+    let (mut sources, mut batch) = (sources(to, true, FEW), Batch::new());
     let (mut sent_at, mut took): (Vec<Instant>, Vec<f64>) = (Vec::new(), Vec::new());
     let start = Instant::now();
     for turn in 0.. {
@@ -31,7 +31,7 @@ pub fn paced(to: SocketAddr, hashes: &[InfoHash], rate: f64, asked: Duration) ->
             break;
         }
         let due = (now.min(asked).as_secs_f64() * rate) as usize;
-        let (at, room) = (turn % SOURCES, due.saturating_sub(sent_at.len()).min(BATCH));
+        let (at, room) = (turn % FEW, due.saturating_sub(sent_at.len()).min(BATCH));
         let source = &mut sources[at];
         source.renew();
         for place in 0..room {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use swarmtorrent::base::hash::InfoHash;
 use swarmtorrent::codec::udp_tracker::AnnounceEvent;
 
-use super::announcer::{SOURCES, Source, is_readable, port_of, source_ip, sources};
+use super::announcer::{Source, is_readable, port_of, source_ip, sources};
 use super::{ANSWERED, STRIDE, Told, peer};
 use crate::PATIENCE;
 use crate::batch::{BATCH, Batch};
@@ -30,11 +30,11 @@ pub enum To {
     Bare(SocketAddr),
 }
 
-/// Asks for a while with all of [`WINDOW`] under way.
-pub fn run(to: To, kind: Kind, hashes: &[InfoHash], asked: Duration) -> Told {
+/// Asks from so many addresses for a while with all of [`WINDOW`] under way.
+pub fn run(to: To, kind: Kind, count: usize, hashes: &[InfoHash], asked: Duration) -> Told {
     let (To::Tracker(addr) | To::Bare(addr)) = to;
     let is_read = matches!(to, To::Tracker(_));
-    let mut sources = sources(addr, is_read);
+    let mut sources = sources(addr, is_read, count);
     let (mut batch, mut told, mut number) = (Batch::new(), Told::default(), 0_usize);
     let start = Instant::now();
     while start.elapsed() < asked {
@@ -53,7 +53,7 @@ pub fn run(to: To, kind: Kind, hashes: &[InfoHash], asked: Duration) -> Told {
             if is_read && kind == Kind::Announce {
                 source.renew();
             }
-            let room = (WINDOW / SOURCES - source.under_way).min(BATCH);
+            let room = (WINDOW / count - source.under_way).min(BATCH);
             for place in 0..room {
                 let hash = &hashes[number.wrapping_mul(STRIDE) % hashes.len()];
                 source.set(&mut batch, place, kind, peer::low(number), hash, port_of(at));
