@@ -7,6 +7,8 @@
 //! `tracker` is all of it; `tracker-udp`, `tracker-http`, `tracker-memory` and `tracker-latency` are its parts, and
 //! `SWARMTORRENT_BENCH_PEERS` chooses programs by name.
 //!
+//! With `SWARMTORRENT_BENCH_STORE=redis://HOST:PORT` this daemon keeps its swarms there.
+//!
 //! `aquatic_udp` and `aquatic_http` are looked for in `$SWARMTORRENT_AQUATIC/bin` and on `PATH` (`cargo install` has them),
 //! and have one worker of each kind. What a thread of the kernel does for them (`io_uring`) is theirs.
 

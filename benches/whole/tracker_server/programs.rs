@@ -91,6 +91,9 @@ impl Which {
             Self::Ours => {
                 let (addr, interval) = (addr.to_string(), format!("{age}s"));
                 command.args(["tracker", "--udp", &addr, "--http", &addr, "--interval", &interval]);
+                if let Ok(store) = std::env::var("SWARMTORRENT_BENCH_STORE") {
+                    command.args(["--store", &store]);
+                }
                 return command;
             }
             Self::Opentracker => {

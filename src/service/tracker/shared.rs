@@ -25,6 +25,8 @@ use crate::service::tracker::swarms::{Heard, Place, Swarms};
 pub const FRESH: Duration = Duration::from_secs(10);
 /// How long writes are gathered.
 pub const FLUSH_EVERY: Duration = Duration::from_millis(100);
+/// How long the rest waits that did not go with them.
+const FLUSH_MORE: Duration = Duration::from_millis(20);
 /// How long a request waits for a swarm to be read.
 pub const WAIT_MAX: Duration = Duration::from_millis(250);
 /// Requests that wait; one more is answered from what is known.
@@ -32,7 +34,7 @@ const WAITING_MAX: usize = 16_384;
 /// Peers that wait to be written; of more nothing is kept but that all are to be written again.
 const WRITES_MAX: usize = 65_536;
 /// Swarms written in one flush; the rest follows in the next.
-const FLUSHED_MAX: usize = 2048;
+const FLUSHED_MAX: usize = 4096;
 /// Peers in one command.
 const COMMAND_PEERS: usize = 256;
 /// Nothing is written while so many commands have no answer.
@@ -253,7 +255,11 @@ impl Shared {
         if self.flush_at <= now {
             self.flush(now);
             self.resync(now, swarms, ticks);
-            self.flush_at = if !self.writes.is_empty() || self.resync.is_some() {
+            self.flush_at = if self.up_since.is_none() {
+                Time::NEVER // that it is back brings the next one
+            } else if !self.writes.is_empty() {
+                now + FLUSH_MORE
+            } else if self.resync.is_some() {
                 now + FLUSH_EVERY
             } else if self.is_behind {
                 self.resync_from.max(now + FLUSH_EVERY)
