@@ -27,8 +27,17 @@ pub(super) enum Asker {
 pub(super) enum What {
     /// To be taken in, and to be told of so many others.
     Announce { hash: InfoHash, saying: Saying, wanted: usize },
-    /// Figures of swarms; the first `looked_up` of them have been asked of the store.
-    Scrape { v6: bool, hashes: Vec<InfoHash>, looked_up: usize },
+    /// Figures of swarms.
+    Scrape { v6: bool, hashes: Vec<InfoHash>, waited: Waited },
+}
+
+/// How far a scrape has waited for the store: all its readings are begun at once, so that many take no longer than one.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Waited {
+    /// So many of its swarms need not be waited for any more.
+    swarms: usize,
+    /// Readings from this one on were begun later, and not for it; 0 until its own are.
+    end: u64,
 }
 
 /// A request.
@@ -61,10 +70,14 @@ impl Tracker {
         let shared = self.shared.as_mut()?;
         match &mut asked.what {
             What::Announce { hash, .. } => shared.wait_for(now, hash, self.swarms.read_at(hash)),
-            What::Scrape { hashes, looked_up, .. } => {
-                while let Some(hash) = hashes.get(*looked_up) {
-                    *looked_up += 1;
-                    let token = shared.wait_for(now, hash, self.swarms.read_at(hash));
+            What::Scrape { hashes, waited, .. } => {
+                if waited.end == 0 {
+                    hashes.iter().for_each(|hash| _ = shared.wait_for(now, hash, self.swarms.read_at(hash)));
+                    waited.end = shared.next_reading();
+                }
+                while let Some(hash) = hashes.get(waited.swarms) {
+                    waited.swarms += 1;
+                    let token = shared.reading(hash).filter(|token| *token < waited.end);
                     if token.is_some() {
                         return token;
                     }
@@ -187,4 +200,88 @@ impl Tracker {
 
 fn counts(tallies: Tallies) -> SwarmCounts {
     SwarmCounts { seeders: tallies.counts.seeds, completed: tallies.completed, leechers: tallies.counts.incomplete() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::config::{Secret, TrackerConfig};
+    use crate::base::rng::Rng;
+    use crate::codec::udp_tracker::{Request, Response};
+    use crate::protocol::redis::{LinkId, Need};
+    use crate::service::tracker::WAIT_MAX;
+
+    const SOCKET: SocketId = SocketId::Tracker(0);
+
+    fn ask(tracker: &mut Tracker, now: Time, request: &Request<'_>) -> Option<Response> {
+        let mut packet = Vec::new();
+        request.write(&mut packet);
+        tracker.handle_packet(now, SOCKET, "192.0.2.1:1".parse().unwrap(), &packet);
+        answer(tracker)
+    }
+
+    fn answer(tracker: &mut Tracker) -> Option<Response> {
+        let mut packet = Vec::new();
+        tracker.poll_transmit(&mut packet)?;
+        Response::parse(&packet, false)
+    }
+
+    /// A tracker whose store is there, and says nothing more.
+    fn tracker() -> (Tracker, LinkId) {
+        let store = Some(Secret("redis://192.0.2.9:6379".into()));
+        let config = TrackerConfig { store, ..TrackerConfig::default() };
+        let mut tracker = Tracker::new(Time::ZERO, &config, 0, Rng::from_number(1));
+        let store = tracker.store().unwrap();
+        let Some(Need::Connect(link, _)) = store.poll_need() else { panic!("it is to be connected to") };
+        store.handle_connected(Time::ZERO, link);
+        let greeted = b"-ERR This instance has cluster support disabled\r\n+PONG\r\n";
+        store.handle_input(Time::ZERO, link, greeted);
+        let len = store.outgoing(link).len();
+        store.advance(link, len);
+        tracker.handle_store(Time::ZERO);
+        (tracker, link)
+    }
+
+    fn scrape(tracker: &mut Tracker, count: u8) -> (Time, Option<Response>) {
+        let now = Time::from_secs(2);
+        let connect = Request::Connect { transaction: 1 };
+        let Some(Response::Connect { connection, .. }) = ask(tracker, now, &connect) else { panic!("it connects") };
+        let hashes: Vec<[u8; 20]> = (0..count).map(|number| [number; 20]).collect();
+        (now, ask(tracker, now, &Request::Scrape { connection, transaction: 2, info_hashes: &hashes }))
+    }
+
+    #[test]
+    fn a_scrape_of_many_swarms_waits_for_the_store_no_longer_than_one_of_one() {
+        for count in [1, 74] {
+            let (mut tracker, _) = tracker();
+            let (asked, nothing) = scrape(&mut tracker, count);
+            assert_eq!(nothing, None);
+            let mut waited = 0;
+            let swarms = loop {
+                let now = tracker.poll_timeout();
+                tracker.handle_timeout(now);
+                tracker.handle_store(now);
+                waited = waited.max(now.since(asked).as_millis());
+                if let Some(Response::Scrape { swarms, .. }) = answer(&mut tracker) {
+                    break swarms;
+                }
+            };
+            assert_eq!((swarms.len(), waited), (usize::from(count), WAIT_MAX.as_millis()));
+        }
+    }
+
+    #[test]
+    fn a_scrape_reads_each_swarm_once_though_nobody_is_in_it() {
+        let (mut tracker, link) = tracker();
+        let (now, nothing) = scrape(&mut tracker, 3);
+        assert_eq!(nothing, None);
+        let store = tracker.store().unwrap();
+        let len = store.outgoing(link).len();
+        store.advance(link, len);
+        // What each of the three was read with: its counts, what is silent taken away, its peers.
+        store.handle_input(now, link, &b"*2\r\n$-1\r\n$-1\r\n:0\r\n*0\r\n".repeat(3));
+        tracker.handle_store(now);
+        assert!(matches!(answer(&mut tracker), Some(Response::Scrape { swarms, .. }) if swarms.len() == 3));
+        assert_eq!(tracker.store().unwrap().under_way(), 0);
+    }
 }

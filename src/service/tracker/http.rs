@@ -8,7 +8,7 @@ use crate::base::ids::ConnId;
 use crate::base::time::Time;
 use crate::codec::http_tracker::server::{parse_announce_query, parse_scrape_query};
 use crate::protocol::http::Request;
-use crate::service::tracker::asked::{Asked, Asker, What};
+use crate::service::tracker::asked::{Asked, Asker, Waited, What};
 use crate::service::tracker::{Error, Tracker, wanted};
 
 /// The media type of what clients read.
@@ -83,7 +83,7 @@ impl Tracker {
         let hashes = parse_scrape_query(request.query);
         let hashes = hashes.map_err(|error| (Error::Malformed, Some(error.to_string())))?;
         let ip = self.access.source(stream.ip(), request.forwarded_for, None);
-        let what = What::Scrape { v6: ip.is_ipv6(), hashes: hashes.to_vec(), looked_up: 0 };
+        let what = What::Scrape { v6: ip.is_ipv6(), hashes: hashes.to_vec(), waited: Waited::default() };
         Ok(Asked { who: Asker::Http { conn, ip, compact: true }, what })
     }
 }

@@ -169,6 +169,17 @@ impl Shared {
         (!self.readings[&token].gave_up).then_some(token)
     }
 
+    /// The reading of a swarm that is under way, if a request may wait for it.
+    pub(super) fn reading(&self, hash: &InfoHash) -> Option<u64> {
+        let token = self.by_hash.get(hash).filter(|token| !self.readings[token].gave_up)?;
+        (self.waiting < WAITING_MAX).then_some(*token)
+    }
+
+    /// The reading that would be begun next.
+    pub(super) const fn next_reading(&self) -> u64 {
+        self.next_token
+    }
+
     /// Keeps a request until its reading has ended.
     pub(super) fn keep(&mut self, token: u64, asked: Asked) {
         let reading = self.readings.get_mut(&token).expect("it was just told to wait for it");

@@ -9,7 +9,7 @@ use crate::base::hash::Sha1Hash;
 use crate::base::ids::SocketId;
 use crate::base::time::Time;
 use crate::codec::udp_tracker::{Announce, Request, claim, write_connect};
-use crate::service::tracker::asked::{Asked, Asker, What};
+use crate::service::tracker::asked::{Asked, Asker, Waited, What};
 use crate::service::tracker::{Error, Tracker, wanted};
 
 /// Answers that wait to be sent, one after another in one buffer. They are sent in the round in which they are made, so there are
@@ -64,7 +64,7 @@ impl Tracker {
             Some(Request::Scrape { connection, transaction, info_hashes }) => {
                 let is_good = self.ids.is_good(now, ip, connection);
                 let hashes = info_hashes.iter().map(|hash| Sha1Hash(*hash));
-                let scrape = || What::Scrape { v6: ip.is_ipv6(), hashes: hashes.collect(), looked_up: 0 };
+                let scrape = || What::Scrape { v6: ip.is_ipv6(), hashes: hashes.collect(), waited: Waited::default() };
                 (asker(transaction), if is_good { Ok(scrape()) } else { Err(Error::ConnectionId) })
             }
             None => match claim(packet) {
