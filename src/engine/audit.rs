@@ -6,6 +6,7 @@ use crate::base::hash::InfoHash;
 use crate::base::ids::StoreId;
 use crate::base::storage::Storage;
 use crate::engine::Engine;
+use crate::service::tracker::{Tracker, View as TrackerView};
 use crate::torrent::torrent::Torrent;
 
 /// One torrent as it is.
@@ -61,6 +62,12 @@ impl<S: Storage> Engine<S> {
         torrent.is_none_or(|torrent| torrent.geometry().pieces_of(span).all(|piece| torrent.have.get(piece)))
     }
 
+    /// The size of the tracker server, if there is one.
+    #[must_use]
+    pub fn tracker_view(&self) -> Option<TrackerView> {
+        self.tracker.as_ref().map(Tracker::view)
+    }
+
     /// Messages that peers sent.
     #[must_use]
     pub fn messages_in(&self) -> u64 {
@@ -85,6 +92,10 @@ impl<S: Storage> Engine<S> {
             nodes.questions.check();
         }
         self.followed.check();
+        if let Some(tracker) = &self.tracker {
+            tracker.check();
+        }
+        assert!(self.served.count() <= self.config.tracker.connections_max, "connections to the tracker server");
         for torrent in self.torrents.values() {
             // One may be on its way while another one is being made.
             assert!(torrent.peers.len() <= torrent.connections_max, "peers of a torrent");

@@ -6,6 +6,7 @@
 
 mod access;
 mod asked;
+mod audit;
 mod http;
 mod ids;
 mod keyed;
@@ -39,6 +40,7 @@ use self::swarms::{Saying, Swarms};
 use self::udp::Replies;
 
 pub use self::access::{Allowed, KEY_MAX};
+pub use self::audit::View;
 pub use self::http::Answered;
 pub use self::peers::{Counts, HOST_PEERS_MAX, PEERS_MAX};
 pub use self::shared::{FLUSH_EVERY, FRESH, WAIT_MAX};

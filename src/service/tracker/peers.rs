@@ -273,6 +273,23 @@ impl<const N: usize> Peers<N> {
         (0..self.all.len()).map(move |at| (self.all[at].addr, self.role_at(at), self.all[at].mark.age(tick)))
     }
 
+    /// Memory beside the struct itself.
+    pub(super) fn bytes(&self) -> usize {
+        self.all.capacity() * size_of::<Peer<N>>() + size_of_val(&*self.table)
+    }
+
+    /// What must hold of it.
+    pub(super) fn check(&self, mix: Mix) {
+        assert!(self.all.len() <= PEERS_MAX, "peers of a swarm");
+        let (uploaders, rest) = self.all.split_at(self.uploaders as usize);
+        let partials = uploaders.iter().filter(|peer| peer.mark.is_partial()).count();
+        assert_eq!(partials, self.partials as usize, "partial seeds");
+        assert!(rest.iter().all(|peer| !peer.mark.is_partial()), "no partial seed downloads");
+        for (at, peer) in self.all.iter().enumerate() {
+            assert_eq!(self.find(mix, &peer.addr, 0).at, Some(at), "each address is found, where it is");
+        }
+    }
+
     fn role_at(&self, at: usize) -> Role {
         match (at < self.uploaders as usize, self.all[at].mark.is_partial()) {
             (true, false) => Role::Seed,

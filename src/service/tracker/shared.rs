@@ -15,7 +15,7 @@ use crate::base::rng::Rng;
 use crate::base::time::Time;
 use crate::codec::resp::Value;
 use crate::protocol::redis::url::RedisUrl;
-use crate::protocol::redis::{Event, Failed, Redis};
+use crate::protocol::redis::{ASKS_MAX, Event, Failed, Redis};
 use crate::service::tracker::Ticks;
 use crate::service::tracker::asked::Asked;
 use crate::service::tracker::peers::{Member, Role};
@@ -135,6 +135,27 @@ impl Shared {
             resync_from: Time::ZERO,
             counters: StoreCounters::default(),
         }
+    }
+
+    /// Requests that wait, and peers that wait to be written.
+    pub(super) const fn held(&self) -> (usize, usize) {
+        (self.waiting, self.write_count)
+    }
+
+    /// What must hold of it.
+    pub(super) fn check(&self) {
+        let waiting: usize = self.readings.values().map(|reading| reading.waiting.len()).sum();
+        assert!(waiting == self.waiting && waiting <= WAITING_MAX, "requests that wait");
+        let writes: usize = self.writes.values().map(|write| write.peers.len()).sum();
+        assert!(writes == self.write_count && writes <= WRITES_MAX, "peers that wait to be written");
+        assert!(self.redis.under_way() <= ASKS_MAX, "commands under way");
+        assert_eq!(self.by_hash.len(), self.readings.len(), "a swarm is read once at a time");
+        assert!(self.readings.len() <= ASKS_MAX && self.patience.len() >= self.readings_in_time(), "readings");
+    }
+
+    /// Readings that somebody may wait for.
+    fn readings_in_time(&self) -> usize {
+        self.readings.values().filter(|reading| !reading.gave_up).count()
     }
 
     /// Where it is and how it is, for people.

@@ -201,6 +201,29 @@ impl Swarms {
         })
     }
 
+    /// Memory for all of it, bytes, without what the allocator keeps to itself.
+    pub(super) fn bytes(&self) -> usize {
+        let entry = size_of::<(u64, InfoHash, Swarm)>() + size_of::<usize>();
+        let swarms = self.shards.iter().flat_map(|shard| shard.values());
+        let v6 = |peers: &Peers<V6_LEN>| size_of::<Peers<V6_LEN>>() + peers.bytes();
+        let peers = swarms.map(|swarm| swarm.v4.bytes() + swarm.v6.as_ref().map_or(0, |peers| v6(peers)));
+        self.shards.iter().map(|shard| shard.capacity() * entry).sum::<usize>() + peers.sum::<usize>()
+    }
+
+    /// What must hold of it.
+    pub(super) fn check(&self) {
+        let swarms = || self.shards.iter().flat_map(|shard| shard.values());
+        assert_eq!(swarms().map(Swarm::len).sum::<usize>(), self.peers, "peers of all swarms");
+        assert_eq!(swarms().count(), self.swarms, "swarms of all shards");
+        assert!(self.swarms <= self.swarms_max && self.peers <= self.peers_max, "no more than there may be");
+        for swarm in swarms() {
+            swarm.v4.check(self.mix);
+            if let Some(peers) = &swarm.v6 {
+                peers.check(self.mix);
+            }
+        }
+    }
+
     /// When the swarm was last read from a store that is shared.
     pub(super) fn read_at(&self, hash: &InfoHash) -> Option<Time> {
         let secs = self.shards[shard_of(hash)].get(hash)?.read_secs;
