@@ -197,7 +197,8 @@ impl Config {
     pub fn socket_at(&self, addr: SocketAddr) -> Option<SocketId> {
         let at =
             |addrs: &[SocketAddr]| addrs.iter().position(|other| *other == addr).and_then(|at| u16::try_from(at).ok());
-        at(&self.listen).map(SocketId::Peers).or_else(|| at(&self.dht_listen).map(SocketId::Dht))
+        let own = at(&self.listen).map(SocketId::Peers).or_else(|| at(&self.dht_listen).map(SocketId::Dht));
+        own.or_else(|| at(&self.tracker.udp).map(SocketId::Tracker))
     }
 }
 

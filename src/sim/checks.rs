@@ -1,7 +1,8 @@
 //! What must hold after every event, whatever befalls the swarm.
 //!
 //! Every piece that a node claims is on its disk as it should be; nothing is served unverified (`node`); a block has one writer
-//! (`storage`); limits and bounds are kept; trackers are told what the streams carried; nobody spins (`node`).
+//! (`storage`); limits and bounds are kept; trackers are told what the streams carried, and tell what is so (`ledger`); nobody spins
+//! (`node`).
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -146,6 +147,14 @@ impl World {
             }
         }
         None
+    }
+
+    /// A datagram leaves a node, perhaps a tracker's answer: that must be right.
+    pub(crate) fn check_answer(&mut self, index: usize, from: SocketAddr, to: SocketAddr, packet: &[u8]) {
+        if self.ledger.is_udp(index, from) {
+            let wrong = self.ledger.say(self.now, index, self.nodes[index].life, to, packet);
+            self.nodes[index].breach = self.nodes[index].breach.take().or(wrong);
+        }
     }
 
     /// A tracker was told something: it must be what the teller's streams carried.

@@ -10,6 +10,9 @@ use crate::sim::trace::What;
 use crate::sim::tracker::Mood;
 use crate::torrent::command::{Command, Which};
 
+/// How much farther away from everybody a slow node is: more than a tracker waits for its store.
+const SLOWER: Duration = Duration::from_millis(400);
+
 /// What kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -42,6 +45,8 @@ pub enum FaultKind {
     TrackersLie,
     /// So many more packets are lost.
     Loss,
+    /// It is much farther away from everybody.
+    Slow,
 }
 
 /// A fault, as a scenario says it.
@@ -107,6 +112,9 @@ impl World {
         let until = self.now + lasts;
         for &node in &fault.nodes {
             self.trace.note(self.now, node, What::Fate(fault.kind.word()), &[]);
+            let ahead = if fault.kind == FaultKind::ClockJump { lasts } else { Duration::ZERO };
+            let heals = if fault.kind == FaultKind::Reset { self.now } else { until };
+            self.ledger.befalls(node, heals, ahead);
         }
         match fault.kind {
             FaultKind::Crash | FaultKind::PowerCut => {
@@ -140,7 +148,11 @@ impl World {
             }
             FaultKind::TrackersSilent => self.set_mood(Mood::Silent),
             FaultKind::TrackersLie => self.set_mood(Mood::Lies),
-            FaultKind::Loss => self.network.loss += fault.share,
+            FaultKind::Loss => {
+                self.network.loss += fault.share;
+                self.ledger.befalls_streams(until);
+            }
+            FaultKind::Slow => fault.nodes.iter().for_each(|&node| self.nodes[node].extra += SLOWER),
         }
         fault.nodes.iter().for_each(|&node| self.stir(node));
     }
@@ -177,6 +189,7 @@ impl World {
             FaultKind::TrackersSilent | FaultKind::TrackersLie => self.set_mood(Mood::Honest),
             FaultKind::Loss => self.network.loss = (self.network.loss - fault.share).max(0.0),
             FaultKind::Freeze => fault.nodes.iter().for_each(|&node| self.thaw(node)),
+            FaultKind::Slow => fault.nodes.iter().for_each(|&node| self.nodes[node].extra -= SLOWER),
             FaultKind::Crash | FaultKind::PowerCut | FaultKind::ClockJump | FaultKind::Reset => {}
         }
         fault.nodes.iter().for_each(|&node| self.stir(node));
@@ -215,6 +228,7 @@ impl FaultKind {
             Self::TrackersSilent => "hears of no tracker",
             Self::TrackersLie => "is lied to by trackers",
             Self::Loss => "loses packets",
+            Self::Slow => "is far away",
         }
     }
 

@@ -15,9 +15,11 @@ use crate::base::rng::Rng;
 use crate::base::storage::{Fault, Job};
 use crate::base::time::Time;
 use crate::engine::{Effect, Engine, Progress};
+use crate::sim::crowd::Crowd;
 use crate::sim::hostile::{Act, Hostile};
 use crate::sim::liar::Liar;
 use crate::sim::network::{Line, Nat};
+use crate::sim::redis::Store;
 use crate::sim::secrets::{Said, told};
 use crate::sim::storage::MemoryStorage;
 use crate::sim::stream::{Bytes, Flow, PACKET, SEND_BUFFER, SimStream};
@@ -41,6 +43,10 @@ pub(crate) enum Body {
     Hostile(Hostile),
     /// And means it in the DHT.
     Liar(Liar),
+    /// Many who only announce.
+    Crowd(Crowd),
+    /// What trackers share.
+    Store(Store),
     /// Nothing; its disk is left.
     Down(Box<MemoryStorage>),
 }
@@ -243,12 +249,16 @@ impl Node {
         match &mut self.body {
             Body::Engine(engine) => Some(engine.storage()),
             Body::Down(storage) => Some(storage),
-            Body::Tracker(_) | Body::Hostile(_) | Body::Liar(_) => None,
+            Body::Tracker(_) | Body::Hostile(_) | Body::Liar(_) | Body::Crowd(_) | Body::Store(_) => None,
         }
     }
 
     pub(crate) fn is_up(&self) -> bool {
-        !matches!(self.body, Body::Down(_))
+        match &self.body {
+            Body::Down(_) => false,
+            Body::Store(store) => !store.is_down(),
+            _ => true,
+        }
     }
 
     /// When it wants to be called, in the world's time.
@@ -257,7 +267,8 @@ impl Node {
             Body::Engine(engine) => self.clock.world(engine.poll_timeout()),
             Body::Hostile(hostile) => hostile.poll_timeout(),
             Body::Liar(liar) => liar.poll_timeout(),
-            Body::Tracker(_) | Body::Down(_) => Time::NEVER,
+            Body::Crowd(crowd) => crowd.poll_timeout(),
+            Body::Tracker(_) | Body::Store(_) | Body::Down(_) => Time::NEVER,
         }
     }
 
@@ -267,8 +278,8 @@ impl Node {
         for round in 0.. {
             let moved = match &self.body {
                 Body::Engine(_) => self.engine_round(local, outputs),
-                Body::Hostile(_) => self.hostile_round(now, outputs),
-                Body::Liar(_) => self.liar_round(now, outputs),
+                Body::Hostile(_) | Body::Store(_) => self.script_round(now, outputs),
+                Body::Liar(_) | Body::Crowd(_) => self.packet_round(now, outputs),
                 Body::Tracker(_) | Body::Down(_) => false,
             };
             if !moved {
@@ -447,13 +458,24 @@ impl Node {
         }
     }
 
-    fn hostile_round(&mut self, now: Time, outputs: &mut Vec<Output>) -> bool {
-        let Body::Hostile(hostile) = &mut self.body else { return false };
-        if hostile.poll_timeout() <= now {
+    /// The next thing that a script with streams does.
+    fn poll_act(&mut self, now: Time) -> Option<Act> {
+        match &mut self.body {
+            Body::Hostile(hostile) => hostile.poll_act(),
+            Body::Store(store) => store.poll_act(now),
+            _ => None,
+        }
+    }
+
+    fn script_round(&mut self, now: Time, outputs: &mut Vec<Output>) -> bool {
+        if let Body::Hostile(hostile) = &mut self.body
+            && hostile.poll_timeout() <= now
+        {
             hostile.handle_timeout(now);
         }
+        let is_store = matches!(self.body, Body::Store(_));
         let mut moved = false;
-        while let Some(act) = self.hostile().and_then(Hostile::poll_act) {
+        while let Some(act) = self.poll_act(now) {
             moved = true;
             match act {
                 Act::Dial(to) => {
@@ -464,7 +486,7 @@ impl Node {
                 }
                 Act::Send(conn, bytes) => {
                     if let Some(link) = self.links.get_mut(&conn)
-                        && link.stream.room() > 0
+                        && (is_store || link.stream.room() > 0)
                     {
                         link.stream.out.push(&bytes);
                         self.touch(conn);
@@ -477,12 +499,22 @@ impl Node {
         moved
     }
 
-    fn liar_round(&mut self, now: Time, outputs: &mut Vec<Output>) -> bool {
-        let Body::Liar(liar) = &mut self.body else { return false };
-        let from = self.addr;
-        liar.handle_timeout(now);
-        let packets = std::iter::from_fn(|| liar.poll_packet());
-        outputs.extend(packets.map(|(to, bytes)| Output::Packet { from, to, bytes }));
+    /// A script that knows only datagrams.
+    fn packet_round(&mut self, now: Time, outputs: &mut Vec<Output>) -> bool {
+        let own = self.addr;
+        match &mut self.body {
+            Body::Liar(liar) => {
+                liar.handle_timeout(now);
+                let packets = std::iter::from_fn(|| liar.poll_packet());
+                outputs.extend(packets.map(|(to, bytes)| Output::Packet { from: own, to, bytes }));
+            }
+            Body::Crowd(crowd) => {
+                crowd.handle_timeout(now);
+                let packets = std::iter::from_fn(|| crowd.poll_packet());
+                outputs.extend(packets.map(|(from, to, bytes)| Output::Packet { from, to, bytes }));
+            }
+            _ => {}
+        }
         false
     }
 
@@ -557,15 +589,27 @@ impl Node {
         let local = self.clock.local(now);
         let conn = match &mut self.body {
             Body::Engine(engine) => {
-                let listener = engine.config().listen.iter().position(|addr| addr.port() == to.port())?;
-                engine.handle_accept(local, ListenerId::Peers(u16::try_from(listener).ok()?), from)?
+                let config = engine.config();
+                let at = |addrs: &[SocketAddr]| addrs.iter().position(|addr| addr.port() == to.port());
+                let index = |at: usize| u16::try_from(at).expect("few addresses");
+                let server = at(&config.tracker.http).map(|at| ListenerId::Tracker(index(at)));
+                let listener = server.or_else(|| at(&config.listen).map(|at| ListenerId::Peers(index(at))))?;
+                engine.handle_accept(local, listener, from)?
             }
             Body::Hostile(_) => {
                 let conn = self.new_conn();
                 self.hostile().expect("it is one").handle_accepted(conn);
                 conn
             }
-            Body::Tracker(_) | Body::Liar(_) | Body::Down(_) => return None,
+            Body::Store(store) if store.is_down() => return None,
+            Body::Store(_) => {
+                let conn = self.new_conn();
+                if let Body::Store(store) = &mut self.body {
+                    store.handle_accepted(conn);
+                }
+                conn
+            }
+            Body::Tracker(_) | Body::Liar(_) | Body::Crowd(_) | Body::Down(_) => return None,
         };
         Some(conn)
     }
@@ -583,7 +627,7 @@ impl Node {
         match &mut self.body {
             Body::Engine(engine) => engine.handle_connected(local, conn, addr),
             Body::Hostile(hostile) => hostile.handle_connected(conn),
-            Body::Tracker(_) | Body::Liar(_) | Body::Down(_) => {}
+            Body::Tracker(_) | Body::Liar(_) | Body::Crowd(_) | Body::Store(_) | Body::Down(_) => {}
         }
         self.wake(conn);
         true
@@ -595,7 +639,8 @@ impl Node {
             match &mut self.body {
                 Body::Engine(engine) => engine.handle_closed(local, conn),
                 Body::Hostile(hostile) => hostile.handle_closed(conn),
-                Body::Tracker(_) | Body::Liar(_) | Body::Down(_) => {}
+                Body::Store(store) => store.handle_closed(conn),
+                Body::Tracker(_) | Body::Liar(_) | Body::Crowd(_) | Body::Down(_) => {}
             }
         }
     }
@@ -607,10 +652,14 @@ impl Node {
         self.content_in += content;
         link.delivered += bytes.len() as u64;
         link.stream.incoming.append(bytes);
-        if let Body::Hostile(hostile) = &mut self.body {
+        if matches!(self.body, Body::Hostile(_) | Body::Store(_)) {
             let mut came = vec![0; link.stream.incoming.len()];
             let read = link.stream.incoming.read(&mut came).expect("memory reads");
-            hostile.handle_bytes(conn, &came[..read]);
+            match &mut self.body {
+                Body::Hostile(hostile) => hostile.handle_bytes(conn, &came[..read]),
+                Body::Store(store) => store.handle_bytes(conn, &came[..read]),
+                _ => {}
+            }
             self.touch(conn);
             return true;
         }
@@ -635,7 +684,7 @@ impl Node {
             self.links.remove(&conn);
             return;
         }
-        if matches!(self.body, Body::Hostile(_)) {
+        if matches!(self.body, Body::Hostile(_) | Body::Store(_)) {
             return self.refused(now, conn);
         }
         link.readable = true;
@@ -667,6 +716,10 @@ impl Node {
             self.is_silent = power;
         } else {
             self.body = body;
+            if let Body::Store(store) = &mut self.body {
+                store.stop();
+                self.is_silent = power;
+            }
         }
         self.die()
     }

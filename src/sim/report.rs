@@ -8,6 +8,8 @@ use std::time::Duration;
 use crate::base::time::Time;
 use crate::codec::units::{human_duration, human_size};
 use crate::sim::checks::Watch;
+use crate::sim::crowd::CrowdReport;
+use crate::sim::ledger::TrackerReport;
 use crate::sim::lookups::LookupReport;
 use crate::sim::trace::shown_hash;
 
@@ -190,6 +192,10 @@ pub struct Report {
     pub messages: u64,
     /// Searches in the DHT, where there is one.
     pub lookups: Option<LookupReport>,
+    /// What trackers did that are the daemon's own.
+    pub trackers: Option<TrackerReport>,
+    /// What became of those who only announce.
+    pub crowd: Option<CrowdReport>,
 }
 
 impl Report {
@@ -278,8 +284,12 @@ impl Report {
         let last = self.last().map_or_else(|| "not all finished".into(), |last| format!("last {}", shown_secs(last)));
         let (trace, ended) = (shown_hash(&self.trace), shown(self.ended));
         let lookups = self.lookups.as_ref().map_or_else(String::new, |lookups| format!(", {}", lookups.line()));
+        let trackers = self.trackers.as_ref().map_or_else(String::new, |trackers| format!(", {}", trackers.line()));
+        let crowd = self.crowd.as_ref().map_or_else(String::new, |crowd| format!(", {}", crowd.line()));
         let (name, seed, events) = (&self.name, self.seed, self.events);
-        format!("{name}, seed {seed}: {last}, over at {ended}, {events} events, trace {trace}{lookups}")
+        format!(
+            "{name}, seed {seed}: {last}, over at {ended}, {events} events, trace {trace}{lookups}{trackers}{crowd}"
+        )
     }
 
     /// The account as text.
@@ -342,6 +352,12 @@ impl Report {
         self.write_availability(out)?;
         if let Some(lookups) = &self.lookups {
             writeln!(out, "{}", lookups.line())?;
+        }
+        if let Some(trackers) = &self.trackers {
+            writeln!(out, "{}", trackers.line())?;
+        }
+        if let Some(crowd) = &self.crowd {
+            writeln!(out, "{}", crowd.line())?;
         }
         writeln!(
             out,

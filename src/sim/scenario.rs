@@ -14,6 +14,8 @@ use crate::sim::network::NatKind;
 
 /// Nodes of a scenario, all groups together.
 const NODES_MAX: usize = 20_000;
+/// Clients of all crowds.
+const CROWD_MAX: usize = 200_000;
 /// Bytes of content of one torrent.
 const CONTENT_MAX: u64 = 4 << 30;
 
@@ -46,8 +48,14 @@ pub struct Scenario {
     /// The trackers; all torrents name all of them, but for those that name none.
     #[serde(default)]
     pub tracker: Vec<TrackerSpec>,
+    /// What trackers may share.
+    #[serde(default)]
+    pub store: Vec<StoreSpec>,
     /// The nodes, by group.
     pub node: Vec<GroupSpec>,
+    /// Those who only announce.
+    #[serde(default)]
+    pub crowd: Vec<CrowdSpec>,
     /// Those who mean harm.
     #[serde(default)]
     pub hostile: Vec<HostileSpec>,
@@ -136,13 +144,88 @@ pub struct TrackerSpec {
     /// Between two announces of one peer.
     #[serde(deserialize_with = "duration")]
     pub interval: Duration,
-    /// Peers in an answer, at most.
+    /// Peers in an answer, at most; a server has its own bound.
     pub answers: usize,
+    /// What faults and nodes call it; its number among the trackers if none.
+    pub name: Option<String>,
+    /// What it is.
+    pub kind: TrackerKind,
+    /// A server's store; its own memory if none.
+    pub store: Option<String>,
+    /// Announces come by HTTP, and not by UDP.
+    pub http: bool,
+}
+
+/// What a tracker is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrackerKind {
+    /// A simple one, that can be made to lie.
+    #[default]
+    Model,
+    /// The daemon's own.
+    Server,
+}
+
+/// A store that trackers share.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct StoreSpec {
+    /// What trackers and faults call it.
+    pub name: String,
+    /// It loses everything when its program ends.
+    #[serde(default = "yes")]
+    pub forgets: bool,
+    /// How much farther than others it is.
+    #[serde(deserialize_with = "duration", default)]
+    pub delay: Duration,
+}
+
+/// Many clients that only announce, by UDP, to a server.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct CrowdSpec {
+    /// How many there are.
+    pub count: usize,
+    /// Swarms that they are spread over.
+    #[serde(default = "one")]
+    pub swarms: usize,
+    /// The torrent that is the first of these; none of those that there are if none.
+    #[serde(default)]
+    pub content: Option<String>,
+    /// The tracker that they know; they are spread over all servers if none.
+    #[serde(default)]
+    pub tracker: Option<String>,
+    /// Every so manieth seeds; nobody if 0.
+    #[serde(default)]
+    pub seeds: usize,
+    /// The first comes then.
+    #[serde(deserialize_with = "duration", default)]
+    pub arrives: Duration,
+    /// The others follow at random within so long.
+    #[serde(deserialize_with = "duration", default)]
+    pub within: Duration,
+    /// They leave so long after they came; never if none.
+    #[serde(deserialize_with = "some_duration", default)]
+    pub stays: Option<Duration>,
+    /// And up to so much later.
+    #[serde(deserialize_with = "duration", default)]
+    pub longer: Duration,
+    /// They leave without a word.
+    #[serde(default)]
+    pub vanishes: bool,
 }
 
 impl Default for TrackerSpec {
     fn default() -> Self {
-        Self { interval: Duration::from_secs(120), answers: 50 }
+        Self {
+            interval: Duration::from_secs(120),
+            answers: 50,
+            name: None,
+            kind: TrackerKind::Model,
+            store: None,
+            http: false,
+        }
     }
 }
 
@@ -223,6 +306,9 @@ pub struct GroupSpec {
     /// They are given a link instead of the torrent, and get its description from others (BEP 9).
     #[serde(default)]
     pub link: bool,
+    /// The trackers that their torrents name; all if empty.
+    #[serde(default)]
+    pub trackers: Vec<String>,
     /// The group whose first node they are told of by hand when they come; nobody if none.
     pub knows: Option<String>,
     /// Share of blocks that they send with a wrong byte.
@@ -279,6 +365,10 @@ pub struct Expect {
     /// 99 of a hundred of these had found somebody within so long.
     #[serde(deserialize_with = "some_duration")]
     pub lookup_within: Option<Duration>,
+    /// The figures of every server were looked at in the calm, and right.
+    pub figures: bool,
+    /// Everybody in a crowd was answered.
+    pub answered: bool,
 }
 
 impl Default for Expect {
@@ -293,6 +383,8 @@ impl Default for Expect {
             wasted: None,
             lookups: None,
             lookup_within: None,
+            figures: false,
+            answered: false,
         }
     }
 }
@@ -341,9 +433,11 @@ impl Scenario {
                 return Err(format!("group {} knows {name}, and there is no [[node]] group of that name", group.name));
             }
         }
+        self.check_servers()?;
         for fault in &self.fault {
-            if let Some(name) = fault.nodes.iter().find(|name| !is_known(name)) {
-                return Err(format!("a fault befalls {name}, and there is no [[node]] group of that name"));
+            let is_server = |name: &String| self.server_names().any(|server| server == *name);
+            if let Some(name) = fault.nodes.iter().find(|name| !is_known(name) && !is_server(name)) {
+                return Err(format!("a fault befalls {name}, and there is no [[node]] group or server of that name"));
             }
         }
         self.check_dht()?;
@@ -352,6 +446,58 @@ impl Scenario {
             return Err("a share (loss, duplicated, reordered, lies) is from 0 to 0.95".into());
         }
         Ok(())
+    }
+
+    /// What a tracker is called.
+    #[must_use]
+    pub fn tracker_name(&self, index: usize) -> String {
+        self.tracker[index].name.clone().unwrap_or_else(|| format!("tracker {index}"))
+    }
+
+    fn tracker_names(&self) -> impl Iterator<Item = String> {
+        (0..self.tracker.len()).map(|index| self.tracker_name(index))
+    }
+
+    /// The trackers that are the daemon's own, and the stores.
+    fn server_names(&self) -> impl Iterator<Item = String> {
+        let is_server = |index: &usize| self.tracker[*index].kind == TrackerKind::Server;
+        let trackers = (0..self.tracker.len()).filter(is_server).map(|index| self.tracker_name(index));
+        trackers.chain(self.store.iter().map(|store| store.name.clone()))
+    }
+
+    fn check_servers(&self) -> Result<(), String> {
+        for tracker in &self.tracker {
+            let is_server = tracker.kind == TrackerKind::Server;
+            if !is_server && (tracker.store.is_some() || tracker.http) {
+                return Err("only a tracker with kind = \"server\" has a store or speaks HTTP".into());
+            }
+            let is_it = |name: &&String| self.store.iter().all(|store| store.name != **name);
+            if let Some(name) = tracker.store.as_ref().filter(is_it) {
+                return Err(format!("a tracker has the store {name}, and there is no [[store]] of that name"));
+            }
+            if is_server && (tracker.interval.as_secs() < 10 || tracker.interval.as_secs() > 86_400) {
+                return Err("the interval of a server is from 10s to 24h".into());
+            }
+        }
+        let is_tracker = |name: &String| self.tracker_names().any(|tracker| tracker == *name);
+        let named = self.node.iter().flat_map(|group| &group.trackers);
+        let mut named = named.chain(self.crowd.iter().filter_map(|crowd| crowd.tracker.as_ref()));
+        if let Some(name) = named.find(|name| !is_tracker(name)) {
+            return Err(format!("somebody knows the tracker {name}, and there is no [[tracker]] of that name"));
+        }
+        let count: usize = self.crowd.iter().map(|crowd| crowd.count).sum();
+        if count > CROWD_MAX || self.crowd.iter().any(|crowd| crowd.swarms == 0) {
+            return Err(format!("a crowd is of up to {CROWD_MAX} clients in one swarm or more"));
+        }
+        let is_there = self.tracker.iter().any(|tracker| tracker.kind == TrackerKind::Server);
+        if count > 0 && !is_there {
+            return Err("a crowd announces to servers; write a [[tracker]] with kind = \"server\"".into());
+        }
+        let unknown = |name: &&String| self.content.iter().all(|content| content.name != **name);
+        match self.crowd.iter().filter_map(|crowd| crowd.content.as_ref()).find(unknown) {
+            Some(name) => Err(format!("a crowd wants {name}, and there is no [[content]] of that name")),
+            None => Ok(()),
+        }
     }
 
     fn check_dht(&self) -> Result<(), String> {

@@ -8,12 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::config::{Config, Encryption, UploadSlots};
-use crate::base::geometry::Geometry;
 use crate::base::hash::InfoHash;
 use crate::base::rng::Rng;
 use crate::base::time::Time;
 use crate::codec::krpc::Node as DhtNode;
-use crate::codec::magnet::Magnet;
 use crate::engine::{DHT_STATE, Engine};
 use crate::sim::World;
 use crate::sim::faults::{Fault, FaultKind};
@@ -22,13 +20,17 @@ use crate::sim::liar::{Liar, number};
 use crate::sim::network::{Nat, Network, jitter};
 use crate::sim::node::{Body, Clock, Node};
 use crate::sim::report::{NodeReport, Report, Sample, Samples};
-use crate::sim::scenario::{ContentSpec, GroupSpec, HostileSpec, Role, Scenario};
-use crate::sim::storage::{MemoryStorage, Truth};
+use crate::sim::scenario::{GroupSpec, HostileSpec, Role, Scenario, TrackerKind};
+use crate::sim::storage::MemoryStorage;
 use crate::sim::trace::What;
 use crate::sim::tracker::Tracker;
 use crate::sim::world::Step;
-use crate::torrent::command::{AddOptions, Answer, Command, Source, Which};
-use crate::torrent::create::{Creator, Notes, Profile, piece_len_for};
+use crate::torrent::command::{AddOptions, Answer, Command, Which};
+
+mod made;
+mod servers;
+
+use self::made::{Made, make, source, urls};
 
 /// The wall clock when a world begins, nanoseconds since the Unix epoch.
 const EPOCH_NANOS: u64 = 1_800_000_000 * 1_000_000_000;
@@ -67,19 +69,6 @@ impl std::fmt::Display for Failure {
     }
 }
 
-/// A torrent with its truth.
-#[derive(Debug)]
-struct Made {
-    name: String,
-    metainfo: Vec<u8>,
-    /// A magnet link to it.
-    link: String,
-    info_hash: InfoHash,
-    is_private: bool,
-    truth: Arc<Truth>,
-    geometry: Geometry,
-}
-
 /// What happens at a moment of the story.
 #[derive(Debug, Clone)]
 enum Moment {
@@ -115,6 +104,7 @@ pub struct Swarm<'s> {
     world: World,
     made: Vec<Made>,
     parts: Vec<Part>,
+    servers: Vec<servers::Server>,
     story: Vec<Moment>,
     /// What DHT nodes begin with.
     begin: Vec<(String, u16)>,
@@ -174,8 +164,7 @@ impl<'s> Swarm<'s> {
         world.tally.is_exact &= scenario.hostile.is_empty();
         let harmless = |kind: FaultKind| !matches!(kind, FaultKind::BitFlip | FaultKind::FilesGone);
         world.tally.is_exact &= scenario.fault.iter().all(|fault| harmless(fault.kind));
-        let urls: Vec<String> =
-            (0..scenario.tracker.len()).map(|index| format!("udp://{}", tracker_addr(index))).collect();
+        let urls = urls(scenario, &[]);
         let made = scenario.content.iter().map(|content| make(content, &urls, &mut rng.fork("content"))).collect();
         let mut swarm = Self {
             scenario,
@@ -183,6 +172,7 @@ impl<'s> Swarm<'s> {
             world,
             made,
             parts: Vec::new(),
+            servers: Vec::new(),
             story: Vec::new(),
             begin: Vec::new(),
             rng: rng.fork("story"),
@@ -198,6 +188,7 @@ impl<'s> Swarm<'s> {
         swarm.set_beginning();
         swarm.add_hostile(&mut rng);
         swarm.add_liars(&mut rng);
+        swarm.add_crowds(&mut rng);
         swarm.plan_faults();
         swarm.plan(Time::ZERO, Moment::Sample);
         swarm
@@ -210,11 +201,16 @@ impl<'s> Swarm<'s> {
     }
 
     fn add_trackers(&mut self, rng: &mut Rng) {
+        self.add_stores(rng);
         for (index, spec) in self.scenario.tracker.iter().enumerate() {
+            if spec.kind == TrackerKind::Server {
+                self.add_server(index, spec, rng);
+                continue;
+            }
             let mut tracker = Tracker::new(&[tracker_addr(index)], rng.fork("tracker"));
             tracker.answers_max = spec.answers;
             tracker.interval_secs = u32::try_from(spec.interval.as_secs()).unwrap_or(u32::MAX);
-            self.world.add_tracker(&format!("tracker {index}"), tracker);
+            self.world.add_tracker(&self.scenario.tracker_name(index), tracker);
         }
     }
 
@@ -363,14 +359,12 @@ impl<'s> Swarm<'s> {
             Moment::Heal(fault) => {
                 self.world.heal(&fault);
                 if matches!(fault.kind, FaultKind::Crash | FaultKind::PowerCut) {
-                    for node in fault.nodes {
-                        let part = self.parts.iter().position(|part| part.node == node).expect("a part's node");
-                        self.start(part);
-                    }
+                    self.start_again(fault);
                 }
             }
             Moment::Sample => {
                 self.let_leave();
+                self.look_at_servers();
                 self.world.end_searches();
                 let sample = self.sample();
                 self.samples.add(sample);
@@ -425,8 +419,7 @@ impl<'s> Swarm<'s> {
             // A node that was killed before it could save its torrent is given it again, and looks what is there.
             let verify = Some(is_seed || self.world.tally.node(index).came.is_some());
             let options = AddOptions { verify, ..AddOptions::default() };
-            let source =
-                if spec.link { Source::Link(made.link.clone()) } else { Source::Metainfo(made.metainfo.clone()) };
+            let source = source(self.scenario, spec, made, content);
             engine.handle_command(Time::ZERO, Command::Add { source, options }).expect("a good torrent");
             if is_seed && self.world.tally.node(index).came.is_none() {
                 let store = engine.views().find(|view| view.info_hash == made.info_hash).and_then(|view| view.store);
@@ -477,7 +470,8 @@ impl<'s> Swarm<'s> {
             let group = &self.scenario.node[part.group].name;
             (spec.nodes.is_empty() || spec.nodes.contains(group)) && is_up && !part.has_left
         };
-        let mut nodes: Vec<usize> = self.parts.iter().filter(is_meant).map(|part| part.node).collect();
+        let meant = self.parts.iter().filter(is_meant).map(|part| part.node);
+        let mut nodes: Vec<usize> = meant.chain(self.servers_of(&spec.nodes)).collect();
         self.rng.shuffle(&mut nodes);
         nodes.truncate(if spec.kind.is_everywhere() { 0 } else { spec.count });
         nodes.sort_unstable();
@@ -613,6 +607,8 @@ impl<'s> Swarm<'s> {
             segments: (0, 0),
             messages: self.messages,
             lookups: self.scenario.dht.as_ref().map(|_| self.world.lookups.report()),
+            trackers: (!self.world.ledger.is_empty()).then_some(self.world.ledger.report),
+            crowd: self.crowd_report(),
         };
         let indexes: Vec<usize> = self.parts.iter().map(|part| part.node).collect();
         report.take_nodes(&self.world.tally, &indexes);
@@ -680,6 +676,9 @@ impl<'s> Swarm<'s> {
                 return Some(format!("{}, expected was to find within {within:?}", lookups.line()));
             }
         }
+        if let Some(message) = self.servers_disappoint() {
+            return Some(message);
+        }
         let contributors = report.leechers().filter(|node| !node.is_rider).filter_map(NodeReport::took).max();
         let riders = report.leechers().filter(|node| node.is_rider).filter_map(NodeReport::took).min();
         if let (true, Some(contributors), Some(riders)) = (expect.riders_last, contributors, riders)
@@ -729,43 +728,5 @@ fn config(spec: &GroupSpec, addr: SocketAddr) -> Config {
         lsd: false,
         connections_per_torrent_max: spec.peers.unwrap_or(Config::default().connections_per_torrent_max),
         ..Config::default()
-    }
-}
-
-/// Content of random bytes and the torrent that describes it.
-fn make(spec: &ContentSpec, trackers: &[String], rng: &mut Rng) -> Made {
-    let len = usize::try_from(spec.size).expect("checked by the scenario");
-    let mut bytes = vec![0; len];
-    rng.fill(&mut bytes);
-    let files = if spec.files == 1 {
-        vec![(vec![], spec.size)]
-    } else {
-        let (share, rest) = (spec.size / spec.files as u64, spec.size % spec.files as u64);
-        let file = |index: usize| (vec![format!("{index:04}").into_bytes()], share + u64::from(index == 0) * rest);
-        (0..spec.files).map(file).collect()
-    };
-    let notes = Notes {
-        name: spec.name.clone().into_bytes(),
-        trackers: if spec.tracked { trackers.to_vec() } else { Vec::new() },
-        private: spec.private,
-        ..Notes::default()
-    };
-    let profile = if spec.sha256 { Profile::Compatible } else { Profile::V1 };
-    let said = spec.piece_length.map(|len| u32::try_from(len).expect("checked by the scenario"));
-    let piece_len = said.unwrap_or_else(|| piece_len_for(spec.size));
-    let mut creator = Creator::new(profile, piece_len, files, notes);
-    creator.update(&bytes);
-    let (meta, metainfo) = creator.finish().expect("checked by the scenario");
-    let truth = Arc::new(Truth::new(spec.name.clone(), bytes, piece_len));
-    let is_private = spec.private;
-    let link = Magnet::of(&meta).to_string();
-    Made {
-        name: spec.name.clone(),
-        metainfo,
-        link,
-        info_hash: meta.info_hash,
-        is_private,
-        truth,
-        geometry: meta.geometry,
     }
 }

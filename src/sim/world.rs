@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use slab::Slab;
 
-use crate::base::ids::{ConnId, JobId};
+use crate::base::ids::{ConnId, JobId, SocketId};
 use crate::base::rng::Rng;
 use crate::base::storage::Fault;
 use crate::base::time::Time;
 use crate::engine::Engine;
 use crate::sim::checks::Breach;
+use crate::sim::ledger::Ledger;
 use crate::sim::lookups::Lookups;
 use crate::sim::network::{Line, Network, chance, jitter};
 use crate::sim::node::{After, Body, End, Node, Output};
@@ -49,6 +50,8 @@ pub struct World {
     /// Searches in the DHT, where there is one.
     pub(crate) lookups: Lookups,
     pub(crate) has_dht: bool,
+    /// What trackers were told, where they are engines.
+    pub(crate) ledger: Ledger,
     /// Nodes that claim more than before, or whose program has ended, since somebody looked.
     pub(crate) news: Vec<usize>,
     /// The first rule that was broken; nothing happens after it.
@@ -182,6 +185,7 @@ impl World {
             tally: Tally::default(),
             lookups: Lookups::default(),
             has_dht: false,
+            ledger: Ledger::default(),
             news: Vec::new(),
             breach: None,
         }
@@ -223,6 +227,9 @@ impl World {
     pub(crate) fn add(&mut self, node: Node) -> usize {
         let index = self.nodes.len();
         self.routes.insert(node.public, index);
+        if let Body::Crowd(crowd) = &node.body {
+            self.routes.extend(crowd.addrs().map(|ip| (ip, index)));
+        }
         self.nodes.push(node);
         self.tally.add_node();
         self.stir(index);
@@ -378,6 +385,7 @@ impl World {
         if is_engine && self.has_dht {
             self.note_query(index, to, &bytes);
         }
+        self.check_answer(index, from, to, &bytes);
         let Some(&other) = self.routes.get(&to.ip()) else { return };
         let source = self.nodes[index].nat.as_mut().map_or(from, |nat| nat.outward(from, to));
         self.tally.packets += 1;
@@ -431,6 +439,13 @@ impl World {
                 let heard = bytes.runs().find_map(|run| link.said.hear(run, &node.private));
                 node.breach = node.breach.take().or(heard);
             }
+            if !self.ledger.is_empty() {
+                let end = End { node: index, life, conn };
+                let wrong = self.ledger.say_stream(now, end, bytes.runs());
+                self.nodes[index].breach = self.nodes[index].breach.take().or(wrong);
+            }
+            let node = &mut self.nodes[index];
+            let link = node.links.get_mut(&conn).expect("it was just there");
             link.flow.sent(count);
             let mut at = sent + trip;
             if is_lost {
@@ -486,6 +501,7 @@ impl World {
                     self.schedule(free_at, Event::Ended { from, to, broken, queued: true });
                 } else if self.is_alive(to) {
                     self.trace.note(now, to.node, What::Ended(from), &[]);
+                    self.ledger.ended(to);
                     self.nodes[to.node].ended(now, to.conn, broken);
                     self.stir(to.node);
                 }
@@ -537,6 +553,9 @@ impl World {
         if self.nodes[to.node].is_silent {
             return; // nobody answers
         }
+        if self.is_alive(to) && !self.ledger.is_empty() {
+            self.ledger.hear_stream(now, to, bytes.runs());
+        }
         if self.is_alive(to) && self.nodes[to.node].delivered(to.conn, bytes) {
             self.tally.delivered(from.node, to.node, len, content);
             self.stir(to.node);
@@ -561,6 +580,7 @@ impl World {
         if let Some(conn) = self.nodes[other].accept(now, to, seen) {
             let end = End { node: other, life: self.nodes[other].life, conn };
             self.trace.note(now, other, What::Connected(from.node), &[]);
+            self.ledger.accepted(end, to, seen);
             self.nodes[other].accepted(conn, from);
             self.schedule(back, Event::Connected { to: from, other: end });
         } else {
@@ -589,6 +609,10 @@ impl World {
                 if self.has_dht {
                     self.note_answer(index, from, &bytes);
                 }
+                if matches!(socket, SocketId::Tracker(_)) {
+                    self.ledger.hear(now, index, self.nodes[index].life, from, &bytes);
+                    self.check_told(index, from, &bytes);
+                }
                 let Body::Engine(engine) = &mut self.nodes[index].body else { return };
                 engine.handle_packet(local, socket, from, &mut bytes);
                 self.stir(index);
@@ -604,7 +628,11 @@ impl World {
                 liar.handle_packet(from, &bytes);
                 self.stir(index);
             }
-            Body::Hostile(_) | Body::Down(_) => {}
+            Body::Crowd(crowd) => {
+                crowd.handle_packet(now, from, to, &bytes);
+                self.stir(index);
+            }
+            Body::Hostile(_) | Body::Store(_) | Body::Down(_) => {}
         }
     }
 
