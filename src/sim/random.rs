@@ -32,8 +32,19 @@ fn write(rng: &mut Rng, seed: u64, out: &mut String) -> std::fmt::Result {
     writeln!(out, "[network]\ndelay = \"{}ms\"\njitter = \"{}ms\"", pick(rng, &[1, 20, 150]), pick(rng, &[0, 5, 40]))?;
     writeln!(out, "loss = {}", pick(rng, &[0.0, 0.0, 0.01, 0.05]))?;
     writeln!(out, "duplicated = {}\nreordered = {}\n", pick(rng, &[0.0, 0.1]), pick(rng, &[0.0, 0.2]))?;
+    // Drawn apart, so that older seeds mean what they did.
+    let mut servers = Rng::from_number(seed).fork("servers");
+    let (has_servers, has_store) = (servers.below(3) == 0, servers.below(2) == 0);
     for _ in 0..pick(rng, &[1, 1, 2]) {
-        writeln!(out, "[[tracker]]\ninterval = \"2m\"\nanswers = {}\n", pick(rng, &[5, 50]))?;
+        writeln!(out, "[[tracker]]\ninterval = \"2m\"\nanswers = {}", pick(rng, &[5, 50]))?;
+        if has_servers {
+            writeln!(out, "kind = \"server\"\nhttp = {}", servers.below(3) == 0)?;
+            write!(out, "{}", if has_store { "store = \"store\"\n" } else { "" })?;
+        }
+        writeln!(out)?;
+    }
+    if has_servers {
+        write_servers(&mut servers, has_store, out)?;
     }
     // One seeder that nothing befalls, so that the content is never lost.
     writeln!(out, "[[node]]\nname = \"anchor\"\nrole = \"seed\"\nup = \"{}Mbit\"\n", pick(rng, &[2, 20]))?;
@@ -71,6 +82,25 @@ fn write(rng: &mut Rng, seed: u64, out: &mut String) -> std::fmt::Result {
         }
     }
     writeln!(out, "[expect]\nfinished = true")
+}
+
+/// Who comes to trackers that are the daemon's own, and what befalls them and their store.
+fn write_servers(rng: &mut Rng, has_store: bool, out: &mut String) -> std::fmt::Result {
+    writeln!(out, "[[crowd]]\ncount = {}\nswarms = {}", pick(rng, &[5, 100]), pick(rng, &[1, 10]))?;
+    writeln!(out, "content = \"content\"\nseeds = {}\nvanishes = {}", rng.below(4), rng.below(2) == 0)?;
+    writeln!(out, "within = \"{}s\"\nstays = \"{}s\"\n", rng.below(60), rng.below(300))?;
+    if has_store {
+        writeln!(out, "[[store]]\nname = \"store\"\nforgets = {}\n", rng.below(2) == 0)?;
+    }
+    let names = if has_store { ["store", "tracker 0"].as_slice() } else { ["tracker 0"].as_slice() };
+    for _ in 0..rng.below(4) {
+        let kinds = ["crash", "power-cut", "freeze", "slow", "cut", "stall", "reset"];
+        let kind = rng.choose(&kinds).copied().unwrap_or_default();
+        let name = rng.choose(names).copied().unwrap_or_default();
+        writeln!(out, "[[fault]]\nkind = \"{kind}\"\nnodes = \"{name}\"\nat = \"{}s\"", 1 + rng.below(60))?;
+        writeln!(out, "for = \"{}s\"\nevery = \"{}s\"\nuntil = \"2m\"\n", 1 + rng.below(30), 20 + rng.below(60))?;
+    }
+    Ok(())
 }
 
 fn write_group(rng: &mut Rng, group: u64, link: bool, out: &mut String) -> std::fmt::Result {
