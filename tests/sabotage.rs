@@ -39,3 +39,13 @@ fn blocks_that_are_served_unverified_are_noticed() {
 fn a_private_torrent_that_the_dht_hears_of_is_noticed() {
     shows(Sabotage::PrivateTold, include_str!("scenarios/dht-private.toml"), "DHT");
 }
+
+#[test]
+fn a_tracker_that_keeps_who_said_goodbye_is_noticed() {
+    shows(Sabotage::StoppedKept, include_str!("scenarios/tracker-crowd.toml"), "who left");
+}
+
+#[test]
+fn a_tracker_that_tells_of_strangers_is_noticed() {
+    shows(Sabotage::StrangerTold, include_str!("scenarios/shared-trackers.toml"), "never announced");
+}

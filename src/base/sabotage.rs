@@ -12,6 +12,10 @@ pub enum Sabotage {
     UnverifiedServed,
     /// A private torrent is looked for in the DHT, and announced there.
     PrivateTold,
+    /// A tracker keeps peers that said goodbye.
+    StoppedKept,
+    /// A tracker takes in an address that nobody announced.
+    StrangerTold,
 }
 
 #[cfg(feature = "sabotage")]

@@ -25,6 +25,7 @@ use crate::base::addr::is_dialable;
 use crate::base::config::TrackerConfig;
 use crate::base::ids::ConnId;
 use crate::base::rng::Rng;
+use crate::base::sabotage::{self, Sabotage};
 use crate::base::time::Time;
 use crate::codec::http_tracker::RetryIn;
 use crate::codec::udp_tracker::{Announce, AnnounceEvent};
@@ -245,7 +246,8 @@ impl Tracker {
     /// What an announce from `ip` says, if it may say it.
     fn saying(&self, ip: IpAddr, announce: &Announce, path: &[u8]) -> Result<Saying, Error> {
         self.access.check_path(path)?;
-        let peer = SocketAddr::new(ip, announce.port);
+        let stray = u16::from(sabotage::is_broken(Sabotage::StrangerTold));
+        let peer = SocketAddr::new(ip, announce.port ^ stray);
         let role = match announce.event {
             AnnounceEvent::Stopped => None,
             _ if announce.left == 0 => Some(Role::Seed),

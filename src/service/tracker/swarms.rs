@@ -9,6 +9,7 @@ use indexmap::IndexMap;
 
 use crate::base::hash::InfoHash;
 use crate::base::rng::Rng;
+use crate::base::sabotage::{self, Sabotage};
 use crate::base::time::Time;
 use crate::codec::compact::{V4_LEN, V6_LEN};
 use crate::service::tracker::LIFE_TICKS;
@@ -379,7 +380,9 @@ fn change<const N: usize>(
         Some(role) if has_room || peers.contains(mix, &addr) => Some(peers.announce(mix, addr, role, tick, chance)),
         Some(_) => None,
         None => {
-            peers.remove(mix, &addr);
+            if !sabotage::is_broken(Sabotage::StoppedKept) {
+                peers.remove(mix, &addr);
+            }
             None
         }
     }
