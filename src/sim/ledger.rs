@@ -386,12 +386,12 @@ impl Ledger {
     fn announced(&mut self, now: Time, node: usize, ip: IpAddr, announce: &Announce) -> What {
         let domain = &mut self.domains[self.trackers[&node].domain];
         let (hash, peer) = (announce.info_hash, SocketAddr::new(ip.to_canonical(), announce.port));
-        let is_seed = announce.left == 0;
+        let completes = announce.event == AnnounceEvent::Completed;
+        let is_seed = announce.left == 0 || completes && announce.left == u64::MAX;
         let swarm = domain.swarms.entry(hash).or_default();
         let is_new = swarm.get(&peer).is_none_or(|known| known.left.is_some() || known.is_seed != is_seed);
         // More may be counted, never fewer: each tracker that hears of it may be the first, for all it knows.
-        *domain.completed.entry(hash).or_default() +=
-            u32::from(announce.event == AnnounceEvent::Completed || is_seed && is_new);
+        *domain.completed.entry(hash).or_default() += u32::from(completes || is_seed && is_new);
         if announce.event == AnnounceEvent::Stopped {
             if let Some(known) = swarm.get_mut(&peer) {
                 known.left.get_or_insert(now);
