@@ -31,8 +31,12 @@ struct Tracker {
 
 impl Tracker {
     fn start(store: &str) -> Self {
+        Self::start_with(store, &[])
+    }
+
+    fn start_with(store: &str, args: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_swarmtorrent"));
-        command.args(["tracker", "--http", "127.0.0.1:0", "--store", store]).stdout(Stdio::piped());
+        command.args(["tracker", "--http", "127.0.0.1:0", "--store", store]).args(args).stdout(Stdio::piped());
         let mut running = Running(command.spawn().unwrap());
         let mut line = String::new();
         BufReader::new(running.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -60,20 +64,39 @@ impl Tracker {
         TrackerUrl::parse(&format!("http://{}/announce", self.addr)).unwrap()
     }
 
+    /// So many peers announce through a proxy at 127.0.0.1, many on one connection.
+    fn crowd(&self, swarm: u32, count: usize) {
+        /// Fewer than a connection may have.
+        const TOGETHER: usize = 900;
+        let numbers: Vec<usize> = (0..count).collect();
+        for part in numbers.chunks(TOGETHER) {
+            let mut requests = Vec::new();
+            for number in part {
+                let peer = announce(swarm, 7, 1, AnnounceEvent::Started);
+                let path = announce_path(&self.url(), &Announce { num_want: 0, ..peer }, None);
+                let ip = format!("11.0.{}.{}", number / 250, number % 250);
+                write!(requests, "GET {path}&ip={ip} HTTP/1.1\r\n\r\n").unwrap();
+            }
+            let mut stream = TcpStream::connect(self.addr).unwrap();
+            let mut other = stream.try_clone().unwrap();
+            // It reads no further while its answers are not taken.
+            let sending = std::thread::Builder::new().spawn(move || other.write_all(&requests).unwrap()).unwrap();
+            let (mut answered, mut heard) = (0, Vec::new());
+            while answered < part.len() {
+                let mut bytes = [0; 65_536];
+                let len = stream.read(&mut bytes).unwrap();
+                assert!(len > 0, "{answered} answers");
+                heard.extend_from_slice(&bytes[..len]);
+                answered = heard.windows(8).filter(|part| part == b"HTTP/1.1").count();
+            }
+            sending.join().unwrap();
+        }
+    }
+
     /// A peer at 127.1.0.`host` says something; what it is told, in good time.
     #[track_caller]
     fn announce(&self, host: u8, swarm: u32, left: u64, event: AnnounceEvent) -> AnnounceAnswer {
-        let announce = Announce {
-            info_hash: hash(swarm),
-            peer_id: [host; 20],
-            downloaded: 0,
-            left,
-            uploaded: 0,
-            event,
-            key: 0,
-            num_want: 200,
-            port: 6881,
-        };
+        let announce = announce(swarm, host, left, event);
         let (body, took) = self.get(ip(host), &announce_path(&self.url(), &announce, None));
         assert!(took < PROMPT, "{took:?}");
         parse_announce(&body).unwrap().unwrap()
@@ -98,6 +121,20 @@ impl Tracker {
     fn scrape(&self, swarm: u32) -> ScrapeAnswer {
         let path = scrape_path(&self.url().scrape().unwrap(), &hash(swarm));
         parse_scrape(&self.get(ip(250), &path).0, &hash(swarm)).unwrap().unwrap()
+    }
+}
+
+fn announce(swarm: u32, host: u8, left: u64, event: AnnounceEvent) -> Announce {
+    Announce {
+        info_hash: hash(swarm),
+        peer_id: [host; 20],
+        downloaded: 0,
+        left,
+        uploaded: 0,
+        event,
+        key: 0,
+        num_want: 200,
+        port: 6881,
     }
 }
 
@@ -187,6 +224,21 @@ fn a_store_that_stands_still_keeps_nobody_waiting() {
     assert_eq!(a.others(4, 20), [3]);
     kill_process(pid, Signal::CONT).unwrap();
     wait("the other hears of all that", 20, || (10..40).all(|swarm| b.others(5, swarm).contains(&3)));
+}
+
+#[test]
+fn a_swarm_of_thousands_that_came_at_once_is_read_as_a_whole() {
+    if is_left_out() {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let _server = serve(temp.path(), port, &[]);
+    let store = format!("redis://127.0.0.1:{port}");
+    let a = Tracker::start_with(&store, &["--proxy", "127.0.0.1"]);
+    a.crowd(1, 9000);
+    let b = Tracker::start(&store);
+    wait("the other counts them all", 20, || counts(&b.scrape(1)) == (Some(0), Some(9000), Some(0)));
 }
 
 #[test]

@@ -39,8 +39,10 @@ const FLUSHED_MAX: usize = 4096;
 const COMMAND_PEERS: usize = 256;
 /// Nothing is written while so many commands have no answer.
 const UNDER_WAY_MAX: usize = 8192;
-/// Peers that are read of a swarm: the newest.
+/// Peers that are read of a swarm at once, the newest first,
 const READ_MAX: usize = 4096;
+/// and how often: two full families.
+const PAGES_MAX: usize = 32;
 /// What is read again of the time before the last reading: clocks differ, and writes are gathered.
 const OVERLAP: Duration = Duration::from_secs(20);
 /// After the store was away, swarms are read as wholes for so long: others write what they know.
@@ -66,6 +68,10 @@ struct Reading {
     hash: InfoHash,
     /// Downloads ever completed, as they were read.
     completed: [u32; 2],
+    /// What is older is not asked for.
+    since: u64,
+    /// How many have been asked for.
+    pages: usize,
     waiting: Vec<Asked>,
     /// Nobody waits for it any longer.
     gave_up: bool,
@@ -213,34 +219,32 @@ impl Shared {
         let token = self.next_token;
         self.next_token += 1;
         self.counters.reads += 1;
-        self.readings.insert(token, Reading { hash: *hash, completed: [0; 2], waiting: Vec::new(), gave_up: false });
         self.by_hash.insert(*hash, token);
         self.patience.push_back((now + WAIT_MAX, token));
         let oldest = self.score_since(now, self.life);
-        let since =
-            last.map_or(oldest, |last| self.score_since(now, now.since(last) + OVERLAP)).max(oldest).to_string();
+        let since = last.map_or(oldest, |last| self.score_since(now, now.since(last) + OVERLAP)).max(oldest);
         let (peers, completed) = keys(hash);
+        let reading = Reading { hash: *hash, completed: [0; 2], since, pages: 0, waiting: Vec::new(), gave_up: false };
+        self.readings.insert(token, reading);
         // Two tokens: that of the counts is even, that of the peers, which ends it, is odd.
         self.redis.ask(now, token * 2, &completed, &[b"HMGET", &completed, b"4", b"6"]);
         if last.is_none() {
             let gone = format!("({oldest}");
             self.redis.ask(now, WRITE, &peers, &[b"ZREMRANGEBYSCORE", &peers, b"-inf", gone.as_bytes()]);
         }
-        let most = READ_MAX.to_string();
-        let range: [&[u8]; 10] = [
-            b"ZRANGE",
-            &peers,
-            b"+inf",
-            since.as_bytes(),
-            b"BYSCORE",
-            b"REV",
-            b"LIMIT",
-            b"0",
-            most.as_bytes(),
-            b"WITHSCORES",
-        ];
-        self.redis.ask(now, token * 2 + 1, &peers, &range);
+        self.ask_page(now, token, "+inf");
         token
+    }
+
+    /// Asks for the newest peers of a reading that are not newer than a score.
+    fn ask_page(&mut self, now: Time, token: u64, newest: &str) {
+        let reading = self.readings.get_mut(&token).expect("it is under way");
+        reading.pages += 1;
+        let (peers, since, most) = (keys(&reading.hash).0, reading.since.to_string(), READ_MAX.to_string());
+        let (newest, since, most) = (newest.as_bytes(), since.as_bytes(), most.as_bytes());
+        let range: [&[u8]; 10] =
+            [b"ZRANGE", &peers, newest, since, b"BYSCORE", b"REV", b"LIMIT", b"0", most, b"WITHSCORES"];
+        self.redis.ask(now, token * 2 + 1, &peers, &range);
     }
 
     /// A peer said something of itself: it will be written.
@@ -406,18 +410,31 @@ impl Shared {
             }
             return;
         }
-        let reading = self.readings.remove(&number).expect("it was just there");
-        let hash = reading.hash;
-        self.by_hash.remove(&hash);
-        self.waiting -= reading.waiting.len();
+        let (hash, completed) = (reading.hash, reading.completed);
+        let waiting = std::mem::take(&mut reading.waiting);
+        self.waiting -= waiting.len();
+        let mut more = None;
         if let Ok(value) = reply {
             let millis = self.unix_millis(now);
-            let is_wanted = reading.waiting.iter().any(Asked::is_announce);
+            let is_wanted = waiting.iter().any(Asked::is_announce);
             let pairs = value.array().unwrap_or_default().as_chunks::<2>().0;
             let heard = pairs.iter().filter_map(|pair| heard(pair, millis, ticks));
-            swarms.hear(&hash, heard, reading.completed, ticks.at(now), now, is_wanted);
+            swarms.hear(&hash, heard, completed, ticks.at(now), now, is_wanted);
+            // Those of the last score come twice: they may not have been all.
+            let [first, last] = [pairs.first(), pairs.last()].map(|pair| pair.and_then(|pair| pair[1].integer()));
+            more = last.filter(|_| pairs.len() >= READ_MAX && last < first);
         }
-        answer.extend(reading.waiting);
+        match more {
+            Some(newest) if self.readings[&number].pages < PAGES_MAX => {
+                self.ask_page(now, number, &newest.to_string());
+            }
+            _ => {
+                self.readings.remove(&number);
+                self.by_hash.remove(&hash);
+            }
+        }
+        // Nobody waits for older ones.
+        answer.extend(waiting);
     }
 }
 
