@@ -20,7 +20,7 @@ const LOST: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 /// BEP 15 lets a client use its number for a minute.
 const RENEW: Duration = Duration::from_secs(30);
 /// Bytes of an answer with [`ANSWERED`] peers.
-const ANSWER_LEN: usize = 20 + 6 * ANSWERED;
+pub const ANSWER_LEN: usize = 20 + 6 * ANSWERED;
 
 /// An address that asks.
 pub struct Source {

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use swarmtorrent::base::hash::{InfoHash, Sha1Hash};
 
-use self::announcer::{FEW, MANY};
+use self::announcer::{ANSWER_LEN, FEW, MANY};
 use self::bare::Bare;
 use self::cost::{Cost, Told, table, title};
 use self::programs::{How, Program, Which};
@@ -92,7 +92,19 @@ pub fn rows(bench: &Bench, parts: &[Part]) {
         let speeds = udp_rows(bench, &programs, &hashes);
         if has(Part::Latency) {
             println!("  UDP, half as fast while peers are forgotten: ms of half the answers, of 99 %, of all");
-            speeds.into_iter().for_each(|(which, speed)| latency(which, speed / 2.0, start, &hashes));
+            // What of it is the machine's, and the load's, and not the program's.
+            let fastest = speeds.iter().map(|(_, speed)| *speed).fold(0.0, f64::max) / 2.0;
+            for rate in [fastest, fastest / 2.0] {
+                let bare = Bare::udp(ANSWER_LEN);
+                tell_latency("bare loop", rate, &paced::paced(udp::To::Bare(bare.addr), &hashes, rate, PACED));
+                bare.end();
+            }
+            for (which, speed) in speeds {
+                latency(which, speed / 2.0, start, &hashes);
+                if which == Which::Ours {
+                    latency(which, speed / 4.0, start, &hashes);
+                }
+            }
         }
     }
     if has(Part::Http) {
@@ -162,11 +174,13 @@ fn http_rows(bench: &Bench, programs: &[Program], keep_alive: bool, hashes: &[In
 /// Of a program of its own, for its peers go.
 fn latency(which: Which, rate: f64, start: impl Fn(Which, How) -> Option<Program>, hashes: &[InfoHash]) {
     let Some(program) = start(which, How { is_brief: true, ..How::default() }) else { return };
-    let took = paced::paced(program.addr, hashes, rate, PACED);
+    tell_latency(which.name(), rate, &paced::paced(udp::To::Tracker(program.addr), hashes, rate, PACED));
+}
+
+fn tell_latency(name: &str, rate: f64, took: &paced::Paced) {
     let ms = [took.p50, took.p99, took.longest].map(|micros| micros / 1000.0);
     println!(
-        "    {:<16} {:>7.3} {:>7.3} {:>7.1}   at {rate:.0}/s, {:.2} % not answered",
-        which.name(),
+        "    {name:<16} {:>7.3} {:>7.3} {:>7.1}   at {rate:.0}/s, {:.2} % not answered",
         ms[0],
         ms[1],
         ms[2],

@@ -1,13 +1,12 @@
 //! Announces over UDP at a given pace, and how long each answer takes.
 #![allow(clippy::cast_possible_truncation, reason = "a rate and a share of a length fit")]
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use swarmtorrent::base::hash::InfoHash;
 
 use super::announcer::{FEW, port_of, sources};
-use super::udp::Kind;
+use super::udp::{Kind, To};
 use super::{STRIDE, peer};
 use crate::batch::{BATCH, Batch};
 
@@ -20,9 +19,11 @@ pub struct Paced {
     pub lost: f64,
 }
 
-/// Announces `rate` times a second for a while, whatever is answered.
-pub fn paced(to: SocketAddr, hashes: &[InfoHash], rate: f64, asked: Duration) -> Paced {
-    let (mut sources, mut batch) = (sources(to, true, FEW), Batch::new());
+/// Announces `rate` times a second for a while, whatever is answered. A bare loop's answers are the requests.
+pub fn paced(to: To, hashes: &[InfoHash], rate: f64, asked: Duration) -> Paced {
+    let (To::Tracker(addr) | To::Bare(addr)) = to;
+    let is_bare = matches!(to, To::Bare(_));
+    let (mut sources, mut batch) = (sources(addr, !is_bare, FEW), Batch::new());
     let (mut sent_at, mut took): (Vec<Instant>, Vec<f64>) = (Vec::new(), Vec::new());
     let start = Instant::now();
     for turn in 0.. {
@@ -33,7 +34,9 @@ pub fn paced(to: SocketAddr, hashes: &[InfoHash], rate: f64, asked: Duration) ->
         let due = (now.min(asked).as_secs_f64() * rate) as usize;
         let (at, room) = (turn % FEW, due.saturating_sub(sent_at.len()).min(BATCH));
         let source = &mut sources[at];
-        source.renew();
+        if !is_bare {
+            source.renew();
+        }
         for place in 0..room {
             let number = sent_at.len();
             let hash = &hashes[number.wrapping_mul(STRIDE) % hashes.len()];
@@ -47,8 +50,11 @@ pub fn paced(to: SocketAddr, hashes: &[InfoHash], rate: f64, asked: Duration) ->
             let came = batch.receive(&source.socket);
             let now = Instant::now();
             for packet in (0..came).map(|number| batch.get(number)) {
-                if source.is_announced(packet, 0, false) && packet.len() >= 8 {
-                    let number = u32::from_be_bytes([packet[4], packet[5], packet[6], packet[7]]);
+                let transaction = packet.get(if is_bare { 12..16 } else { 4..8 });
+                if let Some(transaction) = transaction
+                    && (is_bare || source.is_announced(packet, 0, false))
+                {
+                    let number = u32::from_be_bytes(transaction.try_into().unwrap());
                     took.push((now - sent_at[number as usize]).as_secs_f64() * 1e6);
                 }
             }

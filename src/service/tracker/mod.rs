@@ -62,7 +62,7 @@ const SWEEPS: u32 = 8;
 /// How soon whoever is refused for now may come back.
 const RETRY_MINUTES: u32 = 60;
 /// Peers that are looked at in one step of a sweep.
-const SWEPT_MAX: usize = 1024;
+const SWEPT_MAX: usize = 512;
 
 /// Why a request is refused. Each is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
