@@ -387,3 +387,21 @@ fn pex_second(bencher: Bencher<'_, '_>, (count, news): (u32, bool)) {
         assert_eq!(told > 0, news);
     });
 }
+
+/// One iteration: a list of so many ranges in the dat form is read, and put in order.
+#[divan::bench(args = [300_000])]
+fn blocklist(bencher: Bencher<'_, '_>, ranges: u32) {
+    let text: String = (0..ranges)
+        .map(|number| {
+            // In no order, and each apart from the others.
+            let first = number.wrapping_mul(2_654_435_761) & !0xff;
+            let [a, b, c, _] = first.to_be_bytes();
+            format!("{a:03}.{b:03}.{c:03}.000 - {a:03}.{b:03}.{c:03}.099 , 000 , Somebody, number {number}\n")
+        })
+        .collect();
+    bencher.bench_local(|| {
+        let parsed = swarmtorrent::codec::blocklist::parse(text.as_bytes());
+        assert_eq!(parsed.bad, 0);
+        swarmtorrent::base::blocklist::Blocklist::new(parsed.ranges).len()
+    });
+}

@@ -174,3 +174,51 @@ fn a_choked_newcomer_may_have_a_few_pieces_once() {
     wire.request(other, 0);
     assert_eq!(wire.hear().0, 16);
 }
+
+#[test]
+fn who_is_in_the_blocklist_is_neither_dialled_nor_let_in_until_it_is_read_again() {
+    let temp = tempfile::tempdir().unwrap();
+    let content = temp.path().join("seed/downloads/content");
+    std::fs::create_dir_all(content.parent().unwrap()).unwrap();
+    std::fs::write(&content, noise(9, 3_000_000)).unwrap();
+    let (st, _, hash) = make(&content, temp.path(), &[]);
+    let list = temp.path().join("list.p2p");
+    std::fs::write(&list, "Ourselves: loopback:127.0.0.0-127.255.255.255\n").unwrap();
+    let seed = Daemon::start(&temp.path().join("seed"), "");
+    let keys = format!("block = [\"10.0.0.0/8\", \"{}\"]\n", list.display());
+    let leech = Daemon::start_with_peers(&temp.path().join("leech"), &keys);
+    seed.add(&st, "");
+    seed.wait_state("seeding", 10);
+    leech.add(&st, "");
+    let blocked = |daemon: &Daemon| {
+        let rows = daemon.json("stats");
+        rows.iter().find(|row| row["name"] == "peers.blocked").unwrap()["value"].as_u64().unwrap()
+    };
+    leech.ask(&format!("connect {hash} {}", seed.listen));
+    wait("it is not dialled", 10, || blocked(&leech) == 1);
+    let mut stranger = TcpStream::connect(leech.listen).unwrap();
+    assert_eq!(stranger.read(&mut [0; 1]).unwrap(), 0, "nor is anybody let in");
+    assert!(blocked(&leech) >= 2);
+    assert_eq!((leech.torrent()["have_bytes"].as_u64(), blocked(&seed)), (Some(0), 0));
+
+    std::fs::write(&list, "192.0.2.1\n").unwrap();
+    assert_eq!(leech.ask("reload"), ["2 ranges of addresses are blocked now", "OK"]);
+    leech.ask(&format!("connect {hash} {}", seed.listen));
+    leech.wait_state("seeding", 20);
+
+    // A connection ends once its other end is blocked.
+    let wire = Wire::connect(&leech, &hash, b"-XX0001-abcdefghijkl");
+    std::fs::write(&list, "127.0.0.1\n").unwrap();
+    assert_eq!(leech.ask("reload").last().unwrap(), "OK");
+    let mut stream = wire.0;
+    let mut rest = Vec::new();
+    // Whether it ends or is reset, it is over.
+    let _ = stream.read_to_end(&mut rest);
+    wait("nobody is left", 10, || leech.json("status")[0]["connections"] == 0);
+    std::fs::write(&list, "<html>\n").unwrap();
+    let told = leech.ask("reload");
+    assert!(told[0].contains("not one line of it") && told[0].contains("what was blocked still is"), "{told:?}");
+    assert!(
+        blocked(&leech) > 2 && TcpStream::connect(leech.listen).unwrap().read(&mut [0; 1]).is_ok_and(|len| len == 0)
+    );
+}

@@ -3,6 +3,7 @@
 pub mod addr;
 pub mod arena;
 pub mod bitfield;
+pub mod blocklist;
 pub mod buffer;
 pub mod config;
 pub mod files;

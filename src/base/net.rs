@@ -1,9 +1,10 @@
 //! A range of addresses that begin alike: `10.0.0.0/8`, `2001:db8::/32`.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::base::addr::canonical;
+use crate::base::blocklist::Range;
 
 /// Addresses of one family whose first `bits` are alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +25,21 @@ impl Net {
         let most = if ip.is_ipv4() { 32 } else { 128 };
         let bits = bits.unwrap_or(most);
         (bits <= most).then_some(Self { ip, bits })
+    }
+
+    /// From the first of them to the last.
+    #[must_use]
+    pub fn range(&self) -> Range {
+        match self.ip {
+            IpAddr::V4(ip) => {
+                let rest = u32::MAX.checked_shr(self.bits).unwrap_or(0);
+                Range { first: (ip & Ipv4Addr::from_bits(!rest)).into(), last: (ip | Ipv4Addr::from_bits(rest)).into() }
+            }
+            IpAddr::V6(ip) => {
+                let rest = u128::MAX.checked_shr(self.bits).unwrap_or(0);
+                Range { first: (ip & Ipv6Addr::from_bits(!rest)).into(), last: (ip | Ipv6Addr::from_bits(rest)).into() }
+            }
+        }
     }
 
     /// True if an address is one of them.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::base::time::Time;
 use crate::codec::units::{human_size, size};
+use crate::daemon::block;
 use crate::daemon::config::Settings;
 use crate::daemon::load::{self, METAINFO_MAX, read_regular, write_new};
 use crate::daemon::log as journal;
@@ -132,6 +133,15 @@ impl Daemon {
             journal::set(new.log.level, None);
             lines.push(format!("log.level is {} now", new.log.level.as_str().to_lowercase()));
         }
+        match block::load(&new.peers.block) {
+            Ok(list) if self.engine.blocklist() != &list => {
+                lines.push(format!("{} ranges of addresses are blocked now", list.len()));
+                self.engine.block(now, list);
+            }
+            Ok(_) => {}
+            Err(why) => lines.push(format!("[peers] {why}; what was blocked still is")),
+        }
+        self.settings.peers.block.clone_from(&new.peers.block);
         let tracker = old.tracker.with_lists_of(&new.tracker);
         self.allow.hurry(now);
         if tracker != old.tracker {
@@ -164,10 +174,12 @@ impl Daemon {
 fn need_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
     let mut limits = new.limits.clone();
     (limits.down, limits.up) = (old.limits.down, old.limits.up);
+    let mut peers = new.peers.clone();
+    peers.block.clone_from(&old.peers.block);
     [
         ("paths", old.paths != new.paths),
         ("control", old.control != new.control),
-        ("peers", old.peers != new.peers),
+        ("peers", old.peers != peers),
         ("limits", old.limits != limits),
         ("storage", old.storage != new.storage),
         ("trackers", old.trackers != new.trackers),

@@ -22,7 +22,7 @@ use crate::daemon::config::Settings;
 use crate::daemon::notify::Notifier;
 use crate::daemon::share::Sharer;
 use crate::daemon::watch::Watcher;
-use crate::daemon::{load, log as journal};
+use crate::daemon::{block, load, log as journal};
 use crate::engine::Engine;
 use crate::reactor::clock::Clock;
 use crate::reactor::outside::{OutsideEvent, OutsideId};
@@ -165,6 +165,11 @@ impl Daemon {
         engine.handle_restored(reactor.now());
         let (sharer, share_id) =
             share(&settings, &mut reactor, &mut engine).map_err(|error| failed("share directories", error))?;
+        let blocked = block::load(&settings.peers.block).map_err(|why| (USAGE, format!("[peers] {why}")))?;
+        if !blocked.is_empty() {
+            log::info!("{} ranges of addresses are blocked", blocked.len());
+        }
+        engine.block(reactor.now(), blocked);
         let mut allow = settings.tracker.allow_list();
         engine.allow(allow.load(reactor.now()).map_err(|why| (USAGE, format!("[tracker] {why}")))?);
         let notifier = Notifier::new(reactor.now());

@@ -4,6 +4,7 @@
 
 pub mod allow;
 pub mod args;
+pub mod block;
 pub mod clients;
 mod commands;
 pub mod config;

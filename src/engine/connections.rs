@@ -84,6 +84,9 @@ impl<S: Storage> Engine<S> {
             return self.accept_served(now, from);
         }
         let addr = canonical_addr(from);
+        if self.is_blocked(addr.ip()) {
+            return None;
+        }
         let same_ip = self.with_ip.get(&addr.ip());
         if self.exiting || self.is_full() || same_ip >= CONNECTIONS_PER_IP_MAX {
             self.stats.peers_refused += 1;
@@ -216,6 +219,11 @@ impl<S: Storage> Engine<S> {
                 continue;
             };
             self.dialling.push(id);
+            if self.is_blocked(addr.ip()) {
+                self.torrents.get_mut(id).expect("it was just asked").handle_dial_failed(now, addr);
+                self.touched.push(id);
+                continue;
+            }
             self.half_open += 1;
             self.stats.peers_dialled += 1;
             let conn = self.keep(Connection::new(addr, Role::Dialling(id)));

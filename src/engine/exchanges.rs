@@ -154,6 +154,9 @@ impl<S: Storage> Engine<S> {
                 return;
             }
             SocketId::Resolver4 | SocketId::Resolver6 => self.exchanges.resolver.handle_packet(now, from, packet),
+            SocketId::Dht(_) | SocketId::Peers(_) if packet.first() == Some(&b'd') && self.is_blocked(from.ip()) => {
+                self.stats.packets_ignored += 1;
+            }
             SocketId::Dht(_) => {
                 let known = self.dht.as_mut().is_some_and(|nodes| nodes.handle_packet(now, socket, from, packet));
                 self.stats.packets_ignored += u64::from(!known);
@@ -198,8 +201,12 @@ impl<S: Storage> Engine<S> {
                 return Some(Transmit { socket: SocketId::Peers(index), to });
             }
         }
-        let transmit = self.dht.as_mut().and_then(|nodes| nodes.poll_transmit(packet));
-        transmit.or_else(|| super::lsd::poll_transmit(self.lsd.as_mut()?, packet))
+        while let Some(transmit) = self.dht.as_mut().and_then(|nodes| nodes.poll_transmit(packet)) {
+            if !self.blocklist.blocks(transmit.to.ip()) {
+                return Some(transmit);
+            }
+        }
+        super::lsd::poll_transmit(self.lsd.as_mut()?, packet)
     }
 
     /// Does what exchanges need, and tells torrents what came of them.

@@ -11,6 +11,7 @@
 
 mod asks;
 mod audit;
+mod blocks;
 mod catalogs;
 mod commands;
 mod connections;
@@ -37,6 +38,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::base::arena::Arena;
+use crate::base::blocklist::Blocklist;
 use crate::base::buffer::Buffer;
 use crate::base::config::Config;
 use crate::base::hash::{InfoHash, Sha1Hash, StId};
@@ -159,6 +161,7 @@ pub struct Engine<S: Storage> {
     unix_nanos: u64,
     peer_id: [u8; 20],
     connections: Arena<ConnKey, Connection>,
+    blocklist: Blocklist,
     /// How many connections there are with each address.
     with_ip: Tally<IpAddr>,
     half_open: usize,
@@ -233,6 +236,7 @@ impl<S: Storage> Engine<S> {
             unix_nanos,
             peer_id,
             connections: Arena::default(),
+            blocklist: Blocklist::default(),
             with_ip: Tally::default(),
             half_open: 0,
             torrents: Arena::default(),

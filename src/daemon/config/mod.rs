@@ -623,7 +623,6 @@ impl Settings {
     pub fn unsupported(&self) -> Vec<&'static str> {
         let default = Self::default();
         [
-            ("peers.block", !self.peers.block.is_empty()),
             ("trackers.proxy", !self.trackers.proxy.is_empty()),
             ("http.listen", !self.http.listen.is_empty() && self.http.listen != default.http.listen),
             ("http.web_seed", self.http.web_seed),

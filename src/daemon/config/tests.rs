@@ -210,6 +210,6 @@ fn a_user_has_everything_at_home() {
 #[test]
 fn only_what_is_asked_for_is_said_to_be_missing() {
     assert!(Settings::default().unsupported().is_empty());
-    let settings = parse("[peers]\nblock = [\"10.0.0.0/8\"]\n[trackers]\nproxy = \"x\"\n[http]\nlisten = []").unwrap();
-    assert_eq!(settings.unsupported(), ["peers.block", "trackers.proxy"]);
+    let settings = parse("[trackers]\nproxy = \"x\"\n[http]\nlisten = []").unwrap();
+    assert_eq!(settings.unsupported(), ["trackers.proxy"]);
 }
