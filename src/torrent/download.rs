@@ -80,10 +80,17 @@ impl Torrent {
     pub(crate) fn finish_download(&mut self, now: Time) {
         self.download = None;
         self.seeding_since = now;
-        if self.finished.is_none() {
+        let is_first = self.finished.is_none();
+        if is_first {
             self.finished = Some(self.epoch_secs + now.as_secs());
-            self.announces.completed(now);
             log::info!("{}: finished", self.display_name());
+        }
+        // Only who has everything has completed; who has what is wanted of it says so in another way (BEP 21).
+        let was_partial = std::mem::replace(&mut self.partial_seed, !self.have.is_full());
+        if self.partial_seed {
+            self.announces.hurry(now);
+        } else if is_first || was_partial {
+            self.announces.completed(now);
         }
         self.persistence.touch(now);
         self.turn_changed = true;

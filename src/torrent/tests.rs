@@ -12,7 +12,9 @@ use crate::base::rng::Rng;
 use crate::base::storage::{Chunk, Fault, FaultKind};
 use crate::base::time::Time;
 use crate::codec::extension::{ExtensionHandshake, ExtensionKind, dont_have};
+use crate::codec::http_tracker::AnnounceAnswer;
 use crate::codec::resume::Record;
+use crate::codec::udp_tracker::AnnounceEvent;
 use crate::codec::wire::{Front, Handshake, Message, Reserved, parse_handshake, parse_message};
 use crate::protocol::peer::{Event, Peer};
 use crate::torrent::candidates::Origin;
@@ -20,7 +22,7 @@ use crate::torrent::command::AddOptions;
 use crate::torrent::create::{Creator, Notes, Profile};
 use crate::torrent::partial::BlockSource;
 use crate::torrent::peers::Unwelcome;
-use crate::torrent::snapshot::State;
+use crate::torrent::snapshot::{Priority, State};
 use crate::torrent::torrent::{Ask, Begin, Phase, Torrent};
 
 mod exchange;
@@ -493,4 +495,42 @@ fn a_torrent_is_announced_to_the_local_network_while_it_runs_unless_it_is_privat
         assert_eq!(said(&mut silent), []);
         assert!(silent.candidates.is_empty());
     }
+}
+
+#[test]
+fn who_has_what_is_wanted_and_not_everything_is_a_partial_seed_for_trackers() {
+    let notes = Notes { name: b"x".to_vec(), trackers: vec!["udp://a:1".into()], ..Notes::default() };
+    let len = u64::from(PIECES) * 16_384;
+    let files = vec![(vec![b"a".to_vec()], len), (vec![b"b".to_vec()], len)];
+    let mut creator = Creator::new(Profile::V1, 32_768, files, notes);
+    creator.update(&vec![7; usize::try_from(2 * len).unwrap()]);
+    let meta = std::sync::Arc::new(creator.finish().unwrap().0);
+    let options = AddOptions { only: vec![(0, 0)], ..AddOptions::default() };
+    let begin = Begin { dir: "d".into(), verify: false, added: 0, options };
+    let config = Config { allocate_full: false, ..Config::default() };
+    let mut torrent = Torrent::new(NOW, meta, begin, &config, Rng::from_number(1), [99; 20]).unwrap();
+    torrent.handle_opened(NOW, Id::from_bits(1));
+    torrent.set_queued(NOW, false);
+    let told = |torrent: &mut Torrent, at: Time| {
+        let request = torrent.poll_announce()?;
+        torrent.handle_announced(at, request.tracker, Ok(AnnounceAnswer::default()));
+        Some((request.announce.event, request.announce.left))
+    };
+    assert_eq!(told(&mut torrent, NOW), Some((AnnounceEvent::Started, len)));
+    (0..PIECES / 2).for_each(|piece| _ = torrent.have.set(piece));
+    torrent.finish_download(NOW);
+    let later = Time::from_secs(7200);
+    torrent.handle_timeout(later);
+    assert_eq!(told(&mut torrent, later), Some((AnnounceEvent::Paused, len)));
+    // What was not wanted is, after all.
+    torrent.layout.set_priorities([(1, Priority::Normal)]);
+    assert!(!torrent.is_finished());
+    (PIECES / 2..PIECES).for_each(|piece| _ = torrent.have.set(piece));
+    torrent.finish_download(later);
+    let latest = Time::from_secs(14_400);
+    torrent.handle_timeout(latest);
+    assert_eq!(told(&mut torrent, latest), Some((AnnounceEvent::Completed, 0)));
+    torrent.finish_download(latest);
+    torrent.handle_timeout(Time::from_secs(30_000));
+    assert_eq!(told(&mut torrent, Time::from_secs(30_000)), Some((AnnounceEvent::Regular, 0)), "once");
 }

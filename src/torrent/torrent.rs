@@ -21,7 +21,7 @@ use crate::base::sabotage::{self, Sabotage};
 use crate::base::storage::{Content, Fault, FaultKind};
 use crate::base::time::Time;
 use crate::codec::metainfo::Metainfo;
-use crate::codec::udp_tracker::Announce;
+use crate::codec::udp_tracker::{Announce, AnnounceEvent};
 use crate::protocol::tracker::{Outcome, ScrapeOutcome};
 use crate::torrent::announces::Announces;
 use crate::torrent::candidates::{Candidates, Origin};
@@ -139,6 +139,8 @@ pub struct Torrent {
     pub(crate) dir: PathBuf,
     pub(crate) added: u64,
     pub(crate) finished: Option<u64>,
+    /// When it was last finished it lacked something that was not wanted.
+    pub(crate) partial_seed: bool,
     pub(crate) settings: Settings,
     pub(crate) layout: Layout,
     pub(crate) have: Bitfield,
@@ -229,6 +231,7 @@ impl Torrent {
             dir: begin.dir,
             added: begin.added,
             finished: None,
+            partial_seed: false,
             settings,
             have: Bitfield::new(meta.geometry.pieces()),
             layout,
@@ -620,7 +623,10 @@ impl Torrent {
             downloaded: self.down.total_bytes(),
             left: self.left_bytes(),
             uploaded: self.up.total_bytes(),
-            event: ask.event,
+            event: match ask.event {
+                AnnounceEvent::Regular | AnnounceEvent::Completed if self.is_partial_seed() => AnnounceEvent::Paused,
+                event => event,
+            },
             key: self.key,
             num_want: ask.num_want,
             port: self.listen.first().map_or(0, SocketAddr::port),
@@ -656,11 +662,19 @@ impl Torrent {
         self.asks.pop_front()
     }
 
-    /// Wanted bytes that are still missing, as trackers are told. While nobody knows how many, some: who says none is taken
-    /// for a seed.
+    /// It has everything that is wanted, and not everything (BEP 21).
+    pub(crate) fn is_partial_seed(&self) -> bool {
+        self.is_finished() && !self.have.is_full()
+    }
+
+    /// Wanted bytes that are still missing, as trackers are told. While nobody knows how many, some, and of a partial seed all that
+    /// it lacks: who says none is taken for a seed.
     pub(crate) fn left_bytes(&self) -> u64 {
         if self.description.is_some() {
             return u64::from(BLOCK_LEN);
+        }
+        if self.is_partial_seed() {
+            return self.geometry().total_len() - self.layout.have_bytes_total(&self.have);
         }
         self.layout.wanted_bytes().saturating_sub(self.layout.have_wanted_bytes(&self.have))
     }
