@@ -410,3 +410,23 @@ fn the_tool_creates_shows_checks_and_gets() {
     let told = String::from_utf8_lossy(&bad.stdout).into_owned();
     assert!(bad.status.code() == Some(1) && told.contains("bad pieces: 1"), "{told}");
 }
+
+#[test]
+fn a_shell_completes_the_words_of_both_programs() {
+    let temp = tempfile::tempdir().unwrap();
+    for (program, word, expected) in
+        [("swarmtorrent", "trac", "tracker"), ("swarmtorrentd", "--print", "--print-config")]
+    {
+        let script = temp.path().join(program);
+        std::fs::write(&script, tool(&["completions", "bash", "--program", program])).unwrap();
+        let ask = format!(
+            "source {}; COMP_WORDS=({program} {word}); COMP_CWORD=1; _{program} {program} {word} {program}; echo ${{COMPREPLY[@]}}",
+            script.display()
+        );
+        let output = Command::new("bash").args(["-c", &ask]).output().unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), expected);
+    }
+    for shell in ["zsh", "fish"] {
+        assert!(tool(&["completions", shell]).contains("swarmtorrent"), "{shell}");
+    }
+}

@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
-use crate::cli::{check, convert, create, ctl, get, ls, seed, show, simulate, tracker};
+use crate::cli::{check, completions, convert, create, ctl, get, ls, seed, show, simulate, tracker};
+use crate::daemon::args::Args as DaemonArgs;
 
 /// A BitTorrent tool: makes, shows, checks, gets and seeds torrents, and controls a swarmtorrentd.
 #[derive(Debug, Parser)]
@@ -26,6 +27,7 @@ enum Command {
     Ctl(ctl::Args),
     Convert(convert::Args),
     Simulate(simulate::Args),
+    Completions(completions::Args),
 }
 
 /// What the engine warns of, such as a peer that hangs up, is said on standard error; `RUST_LOG` says how much.
@@ -51,6 +53,7 @@ pub fn main() -> ExitCode {
         Command::Convert(args) => convert::run(&args),
         Command::Simulate(args) => simulate::run(&args),
         Command::Tracker(args) => tracker::run(&args),
+        Command::Completions(args) => completions::run(&args, Cli::command(), DaemonArgs::command()),
         Command::Ctl(args) => match ctl::run(&args) {
             Ok(true) => Ok(()),
             Ok(false) => return ExitCode::from(1), // the reply said why

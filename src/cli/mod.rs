@@ -1,6 +1,7 @@
 //! The tool `swarmtorrent`: a file a command.
 
 pub mod check;
+pub mod completions;
 pub mod convert;
 pub mod create;
 pub mod ctl;
