@@ -3,12 +3,14 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use swarmtorrent::codec::udp_tracker::{Request, Response};
 
 use common::{Daemon, free_port, make, noise, tool, wait};
@@ -429,4 +431,50 @@ fn a_shell_completes_the_words_of_both_programs() {
     for shell in ["zsh", "fish"] {
         assert!(tool(&["completions", shell]).contains("swarmtorrent"), "{shell}");
     }
+}
+
+#[test]
+fn who_watches_is_told_what_happens_until_it_goes() {
+    let temp = tempfile::tempdir().unwrap();
+    let (seeder, st) = seeder(temp.path(), 1_000_000, "");
+    let daemon = Daemon::start(&temp.path().join("leecher"), "");
+    let watch = |words: &str| {
+        let mut stream = UnixStream::connect(daemon.dir.join("control")).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        writeln!(stream, "{words}").unwrap();
+        BufReader::new(stream).lines().map(Result::unwrap)
+    };
+    let mut all = watch("json watch");
+    let mut some = watch("watch events=finished,removed");
+    assert_eq!(some.next().unwrap(), "OK");
+    let closing: Value = serde_json::from_str(&all.next().unwrap()).unwrap();
+    assert_eq!(closing["ok"], true);
+    daemon.add(&st, "");
+    daemon.ask(&format!("connect all {}", seeder.listen));
+    let mut events: Vec<Value> = Vec::new();
+    while events.last().is_none_or(|event| event["event"] != "finished") {
+        events.push(serde_json::from_str(&all.next().unwrap()).unwrap());
+    }
+    let of = |kind: &str| events.iter().filter(|event| event["event"] == kind).collect::<Vec<_>>();
+    assert_eq!(events[0]["event"], "added");
+    assert_eq!(events[0]["name"], "content");
+    assert_eq!(of("peer")[0]["addr"], seeder.listen.to_string());
+    let mut pieces: Vec<u64> = of("piece").iter().map(|event| event["piece"].as_u64().unwrap()).collect();
+    pieces.sort_unstable();
+    assert_eq!(pieces, (0..16).collect::<Vec<_>>(), "each piece once");
+    let states: Vec<&str> = of("state").iter().map(|event| event["state"].as_str().unwrap()).collect();
+    assert!(states.contains(&"downloading") && states.last() == Some(&"seeding"), "{states:?}");
+
+    // Another one, which watches one torrent alone and by its prefix.
+    let id = daemon.torrent()["id"].as_str().unwrap().to_owned();
+    let mut one = watch(&format!("watch {} events=state", &id[..6]));
+    assert_eq!(one.next().unwrap(), "OK");
+    daemon.ask(&format!("pause {id}"));
+    let line = one.next().unwrap();
+    assert!(line.ends_with(&format!("state {} paused content", &id[..12])), "{line}");
+    assert_eq!(daemon.ask("watch 00000000")[0].split(' ').take(2).collect::<Vec<_>>(), ["ERR", "not-found"]);
+    assert!(daemon.ask("watch events=nonsense")[0].starts_with("ERR invalid `nonsense` is no kind of event"));
+    daemon.ask(&format!("remove {id}"));
+    let told: Vec<String> = some.by_ref().take(2).collect();
+    assert!(told[0].contains(&format!(" finished {} ", &id[..12])) && told[1].contains(" removed "), "{told:?}");
 }

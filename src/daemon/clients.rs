@@ -20,6 +20,7 @@ use crate::daemon::config::Control;
 use crate::reactor::Reactor;
 use crate::reactor::outside::{OutsideEvent, OutsideId};
 use crate::service::control::{Request, Session, Verdict};
+use crate::torrent::event::Event;
 
 /// Clients at once; another is told that it is one too many and closed.
 const CLIENTS_MAX: usize = 64;
@@ -136,6 +137,17 @@ impl Clients {
         if let Some(client) = self.clients.get_mut(&id) {
             client.session.reply(now, verdict);
         }
+    }
+
+    /// True if somebody is told what happens.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.clients.values().any(|client| client.session.is_watching())
+    }
+
+    /// Tells everybody who watches.
+    pub fn tell(&mut self, now: Time, event: &Event) {
+        self.clients.values_mut().for_each(|client| client.session.tell(now, event));
     }
 
     /// Ends a round: writes what is taken, closes who is through. True if somebody has more to do right now.

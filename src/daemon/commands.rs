@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
+use crate::base::hash::InfoHash;
 use crate::base::time::Time;
 use crate::codec::units::{human_size, size};
 use crate::daemon::block;
@@ -15,7 +16,8 @@ use crate::reactor::Reactor;
 use crate::service::control::{Host, Report, Request, Verdict};
 use crate::service::tracker::Allowed;
 use crate::storage::FileStorage;
-use crate::torrent::command::{Answer, Command, Direction, Refusal, RefusalKind, Source, Status};
+use crate::torrent::command::{Answer, Command, Direction, Refusal, RefusalKind, Source, Status, Which};
+use crate::torrent::event::Filter;
 use crate::torrent::snapshot::State;
 
 impl Daemon {
@@ -40,7 +42,20 @@ impl Daemon {
                 journal::set(level, target.as_deref());
                 Ok(Answer::Done.into())
             }
+            Request::Watch { which, kinds } => {
+                let info_hash = which.map(|which| self.hash_of(now, which)).transpose()?;
+                self.engine.watch(true);
+                Ok(Report::Watching(Filter { info_hash, kinds }))
+            }
             Request::Reload => self.reload(now).map(Report::Lines),
+        }
+    }
+
+    /// Which torrent is meant.
+    fn hash_of(&mut self, now: Time, which: Which) -> Result<InfoHash, Refusal> {
+        match self.engine.handle_command(now, Command::Show(which))? {
+            Answer::Show(summary) => Ok(summary.info_hash),
+            other => unreachable!("a torrent is shown, not {other:?}"),
         }
     }
 

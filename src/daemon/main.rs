@@ -344,6 +344,10 @@ impl Daemon {
             let verdict = self.carry_out(now, request);
             self.clients.reply(now, client, verdict);
         }
+        while let Some(event) = self.engine.poll_event(now) {
+            self.clients.tell(now, &event);
+        }
+        self.engine.watch(self.clients.is_watched());
         self.clients.end_round(now, &mut self.reactor)
     }
 

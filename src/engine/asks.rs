@@ -81,6 +81,7 @@ impl<S: Storage> Engine<S> {
         let info_hash = torrent.info_hash();
         torrent.shut_down(now);
         self.act_on_asks(now, id);
+        self.tell_removed(now, id);
         let torrent = self.torrents.remove(id).expect("it was just there");
         self.stats.pieces_passed += torrent.passed;
         self.stats.pieces_failed += torrent.failed;
@@ -178,6 +179,7 @@ impl<S: Storage> Engine<S> {
                     self.turns.changed(id);
                 }
                 self.search_dht(now, id);
+                self.tell_news(now, id);
                 let torrent = self.torrents.get_mut(id).expect("it is still there");
                 self.timers.set(Timer::Torrent(id), torrent.poll_timeout());
                 return;

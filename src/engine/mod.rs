@@ -16,6 +16,7 @@ mod catalogs;
 mod commands;
 mod connections;
 mod dht;
+mod events;
 mod exchanges;
 mod followed;
 mod lane;
@@ -60,6 +61,7 @@ use self::asks::Purpose;
 use self::catalogs::Catalogs;
 use self::connections::Connection;
 use self::dht::DhtNodes;
+use self::events::Events;
 use self::exchanges::Exchanges;
 use self::followed::Followed;
 use self::lane::Shakes;
@@ -202,6 +204,7 @@ pub struct Engine<S: Storage> {
     down_meter: Meter,
     up_meter: Meter,
     stats: Stats,
+    events: Events,
     /// Lent to one turn at a time.
     receive: Buffer,
     exiting: bool,
@@ -255,6 +258,7 @@ impl<S: Storage> Engine<S> {
             down_meter: Meter::default(),
             up_meter: Meter::default(),
             stats: Stats::default(),
+            events: Events::default(),
             receive: Buffer::new(RECEIVE_LEN),
             exiting: false,
             hurries: false,

@@ -7,6 +7,7 @@ use crate::base::ids::ConnId;
 use crate::base::storage::{Fault, FaultKind};
 use crate::base::time::Time;
 use crate::torrent::blame::Blame;
+use crate::torrent::event::What;
 use crate::torrent::partial::Partials;
 use crate::torrent::peers::TorrentPeer;
 use crate::torrent::picker::Picker;
@@ -261,6 +262,7 @@ impl Torrent {
             download.picker.finished(piece);
             self.have.set(piece.0);
             self.passed += 1;
+            self.news.push(What::Piece(piece));
             // Who gave us a slot and has nothing more for us gives it to others sooner if it knows.
             let mut givers = Vec::new();
             for (&conn, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.established) {

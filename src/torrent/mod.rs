@@ -16,6 +16,7 @@ mod dht_announces;
 pub mod dht_command;
 mod disk;
 pub mod download;
+pub mod event;
 pub(crate) mod exchange;
 pub mod followed;
 pub mod layout;

@@ -16,6 +16,7 @@ use crate::protocol::pex::{Pex, Place};
 use crate::torrent::candidates::Origin;
 use crate::torrent::command::{Refusal, RefusalKind};
 use crate::torrent::download::Landing;
+use crate::torrent::event::What;
 use crate::torrent::torrent::{Ask, LOOK_SOON, Phase, TICK, Torrent};
 
 /// Two connections with one peer are of one moment if no more lies between them.
@@ -254,6 +255,7 @@ impl Torrent {
         }
         let peer = self.peers.get_mut(&conn).expect("it was just examined");
         peer.established = true;
+        self.news.push(What::Peer(peer.addr, true));
         peer.peer_id = handshake.peer_id;
         self.say_extensions(conn);
         let peer = self.peers.get_mut(&conn).expect("it was just there");
@@ -467,6 +469,9 @@ impl Torrent {
 
     pub(crate) fn forget_peer(&mut self, now: Time, conn: ConnId) -> bool {
         let Some(mut peer) = self.peers.remove(&conn) else { return false };
+        if peer.established {
+            self.news.push(What::Peer(peer.addr, false));
+        }
         self.exchange.forget(&mut peer);
         if let Some(download) = &mut self.download {
             download.handle_peer_gone(conn, &peer.field);

@@ -31,6 +31,7 @@ use crate::torrent::command::{AddOptions, Refusal, RefusalKind};
 use crate::torrent::dht_announces::DhtAnnounces;
 use crate::torrent::disk::Disk;
 use crate::torrent::download::Download;
+use crate::torrent::event::What;
 use crate::torrent::exchange::Exchange;
 use crate::torrent::layout::Layout;
 use crate::torrent::metadata::Description;
@@ -141,6 +142,8 @@ pub struct Torrent {
     pub(crate) finished: Option<u64>,
     /// When it was last finished it lacked something that was not wanted.
     pub(crate) partial_seed: bool,
+    /// What happened since it was last asked.
+    pub(crate) news: Vec<What>,
     pub(crate) settings: Settings,
     pub(crate) layout: Layout,
     pub(crate) have: Bitfield,
@@ -232,6 +235,7 @@ impl Torrent {
             added: begin.added,
             finished: None,
             partial_seed: false,
+            news: Vec::new(),
             settings,
             have: Bitfield::new(meta.geometry.pieces()),
             layout,
@@ -660,6 +664,17 @@ impl Torrent {
     /// The next thing it wants.
     pub fn poll_ask(&mut self) -> Option<Ask> {
         self.asks.pop_front()
+    }
+
+    /// What happened since the last time: no more than one round brings.
+    pub fn take_news(&mut self) -> Vec<What> {
+        std::mem::take(&mut self.news)
+    }
+
+    /// Why it stopped, if it did.
+    #[must_use]
+    pub fn error(&self) -> Option<String> {
+        self.fault.as_ref().map(|fault| fault.message.clone())
     }
 
     /// It has everything that is wanted, and not everything (BEP 21).

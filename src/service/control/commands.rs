@@ -1,7 +1,6 @@
 //! The commands: the table that `help` prints, and words turned into [`Request`]s.
 //!
-//! A command that stands in the table is carried out; one that the protocol has and this version has not is refused as
-//! `unsupported`, and any other word as `unknown-command`.
+//! A command that stands in the table is carried out; any other word is refused as `unknown-command`.
 
 use std::path::{Path, PathBuf};
 
@@ -14,6 +13,7 @@ use crate::codec::control::Word;
 use crate::codec::units::{SIZE_FORM, parse_size};
 use crate::codec::url::host_and_port;
 use crate::torrent::command::{AddOptions, Command, Direction, FilePattern, Refusal, RefusalKind, Source, Which};
+use crate::torrent::event::{self, Kind};
 use crate::torrent::snapshot::{Priority, State};
 
 /// One command, as `help` shows it.
@@ -68,14 +68,12 @@ pub const COMMANDS: &[Spec] = &[
     spec("dht get", "TARGET [salt=S]", "an item that others keep (BEP 44); ask again as above"),
     spec("dht put", "VALUE [key=K seq=N sig=S] [salt=S]", "have others keep an item; ask again as above"),
     spec("tracker", "", "the tracker server: swarms, peers, requests, errors"),
+    spec("watch", "[ID] [events=KIND,…]", "what happens, a line each, until the client goes"),
     spec("stats", "", "every counter"),
     spec("log", "LEVEL [TARGET]", "change what is logged: off, error, warn, info, debug, trace"),
     spec("reload", "", "read the config again"),
     spec("shutdown", "", "save, say goodbye to trackers, end"),
 ];
-
-/// Words of the protocol that this version does not carry out.
-const NOT_YET: [&str; 1] = ["watch"];
 
 /// Bytes of a label; a longer one is refused.
 const LABEL_MAX: usize = 255;
@@ -103,14 +101,10 @@ pub(super) fn parse(words: &[Word]) -> Result<Parsed, Refusal> {
     let two = COMMANDS.iter().find(|spec| Some(spec.word) == of_two.as_deref());
     let rest = if two.is_some() { &rest[1..] } else { rest };
     let Some(spec) = two.or_else(|| COMMANDS.iter().find(|spec| spec.word == command.text)) else {
-        return Err(if NOT_YET.contains(&command.text.as_str()) {
-            Refusal::new(RefusalKind::Unsupported, format!("`{}` is not in this version", command.text))
-        } else {
-            Refusal::new(
-                RefusalKind::UnknownCommand,
-                format!("there is no command `{}`; `help` lists them", command.text),
-            )
-        });
+        return Err(Refusal::new(
+            RefusalKind::UnknownCommand,
+            format!("there is no command `{}`; `help` lists them", command.text),
+        ));
     };
     let mut arguments = Arguments::new(spec, rest);
     let parsed = command_of(spec.word, &mut arguments)?;
@@ -125,6 +119,7 @@ fn command_of(word: &str, arguments: &mut Arguments<'_>) -> Result<Parsed, Refus
         "list" => return list(arguments),
         "add" => return add(arguments).map(|request| Parsed::Request(request, None)),
         "export" => return export(arguments).map(|request| Parsed::Request(request, None)),
+        "watch" => return watch(arguments).map(|request| Parsed::Request(request, None)),
         "log" => return log_level(arguments).map(|request| Parsed::Request(request, None)),
         "reload" => return Ok(Parsed::Request(Request::Reload, None)),
         "status" => Command::Status,
@@ -188,6 +183,18 @@ fn node(text: &str) -> Result<(String, u16), Refusal> {
             "`{text}` is not HOST:PORT, such as 192.0.2.7:6881, [2001:db8::7]:6881 or peer.example.org:6881"
         ))
     })
+}
+
+fn watch(arguments: &mut Arguments<'_>) -> Result<Request, Refusal> {
+    let kinds = match arguments.option("events") {
+        Some(words) => event::kinds(words).map_err(|word| {
+            let all: Vec<&str> = Kind::ALL.iter().map(|kind| kind.word()).collect();
+            invalid(format!("`{word}` is no kind of event; there are {}", all.join(", ")))
+        })?,
+        None => Vec::new(),
+    };
+    let which = if arguments.has_next() { Some(arguments.which()?) } else { None };
+    Ok(Request::Watch { which: which.filter(|which| *which != Which::All), kinds })
 }
 
 fn help(arguments: &mut Arguments<'_>) -> Result<Parsed, Refusal> {
@@ -355,6 +362,10 @@ impl<'a> Arguments<'a> {
         value
     }
 
+    fn has_next(&self) -> bool {
+        self.plain.len() > 0
+    }
+
     pub(super) fn maybe_next(&mut self) -> Option<&'a str> {
         self.plain.next()
     }
@@ -440,7 +451,6 @@ mod tests {
         for spec in COMMANDS {
             let read = words.iter().any(|rest| parse_text(&format!("{}{rest}", spec.word)).is_ok());
             assert!(read, "{}", spec.word);
-            assert!(!NOT_YET.contains(&spec.word));
         }
     }
 
@@ -573,7 +583,7 @@ mod tests {
     #[test]
     fn unknown_and_missing_commands_are_told_apart() {
         assert_eq!(refusal("frobnicate"), RefusalKind::UnknownCommand);
-        assert_eq!(refusal("watch"), RefusalKind::Unsupported);
+        assert_eq!(refusal("watch events=x"), RefusalKind::Invalid);
         assert_eq!(refusal("help frobnicate"), RefusalKind::NotFound);
         assert_eq!(parse_text("help pause").unwrap(), Parsed::Help(vec![COMMANDS[12]]));
     }

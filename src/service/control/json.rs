@@ -15,6 +15,7 @@ use crate::torrent::snapshot::{FileRow, PeerRow, PieceState, State, Summary, Tra
 pub(super) fn push(out: &mut String, report: &Report) -> Vec<(&'static str, Value)> {
     match report {
         Report::Status(figures, host) => push_json(out, &status(figures, Some(host))),
+        Report::Watching(_) => {}
         Report::Lines(lines) => lines.iter().for_each(|line| push_json(out, &json!({ "message": line }))),
         Report::Node(answer) => return push_answer(out, answer),
     }

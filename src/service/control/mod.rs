@@ -15,6 +15,7 @@ mod session;
 mod table;
 mod text;
 mod tracker;
+mod watch;
 
 pub use request::{Field, Host, Report, Request, Verdict};
 pub use session::{Session, WAITING_MAX};

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::torrent::command::{AddOptions, Answer, Command, Refusal, Status};
+use crate::torrent::command::{AddOptions, Answer, Command, Refusal, Status, Which};
+use crate::torrent::event::{Filter, Kind};
 
 /// One request, understood. `help` and `version` never get this far: the session answers them itself.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,6 +42,13 @@ pub enum Request {
     },
     /// Read the config again.
     Reload,
+    /// Tell what happens to a torrent, or to all, until the client goes.
+    Watch {
+        /// One torrent, or all.
+        which: Option<Which>,
+        /// These kinds of events; all if there are none.
+        kinds: Vec<Kind>,
+    },
 }
 
 /// What the driver knows of the machine, for `status`.
@@ -67,6 +75,8 @@ pub enum Report {
     Status(Box<Status>, Host),
     /// Sentences; to `reload`.
     Lines(Vec<String>),
+    /// To `watch`: what the client wants to hear of from now on.
+    Watching(Filter),
 }
 
 impl From<Answer> for Report {

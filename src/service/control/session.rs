@@ -10,13 +10,15 @@ use serde_json::json;
 
 use super::commands::{Parsed, Spec, parse};
 use super::json;
-use super::request::{Field, Request, Verdict};
+use super::request::{Field, Report, Request, Verdict};
 use super::text;
+use super::watch;
 use crate::base::time::Time;
 use crate::codec::control::{
     LINE_MAX, parse_line, push_err, push_json, push_json_err, push_json_ok, push_ok, push_payload,
 };
 use crate::torrent::command::{Refusal, RefusalKind};
+use crate::torrent::event::{Event, Filter};
 
 /// The protocol's number.
 const PROTOCOL: u32 = 1;
@@ -46,6 +48,8 @@ pub struct Session {
     taken_at: Time,
     pending: Option<Form>,
     is_overrun: bool,
+    /// What it wants to hear of unasked, and whether as JSON.
+    watching: Option<(Filter, bool)>,
 }
 
 /// How a reply is to be written.
@@ -68,6 +72,7 @@ impl Session {
             taken_at: now,
             pending: None,
             is_overrun: false,
+            watching: None,
         }
     }
 
@@ -105,6 +110,9 @@ impl Session {
     pub fn reply(&mut self, now: Time, verdict: Verdict) {
         let form = self.pending.take().expect("a reply follows its request");
         self.begin_output(now);
+        if let Ok(Report::Watching(filter)) = &verdict {
+            self.watching = Some((filter.clone(), form.is_json));
+        }
         match verdict {
             Ok(mut report) => {
                 if let Some(field) = form.sort {
@@ -120,6 +128,24 @@ impl Session {
             }
             Err(refusal) => self.push_refusal(form.is_json, &refusal),
         }
+    }
+
+    /// Tells a client of an event, if it watches and wants to hear of it. Whoever lets too much wait is disconnected.
+    pub fn tell(&mut self, now: Time, event: &Event) {
+        let Some((_, is_json)) = self.watching.as_ref().filter(|(filter, _)| filter.wants(event)) else { return };
+        let is_json = *is_json;
+        self.begin_output(now);
+        if self.is_overrun {
+            return;
+        }
+        let push = if is_json { watch::push_json_line } else { watch::push_text };
+        push(&mut self.output, event);
+    }
+
+    /// True if it is told what happens.
+    #[must_use]
+    pub const fn is_watching(&self) -> bool {
+        self.watching.is_some()
     }
 
     /// The next request; none while one is unanswered, while the client should read first, or when there is no more.

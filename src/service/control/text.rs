@@ -50,6 +50,7 @@ pub(super) fn push(out: &mut String, report: &Report) -> String {
             push_status(out, figures);
             push_host(out, host);
         }
+        Report::Watching(_) => {}
         Report::Lines(lines) => lines.iter().for_each(|line| push_payload(out, &escape(line))),
         Report::Node(answer) => return push_answer(out, answer),
     }
