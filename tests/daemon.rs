@@ -465,6 +465,19 @@ fn who_watches_is_told_what_happens_until_it_goes() {
     let states: Vec<&str> = of("state").iter().map(|event| event["state"].as_str().unwrap()).collect();
     assert!(states.contains(&"downloading") && states.last() == Some(&"seeding"), "{states:?}");
 
+    // What has changed is told once.
+    let since = |number: u64| {
+        let reply = daemon.ask(&format!("json list since={number}"));
+        let mut rows: Vec<Value> = reply.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let closing = rows.pop().unwrap();
+        (rows, closing["since"].as_u64().unwrap(), closing["all"] == true)
+    };
+    let (rows, number, all_of_them) = since(0);
+    assert!(rows.len() == 1 && all_of_them);
+    daemon.ask("set all label x");
+    let (rows, later, all_of_them) = since(number);
+    assert!(rows[0]["label"] == "x" && later > number && !all_of_them);
+
     // Another one, which watches one torrent alone and by its prefix.
     let id = daemon.torrent()["id"].as_str().unwrap().to_owned();
     let mut one = watch(&format!("watch {} events=state", &id[..6]));
@@ -475,6 +488,8 @@ fn who_watches_is_told_what_happens_until_it_goes() {
     assert_eq!(daemon.ask("watch 00000000")[0].split(' ').take(2).collect::<Vec<_>>(), ["ERR", "not-found"]);
     assert!(daemon.ask("watch events=nonsense")[0].starts_with("ERR invalid `nonsense` is no kind of event"));
     daemon.ask(&format!("remove {id}"));
+    let (rows, ..) = since(later);
+    assert!(rows.len() == 1 && rows[0]["id"] == *id && rows[0]["gone"] == true, "{rows:?}");
     let told: Vec<String> = some.by_ref().take(2).collect();
     assert!(told[0].contains(&format!(" finished {} ", &id[..12])) && told[1].contains(" removed "), "{told:?}");
 }

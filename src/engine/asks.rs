@@ -82,6 +82,7 @@ impl<S: Storage> Engine<S> {
         torrent.shut_down(now);
         self.act_on_asks(now, id);
         self.tell_removed(now, id);
+        self.changes.removed(id, info_hash);
         let torrent = self.torrents.remove(id).expect("it was just there");
         self.stats.pieces_passed += torrent.passed;
         self.stats.pieces_failed += torrent.failed;
@@ -180,6 +181,7 @@ impl<S: Storage> Engine<S> {
                 }
                 self.search_dht(now, id);
                 self.tell_news(now, id);
+                self.changes.changed(id);
                 let torrent = self.torrents.get_mut(id).expect("it is still there");
                 self.timers.set(Timer::Torrent(id), torrent.poll_timeout());
                 return;

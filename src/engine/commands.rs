@@ -71,6 +71,7 @@ impl<S: Storage> Engine<S> {
                 self.followed.fill(&self.by_hash, &mut rows);
                 Ok(Answer::List(rows))
             }
+            Command::Changes(since) => Ok(self.changes(now, since)),
             Command::Show(which) => {
                 let mut row = self.one(&which)?.summary(now);
                 self.followed.fill(&self.by_hash, std::slice::from_mut(&mut row));

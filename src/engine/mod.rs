@@ -13,6 +13,7 @@ mod asks;
 mod audit;
 mod blocks;
 mod catalogs;
+mod changes;
 mod commands;
 mod connections;
 mod dht;
@@ -59,6 +60,7 @@ use crate::torrent::torrent::Torrent;
 
 use self::asks::Purpose;
 use self::catalogs::Catalogs;
+use self::changes::Changes;
 use self::connections::Connection;
 use self::dht::DhtNodes;
 use self::events::Events;
@@ -205,6 +207,7 @@ pub struct Engine<S: Storage> {
     up_meter: Meter,
     stats: Stats,
     events: Events,
+    changes: Changes,
     /// Lent to one turn at a time.
     receive: Buffer,
     exiting: bool,
@@ -259,6 +262,7 @@ impl<S: Storage> Engine<S> {
             up_meter: Meter::default(),
             stats: Stats::default(),
             events: Events::default(),
+            changes: Changes::new(unix_nanos),
             receive: Buffer::new(RECEIVE_LEN),
             exiting: false,
             hurries: false,

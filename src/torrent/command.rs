@@ -105,6 +105,8 @@ pub enum Command {
         /// Which label.
         label: Option<String>,
     },
+    /// What has changed since an earlier answer gave this number.
+    Changes(u64),
     /// Everything of one torrent.
     Show(Which),
     /// Its files.
@@ -320,6 +322,17 @@ pub enum Answer {
     Status(Box<Status>),
     /// To `Stats`: names and values.
     Stats(Vec<(String, u64)>),
+    /// To `Changes`.
+    Changes {
+        /// The torrents that have, or may have.
+        rows: Vec<Summary>,
+        /// Those that went.
+        gone: Vec<InfoHash>,
+        /// What to ask with the next time.
+        since: u64,
+        /// These are all torrents: whatever is not among them has gone.
+        is_whole: bool,
+    },
     /// To `List`.
     List(Vec<Summary>),
     /// To `Show`.

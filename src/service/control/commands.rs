@@ -36,7 +36,7 @@ pub const COMMANDS: &[Spec] = &[
     spec("help", "[COMMAND]", "what there is"),
     spec("version", "", "program, protocol and build"),
     spec("status", "", "the whole node: uptime, torrents, rates, addresses, disk, memory"),
-    spec("list", "[STATE…] [sort=FIELD] [label=L]", "a row a torrent"),
+    spec("list", "[STATE…] [sort=FIELD] [label=L] [since=N]", "a row a torrent; since=N: what has changed"),
     spec("show", "ID", "everything of one torrent"),
     spec("files", "ID", "its files and how much each is wanted"),
     spec("peers", "ID", "its peers"),
@@ -212,6 +212,14 @@ fn help(arguments: &mut Arguments<'_>) -> Result<Parsed, Refusal> {
 fn list(arguments: &mut Arguments<'_>) -> Result<Parsed, Refusal> {
     let label = arguments.option("label").map(str::to_owned);
     let sort = arguments.option("sort").map(sort_field).transpose()?;
+    if let Some(since) = arguments.option("since") {
+        let number =
+            since.parse().map_err(|_| invalid(format!("since={since}: not a number that a list has given")))?;
+        return match (label, sort, arguments.has_next()) {
+            (None, None, false) => Ok(Parsed::Request(Request::Node(Command::Changes(number)), None)),
+            _ => Err(invalid("since= gives every change; choose and sort what it gives".to_owned())),
+        };
+    }
     let mut states = Vec::new();
     while let Some(word) = arguments.maybe_next() {
         let state = State::ALL.into_iter().find(|state| state.word() == word).ok_or_else(|| {

@@ -31,6 +31,11 @@ fn push_answer(out: &mut String, answer: &Answer) -> Vec<(&'static str, Value)> 
         Answer::Stats(rows) => {
             rows.iter().for_each(|(name, value)| push_json(out, &json!({ "name": name, "value": value })));
         }
+        Answer::Changes { rows, gone, since, is_whole } => {
+            rows.iter().for_each(|row| push_json(out, &summary(row)));
+            gone.iter().for_each(|hash| push_json(out, &json!({ "id": hash.to_string(), "gone": true })));
+            return vec![("since", json!(since)), ("all", json!(is_whole))];
+        }
         Answer::List(rows) => rows.iter().for_each(|row| push_json(out, &summary(row))),
         Answer::Show(row) => push_json(out, &summary(row)),
         Answer::Files(rows) => rows.iter().for_each(|row| push_json(out, &file(row))),

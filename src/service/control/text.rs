@@ -67,6 +67,11 @@ fn push_answer(out: &mut String, answer: &Answer) -> String {
             rows.iter().for_each(|(name, value)| push_payload(out, &format!("{} {value}", escape(name))));
         }
         Answer::List(rows) => list(rows).write(out),
+        Answer::Changes { rows, gone, since, is_whole } => {
+            list(rows).write(out);
+            gone.iter().for_each(|hash| push_payload(out, &format!("gone {hash}")));
+            return format!("since={since}{}", if *is_whole { " all" } else { "" });
+        }
         Answer::Show(row) => push_summary(out, row),
         Answer::Files(rows) => files(rows).write(out),
         Answer::Peers(rows) => peers(rows).write(out),
