@@ -144,6 +144,12 @@ impl<S: Storage> Engine<S> {
     /// A datagram came. It may be changed in place.
     pub fn handle_packet(&mut self, now: Time, socket: SocketId, from: SocketAddr, packet: &mut [u8]) {
         self.stats.packets_in += 1;
+        // Only the DHT's begin with a letter: that of a bencoded dictionary.
+        let is_dht = matches!(socket, SocketId::Dht(_) | SocketId::Peers(_)) && packet.first() == Some(&b'd');
+        if is_dht && self.is_blocked(from.ip()) {
+            self.stats.packets_ignored += 1;
+            return;
+        }
         match socket {
             SocketId::Tracker(_) => {
                 // It asks nobody for anything, and there are many: nothing is to be settled.
@@ -154,16 +160,12 @@ impl<S: Storage> Engine<S> {
                 return;
             }
             SocketId::Resolver4 | SocketId::Resolver6 => self.exchanges.resolver.handle_packet(now, from, packet),
-            SocketId::Dht(_) | SocketId::Peers(_) if packet.first() == Some(&b'd') && self.is_blocked(from.ip()) => {
-                self.stats.packets_ignored += 1;
-            }
             SocketId::Dht(_) => {
                 let known = self.dht.as_mut().is_some_and(|nodes| nodes.handle_packet(now, socket, from, packet));
                 self.stats.packets_ignored += u64::from(!known);
             }
             SocketId::Peers(_) => {
-                // Only the DHT's begin with a letter: that of a bencoded dictionary.
-                let dht = self.dht.as_mut().filter(|nodes| !nodes.is_apart && packet.first() == Some(&b'd'));
+                let dht = self.dht.as_mut().filter(|nodes| !nodes.is_apart && is_dht);
                 let known = match dht {
                     Some(nodes) => nodes.handle_packet(now, socket, from, packet),
                     None => self.exchanges.trackers.handle_packet(now, from, packet),

@@ -101,8 +101,11 @@ pub(crate) fn bind_all_served(
 ) -> Result<Vec<(SocketAddr, TcpListener)>, BindError> {
     bind_each(addrs, |addr, _| {
         let listener = bind_stream(addr, interface)?;
-        SockRef::from(&listener).set_tcp_cork(true)?;
-        set_defer_accept(&listener, DEFERRED)?;
+        // Both only save work: without them it goes as with other listeners.
+        let saved = SockRef::from(&listener).set_tcp_cork(true).and(set_defer_accept(&listener, DEFERRED));
+        if let Err(error) = saved {
+            log::debug!("{addr}: not every connection is as cheap as it could be: {error}");
+        }
         Ok((listener.local_addr()?, listener))
     })
 }

@@ -10,7 +10,7 @@ use crate::codec::http_tracker::server::{AnnounceWritten, SwarmWritten};
 use crate::codec::udp_tracker::SwarmCounts;
 use crate::codec::{http_tracker, udp_tracker};
 use crate::service::tracker::http::Answered;
-use crate::service::tracker::swarms::{Full, Saying, Tallies};
+use crate::service::tracker::swarms::{Saying, Tallies};
 use crate::service::tracker::{Error, Tracker};
 
 /// Who asked.
@@ -124,9 +124,8 @@ impl Tracker {
         let chance = self.rng.u64();
         let interval = self.interval_secs();
         self.counters.announces.add(now, 1);
-        let told = match self.swarms.announce(hash, saying, tick, chance) {
-            Ok(told) => told,
-            Err(Full::Swarms) => return self.refuse(who, Error::Full, None, body),
+        let Some(told) = self.swarms.announce(hash, saying, tick, chance) else {
+            return self.refuse(who, Error::Full, None, body);
         };
         self.counters.peers_displaced += u64::from(told.displaced);
         self.counters.peers_left_out += u64::from(told.left_out);

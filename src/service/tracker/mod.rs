@@ -164,8 +164,10 @@ impl Tracker {
     #[must_use]
     pub fn new(now: Time, config: &TrackerConfig, unix_nanos: u64, mut rng: Rng) -> Self {
         let life = config.interval.saturating_mul(INTERVALS);
-        let shared = config.store.as_ref().and_then(|store| RedisUrl::parse(&store.0).ok());
-        let shared = shared.map(|url| Box::new(Shared::new(now, url, unix_nanos, life, &mut rng)));
+        let shared = config.store.as_ref().map(|store| {
+            let url = RedisUrl::parse(&store.0).expect("whoever reads a config refuses an address that is none");
+            Box::new(Shared::new(now, url, unix_nanos, life, &mut rng))
+        });
         let mut tracker = Self {
             swarms: Swarms::new(&mut rng, config.swarms_max, config.peers_max),
             ids: ConnectionIds::new(&mut rng),

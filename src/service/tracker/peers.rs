@@ -219,11 +219,14 @@ impl<const N: usize> Peers<N> {
         Some(role)
     }
 
-    /// Forgets those that were silent for more than `life` ticks. How many they were.
-    pub(super) fn expire(&mut self, mix: Mix, tick: u16, life: u16) -> usize {
+    /// Forgets those that were silent for more than `life` ticks, so `many` at most. How many they were.
+    pub(super) fn expire(&mut self, mix: Mix, tick: u16, life: u16, many: usize) -> usize {
         let before = self.all.len();
         // From the end: whoever takes an empty place was looked at already, or is an uploader that is looked at later.
         for at in (0..before).rev() {
+            if before - self.all.len() >= many {
+                break;
+            }
             if self.all[at].mark.age(tick) > life {
                 self.remove_at(mix, at);
             }

@@ -40,6 +40,8 @@ struct Swarm {
 pub(super) struct Place {
     shard: usize,
     index: usize,
+    /// So many of the swarm's peers are done.
+    peer: usize,
 }
 
 /// What another tracker heard of a peer.
@@ -83,13 +85,6 @@ pub(super) struct Saying {
     pub(super) role: Option<Role>,
     /// It says that it has just become complete.
     pub(super) completed: bool,
-}
-
-/// Why a peer was not taken in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Full {
-    /// There are too many swarms for a new one.
-    Swarms,
 }
 
 /// An announce that was taken: the swarm as it is now.
@@ -155,23 +150,17 @@ impl Swarms {
         self.shards[shard_of(hash)].get(hash).map(|swarm| swarm.tallies(v6)).unwrap_or_default()
     }
 
-    /// A peer says something of itself at `tick`.
-    pub(super) fn announce(
-        &mut self,
-        hash: &InfoHash,
-        saying: &Saying,
-        tick: u16,
-        chance: u64,
-    ) -> Result<Told<'_>, Full> {
+    /// A peer says something of itself at `tick`; none if there are too many swarms for a new one.
+    pub(super) fn announce(&mut self, hash: &InfoHash, saying: &Saying, tick: u16, chance: u64) -> Option<Told<'_>> {
         let at = shard_of(hash);
         let index = match self.shards[at].get_index_of(hash) {
             Some(index) => index,
             None if saying.role.is_none() || self.peers >= self.peers_max => {
                 let left_out = saying.role.is_some();
                 let tallies = Tallies::default();
-                return Ok(Told { tallies, completed: false, displaced: false, left_out, swarm: None });
+                return Some(Told { tallies, completed: false, displaced: false, left_out, swarm: None });
             }
-            None => self.begin(hash, chance).ok_or(Full::Swarms)?,
+            None => self.begin(hash, chance)?,
         };
         let mix = self.mix;
         let (_, swarm) = self.shards[at].get_index_mut(index).expect("it was just found");
@@ -193,7 +182,7 @@ impl Swarms {
         };
         let count = &mut swarm.completed[usize::from(v6)];
         *count = count.saturating_add(u32::from(completed));
-        Ok(Told {
+        Some(Told {
             tallies: swarm.tallies(v6),
             completed,
             displaced: change == Some(Change::Displaced),
@@ -272,8 +261,8 @@ impl Swarms {
         self.peers = self.peers + swarm.len() - before;
     }
 
-    /// Appends every peer of some swarms from a place on, with what it does and the ticks since it was heard of, until there are
-    /// `most`, of which one swarm may be more; where to go on, if there is more.
+    /// Appends peers from a place on, with what each does and the ticks since it was heard of, until there are `most`; where to go on,
+    /// if there is more. Who comes or goes between two calls may be left out, or stand there twice.
     pub(super) fn known_from(
         &self,
         mut place: Place,
@@ -283,13 +272,18 @@ impl Swarms {
     ) -> Option<Place> {
         while known.len() < most {
             let Some((hash, swarm)) = self.shards.get(place.shard)?.get_index(place.index) else {
-                place = Place { shard: place.shard + 1, index: 0 };
+                place = Place { shard: place.shard + 1, ..Place::default() };
                 continue;
             };
-            place.index += 1;
-            known.extend(swarm.v4.iter(tick).map(|(addr, role, age)| (*hash, Member::V4(addr), role, age)));
+            let v4 = swarm.v4.iter(tick).map(|(addr, role, age)| (*hash, Member::V4(addr), role, age));
             let v6 = swarm.v6.iter().flat_map(|peers| peers.iter(tick));
-            known.extend(v6.map(|(addr, role, age)| (*hash, Member::V6(addr), role, age)));
+            let all = v4.chain(v6.map(|(addr, role, age)| (*hash, Member::V6(addr), role, age)));
+            let before = known.len();
+            known.extend(all.skip(place.peer).take(most - before));
+            place.peer += known.len() - before;
+            if place.peer >= swarm.len() {
+                place = Place { index: place.index + 1, peer: 0, ..place };
+            }
         }
         Some(place)
     }
@@ -330,7 +324,7 @@ impl Swarms {
     }
 
     /// Forgets peers that were silent for more than `life` ticks, and swarms without any, going on where it stopped: so many
-    /// peers and swarms are looked at, of which one swarm may be more. How many peers went.
+    /// peers and swarms are looked at, of which one swarm may be more, and no more of one family of it go. How many peers went.
     pub(super) fn sweep(&mut self, tick: u16, life: u16, budget: usize) -> usize {
         let (mut looked_at, mut gone) = (0, 0);
         while looked_at < budget {
@@ -347,14 +341,17 @@ impl Swarms {
                 continue;
             };
             looked_at += 1 + swarm.len();
-            gone += swarm.v4.expire(self.mix, tick, life);
+            let before = gone;
+            gone += swarm.v4.expire(self.mix, tick, life, budget);
             if let Some(peers) = &mut swarm.v6 {
-                gone += peers.expire(self.mix, tick, life);
+                gone += peers.expire(self.mix, tick, life, budget);
                 if peers.len() == 0 {
                     swarm.v6 = None;
                 }
             }
-            if swarm.len() == 0 {
+            if gone - before >= budget && swarm.len() > 0 {
+                break; // the same one goes on with the next step
+            } else if swarm.len() == 0 {
                 shard.swap_remove_index(self.swept.index);
                 self.swarms -= 1;
             } else {
@@ -458,6 +455,31 @@ mod tests {
     }
 
     #[test]
+    fn a_crowd_that_went_silent_and_what_is_known_of_one_are_gone_through_in_portions() {
+        let mut swarms = swarms(10, 10_000);
+        for host in 0..3000 {
+            swarms.announce(&hash(1), &saying(host, Some(Role::Seed)), 0, 0).unwrap();
+        }
+        let (mut place, mut known, mut calls) = (Some(Place::default()), Vec::new(), 0);
+        while let Some(from) = place {
+            let mut some = Vec::new();
+            place = swarms.known_from(from, 400, 0, &mut some);
+            assert!(some.len() <= 400);
+            known.extend(some.into_iter().map(|(_, member, ..)| member.bytes().to_vec()));
+            calls += 1;
+        }
+        known.sort_unstable();
+        known.dedup();
+        assert_eq!((known.len(), calls), (3000, 8), "each once");
+        let mut steps = 0;
+        while swarms.peers() > 0 {
+            assert!(swarms.sweep(100, 5, 400) <= 400);
+            steps += 1;
+        }
+        assert_eq!((steps, swarms.len()), (8, 0));
+    }
+
+    #[test]
     fn a_new_swarm_takes_the_place_of_an_empty_one_and_of_no_other() {
         let mut swarms = swarms(4, 100);
         for number in 0..4 {
@@ -466,9 +488,9 @@ mod tests {
             }
         }
         let new = saying(9, Some(Role::Seed));
-        assert_eq!(swarms.announce(&hash(9), &new, 0, 1).unwrap_err(), Full::Swarms);
-        (0..4).for_each(|number| drop(swarms.announce(&hash(number), &saying(0, None), 0, 0)));
-        let taken = (0..50).any(|chance| swarms.announce(&hash(9), &new, 0, chance).is_ok());
+        assert!(swarms.announce(&hash(9), &new, 0, 1).is_none());
+        (0..4).for_each(|number| _ = swarms.announce(&hash(number), &saying(0, None), 0, 0));
+        let taken = (0..50).any(|chance| swarms.announce(&hash(9), &new, 0, chance).is_some());
         assert!(taken && swarms.len() == 4 && swarms.peers() == 4, "{} {}", swarms.len(), swarms.peers());
     }
 

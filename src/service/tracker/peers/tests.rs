@@ -114,11 +114,11 @@ fn the_silent_are_forgotten_even_when_the_clock_wraps() {
         let role = if number % 3 == 0 { Role::Seed } else { Role::Downloader };
         peers.announce(mix(), addr(number, 1), role, tick, 0);
     }
-    assert_eq!(peers.expire(mix(), 5, 20), 0);
-    assert_eq!(peers.expire(mix(), 20, 20), 150);
+    assert_eq!(peers.expire(mix(), 5, 20, usize::MAX), 0);
+    assert_eq!(peers.expire(mix(), 20, 20, usize::MAX), 150);
     check(&peers);
     assert_eq!(peers.counts(), Counts { seeds: 50, partial_seeds: 0, downloaders: 100 });
-    assert_eq!(peers.expire(mix(), 90, 20), 150);
+    assert_eq!(peers.expire(mix(), 90, 20, usize::MAX), 150);
     assert_eq!((peers.len(), peers.table.len()), (0, 0));
     assert!(peers.all.capacity() <= 8, "memory is given back");
 }
@@ -166,7 +166,7 @@ proptest! {
                 Act::Expire(since) => {
                     let before = model.len();
                     model.retain(|_, (_, tick)| 40 - *tick <= since);
-                    prop_assert_eq!(peers.expire(mix(), 40, since), before - model.len());
+                    prop_assert_eq!(peers.expire(mix(), 40, since, usize::MAX), before - model.len());
                 }
             }
             check(&peers);
