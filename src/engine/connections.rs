@@ -13,7 +13,6 @@ use crate::engine::lane::{Lane, Sealed};
 use crate::engine::{Effect, Engine, Timer};
 use crate::protocol::http::HttpServer;
 use crate::protocol::peer::{Peer, Tail};
-use crate::protocol::redis::LinkId;
 
 /// How long an accepted connection may take to introduce itself, and a dialled one to stand, from its first moment.
 pub(super) const GREETING_MAX: Duration = Duration::from_secs(10);
@@ -51,8 +50,6 @@ pub(super) enum Role {
     Catalog(Box<CatalogEnd>),
     /// Accepted by the tracker server.
     Served(Box<HttpServer>),
-    /// To the store that the tracker server shares with others.
-    Store(LinkId),
 }
 
 /// How a connection's turn went wrong.
@@ -132,14 +129,10 @@ impl<S: Storage> Engine<S> {
                 }
             }
             Role::Exchange(exchange) => {
-                self.exchanges.handle_connected(now, exchange);
+                self.exchange_connected(now, exchange);
                 self.effects.push_back(Effect::Wake(conn));
             }
             Role::Catalog(_) => self.begin_catalog(now, conn),
-            Role::Store(link) => {
-                self.store_connected(now, link);
-                self.effects.push_back(Effect::Wake(conn));
-            }
             Role::Greeting(_) | Role::Peer(_) | Role::Served(_) => {
                 unreachable!("only what was dialled becomes connected")
             }
@@ -181,7 +174,6 @@ impl<S: Storage> Engine<S> {
             }
             Role::Exchange(exchange) => self.exchange_gone(now, exchange),
             Role::Catalog(end) => self.catalog_gone(conn, &end),
-            Role::Store(link) => self.store_gone(now, link),
             Role::Greeting(_) | Role::Served(_) => {}
         }
     }

@@ -16,7 +16,9 @@ use crate::base::time::Time;
 use crate::engine::connections::Ending;
 use crate::engine::{Effect, Engine, Progress, Transmit};
 use crate::protocol::dns::{Found, NameNeed, NameStreamId, Resolver};
+use crate::protocol::redis::LinkId;
 use crate::protocol::tracker::{AskId, Event, ExchangeId, Need, TrackerClient};
+use crate::service::tracker::Tracker;
 use crate::torrent::command::{Refusal, RefusalKind};
 use crate::torrent::scrapes::ScrapeAsk;
 use crate::torrent::torrent::AnnounceRequest;
@@ -43,6 +45,8 @@ pub(super) enum Exchange {
     Tracker(ExchangeId),
     /// A question to a name server.
     Name(NameStreamId),
+    /// The store that our tracker server shares with others.
+    Store(LinkId),
 }
 
 /// Announces and names under way.
@@ -85,34 +89,6 @@ impl Exchanges {
         self.next_ask += 1;
         self.asks.insert(id, (torrent, tracker));
         id
-    }
-
-    /// The stream of an exchange stands.
-    pub(super) fn handle_connected(&mut self, now: Time, exchange: Exchange) {
-        if let Exchange::Tracker(id) = exchange {
-            self.trackers.handle_connected(now, id);
-        }
-    }
-
-    fn handle_input(&mut self, now: Time, exchange: Exchange, bytes: &[u8]) {
-        match exchange {
-            Exchange::Tracker(id) => self.trackers.handle_input(now, id, bytes),
-            Exchange::Name(id) => self.resolver.handle_input(now, id, bytes),
-        }
-    }
-
-    fn outgoing(&self, exchange: Exchange) -> &[u8] {
-        match exchange {
-            Exchange::Tracker(id) => self.trackers.outgoing(id),
-            Exchange::Name(id) => self.resolver.outgoing(id),
-        }
-    }
-
-    fn advance(&mut self, exchange: Exchange, count: usize) {
-        match exchange {
-            Exchange::Tracker(id) => self.trackers.advance(id, count),
-            Exchange::Name(id) => self.resolver.advance(id, count),
-        }
     }
 
     pub(super) fn handle_timeout(&mut self, now: Time) {
@@ -263,8 +239,7 @@ impl<S: Storage> Engine<S> {
             Need::Connect(id, to) => self.open_stream(Exchange::Tracker(id), to),
             Need::Close(id) => self.close_stream(Exchange::Tracker(id)),
             Need::Wake(id) => {
-                let conn = self.exchanges.streams.get(&Exchange::Tracker(id));
-                self.effects.extend(conn.map(|&conn| Effect::Wake(conn)));
+                self.wake_stream(Exchange::Tracker(id));
             }
             Need::Trust => self.effects.push_back(Effect::Trust),
         }
@@ -321,12 +296,44 @@ impl<S: Storage> Engine<S> {
         }
     }
 
-    fn open_stream(&mut self, exchange: Exchange, to: SocketAddr) {
+    /// The stream of an exchange stands.
+    pub(super) fn exchange_connected(&mut self, now: Time, exchange: Exchange) {
+        match exchange {
+            Exchange::Tracker(id) => self.exchanges.trackers.handle_connected(now, id),
+            Exchange::Name(_) => {}
+            Exchange::Store(id) => self.store(|store| store.handle_connected(now, id)),
+        }
+    }
+
+    fn outgoing(&mut self, exchange: Exchange) -> &[u8] {
+        match exchange {
+            Exchange::Tracker(id) => self.exchanges.trackers.outgoing(id),
+            Exchange::Name(id) => self.exchanges.resolver.outgoing(id),
+            Exchange::Store(id) => {
+                self.tracker.as_mut().and_then(Tracker::store).map_or(&[], |store| store.outgoing(id))
+            }
+        }
+    }
+
+    fn advance(&mut self, exchange: Exchange, count: usize) {
+        match exchange {
+            Exchange::Tracker(id) => self.exchanges.trackers.advance(id, count),
+            Exchange::Name(id) => self.exchanges.resolver.advance(id, count),
+            Exchange::Store(id) => self.store(|store| store.advance(id, count)),
+        }
+    }
+
+    pub(super) fn open_stream(&mut self, exchange: Exchange, to: SocketAddr) {
         let conn = self.dial_exchange(exchange, to);
         self.exchanges.streams.insert(exchange, conn);
     }
 
-    fn close_stream(&mut self, exchange: Exchange) {
+    /// There is something to send for an exchange.
+    pub(super) fn wake_stream(&mut self, exchange: Exchange) {
+        self.effects.extend(self.exchanges.streams.get(&exchange).map(|&conn| Effect::Wake(conn)));
+    }
+
+    pub(super) fn close_stream(&mut self, exchange: Exchange) {
         if let Some(conn) = self.exchanges.streams.remove(&exchange) {
             self.forget(conn);
             self.effects.push_back(Effect::Close(conn));
@@ -339,6 +346,7 @@ impl<S: Storage> Engine<S> {
         match exchange {
             Exchange::Tracker(id) => self.exchanges.trackers.handle_closed(now, id),
             Exchange::Name(id) => self.exchanges.resolver.handle_closed(now, id),
+            Exchange::Store(id) => self.store(|store| store.handle_closed(now, id)),
         }
     }
 
@@ -356,7 +364,16 @@ impl<S: Storage> Engine<S> {
                 Ok(0) => return Err(Ending::Closed),
                 Ok(count) => {
                     budget.spend(count);
-                    self.exchanges.handle_input(now, exchange, &self.receive[..count]);
+                    let bytes = &self.receive[..count];
+                    match exchange {
+                        Exchange::Tracker(id) => self.exchanges.trackers.handle_input(now, id, bytes),
+                        Exchange::Name(id) => self.exchanges.resolver.handle_input(now, id, bytes),
+                        Exchange::Store(id) => {
+                            let store = self.tracker.as_mut().and_then(Tracker::store).ok_or(Ending::Closed)?;
+                            store.handle_input(now, id, bytes);
+                            self.act_on_store(now);
+                        }
+                    }
                     self.act_on_exchanges(now);
                     if !self.connections.contains(conn) {
                         return Ok(Progress::Drained);
@@ -372,12 +389,12 @@ impl<S: Storage> Engine<S> {
 
     pub(super) fn write_exchange(&mut self, exchange: Exchange, stream: &mut S::Stream) -> Result<Progress, Ending> {
         loop {
-            let outgoing = self.exchanges.outgoing(exchange);
+            let outgoing = self.outgoing(exchange);
             if outgoing.is_empty() {
                 return Ok(Progress::Drained);
             }
             match stream.write(outgoing) {
-                Ok(count) => self.exchanges.advance(exchange, count),
+                Ok(count) => self.advance(exchange, count),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Progress::Drained),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return Err(Ending::Closed),

@@ -72,7 +72,6 @@ use self::peeks::Peeks;
 use self::served::Served;
 use self::shares::Shares;
 use self::stats::Stats;
-use self::store::StoreLinks;
 use self::turns::Turns;
 
 pub use self::audit::View;
@@ -200,7 +199,6 @@ pub struct Engine<S: Storage> {
     /// The tracker server; none if it is off.
     tracker: Option<Tracker>,
     served: Served,
-    store_links: StoreLinks,
     down: Limit,
     up: Limit,
     down_meter: Meter,
@@ -233,7 +231,6 @@ impl<S: Storage> Engine<S> {
             lsd: lsd::new(&config, &mut rng),
             tracker: tracker::new(&config, unix_nanos, &mut rng),
             served: Served::default(),
-            store_links: StoreLinks::new(),
             turns: Turns::new(&config),
             down: Limit::new(Time::ZERO, config.down_rate_bytes),
             up: Limit::new(Time::ZERO, config.up_rate_bytes),

@@ -44,7 +44,6 @@ impl<S: Storage> Engine<S> {
         let progress = match connection.role {
             Role::Served(_) => return self.handle_served(now, conn, stream, budget),
             Role::Exchange(exchange) => self.read_exchange(now, conn, exchange, stream, budget),
-            Role::Store(link) => self.read_store(now, conn, link, stream, budget),
             Role::Greeting(_) | Role::Peer(_) | Role::Catalog(_) => self.read_peer(now, conn, stream, budget),
             Role::Dialling(_) => Ok(Progress::Drained),
         };
@@ -69,7 +68,6 @@ impl<S: Storage> Engine<S> {
         let progress = match connection.role {
             Role::Served(_) => return self.handle_served(now, conn, stream, budget),
             Role::Exchange(exchange) => self.write_exchange(exchange, stream),
-            Role::Store(link) => self.write_store(link, stream),
             Role::Peer(id) => self.write_peer(now, conn, id, stream, budget),
             Role::Catalog(_) => self.write_catalog(now, conn, stream, budget),
             Role::Greeting(_) => {
@@ -174,7 +172,7 @@ impl<S: Storage> Engine<S> {
                 Ok(Some(_)) | Err(_) => return Err(Ending::Misbehaved),
             },
             Role::Catalog(_) => return self.step_catalog(now, conn, input),
-            Role::Dialling(_) | Role::Exchange(_) | Role::Served(_) | Role::Store(_) => return Ok(()),
+            Role::Dialling(_) | Role::Exchange(_) | Role::Served(_) => return Ok(()),
         };
         self.touched.push(id);
         let torrent = self.torrents.get_mut(id).ok_or(Ending::Closed)?;
