@@ -16,18 +16,15 @@ use crate::codec::udp_tracker::{Announce, AnnounceEvent, SCRAPES_MAX, SwarmCount
 
 /// What a client asks in an announce.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AnnounceQuery<'q> {
-    /// What it tells. `key` is zero if it sent none, and a hash of it where it is no number in hex; `left` is
-    /// `u64::MAX` if it did not say.
+pub struct AnnounceQuery {
+    /// What it tells. `key` is zero where it is no number in hex; `left` is `u64::MAX` if it did not say.
     pub announce: Announce,
     /// How many peers it wants; none is the tracker's choice.
     pub wanted: Option<u32>,
     /// Peers in six or eighteen bytes each (BEP 23), not in a dictionary each.
     pub compact: bool,
-    /// A dictionary needs no `peer id`. It gets none, anyway.
-    pub no_peer_id: bool,
-    /// The address that it says it has, as it came: percent-encoded, perhaps, and perhaps a name.
-    pub ip: Option<&'q str>,
+    /// The address that it says it has; a name is none.
+    pub ip: Option<IpAddr>,
 }
 
 /// What is wrong with a query; its text is for the `failure reason`.
@@ -103,10 +100,10 @@ fn parameters(query: &str) -> impl Iterator<Item = (&str, &str)> {
 ///
 /// # Errors
 /// See [`QueryError`].
-pub fn parse_announce_query(query: &str) -> Result<AnnounceQuery<'_>, QueryError> {
+pub fn parse_announce_query(query: &str) -> Result<AnnounceQuery, QueryError> {
     let (mut info_hash, mut peer_id, mut port) = (None, None, None);
     let (mut uploaded, mut downloaded, mut left) = (None, None, None);
-    let (mut event, mut wanted, mut key, mut compact, mut no_peer_id, mut ip) = (None, None, None, None, None, None);
+    let (mut event, mut wanted, mut key, mut compact, mut ip) = (None, None, None, None, None);
     for (name, value) in parameters(query) {
         match name {
             "info_hash" if info_hash.is_some() => return Err(QueryError::SecondInfoHash),
@@ -120,7 +117,6 @@ pub fn parse_announce_query(query: &str) -> Result<AnnounceQuery<'_>, QueryError
             "numwant" => _ = wanted.get_or_insert(value),
             "key" => _ = key.get_or_insert(value),
             "compact" => _ = compact.get_or_insert(value),
-            "no_peer_id" => _ = no_peer_id.get_or_insert(value),
             "ip" => _ = ip.get_or_insert(value),
             _ => {}
         }
@@ -149,14 +145,13 @@ pub fn parse_announce_query(query: &str) -> Result<AnnounceQuery<'_>, QueryError
             left: bytes(left, u64::MAX, QueryError::BadLeft)?,
             uploaded: bytes(uploaded, 0, QueryError::BadUploaded)?,
             event,
-            key: key.map_or(0, number_of_key),
+            key: key.and_then(|key| u32::from_str_radix(key, 16).ok()).unwrap_or(0),
             num_want: wanted.map_or(-1, |wanted| i32::try_from(wanted).unwrap_or(i32::MAX)),
             port,
         },
         wanted,
         compact: compact != Some("0"),
-        no_peer_id: no_peer_id == Some("1"),
-        ip,
+        ip: ip.and_then(address),
     })
 }
 
@@ -174,18 +169,32 @@ pub fn parse_scrape_query(query: &str) -> Result<Hashes, QueryError> {
     if hashes.len == 0 { Err(QueryError::FullScrape) } else { Ok(hashes) }
 }
 
-/// The twenty bytes that a value stands for, no more and no fewer. `%XX` is a byte, everything else is itself.
+/// The twenty bytes that a value stands for, no more and no fewer.
 fn unescape(value: &str) -> Option<[u8; 20]> {
-    let mut bytes = [0; 20];
-    let mut rest = value.as_bytes();
-    for byte in &mut bytes {
-        (*byte, rest) = match rest {
+    let (bytes, len) = unescape_upto::<20>(value)?;
+    (len == bytes.len()).then_some(bytes)
+}
+
+/// The address that a value stands for.
+fn address(value: &str) -> Option<IpAddr> {
+    // The longest is six groups and an IPv4 address.
+    let (bytes, len) = unescape_upto::<45>(value)?;
+    std::str::from_utf8(&bytes[..len]).ok()?.parse().ok()
+}
+
+/// The bytes that a value stands for, and how many; none if there are more than `N`. `%XX` is a byte, everything else is itself.
+fn unescape_upto<const N: usize>(value: &str) -> Option<([u8; N], usize)> {
+    let (mut bytes, mut len, mut rest) = ([0; N], 0, value.as_bytes());
+    while !rest.is_empty() {
+        let place = bytes.get_mut(len)?;
+        (*place, rest) = match rest {
             [b'%', high, low, rest @ ..] => (hex_digit(*high)? << 4 | hex_digit(*low)?, rest),
             [b'%', ..] | [] => return None,
             [plain, rest @ ..] => (*plain, rest),
         };
+        len += 1;
     }
-    rest.is_empty().then_some(bytes)
+    Some((bytes, len))
 }
 
 const fn hex_digit(digit: u8) -> Option<u8> {
@@ -195,14 +204,6 @@ const fn hex_digit(digit: u8) -> Option<u8> {
         b'A'..=b'F' => Some(digit - b'A' + 10),
         _ => None,
     }
-}
-
-/// A key as most write it, up to eight digits in hex; another text becomes a number that is the same each time (FNV-1a).
-fn number_of_key(text: &str) -> u32 {
-    let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let hash = |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
-    let number = if is_hex { u32::from_str_radix(text, 16).ok() } else { None };
-    number.unwrap_or_else(|| text.bytes().fold(0x811c_9dc5, hash))
 }
 
 /// An answer to an announce that is to be written.
@@ -222,8 +223,6 @@ pub struct AnnounceWritten<'a> {
     pub v6: bool,
     /// As it was asked: see [`AnnounceQuery::compact`].
     pub compact: bool,
-    /// Something for people.
-    pub warning: Option<&'a str>,
 }
 
 /// Appends a key that is bencoded already, and an integer.
@@ -264,9 +263,6 @@ pub fn write_announce(out: &mut Vec<u8>, answer: &AnnounceWritten<'_>) {
             out.push(b'e');
         }
     }
-    if let Some(warning) = answer.warning {
-        put_bytes(out, b"15:warning message", warning.as_bytes());
-    }
     out.push(b'e');
 }
 
@@ -305,12 +301,7 @@ pub struct SwarmWritten {
 
 /// Appends the body of an answer to a scrape of `hashes` (BEP 48); `swarm` is asked once for each, in their order in the answer.
 /// Those that stand there twice are written once. Only the first [`SCRAPES_MAX`] are written, and no question has more.
-pub fn write_scrape(
-    out: &mut Vec<u8>,
-    hashes: &[InfoHash],
-    mut swarm: impl FnMut(&InfoHash) -> SwarmWritten,
-    min_request_interval: Option<u32>,
-) {
+pub fn write_scrape(out: &mut Vec<u8>, hashes: &[InfoHash], mut swarm: impl FnMut(&InfoHash) -> SwarmWritten) {
     let mut sorted = [Sha1Hash([0; 20]); SCRAPES_MAX];
     let len = hashes.len().min(SCRAPES_MAX);
     let sorted = &mut sorted[..len];
@@ -327,10 +318,6 @@ pub fn write_scrape(
         out.push(b'e');
     }
     out.push(b'e');
-    if let Some(secs) = min_request_interval {
-        put_int(out, b"5:flagsd20:min_request_interval", secs);
-        out.push(b'e');
-    }
     out.push(b'e');
 }
 

@@ -94,7 +94,7 @@ impl Access {
 
     /// The address that a request is really from: what a proxy of ours says, else that of the stream. `forwarded_for` is
     /// the list that proxies append to; only the end that ours have written is believed.
-    pub(super) fn source(&self, stream: IpAddr, forwarded_for: Option<&str>, ip: Option<&str>) -> IpAddr {
+    pub(super) fn source(&self, stream: IpAddr, forwarded_for: Option<&str>, ip: Option<IpAddr>) -> IpAddr {
         let mut source = stream.to_canonical();
         if !self.is_proxy(source) {
             return source;
@@ -107,7 +107,7 @@ impl Access {
             }
         }
         // Nobody but ours has had a hand in it: what they add to the query counts, too.
-        ip.and_then(|ip| ip.parse().ok()).map_or(source, |ip: IpAddr| ip.to_canonical())
+        ip.map_or(source, |ip| ip.to_canonical())
     }
 
     fn digest(&self, key: &[u8]) -> u128 {
@@ -144,7 +144,10 @@ mod tests {
     #[test]
     fn only_our_proxies_are_believed_and_only_what_they_wrote() {
         let access = access(&["10.0.0.0/8", "::1"]);
-        let source = |stream: &str, forwarded, ip| access.source(stream.parse().unwrap(), forwarded, ip).to_string();
+        let source = |stream: &str, forwarded, ip: Option<&str>| {
+            let ip = ip.map(|ip| ip.parse().unwrap());
+            access.source(stream.parse().unwrap(), forwarded, ip).to_string()
+        };
         assert_eq!(source("192.0.2.1", Some("203.0.113.9"), Some("203.0.113.8")), "192.0.2.1");
         assert_eq!(source("10.0.0.1", Some("203.0.113.9"), None), "203.0.113.9");
         assert_eq!(source("::1", Some("1.2.3.4, 203.0.113.9, 10.0.0.2"), None), "203.0.113.9");

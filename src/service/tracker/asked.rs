@@ -150,7 +150,6 @@ impl Tracker {
                     peers: &self.picked,
                     v6: ip.is_ipv6(),
                     compact,
-                    warning: None,
                 };
                 http_tracker::server::write_announce(body, &answer);
             }
@@ -173,7 +172,7 @@ impl Tracker {
                     let tallies = swarms.tallies(hash, v6);
                     SwarmWritten { counts: counts(tallies), downloaders: tallies.counts.downloaders }
                 };
-                http_tracker::server::write_scrape(body, hashes, swarm, None);
+                http_tracker::server::write_scrape(body, hashes, swarm);
             }
         }
     }

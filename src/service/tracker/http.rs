@@ -164,6 +164,9 @@ mod tests {
             let answer = parse_announce(&body).unwrap().unwrap();
             assert_eq!(answer.external_ip, Some(expected.parse().unwrap()));
         }
+        let escaped = query.replace("203.0.113.7", "2001%3Adb8%3A%3A7");
+        let (_, body) = ask(&mut tracker, "10.0.0.1", "/announce", &escaped, None);
+        assert_eq!(parse_announce(&body).unwrap().unwrap().external_ip, Some("2001:db8::7".parse().unwrap()));
     }
 
     #[test]
