@@ -172,6 +172,16 @@ fn a_list_is_made_for_who_reads_it() {
     assert_eq!(daemon.torrent()["label"], "a b");
     ask(&["resume", &hashes[0]]);
     wait("it goes on", 10, || daemon.torrent()["state"] != "paused");
+    // A torrent file that does not fit into a line.
+    let pieces = 3000;
+    let mut large =
+        format!("d4:infod6:lengthi{}e4:name5:large12:piece lengthi16384e6:pieces{}:", pieces * 16_384, pieces * 20);
+    large += &"x".repeat(pieces * 20);
+    let path = dir.path().join("large.torrent");
+    std::fs::write(&path, large + "ee").unwrap();
+    assert!(ask(&["add", path.to_str().unwrap(), "paused=yes", "verify=no"]).starts_with("OK "));
+    assert!(ask(&["list", "paused"]).contains("large"));
+    ask(&["remove", daemon.json("list paused")[0]["id"].as_str().unwrap()]);
     ask(&["remove", &hashes[0]]);
     assert!(daemon.json("list").is_empty());
     let refused = Command::new(TOOL).args(["peers", "abcd", "--socket"]).arg(&socket).output().unwrap();

@@ -33,6 +33,11 @@ pub fn run(args: &Args) -> Result<bool, String> {
     send(args.socket.as_deref(), &args.command)
 }
 
+/// Sends these words to a daemon that is connected already and prints the reply. False if the daemon refused it.
+pub(crate) fn send_last(daemon: &mut Daemon, words: &[String]) -> Result<bool, String> {
+    Ok(daemon.copy(&line(words)?, true, &mut io::stdout().lock())? == Closing::Ok)
+}
+
 /// Sends these words and prints the reply; after `watch`, what comes after it as well.
 pub(crate) fn send(socket: Option<&Path>, words: &[String]) -> Result<bool, String> {
     let line = line(words)?;
@@ -70,11 +75,12 @@ fn is_file(word: &str) -> bool {
     Path::new(word).is_file() && !word.starts_with("metainfo:")
 }
 
+/// Bytes of a file that fits into a line: base64 takes four characters for three, and the rest of the line needs some room.
+pub(crate) const CONTENT_MAX: u64 = (LINE_MAX as u64 - 4096) / 4 * 3;
+
 fn content_or_path(path: &Path) -> Result<String, String> {
     let say = |error: io::Error| format!("{}: {error}", path.display());
-    // Base64 takes four characters for three bytes; the rest of the line needs some room.
-    let most = (LINE_MAX as u64 - 4096) / 4 * 3;
-    if path.metadata().map_err(say)?.len() <= most {
+    if path.metadata().map_err(say)?.len() <= CONTENT_MAX {
         return Ok(format!("metainfo:{}", STANDARD.encode(std::fs::read(path).map_err(say)?)));
     }
     let whole = std::path::absolute(path).map_err(say)?;

@@ -7,10 +7,15 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use crate::codec::control::{Closing, closing, escape};
 use crate::service::control::place::{SYSTEM_SOCKET, user_socket};
+
+/// Bytes in one line of `part`: three of them take four characters.
+const PART_LEN: usize = 45_000;
 
 /// The user's own socket if it is there, else that of the system; or the one that is named.
 pub(crate) fn socket(named: Option<&Path>) -> PathBuf {
@@ -62,6 +67,17 @@ impl Daemon {
                 }
             }
         }
+    }
+
+    /// Sends bytes in parts, for an `add parts:` that follows.
+    ///
+    /// # Errors
+    /// What the daemon says against it, or that it is not there any more.
+    pub(crate) fn send_parts(&mut self, bytes: &[u8]) -> Result<(), String> {
+        for part in bytes.chunks(PART_LEN) {
+            self.ask(&format!("json part {}", STANDARD.encode(part)))?;
+        }
+        Ok(())
     }
 
     /// Sends a line and gives what comes back, line by line, until its closing line. If it is the `last` one the daemon is told so,

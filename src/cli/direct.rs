@@ -3,15 +3,16 @@
 //! Tables are made for the reader: with colours and as wide as the terminal, or plain in a pipe. Only words that mean nothing else to
 //! the tool are here, so `show`, `get` and `tracker` of the daemon stay behind `ctl`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::cli::ctl;
+use crate::cli::ctl::{self, CONTENT_MAX};
 use crate::cli::daemon::Daemon;
 use crate::cli::output::say_raw;
 use crate::cli::paint::{Colour, Paper, Table};
 use crate::codec::units::{human_duration, human_size};
+use crate::daemon::load::{METAINFO_MAX, read_regular};
 
 /// Digits of an id in a list, as the daemon shows it.
 pub(crate) const ID_DIGITS: usize = 12;
@@ -54,6 +55,16 @@ pub(crate) fn run(word: &str, args: &Args) -> Result<bool, String> {
     }
     if args.json {
         words.insert(0, "json".to_owned());
+    }
+    // What does not fit into a line goes in parts: the daemon may not be able to read the file itself.
+    let is_large =
+        |word: &String| Path::new(word).metadata().is_ok_and(|file| file.is_file() && file.len() > CONTENT_MAX);
+    if let ("add", Some(source)) = (word, words.iter_mut().find(|word| is_large(word))) {
+        let bytes = read_regular(Path::new(&*source), METAINFO_MAX)?;
+        let mut daemon = Daemon::connect(args.socket.as_deref())?;
+        daemon.send_parts(&bytes)?;
+        "parts:".clone_into(source);
+        return ctl::send_last(&mut daemon, &words);
     }
     ctl::send(args.socket.as_deref(), &words)
 }

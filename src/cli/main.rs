@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use crate::cli::{check, completions, convert, create, ctl, direct, get, ls, seed, show, simulate, top, tracker};
+use crate::cli::{
+    check, completions, convert, create, ctl, direct, get, import, ls, seed, show, simulate, top, tracker,
+};
 use crate::daemon::args::Args as DaemonArgs;
 
 /// A BitTorrent tool: makes, shows, checks, gets and seeds torrents, and controls a swarmtorrentd.
@@ -26,6 +28,7 @@ enum Command {
     Tracker(tracker::Args),
     Ctl(ctl::Args),
     Top(top::Args),
+    Import(import::Args),
     #[command(flatten)]
     Daemon(Daemon),
     Convert(convert::Args),
@@ -136,6 +139,7 @@ pub fn main() -> ExitCode {
         Command::Tracker(args) => tracker::run(&args),
         Command::Completions(args) => completions::run(&args, Cli::command(), DaemonArgs::command()),
         Command::Top(args) => top::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Ctl(args) => match ctl::run(&args) {
             Ok(false) => return ExitCode::from(1), // the reply said why
             asked => asked.map(drop),

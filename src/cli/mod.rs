@@ -8,6 +8,7 @@ pub mod ctl;
 pub(crate) mod daemon;
 pub mod direct;
 pub mod get;
+pub mod import;
 pub mod ls;
 pub mod main;
 pub(crate) mod node;
