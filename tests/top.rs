@@ -233,7 +233,7 @@ fn svg(screen: &vt100::Screen) -> String {
     let (rows, columns) = screen.size();
     let (width, height) = (f64::from(columns) * 8.4 + 20.0, f64::from(rows) * 18.0 + 20.0);
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" font-family=\"monospace\" font-size=\"14\">\n\
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" font-family=\"monospace\" font-size=\"14\" shape-rendering=\"crispEdges\">\n\
          <rect width=\"100%\" height=\"100%\" rx=\"6\" fill=\"#16181d\"/>\n"
     );
     for row in 0..rows {
