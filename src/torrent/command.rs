@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crate::base::hash::InfoHash;
 use crate::codec::catalog::Entry;
+use crate::codec::import::Import;
 use crate::torrent::create::{NewFile, Profile};
 use crate::torrent::dht_command::{DhtAnswer, DhtCommand};
 use crate::torrent::snapshot::{FileRow, PeerRow, PieceState, Priority, State, Summary, TrackerRow};
@@ -48,6 +49,8 @@ pub struct AddOptions {
     pub sequential: bool,
     /// Hash what is there; none is `[storage] verify_on_add`.
     pub verify: Option<bool>,
+    /// What another client knew of it: only what its files do not bear out is hashed, whatever `verify` says.
+    pub import: Option<Box<Import>>,
 }
 
 /// A file or directory to share: described, then seeded where it lies.

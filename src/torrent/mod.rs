@@ -19,6 +19,7 @@ pub mod download;
 pub mod event;
 pub(crate) mod exchange;
 pub mod followed;
+mod import;
 pub mod layout;
 mod lsd;
 mod metadata;
