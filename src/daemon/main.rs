@@ -163,6 +163,9 @@ impl Daemon {
             engine.restore_followed(reactor.now(), &bytes);
         }
         engine.handle_restored(reactor.now());
+        if let Some(trouble) = reactor.trouble() {
+            engine.handle_network(reactor.now(), Some(trouble));
+        }
         let (sharer, share_id) =
             share(&settings, &mut reactor, &mut engine).map_err(|error| failed("share directories", error))?;
         let blocked = block::load(&settings.peers.block).map_err(|why| (USAGE, format!("[peers] {why}")))?;

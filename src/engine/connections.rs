@@ -205,7 +205,7 @@ impl<S: Storage> Engine<S> {
 
     /// Begins connections for torrents that want some, in turn, as far as the limits allow.
     pub(super) fn dial(&mut self, now: Time) {
-        while self.half_open < self.config.half_open_max && !self.is_full() {
+        while self.half_open < self.config.half_open_max && !self.is_full() && self.trouble().is_none() {
             let Some(id) = self.dialling.pop() else { return };
             let Some(addr) = self.torrents.get_mut(id).and_then(|torrent| torrent.next_candidate(now)) else {
                 continue;

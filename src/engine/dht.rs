@@ -288,7 +288,8 @@ impl<S: Storage> Engine<S> {
     /// A torrent looks for peers, if it is time and there is a DHT.
     pub(super) fn search_dht(&mut self, now: Time, id: TorrentId) {
         let Some(torrent) = self.torrents.get_mut(id).filter(|torrent| torrent.wants_dht(now)) else { return };
-        let Some(nodes) = &mut self.dht else { return torrent.handle_dht_began(now, 0, 1) };
+        let speaks = self.cut_off.is_none();
+        let Some(nodes) = self.dht.as_mut().filter(|_| speaks) else { return torrent.handle_dht_began(now, 0, 1) };
         let count = nodes.nodes.len();
         let node = &mut nodes.nodes[torrent.dht_turn() % count];
         let ports = node.listen().map(|addr| addr.map_or(0, |addr| port_at(&self.config.listen, addr)));

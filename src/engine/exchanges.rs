@@ -168,16 +168,23 @@ impl<S: Storage> Engine<S> {
     }
 
     fn next_transmit(&mut self, now: Time, packet: &mut Vec<u8>) -> Option<Transmit> {
-        if let Some(to) = self.exchanges.resolver.poll_transmit(packet) {
+        let speaks = self.trouble().is_none();
+        while let Some(to) = self.exchanges.resolver.poll_transmit(packet) {
+            if !speaks {
+                continue; // it is as good as lost
+            }
             let socket = if canonical_addr(to).is_ipv4() { SocketId::Resolver4 } else { SocketId::Resolver6 };
             return Some(Transmit { socket, to });
         }
         while let Some(to) = self.exchanges.trackers.poll_transmit(now, packet) {
             // One of our own sockets of the same family; without one the tracker is not reached, and times out.
             let index = self.config.listen.iter().position(|listen| listen.is_ipv4() == to.is_ipv4());
-            if let Some(index) = index.and_then(|index| u16::try_from(index).ok()) {
+            if let Some(index) = index.and_then(|index| u16::try_from(index).ok()).filter(|_| speaks) {
                 return Some(Transmit { socket: SocketId::Peers(index), to });
             }
+        }
+        if !speaks {
+            return None; // the DHT and the local network wait
         }
         while let Some(transmit) = self.dht.as_mut().and_then(|nodes| nodes.poll_transmit(packet)) {
             if !self.blocklist.blocks(transmit.to.ip()) {

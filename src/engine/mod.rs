@@ -23,6 +23,7 @@ mod followed;
 mod lane;
 mod limits;
 mod lsd;
+mod network;
 mod peeks;
 mod pump;
 mod questions;
@@ -194,6 +195,8 @@ pub struct Engine<S: Storage> {
     /// None if it is off, or there is no socket for it.
     dht: Option<DhtNodes>,
     followed: Followed,
+    /// Why nothing can be sent, while it cannot.
+    cut_off: Option<String>,
     /// None if it is off, or nobody could call back.
     lsd: Option<Lsd>,
     /// The tracker server; none if it is off.
@@ -228,6 +231,7 @@ impl<S: Storage> Engine<S> {
             shares: Shares::default(),
             catalogs: Catalogs::default(),
             peeks: Peeks::default(),
+            cut_off: None,
             lsd: lsd::new(&config, &mut rng),
             tracker: tracker::new(&config, unix_nanos, &mut rng),
             served: Served::default(),
@@ -348,10 +352,13 @@ impl<S: Storage> Engine<S> {
         self.timers.set(Timer::Peeks, self.peeks.poll_timeout());
         self.timers.set(Timer::Served, self.served.poll_timeout());
         self.timers.set(Timer::Tracker, self.tracker.as_ref().map_or(Time::NEVER, Tracker::poll_timeout));
-        self.timers.set(Timer::Dht, self.dht.as_ref().map_or(Time::NEVER, DhtNodes::poll_timeout));
-        let asks = self.dht.is_some() && !self.exiting;
+        let speaks = self.trouble().is_none();
+        let dht = self.dht.as_ref().filter(|_| speaks);
+        self.timers.set(Timer::Dht, dht.map_or(Time::NEVER, DhtNodes::poll_timeout));
+        let asks = self.dht.is_some() && !self.exiting && speaks;
         self.timers.set(Timer::Followed, if asks { self.followed.poll_timeout() } else { Time::NEVER });
-        self.timers.set(Timer::Lsd, self.lsd.as_ref().map_or(Time::NEVER, Lsd::poll_timeout));
+        let lsd = self.lsd.as_ref().filter(|_| speaks);
+        self.timers.set(Timer::Lsd, lsd.map_or(Time::NEVER, Lsd::poll_timeout));
         if self.exiting && self.is_quiet() {
             self.exit();
         }

@@ -74,6 +74,8 @@ pub enum TrackerError {
     Failure(Failure),
     /// Too many announces are waiting.
     Busy,
+    /// Nothing can be sent to anybody now, for this reason.
+    NotAsked(String),
 }
 
 impl std::fmt::Display for TrackerError {
@@ -93,6 +95,7 @@ impl std::fmt::Display for TrackerError {
             }
             Self::Failure(failure) => write!(f, "it refused: {}", failure.reason),
             Self::Busy => f.write_str("too many announces are waiting"),
+            Self::NotAsked(why) => write!(f, "it was not asked: {why}"),
         }
     }
 }

@@ -107,6 +107,13 @@ impl Datagrams {
         self.add(registry, id, bind_datagrams(addr, interface)?)
     }
 
+    /// Closes them all; what was to be sent is forgotten.
+    pub(crate) fn clear(&mut self) {
+        self.ports.clear();
+        self.outbox.clear();
+        self.out_index = 0;
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.ports.len()
     }

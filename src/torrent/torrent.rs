@@ -481,6 +481,15 @@ impl Torrent {
         self.join_lsd();
     }
 
+    /// Nothing could be sent for a while, nobody is connected, and it can again.
+    pub fn handle_network(&mut self, now: Time) {
+        if self.running {
+            self.candidates.reset(now);
+            self.announce(now);
+            self.tick_at = self.tick_at.min(now);
+        }
+    }
+
     /// Starts or stops talking, as the state of things demands.
     pub(crate) fn reconsider(&mut self, now: Time) {
         let should = self.wants_to_run() && !self.queued && self.store.is_some();
