@@ -85,7 +85,7 @@ impl<S: Storage> Engine<S> {
             return None;
         }
         let same_ip = self.with_ip.get(&addr.ip());
-        if self.exiting || self.is_full() || same_ip >= CONNECTIONS_PER_IP_MAX {
+        if self.exiting || same_ip >= CONNECTIONS_PER_IP_MAX || !self.make_room(now) {
             self.stats.peers_refused += 1;
             return None;
         }
@@ -93,7 +93,11 @@ impl<S: Storage> Engine<S> {
         let mut connection = Connection::new(addr, Role::Greeting(Box::new(Peer::accepted(now))));
         connection.lane = self.first_lane();
         let conn = self.keep(connection);
+        self.newcomers.add(conn, addr.ip());
         self.timers.set(Timer::Greeting(conn), now + GREETING_MAX);
+        if !self.touched.is_empty() {
+            self.settle(now); // a peer made room
+        }
         Some(conn)
     }
 
@@ -179,7 +183,7 @@ impl<S: Storage> Engine<S> {
     }
 
     /// No more connections with peers may be made. Those to the tracker server have a bound of their own.
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.connections.len() - self.served.count() >= self.config.connections_max
     }
 
@@ -193,6 +197,7 @@ impl<S: Storage> Engine<S> {
     pub(super) fn forget(&mut self, conn: ConnId) -> Option<Connection> {
         self.timers.remove(Timer::Greeting(conn));
         self.timers.remove(Timer::Disk(conn));
+        self.newcomers.remove(conn);
         self.down.forget(conn);
         self.up.forget(conn);
         let connection = self.connections.remove(conn)?;
@@ -205,7 +210,11 @@ impl<S: Storage> Engine<S> {
 
     /// Begins connections for torrents that want some, in turn, as far as the limits allow.
     pub(super) fn dial(&mut self, now: Time) {
-        while self.half_open < self.config.half_open_max && !self.is_full() && self.trouble().is_none() {
+        while self.half_open < self.config.half_open_max && self.trouble().is_none() {
+            // Who was asked to come goes before who says nothing.
+            if self.dialling.is_empty() || self.is_full() && !self.shed_newcomer(now) {
+                return;
+            }
             let Some(id) = self.dialling.pop() else { return };
             let Some(addr) = self.torrents.get_mut(id).and_then(|torrent| torrent.next_candidate(now)) else {
                 continue;

@@ -30,6 +30,7 @@ mod questions;
 mod restore;
 mod served;
 mod shares;
+mod shedding;
 mod stats;
 mod store;
 mod tracker;
@@ -72,6 +73,7 @@ use self::limits::Limit;
 use self::peeks::Peeks;
 use self::served::Served;
 use self::shares::Shares;
+use self::shedding::Newcomers;
 use self::stats::Stats;
 use self::turns::Turns;
 
@@ -168,6 +170,7 @@ pub struct Engine<S: Storage> {
     blocklist: Blocklist,
     /// How many connections there are with each address.
     with_ip: Tally<IpAddr>,
+    newcomers: Newcomers,
     half_open: usize,
     torrents: Arena<TorrentKey, Torrent>,
     by_hash: BTreeMap<InfoHash, TorrentId>,
@@ -245,6 +248,7 @@ impl<S: Storage> Engine<S> {
             connections: Arena::default(),
             blocklist: Blocklist::default(),
             with_ip: Tally::default(),
+            newcomers: Newcomers::default(),
             half_open: 0,
             torrents: Arena::default(),
             by_hash: BTreeMap::new(),

@@ -209,6 +209,7 @@ impl<S: Storage> Engine<S> {
             unreachable!("only a greeting connection greets");
         };
         self.timers.remove(Timer::Greeting(conn));
+        self.newcomers.remove(conn);
         let torrent = self.torrents.get_mut(id).expect("by_hash names torrents that are there");
         let welcome = torrent.handle_incoming(now, conn, machine, connection.addr, handshake);
         torrent.handle_lane(conn, connection.is_ciphered());

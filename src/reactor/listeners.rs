@@ -223,6 +223,8 @@ pub(crate) enum Accepted {
     Stream(TcpStream, SocketAddr),
     /// A connection that was gone before it came; try again.
     Lost,
+    /// Descriptors or memory have run out: it rests, unless a connection is closed.
+    Starved,
     /// No more now.
     Nothing,
 }
@@ -306,7 +308,7 @@ impl Listeners {
                 Trouble::Starved => {
                     log::debug!("accepting rests: {error}");
                     listening.rests_until = now + REST;
-                    Accepted::Nothing
+                    Accepted::Starved
                 }
             },
         }

@@ -109,6 +109,8 @@ pub struct Reactor {
     has_waited: bool,
     idle_rounds: u32,
     accepted: u64,
+    /// How often nobody could be accepted.
+    starved: u64,
 }
 
 impl fmt::Debug for Reactor {
@@ -158,6 +160,7 @@ impl Reactor {
             has_waited: false,
             idle_rounds: 0,
             accepted: 0,
+            starved: 0,
         };
         reactor.begin_guard();
         let bound = match reactor.may_speak().then(|| listeners::bind_all(listen, interface)) {
@@ -293,6 +296,7 @@ impl Reactor {
             ("loop_round_max_us", micros(self.lag.max())),
             ("sockets_open", self.sockets.len() as u64),
             ("sockets_accepted", self.accepted),
+            ("sockets_starved", self.starved),
             ("datagrams_received", datagrams.received),
             ("datagrams_sent", datagrams.sent),
             ("datagrams_dropped", datagrams.dropped),
@@ -535,6 +539,11 @@ impl Reactor {
                         }
                     }
                     Accepted::Lost => {}
+                    Accepted::Starved => {
+                        self.starved += 1;
+                        engine.handle_starved(self.now);
+                        break;
+                    }
                     Accepted::Nothing => break,
                 }
                 happened = true;
