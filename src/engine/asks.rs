@@ -169,7 +169,7 @@ impl<S: Storage> Engine<S> {
             if let Some(ask) = torrent.poll_ask() {
                 self.act(now, id, ask);
             } else if let Some(ask) = torrent.poll_announce() {
-                if let Some(error) = self.not_asked() {
+                if let Some(error) = self.not_asked(&ask.url) {
                     self.torrents.get_mut(id).expect("it was just asked").handle_announced(
                         now,
                         ask.tracker,
@@ -181,7 +181,7 @@ impl<S: Storage> Engine<S> {
                 self.exchanges.start(now, id, ask);
             } else if let Some(ask) = torrent.poll_scrape() {
                 let info_hash = torrent.info_hash();
-                if let Some(error) = self.not_asked() {
+                if let Some(error) = self.not_asked(&ask.url) {
                     self.torrents.get_mut(id).expect("it was just asked").handle_scraped(now, ask.tracker, &Err(error));
                     continue;
                 }

@@ -1,4 +1,4 @@
-//! While nothing can be sent: the interface that everything must go through is gone.
+//! While nothing can be sent: the interface, or the proxy, that everything must go through is gone.
 //!
 //! The driver cuts the sockets and says so; the engine meanwhile dials nobody, announces nothing and lets the DHT rest, so that neither
 //! peers nor trackers nor nodes count as having failed. When it is back everything begins at once.
@@ -6,6 +6,7 @@
 use crate::base::ids::{SocketId, TorrentId};
 use crate::base::storage::Storage;
 use crate::base::time::Time;
+use crate::engine::proxy::Proxy;
 use crate::engine::{Effect, Engine};
 use crate::protocol::tracker::TrackerError;
 use crate::torrent::snapshot::State;
@@ -24,13 +25,15 @@ impl<S: Storage> Engine<S> {
 
     /// Why nothing is sent now; none if it is.
     pub(super) fn trouble(&self) -> Option<&str> {
-        self.cut_off.as_deref()
+        self.cut_off.as_deref().or_else(|| self.proxy.as_ref()?.trouble.as_deref())
     }
 
     /// Everybody is dialled and asked again, at once.
-    fn begin_again(&mut self, now: Time) {
+    pub(super) fn begin_again(&mut self, now: Time) {
         // Names that are being looked up had sockets that are no more.
-        self.effects.extend([SocketId::Resolver4, SocketId::Resolver6].map(Effect::Rebind));
+        if self.proxy.is_none() {
+            self.effects.extend([SocketId::Resolver4, SocketId::Resolver6].map(Effect::Rebind));
+        }
         let ids: Vec<TorrentId> = self.torrents.ids().collect();
         for id in ids {
             self.torrents.get_mut(id).expect("it was just listed").handle_network(now);
@@ -39,9 +42,18 @@ impl<S: Storage> Engine<S> {
         }
     }
 
-    /// What trackers are told to have answered meanwhile.
-    pub(super) fn not_asked(&self) -> Option<TrackerError> {
-        self.trouble().map(|why| TrackerError::NotAsked(why.to_owned()))
+    /// True if datagrams can be sent.
+    pub(super) fn sends_datagrams(&self) -> bool {
+        self.trouble().is_none() && self.proxy.as_ref().is_none_or(Proxy::has_relay)
+    }
+
+    /// What a tracker is told to have answered meanwhile.
+    pub(super) fn not_asked(&self, url: &str) -> Option<TrackerError> {
+        let no_datagrams = || {
+            let is_udp = url.get(..4).is_some_and(|scheme| scheme.eq_ignore_ascii_case("udp:"));
+            (is_udp && !self.sends_datagrams()).then_some("the proxy passes no datagrams on")
+        };
+        self.trouble().or_else(no_datagrams).map(|why| TrackerError::NotAsked(why.to_owned()))
     }
 
     /// The sentence for `why`; only of torrents that would move.

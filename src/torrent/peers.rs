@@ -296,18 +296,23 @@ impl Torrent {
         if !self.meta.private {
             kinds.push(ExtensionKind::Metadata);
         }
-        peer.machine.send_extension_handshake(&ExtensionHandshake {
+        let needed = ExtensionHandshake {
             ids: self.exchange.announced(ExtensionIds::of(&kinds)),
+            metadata_size,
+            upload_only: Some(is_finished),
+            ..ExtensionHandshake::default()
+        };
+        // The rest says who we are, or lets it be guessed.
+        let told = ExtensionHandshake {
             prefers_cipher: Some(self.exchange.prefers_cipher()),
             client: Some(concat!("SwarmTorrent ", env!("CARGO_PKG_VERSION")).as_bytes()),
             port: self.listen.first().map(SocketAddr::port).filter(|_| !peer.incoming),
             your_ip: Some(peer.addr.ip()),
             reqq: u32::try_from(UPLOADS_MAX).ok(),
-            metadata_size,
-            upload_only: Some(is_finished),
             st_id: self.meta.st_id,
-            ..ExtensionHandshake::default()
-        });
+            ..needed
+        };
+        peer.machine.send_extension_handshake(if self.anonymous { &needed } else { &told });
         self.asks.push_back(Ask::Wake(conn));
     }
 

@@ -175,6 +175,10 @@ pub struct Torrent {
     /// Dialled, not yet connected.
     pub(crate) dialling: usize,
     pub(crate) peer_id: [u8; 20],
+    /// At which port trackers are told that we let peers in.
+    pub(crate) announced_port: u16,
+    /// Others are told as little as can be.
+    pub(crate) anonymous: bool,
     pub(crate) listen: Vec<SocketAddr>,
     /// The DHT's ports in IPv4 and IPv6.
     pub(crate) dht_ports: [Option<u16>; 2],
@@ -214,8 +218,12 @@ impl Torrent {
         begin: Begin,
         config: &Config,
         mut rng: Rng,
-        peer_id: [u8; 20],
+        mut peer_id: [u8; 20],
     ) -> Result<Self, Refusal> {
+        if config.anonymous {
+            // Nobody sees that who is here is who is there.
+            rng.fork("peer id").fill(&mut peer_id);
+        }
         let mut layout = Layout::new(std::sync::Arc::clone(&meta.files), meta.geometry);
         if !begin.options.only.is_empty() {
             select_only(&mut layout, &begin.options.only)?;
@@ -261,6 +269,8 @@ impl Torrent {
             connections_max: config.connections_per_torrent_max,
             dialling: 0,
             peer_id,
+            announced_port: config.announced_port(),
+            anonymous: config.anonymous,
             listen: config.listen.clone(),
             dht_ports: config.dht_ports(),
             down: Meter::default(),
@@ -642,7 +652,7 @@ impl Torrent {
             },
             key: self.key,
             num_want: ask.num_want,
-            port: self.listen.first().map_or(0, SocketAddr::port),
+            port: self.announced_port,
         };
         Some(AnnounceRequest { tracker: ask.tracker, url: ask.url, announce, tracker_id: ask.tracker_id })
     }
