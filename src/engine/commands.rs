@@ -338,6 +338,7 @@ impl<S: Storage> Engine<S> {
             dht_nodes: self.dht_nodes(now),
             listen: self.config.listen.clone(),
             dht_listen: self.dht_listen(),
+            trouble: self.trouble().map(str::to_owned),
         }
     }
 }
