@@ -22,6 +22,7 @@ pub mod metainfo;
 pub mod pex;
 pub mod resp;
 pub mod resume;
+pub mod socks;
 pub mod st;
 pub mod udp_tracker;
 pub mod units;

@@ -39,7 +39,7 @@ pub(super) fn metainfo_name(info_hash: InfoHash) -> PathBuf {
 
 /// What the journal calls the resume record of a torrent.
 #[must_use]
-pub fn record_name(info_hash: impl std::fmt::Display) -> String {
+pub fn record_name(info_hash: InfoHash) -> String {
     format!("torrent {info_hash}")
 }
 
@@ -54,7 +54,7 @@ impl<S: Storage> Engine<S> {
     ) -> TorrentId {
         let info_hash = torrent.info_hash();
         let new = metainfo.map(|metainfo| (torrent.record(), metainfo));
-        let (content, st_id) = (torrent.content(), torrent.st_id());
+        let (content, st_id) = ((!torrent.is_asleep()).then(|| torrent.content()), torrent.st_id());
         if let Some(node) = &mut self.dht {
             torrent.dht_nodes().iter().for_each(|(host, port)| node.begin_with(now, host, *port));
         }
@@ -69,14 +69,18 @@ impl<S: Storage> Engine<S> {
             self.shares.enter(now, path, id);
         }
         self.by_obfuscated.insert(obfuscated(info_hash), info_hash);
-        let store = store.unwrap_or_else(|| self.storage.open(content));
-        self.torrents.get_mut(id).expect("it was just inserted").handle_opened(now, store);
+        if let Some(store) = store.or_else(|| content.map(|content| self.storage.open(content))) {
+            self.torrents.get_mut(id).expect("it was just inserted").handle_opened(now, store);
+        }
         self.touched.push(id);
         id
     }
 
     /// Takes a torrent out, and its content with it if `data`.
     pub(super) fn remove_torrent(&mut self, now: Time, id: TorrentId, data: bool) {
+        if data {
+            self.wake_up(now, id);
+        }
         let Some(torrent) = self.torrents.get_mut(id) else { return };
         let info_hash = torrent.info_hash();
         torrent.shut_down(now);
@@ -86,6 +90,7 @@ impl<S: Storage> Engine<S> {
         let torrent = self.torrents.remove(id).expect("it was just there");
         self.stats.pieces_passed += torrent.passed;
         self.stats.pieces_failed += torrent.failed;
+        self.stats.pieces_checked += torrent.checked;
         self.by_hash.remove(&info_hash);
         self.forget_followed(id);
         if let Some(st_id) = torrent.st_id() {
@@ -121,9 +126,9 @@ impl<S: Storage> Engine<S> {
 
     /// Begins to move a torrent's content.
     pub(super) fn move_content(&mut self, now: Time, id: TorrentId, dir: PathBuf) -> Reply {
-        let torrent = self.torrents.get_mut(id).expect("it was just found");
+        let torrent = self.awake(now, id)?;
         torrent.begin_move(now)?;
-        let store = torrent.store().expect("a torrent in the table is opened");
+        let store = torrent.store().expect("who is awake is open");
         self.act_on_asks(now, id);
         self.start_job(Job::Move { store, dir: dir.clone() }, Purpose::Move(id, dir));
         Ok(Answer::Done)
@@ -169,11 +174,24 @@ impl<S: Storage> Engine<S> {
             if let Some(ask) = torrent.poll_ask() {
                 self.act(now, id, ask);
             } else if let Some(ask) = torrent.poll_announce() {
+                if let Some(error) = self.not_asked(&ask.url) {
+                    self.torrents.get_mut(id).expect("it was just asked").handle_announced(
+                        now,
+                        ask.tracker,
+                        Err(error),
+                    );
+                    continue;
+                }
                 self.stats.announces_started += 1;
                 self.exchanges.start(now, id, ask);
             } else if let Some(ask) = torrent.poll_scrape() {
+                let info_hash = torrent.info_hash();
+                if let Some(error) = self.not_asked(&ask.url) {
+                    self.torrents.get_mut(id).expect("it was just asked").handle_scraped(now, ask.tracker, &Err(error));
+                    continue;
+                }
                 self.stats.scrapes_started += 1;
-                self.exchanges.scrape(now, id, torrent.info_hash(), &ask);
+                self.exchanges.scrape(now, id, info_hash, &ask);
             } else {
                 torrent.add_exchange_counts(&mut self.stats.pex);
                 if torrent.turn_changed() {
@@ -183,6 +201,7 @@ impl<S: Storage> Engine<S> {
                 self.tell_news(now, id);
                 self.changes.changed(id);
                 let torrent = self.torrents.get_mut(id).expect("it is still there");
+                torrent.consider_sleep(now);
                 self.timers.set(Timer::Torrent(id), torrent.poll_timeout());
                 return;
             }
@@ -191,7 +210,8 @@ impl<S: Storage> Engine<S> {
 
     fn act(&mut self, now: Time, id: TorrentId, ask: Ask) {
         let torrent = self.torrents.get_mut(id).expect("the asker is there");
-        let store = torrent.store().expect("a torrent in the table is opened");
+        let store = torrent.store();
+        let open = || store.expect("who asks for this is awake");
         match ask {
             Ask::Wake(conn) => self.effects.push_back(Effect::Wake(conn)),
             Ask::Drop(conn) => {
@@ -220,33 +240,31 @@ impl<S: Storage> Engine<S> {
                 }
             }
             Ask::Prepare(piece, conn) => {
-                let result = self.storage.prepare(store, torrent.piece_span(piece));
+                let result = self.storage.prepare(open(), torrent.piece_span(piece));
                 torrent.handle_prepared(now, piece, conn, result);
             }
-            Ask::Expect(span) => self.storage.expect(store, span),
+            Ask::Expect(span) => self.storage.expect(open(), span),
             Ask::Work => self.hashing.push(id),
-            Ask::Allocate => self.start_job(Job::Allocate { store }, Purpose::Allocate(id)),
+            Ask::Allocate => self.start_job(Job::Allocate { store: open() }, Purpose::Allocate(id)),
             Ask::Probe => {
-                let result = probe(&mut self.storage, torrent, store);
+                let result = probe(&mut self.storage, torrent, open());
                 torrent.handle_probed(now, result);
             }
-            Ask::Look => {
-                let files = torrent.next_look(now);
-                let result = look(&mut self.storage, torrent, store, files);
-                torrent.handle_looked(now, result);
-            }
+            Ask::Look => self.look(now, id),
+            Ask::Rouse => self.waking.push(id),
+            Ask::Sleep => self.lay_down(now, id),
             Ask::Describe => self.describe(now, id),
             Ask::Reopen => {
                 let content = torrent.content();
-                self.storage.close(store);
+                self.storage.close(open());
                 let store = self.storage.open(content);
                 torrent.handle_reopened(store);
             }
             Ask::Want => {
                 let wanted = torrent.content().wanted;
-                self.storage.set_wanted(store, &wanted);
+                self.storage.set_wanted(open(), &wanted);
             }
-            Ask::Sync => self.start_job(Job::Sync { store }, Purpose::Sync(id)),
+            Ask::Sync => self.start_job(Job::Sync { store: open() }, Purpose::Sync(id)),
             Ask::Save => {
                 if !self.save_record(id) {
                     self.stamping.push(id);
@@ -306,8 +324,11 @@ impl<S: Storage> Engine<S> {
 
 /// Takes stamps of some files that need one; true once all have theirs.
 pub(super) fn take_stamps<S: Storage>(storage: &mut S, torrent: &mut Torrent) -> bool {
-    let store = torrent.store().expect("a torrent in the table is opened");
     let files = torrent.doubtful_files(STAMPS_MAX + 1);
+    let Some(store) = torrent.store() else {
+        assert!(files.is_empty(), "who sleeps knows how its files look");
+        return true;
+    };
     for &file in files.iter().take(STAMPS_MAX) {
         torrent.note_stamp(file, storage.stamp(store, file));
     }
@@ -322,7 +343,12 @@ fn probe<S: Storage>(storage: &mut S, torrent: &Torrent, store: StoreId) -> Resu
 }
 
 /// Looks whether each of `files` that holds something is there, and long enough.
-fn look<S: Storage>(storage: &mut S, torrent: &Torrent, store: StoreId, files: Range<usize>) -> Result<(), Fault> {
+pub(super) fn look<S: Storage>(
+    storage: &mut S,
+    torrent: &Torrent,
+    store: StoreId,
+    files: Range<usize>,
+) -> Result<(), Fault> {
     for file in files {
         let entry = torrent.file(file);
         let needed = torrent.held_until(file);

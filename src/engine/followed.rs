@@ -361,6 +361,7 @@ impl<S: Storage> Engine<S> {
             State::Metadata if torrent.awaits_item() => Vec::new(),
             _ => torrent.why(now),
         };
+        sentences.splice(0..0, self.why_of_network(torrent.state()));
         sentences.extend(self.followed.of(id).map(|(_, link)| self.why_of_link(now, link)));
         sentences
     }

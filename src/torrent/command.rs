@@ -310,6 +310,8 @@ pub struct Status {
     pub listen: Vec<SocketAddr>,
     /// Where the DHT speaks, as bound; empty where it is off.
     pub dht_listen: Vec<SocketAddr>,
+    /// Why nothing can be sent now; none if it can.
+    pub trouble: Option<String>,
 }
 
 /// The answer to a command that was carried out.

@@ -33,6 +33,7 @@ pub mod scrapes;
 pub mod settings;
 pub mod share;
 
+pub mod sleep;
 pub mod snapshot;
 #[expect(clippy::module_inception, reason = "the torrent itself, among its parts")]
 pub mod torrent;
