@@ -150,7 +150,7 @@ fn a_list_is_made_for_who_reads_it() {
     let plain = tool(&args);
     assert!(plain.starts_with("id            state") && plain.contains(&name) && !plain.contains('\x1b'), "{plain}");
     let json = tool(&[&args[..], &["--json"]].concat());
-    let row: serde_json::Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
+    let row: serde_json::Value = serde_json::from_str(&json).expect("one object and nothing else");
     assert_eq!((&row["id"], &row["label"]), (&hashes[0].clone().into(), &"isos".into()));
     let shown = |env: &[(&str, &str)]| {
         let mut list = Terminal::start(Path::new(TOOL), &args, env, 90, 24);
