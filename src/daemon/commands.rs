@@ -148,6 +148,17 @@ impl Daemon {
             journal::set(new.log.level, None);
             lines.push(format!("log.level is {} now", new.log.level.as_str().to_lowercase()));
         }
+        let turns = |settings: &Settings| (settings.limits.active_downloads, settings.limits.active_seeds);
+        if turns(old) != turns(new) {
+            let (downloads, seeds) = turns(new);
+            self.engine.set_turns(now, downloads, seeds);
+            lines.push(format!("{} download and {} seed at once now", number(downloads), number(seeds)));
+        }
+        if old.defaults() != new.defaults() {
+            self.engine.set_defaults(now, new.defaults());
+            lines.push(format!("rules and goals of seeding are those of the config now, {} rules", new.rule.len()));
+        }
+        self.settings.take_policy(new);
         match block::load(&new.peers.block) {
             Ok(list) if self.engine.blocklist() != &list => {
                 lines.push(format!("{} ranges of addresses are blocked now", list.len()));
@@ -185,9 +196,16 @@ impl Daemon {
     }
 }
 
+/// A number of torrents, of which 0 is any.
+fn number(count: usize) -> String {
+    if count == 0 { "all".to_owned() } else { count.to_string() }
+}
+
 /// Sections that differ in something that is read at the start only.
 fn need_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
-    let mut limits = new.limits.clone();
+    let mut applied = new.clone();
+    applied.take_policy(old);
+    let mut limits = applied.limits;
     (limits.down, limits.up) = (old.limits.down, old.limits.up);
     let mut peers = new.peers.clone();
     peers.block.clone_from(&old.peers.block);
@@ -274,6 +292,9 @@ mod tests {
         new.watch.clear();
         assert!(need_restart(&old, &new).is_empty());
         new.limits.active_seeds = 5;
+        new.limits.ratio = 5.0;
+        assert!(need_restart(&old, &new).is_empty());
+        new.limits.memory = 5;
         new.peers.listen.clear();
         assert_eq!(need_restart(&old, &new), ["peers", "limits"]);
     }

@@ -17,6 +17,7 @@ use crate::torrent::candidates::Origin;
 use crate::torrent::command::{
     AddOptions, Answer, Command, Direction, Refusal, RefusalKind, Reply, Source, Status, Which,
 };
+use crate::torrent::settings::Change;
 use crate::torrent::snapshot::State;
 use crate::torrent::torrent::{Begin, Torrent};
 
@@ -69,12 +70,17 @@ impl<S: Storage> Engine<S> {
                 let rows = self.torrents.values().filter(|torrent| wanted(torrent));
                 let mut rows: Vec<_> = rows.map(|torrent| torrent.summary(now)).collect();
                 self.followed.fill(&self.by_hash, &mut rows);
+                self.fill_places(&mut rows);
                 Ok(Answer::List(rows))
             }
             Command::Changes(since) => Ok(self.changes(now, since)),
             Command::Show(which) => {
-                let mut row = self.one(&which)?.summary(now);
+                let id = self.one_id(&which)?;
+                let torrent = self.one(&which)?;
+                let mut row = torrent.summary(now);
+                row.settings = torrent.settings(None, self.turns.position(id))?;
                 self.followed.fill(&self.by_hash, std::slice::from_mut(&mut row));
+                self.fill_places(std::slice::from_mut(&mut row));
                 Ok(Answer::Show(Box::new(row)))
             }
             Command::Files(which) => Ok(Answer::Files(self.one(&which)?.file_rows())),
@@ -99,14 +105,21 @@ impl<S: Storage> Engine<S> {
             }
             Command::Set { which, key, value } => {
                 let ids = self.meant(&which)?;
-                let change = crate::torrent::settings::Change::parse(&key, &value)?;
+                let change = Change::parse(&key, &value)?;
                 for &id in &ids {
+                    if let Change::Queue(spot) = change {
+                        self.put_in_queue(now, id, spot);
+                        continue;
+                    }
                     self.torrents.get_mut(id).expect("it was just found").set(now, &change);
                     self.touched.push(id);
                 }
                 Ok(Answer::DoneTo(ids.len()))
             }
-            Command::Get { which, key } => self.one(&which)?.settings(key.as_deref()).map(Answer::Settings),
+            Command::Get { which, key } => {
+                let id = self.one_id(&which)?;
+                self.one(&which)?.settings(key.as_deref(), self.turns.position(id)).map(Answer::Settings)
+            }
             Command::Prioritize { which, files, priority } => {
                 self.one_mut(&which)?.prioritize(now, &files, priority)?;
                 Ok(Answer::Done)

@@ -361,6 +361,11 @@ impl<S: Storage> Engine<S> {
             State::Metadata if torrent.awaits_item() => Vec::new(),
             _ => torrent.why(now),
         };
+        if let Some((before, max)) = self.turns.waits_behind(id).filter(|_| torrent.state() == State::Queued) {
+            sentences.push(format!(
+                "{before} wait before it, and {max} may run at once; `set ID queue top` lets it go first"
+            ));
+        }
         sentences.extend(self.followed.of(id).map(|(_, link)| self.why_of_link(now, link)));
         sentences
     }

@@ -11,6 +11,7 @@ use crate::codec::metainfo::Metainfo;
 use crate::codec::resume::Record;
 use crate::engine::Engine;
 use crate::torrent::command::{AddOptions, Refusal, RefusalKind};
+use crate::torrent::settings::Spot;
 use crate::torrent::torrent::{Begin, Torrent};
 
 impl<S: Storage> Engine<S> {
@@ -103,6 +104,16 @@ impl<S: Storage> Engine<S> {
 
     /// All that were there are there again: they begin, those whose turn it is.
     pub fn handle_restored(&mut self, now: Time) {
+        // Versions that knew of no queue let the oldest run first.
+        let unranked = self.torrents.ids().filter_map(|id| {
+            let torrent = self.torrents.get(id).filter(|torrent| torrent.rank().is_none())?;
+            Some((torrent.added(), torrent.info_hash(), id))
+        });
+        let mut unranked: Vec<_> = unranked.collect();
+        unranked.sort_unstable();
+        for (_, _, id) in unranked {
+            self.put_in_queue(now, id, Spot::Bottom);
+        }
         self.settle(now);
     }
 }

@@ -8,6 +8,7 @@ use crate::base::hash::InfoHash;
 use crate::codec::catalog::Entry;
 use crate::torrent::create::{NewFile, Profile};
 use crate::torrent::dht_command::{DhtAnswer, DhtCommand};
+use crate::torrent::settings::SettingRow;
 use crate::torrent::snapshot::{FileRow, PeerRow, PieceState, Priority, State, Summary, TrackerRow};
 use crate::torrent::tracker_state::TrackerState;
 
@@ -347,8 +348,8 @@ pub enum Answer {
     Pieces(Vec<PieceState>),
     /// To `Why`: sentences.
     Why(Vec<String>),
-    /// To `Get`: keys and values.
-    Settings(Vec<(String, String)>),
+    /// To `Get`.
+    Settings(Vec<SettingRow>),
     /// To `Catalog`.
     Catalog {
         /// What it has told so far.

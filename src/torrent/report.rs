@@ -54,6 +54,8 @@ impl Torrent {
             peers: count(self.peers.len()),
             seeds: count(self.peers.values().filter(|peer| peer.is_seed()).count()),
             eta: (wanted - have_wanted_bytes).checked_div(down_rate).filter(|_| wanted > have_wanted_bytes),
+            queue: None,
+            settings: Vec::new(),
             label: self.settings.label.clone(),
             added: self.added,
             finished: self.finished,

@@ -17,6 +17,7 @@ use crate::base::hash::{InfoHash, StId};
 use crate::base::ids::{ConnId, StoreId};
 use crate::base::rate::{Bucket, Meter};
 use crate::base::rng::Rng;
+use crate::base::rules::Defaults;
 use crate::base::sabotage::{self, Sabotage};
 use crate::base::storage::{Content, Fault, FaultKind};
 use crate::base::time::Time;
@@ -35,8 +36,10 @@ use crate::torrent::event::What;
 use crate::torrent::exchange::Exchange;
 use crate::torrent::layout::Layout;
 use crate::torrent::metadata::Description;
+use crate::torrent::pace::Pace;
 use crate::torrent::peers::TorrentPeer;
 use crate::torrent::persist::Persistence;
+use crate::torrent::policy::Policy;
 use crate::torrent::scrapes::ScrapeAsk;
 use crate::torrent::settings::Settings;
 use crate::torrent::snapshot::{Priority, State};
@@ -90,6 +93,11 @@ pub enum Ask {
     Sync,
     /// Save [`Torrent::record`], then call `handle_saved`.
     Save,
+    /// Take it out, as a user would.
+    Remove {
+        /// Delete its content too.
+        data: bool,
+    },
 }
 
 /// An announce to make.
@@ -140,6 +148,9 @@ pub struct Torrent {
     pub(crate) dir: PathBuf,
     pub(crate) added: u64,
     pub(crate) finished: Option<u64>,
+    /// Its rank in the queue, which the engine keeps.
+    pub(crate) rank: Option<i64>,
+    pub(crate) pace: Pace,
     /// When it was last finished it lacked something that was not wanted.
     pub(crate) partial_seed: bool,
     /// What happened since it was last asked.
@@ -172,6 +183,16 @@ pub struct Torrent {
     pub(crate) running: bool,
     pub(crate) allocate_full: bool,
     pub(crate) connections_max: usize,
+    /// So many are they unless the user has said otherwise.
+    pub(crate) default_peers: usize,
+    /// What holds for torrents.
+    pub(crate) defaults: std::sync::Arc<Defaults>,
+    /// What holds for this one.
+    pub(crate) policy: Policy,
+    /// When other rules may match.
+    pub(crate) policy_at: Time,
+    /// It has seeded enough, and sends no more than this any more, bytes a second.
+    pub(crate) throttle: Option<u64>,
     /// Dialled, not yet connected.
     pub(crate) dialling: usize,
     pub(crate) peer_id: [u8; 20],
@@ -200,6 +221,12 @@ pub struct Torrent {
     pub(crate) retry_at: Time,
     pub(crate) look_at: Time,
     pub(crate) seeding_since: Time,
+    /// How long it had seeded before.
+    pub(crate) seeded_before: Duration,
+    /// When a peer took something last; not before it began to seed.
+    pub(crate) taken_at: Time,
+    /// When a goal of seeding may be reached.
+    pub(crate) goal_at: Time,
     pub(crate) asks: VecDeque<Ask>,
 }
 
@@ -226,14 +253,14 @@ impl Torrent {
             shared: begin.options.shared,
             peek: begin.options.peek,
             sequential: begin.options.sequential,
-            ratio: config.ratio,
-            seed_time: config.seed_time,
             ..Settings::default()
         };
         let mut torrent = Self {
             dir: begin.dir,
             added: begin.added,
             finished: None,
+            rank: None,
+            pace: Pace::default(),
             partial_seed: false,
             news: Vec::new(),
             settings,
@@ -259,6 +286,11 @@ impl Torrent {
             running: false,
             allocate_full: config.allocate_full,
             connections_max: config.connections_per_torrent_max,
+            default_peers: config.connections_per_torrent_max,
+            defaults: std::sync::Arc::clone(&config.defaults),
+            policy: Policy::default(),
+            policy_at: Time::NEVER,
+            throttle: None,
             dialling: 0,
             peer_id,
             listen: config.listen.clone(),
@@ -281,10 +313,14 @@ impl Torrent {
             retry_at: Time::NEVER,
             look_at: Time::NEVER,
             seeding_since: Time::NEVER,
+            seeded_before: Duration::ZERO,
+            taken_at: Time::ZERO,
+            goal_at: Time::NEVER,
             asks: VecDeque::new(),
             description: None,
             meta,
         };
+        torrent.find_policy(now);
         if begin.verify {
             torrent.begin_check();
         }
@@ -449,6 +485,18 @@ impl Torrent {
         self.added
     }
 
+    /// Its rank in the queue; none of one that was saved by a version that knew of none.
+    #[must_use]
+    pub fn rank(&self) -> Option<i64> {
+        self.rank
+    }
+
+    /// It has this rank in the queue now.
+    pub fn set_rank(&mut self, now: Time, rank: i64) {
+        self.rank = Some(rank);
+        self.persistence.touch(now);
+    }
+
     /// True once after its claim to a turn may have changed.
     pub fn turn_changed(&mut self) -> bool {
         std::mem::take(&mut self.turn_changed)
@@ -457,6 +505,7 @@ impl Torrent {
     /// The user stops it.
     pub fn pause(&mut self, now: Time) {
         self.paused = true;
+        self.forget_goals(false);
         self.turn_changed = true;
         self.persistence.touch(now);
         self.reconsider(now);
@@ -466,7 +515,7 @@ impl Torrent {
     pub fn resume(&mut self, now: Time) {
         self.paused = false;
         self.turn_changed = true;
-        self.settings.seeded_enough = false;
+        self.forget_goals(true);
         self.persistence.touch(now);
         if self.fault.is_some() {
             self.retry_at = now;
@@ -502,8 +551,9 @@ impl Torrent {
         self.tick_at = now;
         self.look_at = now + LOOK;
         if self.is_finished() {
-            self.seeding_since = now;
+            self.begin_seeding(now);
         }
+        self.begin_pace(now);
         self.candidates.reset(now);
         self.announces.start(now, self.is_finished());
         self.dht.start(now);
@@ -526,7 +576,8 @@ impl Torrent {
         self.running = false;
         self.tick_at = Time::NEVER;
         self.look_at = Time::NEVER;
-        self.seeding_since = Time::NEVER;
+        self.end_seeding(now);
+        self.end_pace();
         self.drop_all_peers(now);
         self.suspend_download();
         self.announces.stop(now);
@@ -556,6 +607,13 @@ impl Torrent {
             self.persist();
         }
         self.announces.handle_timeout(now);
+        self.consider_pace(now);
+        if self.policy_at <= now {
+            self.apply_policy(now);
+        }
+        if self.goal_at <= now {
+            self.consider_goals(now);
+        }
         if self.tick_at <= now {
             self.tick(now);
             let idle = self.peers.is_empty() && self.candidates.poll_timeout().is_never();
@@ -577,22 +635,6 @@ impl Torrent {
         self.consider_goals(now);
     }
 
-    /// Stops seeding once the user's ratio or time is reached.
-    fn consider_goals(&mut self, now: Time) {
-        if !self.running || !self.is_finished() || self.settings.seeded_enough {
-            return;
-        }
-        let by_ratio = self.settings.ratio > 0.0 && self.ratio() >= self.settings.ratio;
-        let by_time = !self.settings.seed_time.is_zero() && now.since(self.seeding_since) >= self.settings.seed_time;
-        if by_ratio || by_time {
-            log::info!("{}: seeded enough", self.display_name());
-            self.settings.seeded_enough = true;
-            self.paused = true;
-            self.turn_changed = true;
-            self.reconsider(now);
-        }
-    }
-
     /// Why it cannot go on whatever the disk does, if so: its description cannot be used, or it lies in a share directory and
     /// is not what was shared any more. What the user put there is never written over.
     pub(crate) fn broken(&self) -> Option<&str> {
@@ -603,10 +645,6 @@ impl Torrent {
         unusable.or_else(|| is_changed.then_some(changed))
     }
 
-    pub(crate) fn has_seeded_enough(&self) -> bool {
-        self.settings.seeded_enough && self.is_finished()
-    }
-
     /// When `handle_timeout` wants to be called, at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
@@ -615,6 +653,9 @@ impl Torrent {
             .min(self.persistence.poll_timeout())
             .min(self.announces.poll_timeout())
             .min(self.dht.poll_timeout())
+            .min(self.pace.poll_timeout())
+            .min(self.policy_at)
+            .min(self.goal_at)
             .min(self.tick_at)
     }
 

@@ -68,6 +68,9 @@ impl Torrent {
         let Some(peer) = self.peers.get_mut(&conn) else { return 0 };
         let payload = peer.machine.advance(now, sent);
         self.up.add(now, payload);
+        if payload > 0 {
+            self.taken_at = now;
+        }
         payload
     }
 

@@ -5,6 +5,7 @@
 
 mod fields;
 mod report;
+mod rules;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -16,9 +17,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::config::{Config, DHT_BOOTSTRAP, Encryption as Mse, Secret, TrackerConfig, UploadSlots};
 use crate::base::net::Net;
+use crate::base::rules::Defaults;
 use crate::codec::url::host_and_port;
 use crate::daemon::allow::AllowList;
 use crate::service::control::place;
+
+pub use self::rules::{QueueEnd, Rule};
 
 /// Bytes of a config file; a longer one is refused.
 pub const FILE_MAX: u64 = 1024 * 1024;
@@ -39,6 +43,8 @@ pub struct Settings {
     pub peers: Peers,
     /// How much of everything.
     pub limits: Limits,
+    /// What holds for some torrents.
+    pub rule: Vec<Rule>,
     /// How content is kept.
     pub storage: Storage,
     /// Announcing.
@@ -206,6 +212,9 @@ pub struct Limits {
     /// Stop seeding after so long; zero is never.
     #[serde(with = "fields::duration")]
     pub seed_time: Duration,
+    /// Stop seeding when nobody took anything for so long; zero is never.
+    #[serde(with = "fields::duration")]
+    pub idle_time: Duration,
 }
 
 /// `[storage]`
@@ -352,6 +361,7 @@ impl Default for Settings {
             control: Control::default(),
             peers: Peers::default(),
             limits: Limits::default(),
+            rule: Vec::new(),
             storage: Storage::default(),
             trackers: Trackers::default(),
             dht: Dht::default(),
@@ -413,6 +423,7 @@ impl Default for Limits {
             min_free_space: 1 << 30,
             ratio: 0.0,
             seed_time: Duration::ZERO,
+            idle_time: Duration::ZERO,
         }
     }
 }
@@ -548,6 +559,9 @@ impl Settings {
                 return Err(Error(format!("{}: two [[watch]] have the path {}", file.display(), watch.path.display())));
             }
         }
+        if let Some(fault) = rules::fault(&settings.rule) {
+            return Err(Error(format!("{}: {fault}", file.display())));
+        }
         if !settings.tracker.open && settings.tracker.allow_file.is_empty() {
             let what = "[tracker] open = false needs an allow_file that lists the torrents it is for";
             return Err(Error(format!("{}: {what}", file.display())));
@@ -575,6 +589,26 @@ impl Settings {
             min_free_bytes: self.limits.min_free_space,
             mapped_max_bytes: self.limits.memory,
             files_max: (connections_max / 4).clamp(32, 1024),
+        }
+    }
+
+    /// Takes over from another config what holds for torrents and for how many of them: that may change while it runs.
+    pub fn take_policy(&mut self, other: &Self) {
+        self.rule.clone_from(&other.rule);
+        let theirs = &other.limits;
+        let limits = &mut self.limits;
+        (limits.active_downloads, limits.active_seeds) = (theirs.active_downloads, theirs.active_seeds);
+        (limits.ratio, limits.seed_time, limits.idle_time) = (theirs.ratio, theirs.seed_time, theirs.idle_time);
+    }
+
+    /// What holds for torrents whose user has said nothing else.
+    #[must_use]
+    pub fn defaults(&self) -> Defaults {
+        Defaults {
+            ratio: self.limits.ratio,
+            seed_time: self.limits.seed_time,
+            idle_time: self.limits.idle_time,
+            rules: self.rule.iter().map(Rule::meant).collect(),
         }
     }
 
@@ -606,8 +640,7 @@ impl Settings {
             up_rate_bytes: self.limits.up,
             active_downloads_max: self.limits.active_downloads,
             active_seeds_max: self.limits.active_seeds,
-            ratio: self.limits.ratio,
-            seed_time: self.limits.seed_time,
+            defaults: self.defaults().into(),
             verify_on_add: self.storage.verify_on_add,
             allocate_full: self.storage.allocate == Allocate::Full,
             announce_to_all: self.trackers.announce_to_all,

@@ -9,6 +9,7 @@ use super::tracker as tracker_server;
 use crate::codec::catalog::Entry;
 use crate::codec::control::push_json;
 use crate::torrent::command::{Answer, Status};
+use crate::torrent::settings::SettingRow;
 use crate::torrent::snapshot::{FileRow, PeerRow, PieceState, State, Summary, TrackerRow};
 
 /// Writes the lines of `report`; returns what the closing line says beside `ok`.
@@ -37,7 +38,11 @@ fn push_answer(out: &mut String, answer: &Answer) -> Vec<(&'static str, Value)> 
             return vec![("since", json!(since)), ("all", json!(is_whole))];
         }
         Answer::List(rows) => rows.iter().for_each(|row| push_json(out, &summary(row))),
-        Answer::Show(row) => push_json(out, &summary(row)),
+        Answer::Show(row) => {
+            let mut object = summary(row);
+            object["settings"] = row.settings.iter().map(setting).collect();
+            push_json(out, &object);
+        }
         Answer::Files(rows) => rows.iter().for_each(|row| push_json(out, &file(row))),
         Answer::Peers(rows) => rows.iter().for_each(|row| push_json(out, &peer(row))),
         Answer::Trackers(rows) => rows.iter().for_each(|row| push_json(out, &tracker(row))),
@@ -48,7 +53,7 @@ fn push_answer(out: &mut String, answer: &Answer) -> Vec<(&'static str, Value)> 
             sentences.iter().for_each(|sentence| push_json(out, &json!({ "message": sentence })));
         }
         Answer::Settings(rows) => {
-            rows.iter().for_each(|(key, value)| push_json(out, &json!({ "key": key, "value": value })));
+            rows.iter().for_each(|row| push_json(out, &setting(row)));
         }
         Answer::Catalog { entries, is_whole } => {
             entries.iter().for_each(|entry| push_json(out, &catalog_entry(entry)));
@@ -61,6 +66,10 @@ fn push_answer(out: &mut String, answer: &Answer) -> Vec<(&'static str, Value)> 
         Answer::Metainfo(bytes) => return vec![("bytes", json!(bytes.len()))],
     }
     Vec::new()
+}
+
+fn setting(row: &SettingRow) -> Value {
+    json!({ "key": row.key, "value": row.value, "from": row.from })
 }
 
 fn catalog_entry(entry: &Entry) -> Value {
@@ -93,6 +102,7 @@ fn summary(row: &Summary) -> Value {
         "peers": row.peers,
         "seeds": row.seeds,
         "eta": row.eta,
+        "queue": row.queue,
         "label": row.label,
         "added": row.added,
         "finished": row.finished,

@@ -115,11 +115,13 @@ pub enum Field {
     Added,
     /// The label.
     Label,
+    /// The place in the queue.
+    Queue,
 }
 
 impl Field {
     /// Every field with its word.
-    pub const ALL: [(&'static str, Self); 12] = [
+    pub const ALL: [(&'static str, Self); 13] = [
         ("id", Self::Id),
         ("state", Self::State),
         ("done", Self::Done),
@@ -132,5 +134,6 @@ impl Field {
         ("name", Self::Name),
         ("added", Self::Added),
         ("label", Self::Label),
+        ("queue", Self::Queue),
     ];
 }
