@@ -166,10 +166,10 @@ fn a_shutdown_says_goodbye_and_a_restart_claims_what_was_there() {
     assert_eq!(tracker(&mut world).events[AnnounceEvent::Stopped as usize], 1);
     let saved = world.nodes[2].saved.clone();
     let find =
-        |ending: &str| saved.iter().find(|(name, _)| name.to_string_lossy().ends_with(ending)).map(|(_, bytes)| bytes);
+        |word: &str| saved.iter().find(|(name, _)| name.to_string_lossy().contains(word)).map(|(_, bytes)| bytes);
     let storage = std::mem::take(world.nodes[2].storage().expect("it has a disk"));
     let mut engine = Engine::new(Config::default(), 0, Rng::from_number(9), storage);
-    engine.restore(Time::ZERO, find(".meta").expect("saved"), find(".resume").map(Vec::as_slice)).expect("good");
+    engine.restore(Time::ZERO, find(".meta").expect("saved"), find("torrent ").map(Vec::as_slice)).expect("good");
     engine.handle_restored(Time::ZERO);
     let Ok(Answer::Show(summary)) = engine.handle_command(Time::ZERO, Command::Show(Which::All)) else { panic!() };
     assert_eq!((summary.have_bytes, summary.downloaded, summary.state), (2_000_000, 2_000_000, State::Seeding));

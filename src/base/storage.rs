@@ -153,6 +153,13 @@ pub trait Storage {
 /// What may wait for a disk. The engine hands it out as an effect; the driver answers with `handle_job`.
 #[derive(Debug, Clone)]
 pub enum Job {
+    /// Says in the journal of the state directory what `name` is now, or that it is no more.
+    Record {
+        /// What it is about.
+        name: String,
+        /// What is said of it; none takes it out.
+        value: Option<Vec<u8>>,
+    },
     /// Replaces the file `name` of the state directory atomically and durably.
     Save {
         /// Relative path below the state directory.

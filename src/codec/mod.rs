@@ -12,6 +12,7 @@ pub mod followed;
 pub mod http;
 pub mod http_request;
 pub mod http_tracker;
+pub mod journal;
 pub mod krpc;
 pub mod lsd;
 pub mod magnet;

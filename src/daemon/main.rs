@@ -23,7 +23,7 @@ use crate::daemon::notify::Notifier;
 use crate::daemon::share::Sharer;
 use crate::daemon::watch::Watcher;
 use crate::daemon::{block, load, log as journal};
-use crate::engine::Engine;
+use crate::engine::{Engine, record_name};
 use crate::reactor::clock::Clock;
 use crate::reactor::outside::{OutsideEvent, OutsideId};
 use crate::reactor::signals::{Signal, Signals};
@@ -112,13 +112,11 @@ impl Daemon {
         for key in settings.unsupported() {
             log::warn!("{key} is set, and not in this version: it does nothing");
         }
-        let state = StateDir::open(&settings.paths.state).map_err(|error| match error {
+        let (state, records) = StateDir::open(&settings.paths.state).map_err(|error| match error {
             StateError::Held(_) => (TAKEN, error.to_string()),
             StateError::Io(..) => (FAILED, error.to_string()),
         })?;
         let saved = state.torrents().map_err(|error| failed("state directory", error))?;
-        let saved_dht = state.read(crate::engine::DHT_STATE);
-        let saved_followed = state.read(crate::engine::FOLLOWED_STATE);
         let clock = Clock::start();
         let interface = Some(settings.peers.interface.as_str()).filter(|name| !name.is_empty());
         let mut reactor =
@@ -151,16 +149,18 @@ impl Daemon {
         let rng = entropy::seeded_rng().map_err(|error| failed("the kernel gives no random numbers", error))?;
         let storage = FileStorage::new(settings.storage(config.connections_max), Some(state));
         let mut engine = Engine::new(config, clock.unix_nanos(), rng, storage);
-        if let Some(bytes) = saved_dht {
-            engine.restore_dht(reactor.now(), &bytes);
+        if let Some(bytes) = records.get(crate::engine::DHT_STATE) {
+            engine.restore_dht(reactor.now(), bytes);
         }
         for torrent in &saved {
-            if let Err(refusal) = engine.restore(reactor.now(), &torrent.metainfo, torrent.record.as_deref()) {
+            if let Err(refusal) =
+                engine.restore(reactor.now(), &torrent.metainfo, records.get(&record_name(&torrent.name)))
+            {
                 log::error!("a saved torrent is left out: {}", refusal.message);
             }
         }
-        if let Some(bytes) = saved_followed {
-            engine.restore_followed(reactor.now(), &bytes);
+        if let Some(bytes) = records.get(crate::engine::FOLLOWED_STATE) {
+            engine.restore_followed(reactor.now(), bytes);
         }
         engine.handle_restored(reactor.now());
         let (sharer, share_id) =

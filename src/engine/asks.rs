@@ -39,10 +39,10 @@ pub(super) fn metainfo_name(info_hash: InfoHash) -> PathBuf {
     PathBuf::from(format!("torrents/{info_hash}.meta"))
 }
 
-/// Where the resume record of a torrent is kept, below the state directory.
+/// What the journal calls the resume record of a torrent.
 #[must_use]
-pub(super) fn record_name(info_hash: InfoHash) -> PathBuf {
-    PathBuf::from(format!("torrents/{info_hash}.resume"))
+pub fn record_name(info_hash: impl std::fmt::Display) -> String {
+    format!("torrent {info_hash}")
 }
 
 impl<S: Storage> Engine<S> {
@@ -124,8 +124,8 @@ impl<S: Storage> Engine<S> {
             }
         }
         if !torrent.is_peek() {
-            self.start_job(Job::Erase { name: record_name(info_hash) }, Purpose::Other);
             self.start_job(Job::Erase { name: metainfo_name(info_hash) }, Purpose::Other);
+            self.start_job(Job::Record { name: record_name(info_hash), value: None }, Purpose::Other);
         }
         if let Some(store) = torrent.store() {
             if data {
@@ -309,7 +309,7 @@ impl<S: Storage> Engine<S> {
     /// which files of it the user wants.
     fn save_new(&mut self, id: TorrentId, record: Vec<u8>, metainfo: Vec<u8>) {
         let Some(info_hash) = self.torrents.get(id).map(Torrent::info_hash) else { return };
-        self.start_job(Job::Save { name: record_name(info_hash), bytes: record }, Purpose::Other);
+        self.start_job(Job::Record { name: record_name(info_hash), value: Some(record) }, Purpose::Other);
         self.start_job(Job::Save { name: metainfo_name(info_hash), bytes: metainfo }, Purpose::Metainfo(id));
     }
 
@@ -318,9 +318,9 @@ impl<S: Storage> Engine<S> {
         let Some(torrent) = self.torrents.get_mut(id) else { return true };
         let is_whole = take_stamps(&mut self.storage, torrent);
         if is_whole {
-            let (info_hash, bytes) = (torrent.info_hash(), torrent.record(now));
+            let (info_hash, record) = (torrent.info_hash(), torrent.record(now));
             let metainfo = torrent.take_metainfo_unsaved();
-            self.start_job(Job::Save { name: record_name(info_hash), bytes }, Purpose::Record(id));
+            self.start_job(Job::Record { name: record_name(info_hash), value: Some(record) }, Purpose::Record(id));
             if let Some(bytes) = metainfo {
                 self.start_job(Job::Save { name: metainfo_name(info_hash), bytes }, Purpose::Metainfo(id));
             }

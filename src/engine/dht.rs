@@ -4,7 +4,6 @@
 //! goes through the one that knows most nodes.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::addr::canonical_addr;
@@ -281,7 +280,7 @@ impl<S: Storage> Engine<S> {
         let answers = self.dht_nodes(now) > Some(0);
         if let Some(node) = self.dht.as_ref().filter(|_| answers) {
             let bytes = node.state();
-            self.start_job(Job::Save { name: PathBuf::from(DHT_STATE), bytes }, Purpose::Other);
+            self.start_job(Job::Record { name: DHT_STATE.to_owned(), value: Some(bytes) }, Purpose::Other);
         }
     }
 

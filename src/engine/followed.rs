@@ -341,7 +341,7 @@ impl<S: Storage> Engine<S> {
             })
             .collect();
         let bytes = followed::write(kept.iter());
-        self.start_job(Job::Save { name: PathBuf::from(FOLLOWED_STATE), bytes }, Purpose::Other);
+        self.start_job(Job::Record { name: FOLLOWED_STATE.to_owned(), value: Some(bytes) }, Purpose::Other);
     }
 
     /// The link to a torrent, with the publisher that is followed for it.

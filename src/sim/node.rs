@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -373,6 +373,11 @@ impl Node {
     fn carry_out(&mut self, job: Job) -> (Duration, After, Result<(), Fault>) {
         let storage = self.storage().expect("only an engine has jobs");
         match job {
+            Job::Record { name, value: Some(bytes) } => (JOB, After::Saved(name.into(), bytes), Ok(())),
+            Job::Record { name, value: None } => {
+                self.saved.remove(Path::new(&name));
+                (JOB, After::Nothing, Ok(()))
+            }
             Job::Save { name, bytes } => (JOB, After::Saved(name, bytes), Ok(())),
             Job::Erase { name } => {
                 self.saved.remove(&name);

@@ -7,6 +7,7 @@
 
 mod files;
 mod jobs;
+mod journal;
 mod map;
 mod place;
 pub mod state;
@@ -93,7 +94,7 @@ struct Store {
 }
 
 impl FileStorage {
-    /// A storage whose `Save` and `Erase` jobs work in `state`; without one they succeed and keep nothing.
+    /// A storage whose `Record`, `Save` and `Erase` jobs work in `state`; without one they succeed and keep nothing.
     #[must_use]
     pub fn new(settings: Settings, state: Option<StateDir>) -> Self {
         Self {
