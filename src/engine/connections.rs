@@ -179,7 +179,7 @@ impl<S: Storage> Engine<S> {
     }
 
     /// No more connections with peers may be made. Those to the tracker server have a bound of their own.
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.connections.len() - self.served.count() >= self.config.connections_max
     }
 

@@ -33,6 +33,7 @@ mod stats;
 mod store;
 mod tracker;
 mod turns;
+mod why;
 mod work;
 
 use std::collections::{BTreeMap, VecDeque};

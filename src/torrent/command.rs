@@ -11,6 +11,7 @@ use crate::torrent::dht_command::{DhtAnswer, DhtCommand};
 use crate::torrent::settings::SettingRow;
 use crate::torrent::snapshot::{FileRow, PeerRow, PieceState, Priority, State, Summary, TrackerRow};
 use crate::torrent::tracker_state::TrackerState;
+use crate::torrent::why::Reason;
 
 /// Which torrents a command means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -346,8 +347,8 @@ pub enum Answer {
     Trackers(Vec<TrackerRow>),
     /// To `Pieces`.
     Pieces(Vec<PieceState>),
-    /// To `Why`: sentences.
-    Why(Vec<String>),
+    /// To `Why`.
+    Why(Vec<Reason>),
     /// To `Get`.
     Settings(Vec<SettingRow>),
     /// To `Catalog`.

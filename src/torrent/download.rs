@@ -305,6 +305,7 @@ impl Torrent {
     /// A peer chokes us: without the fast extension it forgets what we asked; others may be asked.
     pub(crate) fn handle_choked(&mut self, now: Time, conn: ConnId) {
         let Some(peer) = self.peers.get_mut(&conn) else { return };
+        peer.choked_at = now;
         if !peer.machine.is_fast() {
             peer.machine.take_requests(now, false);
             self.give_up(now, conn);

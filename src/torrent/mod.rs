@@ -1,7 +1,7 @@
 //! One torrent: what it knows and decides. It knows no sockets.
 //!
 //! `torrent` routes between the parts; its rooms are `peers`, `metadata`, `download`, `upload`, `check`, `proposals`, `persist`, `disk`,
-//! `exchange`, `followed`, `goals`, `lsd`, `pace`, `policy`, `settings` and `report`. The
+//! `exchange`, `followed`, `goals`, `lsd`, `pace`, `policy`, `settings`, `report` and `why`. The
 //! parts that know nothing of one another: `layout`, `picker`, `partial`, `blame`, `choker`, `candidates`, `announces` (with
 //! `scrapes`).
 
@@ -40,6 +40,7 @@ pub mod snapshot;
 pub mod torrent;
 pub mod tracker_state;
 mod upload;
+pub mod why;
 
 #[cfg(test)]
 mod tests;

@@ -45,6 +45,8 @@ pub(crate) struct TorrentPeer {
     /// What we proposed to it, and it has not.
     pub(crate) proposed: Vec<Piece>,
     pub(crate) connected_at: Time,
+    /// Since then it chokes us, while it does.
+    pub(crate) choked_at: Time,
     /// It let us wait when it was last looked at.
     pub(crate) snubbed: bool,
     /// Its id, to find it twice.
@@ -216,6 +218,7 @@ impl Torrent {
             suggested: Vec::new(),
             proposed: Vec::new(),
             connected_at: now,
+            choked_at: now,
             peer_id: [0; 20],
             listens_at: None,
             shaking: false,

@@ -11,6 +11,7 @@ use crate::codec::control::push_json;
 use crate::torrent::command::{Answer, Status};
 use crate::torrent::settings::SettingRow;
 use crate::torrent::snapshot::{FileRow, PeerRow, PieceState, State, Summary, TrackerRow};
+use crate::torrent::why::Reason;
 
 /// Writes the lines of `report`; returns what the closing line says beside `ok`.
 pub(super) fn push(out: &mut String, report: &Report) -> Vec<(&'static str, Value)> {
@@ -49,8 +50,9 @@ fn push_answer(out: &mut String, answer: &Answer) -> Vec<(&'static str, Value)> 
         Answer::Pieces(states) => {
             states.iter().enumerate().for_each(|(index, state)| push_json(out, &piece(index, *state)));
         }
-        Answer::Why(sentences) => {
-            sentences.iter().for_each(|sentence| push_json(out, &json!({ "message": sentence })));
+        Answer::Why(reasons) => {
+            let line = |reason: &Reason| json!({ "topic": reason.topic, "message": reason.sentence });
+            reasons.iter().for_each(|reason| push_json(out, &line(reason)));
         }
         Answer::Settings(rows) => {
             rows.iter().for_each(|row| push_json(out, &setting(row)));

@@ -14,6 +14,7 @@ use crate::torrent::command::{Answer, Command, Refusal, RefusalKind, Status, Whi
 use crate::torrent::dht_command::{DhtAnswer, DhtState, NodeRow, Progress, Swarm};
 use crate::torrent::settings::SettingRow;
 use crate::torrent::snapshot::{FileRow, Follows, PeerRow, PieceState, Priority, State, Summary, TrackerRow};
+use crate::torrent::why::Reason;
 
 const NOW: Time = Time::ZERO;
 
@@ -321,7 +322,7 @@ fn every_answer_has_both_forms() {
         ("files abcd", Answer::Files(vec![file])),
         ("trackers abcd", Answer::Trackers(vec![tracker])),
         ("pieces abcd", Answer::Pieces(vec![PieceState::Have, PieceState::Missing(1)])),
-        ("why abcd", Answer::Why(vec!["OK, nobody has it".to_owned()])),
+        ("why abcd", Answer::Why(vec![Reason::new("peers", "OK, nobody has it")])),
         (
             "get abcd",
             Answer::Settings(vec![SettingRow { key: "label", value: "a=b".to_owned(), from: "own".to_owned() }]),

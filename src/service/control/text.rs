@@ -87,7 +87,7 @@ fn push_answer(out: &mut String, answer: &Answer) -> String {
         Answer::Peers(rows) => peers(rows).write(out),
         Answer::Trackers(rows) => trackers(rows).write(out),
         Answer::Pieces(states) => push_map(out, states),
-        Answer::Why(sentences) => sentences.iter().for_each(|sentence| push_payload(out, &escape(sentence))),
+        Answer::Why(reasons) => reasons.iter().for_each(|reason| push_payload(out, &escape(&reason.sentence))),
         Answer::Settings(rows) => rows.iter().for_each(|row| push_pair(out, row.key, setting(row))),
         Answer::Catalog { entries, is_whole } => {
             catalog(entries).write(out);
