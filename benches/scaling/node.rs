@@ -231,6 +231,7 @@ impl Torrent {
             allocated: true,
             clean: true,
             queue: None,
+            super_seed: false,
         };
         record.to_bytes()
     }

@@ -85,6 +85,8 @@ pub struct Record {
     pub clean: bool,
     /// Its rank in the queue.
     pub queue: Option<i64>,
+    /// `set super-seed`.
+    pub super_seed: bool,
 }
 
 impl Record {
@@ -128,6 +130,7 @@ impl Record {
         dict.int("shared", i64::from(self.shared));
         let stamps: Vec<u8> = self.stamps.iter().flat_map(stamp_bytes).collect();
         dict.bytes("stamps", &stamps);
+        dict.int("super seed", i64::from(self.super_seed));
         maybe(&mut dict, "up limit", self.up_limit);
         dict.int("uploaded", int(self.uploaded));
         dict.end();
@@ -204,6 +207,7 @@ impl Record {
             allocated: flag(b"allocated"),
             clean: flag(b"clean"),
             queue: dict.int(b"queue"),
+            super_seed: flag(b"super seed"),
         })
     }
 }
@@ -282,6 +286,7 @@ mod tests {
             allocated: true,
             clean: true,
             queue: Some(-5),
+            super_seed: true,
         }
     }
 

@@ -367,6 +367,12 @@ impl Announces {
         next.filter(|_| self.running).unwrap_or(Time::NEVER).min(scrape)
     }
 
+    /// The most complete peers that a tracker knows.
+    #[must_use]
+    pub fn seeders(&self) -> Option<u32> {
+        self.trackers.iter().filter_map(|tracker| tracker.seeders).max()
+    }
+
     /// What the user sees.
     #[must_use]
     pub fn rows(&self, now: Time) -> Vec<TrackerRow> {

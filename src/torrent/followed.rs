@@ -42,6 +42,7 @@ impl Torrent {
                 seeded_enough: false,
                 idle_enough: false,
                 seeds_on: false,
+                super_seed: false,
                 ..self.settings.clone()
             },
             // Who has seeded enough of one version has none of the next.

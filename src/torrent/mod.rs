@@ -1,7 +1,7 @@
 //! One torrent: what it knows and decides. It knows no sockets.
 //!
 //! `torrent` routes between the parts; its rooms are `peers`, `metadata`, `download`, `upload`, `check`, `proposals`, `persist`, `disk`,
-//! `exchange`, `followed`, `goals`, `lsd`, `pace`, `policy`, `settings`, `report` and `why`. The
+//! `exchange`, `followed`, `goals`, `lsd`, `pace`, `policy`, `settings`, `super_seed`, `report` and `why`. The
 //! parts that know nothing of one another: `layout`, `picker`, `partial`, `blame`, `choker`, `candidates`, `announces` (with
 //! `scrapes`).
 
@@ -36,6 +36,7 @@ pub mod settings;
 pub mod share;
 
 pub mod snapshot;
+mod super_seed;
 #[expect(clippy::module_inception, reason = "the torrent itself, among its parts")]
 pub mod torrent;
 pub mod tracker_state;

@@ -222,6 +222,7 @@ impl Torrent {
             allocated: self.persistence.allocated,
             clean: self.persistence.closing,
             queue: self.rank,
+            super_seed: self.settings.super_seed,
         }
         .to_bytes()
     }
@@ -253,6 +254,7 @@ impl Torrent {
         self.settings.seeded_enough = record.seeded_enough;
         self.settings.idle_enough = record.idle_enough;
         self.settings.seeds_on = record.seeds_on;
+        self.settings.super_seed = record.super_seed;
         self.settings.max_peers =
             record.max_peers.map(|count| usize::try_from(count).unwrap_or(usize::MAX).clamp(1, PEERS_MAX));
         (self.settings.down_limit, self.settings.up_limit) = (record.down_limit, record.up_limit);

@@ -25,6 +25,8 @@ pub(crate) struct Settings {
     /// Nobody is to see it.
     pub(crate) peek: bool,
     pub(crate) sequential: bool,
+    /// Show each peer one piece at a time, until the swarm has all.
+    pub(crate) super_seed: bool,
     /// What the user has not set is none: rules and the config say it.
     pub(crate) ratio: Option<f64>,
     pub(crate) seed_time: Option<Duration>,
@@ -79,6 +81,8 @@ pub enum Change {
     IdleTime(Option<Duration>),
     /// `sequential`: pieces in the order of the content.
     Sequential(bool),
+    /// `super-seed`: show each peer one piece at a time, until the swarm has all.
+    SuperSeed(bool),
     /// `label`: a word of the user's.
     Label(String),
     /// `queue`: its place among all torrents, which the engine keeps.
@@ -86,8 +90,18 @@ pub enum Change {
 }
 
 /// The settings that there are, in the order `get` shows them.
-const KEYS: [&str; 9] =
-    ["down-limit", "up-limit", "max-peers", "ratio", "seed-time", "idle-time", "sequential", "label", "queue"];
+const KEYS: [&str; 10] = [
+    "down-limit",
+    "up-limit",
+    "max-peers",
+    "ratio",
+    "seed-time",
+    "idle-time",
+    "sequential",
+    "super-seed",
+    "label",
+    "queue",
+];
 
 impl Change {
     /// What `set` was asked.
@@ -104,6 +118,11 @@ impl Change {
         let rate = || {
             let allowed = "a rate such as 500K or 2M, 0 for none, or `default`";
             own(value, parse_size).ok_or_else(|| invalid(allowed))
+        };
+        let switch = || match value {
+            "yes" | "true" | "on" => Ok(true),
+            "no" | "false" | "off" => Ok(false),
+            _ => Err(invalid("yes or no")),
         };
         let time = || {
             let allowed = "a time such as 90s, 15m, 12h or 7d, 0s for never, or `default`";
@@ -123,11 +142,8 @@ impl Change {
             }
             "seed-time" => time().map(Self::SeedTime),
             "idle-time" => time().map(Self::IdleTime),
-            "sequential" => match value {
-                "yes" | "true" | "on" => Ok(Self::Sequential(true)),
-                "no" | "false" | "off" => Ok(Self::Sequential(false)),
-                _ => Err(invalid("yes or no")),
-            },
+            "sequential" => switch().map(Self::Sequential),
+            "super-seed" => switch().map(Self::SuperSeed),
             "label" if value.len() <= LABEL_MAX => Ok(Self::Label(value.to_owned())),
             "label" => Err(invalid("at most 255 bytes")),
             "queue" => match value {
@@ -212,6 +228,8 @@ impl Torrent {
                     download.picker.set_sequential(*on);
                 }
             }
+            Change::SuperSeed(true) => self.settings.super_seed = true,
+            Change::SuperSeed(false) => self.end_super_seeding(now, "the user wants that"),
             Change::Label(label) => self.settings.label.clone_from(label),
             Change::Queue(_) => {} // the engine's
         }
@@ -271,6 +289,7 @@ impl Torrent {
             "seed-time" => (seconds(policy.seed_time.value), source(policy.seed_time.from)),
             "idle-time" => (seconds(policy.idle_time.value), source(policy.idle_time.from)),
             "sequential" => own(if self.settings.sequential { "yes" } else { "no" }.to_owned()),
+            "super-seed" => own(if self.settings.super_seed { "yes" } else { "no" }.to_owned()),
             "queue" => own(place.map_or_else(|| "-".to_owned(), |place| place.to_string())),
             _ => own(self.settings.label.clone()),
         }

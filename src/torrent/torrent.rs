@@ -628,6 +628,7 @@ impl Torrent {
         if self.description.is_some() {
             self.tick_metadata(now);
         } else {
+            self.tick_super_seeding(now);
             self.consider_slots();
             self.tick_choker(now);
         }
