@@ -194,3 +194,18 @@ fn rules_say_what_holds_and_take_out_what_has_seeded_enough() {
     assert!(temp.path().join("downloads/file0").exists() && temp.path().join("downloads/file2").exists());
     assert!(daemon.log().contains("file1: seeded enough (seed-time), removed; its content is deleted with it"));
 }
+
+#[test]
+fn what_is_dropped_into_a_watch_directory_has_its_label_and_what_a_rule_says_of_that() {
+    let temp = tempfile::tempdir().unwrap();
+    let torrent = torrents(temp.path(), 1).remove(0);
+    let drop = temp.path().join("drop");
+    let extra = format!(
+        "[[watch]]\npath = \"{}\"\nlabel = \"dropped\"\n[[rule]]\nlabel = \"dropped\"\nratio = 4.0\n",
+        drop.display()
+    );
+    let daemon = Daemon::start(temp.path(), &extra);
+    std::fs::copy(torrent, drop.join("x.torrent")).unwrap();
+    wait("it is taken", 10, || !daemon.json("list label=dropped").is_empty());
+    assert_eq!(daemon.ask("get all ratio"), ["ratio: 4 (rule 1)", "OK"]);
+}

@@ -13,7 +13,7 @@ use crate::daemon::log as journal;
 use crate::daemon::main::Daemon;
 use crate::engine::Engine;
 use crate::reactor::Reactor;
-use crate::service::control::{Host, Report, Request, Verdict};
+use crate::service::control::{Alternatively, Host, Report, Request, Verdict};
 use crate::service::tracker::Allowed;
 use crate::storage::FileStorage;
 use crate::torrent::command::{Answer, Command, Direction, Refusal, RefusalKind, Source, Status, Which};
@@ -46,6 +46,15 @@ impl Daemon {
                 let info_hash = which.map(|which| self.hash_of(now, which)).transpose()?;
                 self.engine.watch(true);
                 Ok(Report::Watching(Filter { info_hash, kinds }))
+            }
+            Request::Alternative(mode) => {
+                if self.settings.limits.alternative.is_none() && mode == Alternatively::On {
+                    let message = "there are no alternative limits; write [limits.alternative] into the config";
+                    return Err(Refusal::new(RefusalKind::NotFound, message));
+                }
+                self.schedule.set_mode(mode);
+                self.heed_schedule(now);
+                Ok(Answer::Done.into())
             }
             Request::Reload => self.reload(now).map(Report::Lines),
         }
@@ -104,6 +113,7 @@ impl Daemon {
             disk_free: disk_free(&downloads),
             downloads,
             memory: figure("RssAnon").unwrap_or(0) * 1024,
+            limits: self.schedule.words(self.engine.is_alternative()),
             threads: figure("Threads").and_then(|count| u32::try_from(count).ok()).unwrap_or(1),
         }
     }
@@ -159,6 +169,11 @@ impl Daemon {
             lines.push(format!("rules and goals of seeding are those of the config now, {} rules", new.rule.len()));
         }
         self.settings.take_policy(new);
+        if old.limits.alternative != new.limits.alternative {
+            self.heed_schedule(now);
+            let words = self.schedule.words(self.engine.is_alternative());
+            lines.push(format!("alternative limits are those of the config now; those that hold are: {words}"));
+        }
         match block::load(&new.peers.block) {
             Ok(list) if self.engine.blocklist() != &list => {
                 lines.push(format!("{} ranges of addresses are blocked now", list.len()));

@@ -126,9 +126,10 @@ impl<S: Storage> Engine<S> {
             }
             Command::Limit { direction, rate_bytes } => {
                 match direction {
-                    Direction::Down => self.down.set_rate(now, rate_bytes),
-                    Direction::Up => self.up.set_rate(now, rate_bytes),
+                    Direction::Down => self.usual.0 = rate_bytes,
+                    Direction::Up => self.usual.1 = rate_bytes,
                 }
+                self.apply_limits(now);
                 Ok(Answer::Done)
             }
             Command::Move { which, dir } => {

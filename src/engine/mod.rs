@@ -201,6 +201,10 @@ pub struct Engine<S: Storage> {
     /// The tracker server; none if it is off.
     tracker: Option<Tracker>,
     served: Served,
+    /// The usual limits, bytes a second: down and up.
+    usual: (u64, u64),
+    /// These hold instead.
+    alternative: Option<(u64, u64)>,
     down: Limit,
     up: Limit,
     down_meter: Meter,
@@ -234,6 +238,8 @@ impl<S: Storage> Engine<S> {
             tracker: tracker::new(&config, unix_nanos, &mut rng),
             served: Served::default(),
             turns: Turns::new(&config),
+            usual: (config.down_rate_bytes, config.up_rate_bytes),
+            alternative: None,
             down: Limit::new(Time::ZERO, config.down_rate_bytes),
             up: Limit::new(Time::ZERO, config.up_rate_bytes),
             config,

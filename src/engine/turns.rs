@@ -243,6 +243,30 @@ impl<S: Storage> Engine<S> {
         }
     }
 
+    /// These limits of the whole node hold instead of the usual ones, or those hold again; bytes a second, down and up.
+    pub fn set_alternative(&mut self, now: Time, alternative: Option<(u64, u64)>) {
+        self.alternative = alternative;
+        self.apply_limits(now);
+        self.settle(now);
+    }
+
+    /// Other limits hold than the usual ones.
+    #[must_use]
+    pub fn is_alternative(&self) -> bool {
+        self.alternative.is_some()
+    }
+
+    /// Has the limits hold that should.
+    pub(super) fn apply_limits(&mut self, now: Time) {
+        let (down, up) = self.alternative.unwrap_or(self.usual);
+        if self.down.rate_bytes() != down {
+            self.down.set_rate(now, down);
+        }
+        if self.up.rate_bytes() != up {
+            self.up.set_rate(now, up);
+        }
+    }
+
     /// So many torrents may download and seed at once from now on; 0 is any number.
     pub fn set_turns(&mut self, now: Time, downloads: usize, seeds: usize) {
         (self.turns.downloads.max, self.turns.seeds.max) = (downloads, seeds);

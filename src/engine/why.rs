@@ -33,7 +33,7 @@ impl<S: Storage> Engine<S> {
             dht_nodes: self.dht_nodes(now),
             limits: (self.down.rate_bytes(), self.up.rate_bytes()),
             rates: (self.down_meter.rate_bytes(now), self.up_meter.rate_bytes(now)),
-            is_alternative: false,
+            is_alternative: self.is_alternative(),
             has_visitors: self.stats.peers_accepted > 0,
             is_full: self.is_full(),
         }

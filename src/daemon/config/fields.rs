@@ -95,6 +95,30 @@ pub(super) mod duration {
     }
 }
 
+/// A time of day, in minutes since midnight, that may not be said.
+pub(super) mod minute {
+    use super::*;
+
+    fn parse(text: &str) -> Option<u16> {
+        let (hour, minute) = text.split_once(':')?;
+        let number = |text: &str, len: usize, below: u16| {
+            let is_number = (1..=len).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+            text.parse().ok().filter(|number: &u16| is_number && *number < below)
+        };
+        Some(number(hour, 2, 24)? * 60 + number(minute, 2, 60).filter(|_| minute.len() == 2)?)
+    }
+
+    #[expect(clippy::ref_option, reason = "serde's signature")]
+    pub(in super::super) fn serialize<S: serde::Serializer>(minute: &Option<u16>, to: S) -> Result<S::Ok, S::Error> {
+        let minute = minute.unwrap_or_default();
+        to.serialize_str(&format!("{:02}:{:02}", minute / 60, minute % 60))
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u16>, D::Error> {
+        text(from, "a time of day such as \"08:00\" or \"23:30\"", parse).map(Some)
+    }
+}
+
 /// A size that may not be said.
 pub(super) mod size_option {
     use super::*;

@@ -3,6 +3,7 @@
 //! An unknown key, a wrong type or a value out of range is an [`Error`] that names file, line, key and what is allowed.
 //! `conf/swarmtorrentd.toml` shows every key with its default; a test holds the two together.
 
+mod alternative;
 mod fields;
 mod report;
 mod rules;
@@ -22,6 +23,7 @@ use crate::codec::url::host_and_port;
 use crate::daemon::allow::AllowList;
 use crate::service::control::place;
 
+pub use self::alternative::{Alternative, Day};
 pub use self::rules::{QueueEnd, Rule};
 
 /// Bytes of a config file; a longer one is refused.
@@ -215,6 +217,9 @@ pub struct Limits {
     /// Stop seeding when nobody took anything for so long; zero is never.
     #[serde(with = "fields::duration")]
     pub idle_time: Duration,
+    /// Other limits, at times. The last key, for it is a table.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alternative: Option<Alternative>,
 }
 
 /// `[storage]`
@@ -424,6 +429,7 @@ impl Default for Limits {
             ratio: 0.0,
             seed_time: Duration::ZERO,
             idle_time: Duration::ZERO,
+            alternative: None,
         }
     }
 }
@@ -559,6 +565,9 @@ impl Settings {
                 return Err(Error(format!("{}: two [[watch]] have the path {}", file.display(), watch.path.display())));
             }
         }
+        if let Some(fault) = settings.limits.alternative.as_ref().and_then(Alternative::fault) {
+            return Err(Error(format!("{}: {fault}", file.display())));
+        }
         if let Some(fault) = rules::fault(&settings.rule) {
             return Err(Error(format!("{}: {fault}", file.display())));
         }
@@ -598,6 +607,7 @@ impl Settings {
         let theirs = &other.limits;
         let limits = &mut self.limits;
         (limits.active_downloads, limits.active_seeds) = (theirs.active_downloads, theirs.active_seeds);
+        limits.alternative.clone_from(&theirs.alternative);
         (limits.ratio, limits.seed_time, limits.idle_time) = (theirs.ratio, theirs.seed_time, theirs.idle_time);
     }
 

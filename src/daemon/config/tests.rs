@@ -71,6 +71,12 @@ fn every_key_is_read_and_printed_back() {
         ratio = 1.5
         seed_time = "7d"
         idle_time = "12h"
+        [limits.alternative]
+        down = "3M"
+        up = "4K"
+        from = "08:05"
+        to = "18:00"
+        days = ["mon", "sun"]
         [[rule]]
         label = "a*"
         tracker = "example.org"

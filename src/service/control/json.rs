@@ -147,6 +147,7 @@ fn status(figures: &Status, host: Option<&Host>) -> Value {
         object["state_dir"] = json!(host.state_dir.to_string_lossy());
         object["memory"] = json!(host.memory);
         object["threads"] = json!(host.threads);
+        object["limits"] = json!(host.limits);
     }
     object
 }

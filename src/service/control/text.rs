@@ -141,6 +141,7 @@ fn push_host(out: &mut String, host: &Host) {
     push_pair(out, "state dir", host.state_dir.display());
     push_pair(out, "memory", human_size(host.memory));
     push_pair(out, "threads", host.threads);
+    push_pair(out, "limits", host.limits);
 }
 
 fn push_summary(out: &mut String, row: &Summary) {
