@@ -38,6 +38,7 @@ mod stats;
 mod store;
 mod tracker;
 mod turns;
+mod why;
 mod work;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -215,6 +216,10 @@ pub struct Engine<S: Storage> {
     /// The tracker server; none if it is off.
     tracker: Option<Tracker>,
     served: Served,
+    /// The usual limits, bytes a second: down and up.
+    usual: (u64, u64),
+    /// These hold instead.
+    alternative: Option<(u64, u64)>,
     down: Limit,
     up: Limit,
     down_meter: Meter,
@@ -251,6 +256,8 @@ impl<S: Storage> Engine<S> {
             tracker: tracker::new(&config, unix_nanos, &mut rng),
             served: Served::default(),
             turns: Turns::new(&config),
+            usual: (config.down_rate_bytes, config.up_rate_bytes),
+            alternative: None,
             down: Limit::new(Time::ZERO, config.down_rate_bytes),
             up: Limit::new(Time::ZERO, config.up_rate_bytes),
             config,

@@ -13,6 +13,7 @@ use crate::codec::resume::{Head, Record};
 use crate::engine::Engine;
 use crate::engine::asks::metainfo_name;
 use crate::torrent::command::{AddOptions, Refusal, RefusalKind};
+use crate::torrent::settings::Spot;
 use crate::torrent::sleep::SLEEP_FILES_MAX;
 use crate::torrent::torrent::{Begin, Torrent};
 
@@ -111,6 +112,16 @@ impl<S: Storage> Engine<S> {
         let seeds = self.torrents.values_mut().filter(|torrent| torrent.is_finished());
         for (number, torrent) in (0..).zip(seeds) {
             torrent.announce_at(now + ANNOUNCE_STEP * u32::saturating_sub(number, ANNOUNCE_AT_ONCE));
+        }
+        // Versions that knew of no queue let the oldest run first.
+        let unranked = self.torrents.ids().filter_map(|id| {
+            let torrent = self.torrents.get(id).filter(|torrent| torrent.rank().is_none())?;
+            Some((torrent.added(), torrent.info_hash(), id))
+        });
+        let mut unranked: Vec<_> = unranked.collect();
+        unranked.sort_unstable();
+        for (_, _, id) in unranked {
+            self.put_in_queue(now, id, Spot::Bottom);
         }
         self.settle(now);
     }
