@@ -86,6 +86,12 @@ impl Storage for Zeros {
     fn stamp(&mut self, _store: StoreId, _file: usize) -> Option<Stamp> {
         Some(STAMP)
     }
+
+    fn move_progress(&self, _store: StoreId) -> Option<(u64, u64)> {
+        None
+    }
+
+    fn stop_move(&mut self, _store: StoreId, _undo: bool) {}
 }
 
 /// A scripted peer and the stream to it.
@@ -225,6 +231,10 @@ impl Torrent {
             seeded_enough: false,
             allocated: true,
             clean: true,
+            checking: false,
+            move_to: None,
+            move_from: None,
+            removing: false,
         };
         record.to_bytes()
     }

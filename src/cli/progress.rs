@@ -189,6 +189,8 @@ mod tests {
             pieces: (4, 2),
             piece_len: 1 << 19,
             comment: None,
+            moving: None,
+            move_error: None,
             dht_item: None,
             created_by: None,
             follows: None,

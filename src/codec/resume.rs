@@ -72,6 +72,14 @@ pub struct Record {
     pub allocated: bool,
     /// It was written at a clean end: nothing was written to the content since.
     pub clean: bool,
+    /// It was being hashed: what is not claimed may be there all the same.
+    pub checking: bool,
+    /// The content is being moved there, or was about to be: some of it may be there.
+    pub move_to: Option<PathBuf>,
+    /// The content was moved from there, and some of it may be left.
+    pub move_from: Option<PathBuf>,
+    /// The user took it out together with its content, which is being deleted.
+    pub removing: bool,
 }
 
 impl Record {
@@ -82,6 +90,9 @@ impl Record {
         let mut dict = DictWriter::begin(&mut body);
         dict.int("added", int(self.added));
         dict.int("allocated", i64::from(self.allocated));
+        if self.checking {
+            dict.int("checking", 1);
+        }
         dict.int("clean", i64::from(self.clean));
         dict.bytes("dir", self.dir.as_os_str().as_bytes());
         dict.int("down limit", int(self.down_limit));
@@ -93,6 +104,11 @@ impl Record {
         dict.bytes("info hash", &self.info_hash.0);
         dict.bytes("label", self.label.as_bytes());
         dict.int("max peers", int(self.max_peers));
+        for (key, dir) in [("move from", &self.move_from), ("move to", &self.move_to)] {
+            if let Some(dir) = dir {
+                dict.bytes(key, dir.as_os_str().as_bytes());
+            }
+        }
         let list = dict.key("partial");
         list.push(b'l');
         for partial in &self.partials {
@@ -103,6 +119,9 @@ impl Record {
         dict.int("paused", i64::from(self.paused));
         dict.bytes("priorities", &self.priorities);
         dict.int("ratio", int(self.ratio_millis));
+        if self.removing {
+            dict.int("removing", 1);
+        }
         dict.int("seed time", int(self.seed_time));
         dict.int("seeded enough", i64::from(self.seeded_enough));
         dict.int("sequential", i64::from(self.sequential));
@@ -139,6 +158,7 @@ impl Record {
         let dict = document.as_dict()?;
         let number = |key: &[u8]| dict.int(key).and_then(|int| u64::try_from(int).ok());
         let flag = |key: &[u8]| dict.int(key) == Some(1);
+        let path = |bytes| PathBuf::from(OsStr::from_bytes(bytes));
         let partial = |geometry: &Geometry, pair: &[Value<'_>]| {
             let piece = Piece(u32::try_from(pair.first()?.as_int()?).ok()?);
             let blocks = geometry.contains(piece).then(|| geometry.len_of(piece).div_ceil(BLOCK_LEN))?;
@@ -179,6 +199,10 @@ impl Record {
             seeded_enough: flag(b"seeded enough"),
             allocated: flag(b"allocated"),
             clean: flag(b"clean"),
+            checking: flag(b"checking"),
+            move_to: dict.bytes(b"move to").map(path),
+            move_from: dict.bytes(b"move from").map(path),
+            removing: flag(b"removing"),
         })
     }
 }
@@ -245,13 +269,17 @@ mod tests {
             seeded_enough: false,
             allocated: true,
             clean: true,
+            checking: true,
+            move_to: None,
+            move_from: Some("/c".into()),
+            removing: true,
         }
     }
 
     #[test]
     fn a_record_is_read_back_as_it_was_written() {
         assert_eq!(Record::parse(&record().to_bytes(), &geometry()), Some(record()));
-        let other = Record { finished: None, partials: vec![], paused: false, ..record() };
+        let other = Record { finished: None, partials: vec![], paused: false, move_to: Some("/d".into()), ..record() };
         assert_eq!(Record::parse(&other.to_bytes(), &geometry()), Some(other));
     }
 

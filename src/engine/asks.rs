@@ -11,6 +11,7 @@ use crate::engine::peeks::Title;
 use crate::engine::{Effect, Engine, Timer};
 use crate::protocol::mse::obfuscated;
 use crate::torrent::command::{Answer, Reply};
+use crate::torrent::relocation::MoveStep;
 use crate::torrent::torrent::{Ask, Torrent};
 
 /// Files that are looked at in one slice before a record is saved.
@@ -24,9 +25,13 @@ pub(super) enum Purpose {
     Record(TorrentId),
     /// What describes it.
     Metainfo(TorrentId),
-    Move(TorrentId, PathBuf),
-    /// The torrent is gone; its content follows.
-    Delete(StoreId),
+    Scout(TorrentId),
+    Move(TorrentId),
+    Clear(TorrentId),
+    /// It is recorded that the torrent goes with its content.
+    Removal(InfoHash),
+    /// That is recorded; its content goes.
+    Delete(InfoHash),
     /// Nobody waits for it.
     Other,
 }
@@ -78,6 +83,9 @@ impl<S: Storage> Engine<S> {
     /// Takes a torrent out, and its content with it if `data`.
     pub(super) fn remove_torrent(&mut self, now: Time, id: TorrentId, data: bool) {
         let Some(torrent) = self.torrents.get_mut(id) else { return };
+        if torrent.postpone_removal(data) {
+            return self.storage.stop_move(torrent.store().expect("a torrent in the table is opened"), true);
+        }
         let info_hash = torrent.info_hash();
         torrent.shut_down(now);
         self.act_on_asks(now, id);
@@ -106,26 +114,26 @@ impl<S: Storage> Engine<S> {
                 *purpose = Purpose::Other;
             }
         }
-        if !torrent.is_peek() {
-            self.start_job(Job::Erase { name: record_name(info_hash) }, Purpose::Other);
-            self.start_job(Job::Erase { name: metainfo_name(info_hash) }, Purpose::Other);
-        }
-        if let Some(store) = torrent.store() {
-            if data {
-                self.start_job(Job::Delete { store }, Purpose::Delete(store));
-            } else {
-                self.storage.close(store);
+        match torrent.store().filter(|_| data && !torrent.is_link() && !torrent.is_peek()) {
+            Some(store) => self.remove_content(&torrent, store),
+            None => {
+                if !torrent.is_peek() {
+                    self.forget_saved(info_hash);
+                }
+                torrent.store().into_iter().for_each(|store| self.storage.close(store));
             }
         }
     }
 
-    /// Begins to move a torrent's content.
+    /// Begins to move a torrent's content, or takes that back.
     pub(super) fn move_content(&mut self, now: Time, id: TorrentId, dir: PathBuf) -> Reply {
         let torrent = self.torrents.get_mut(id).expect("it was just found");
-        torrent.begin_move(now)?;
-        let store = torrent.store().expect("a torrent in the table is opened");
-        self.act_on_asks(now, id);
-        self.start_job(Job::Move { store, dir: dir.clone() }, Purpose::Move(id, dir));
+        if torrent.calls_move_off(&dir) {
+            self.storage.stop_move(torrent.store().expect("a torrent in the table is opened"), true);
+        } else {
+            torrent.begin_move(now, dir)?;
+        }
+        self.touched.push(id);
         Ok(Answer::Done)
     }
 
@@ -149,8 +157,11 @@ impl<S: Storage> Engine<S> {
             Purpose::Sync(id) => self.tell(id, |torrent| torrent.handle_synced(now, result)),
             Purpose::Record(id) => self.tell(id, |torrent| torrent.handle_saved(now, result.is_ok())),
             Purpose::Metainfo(id) if result.is_err() => self.tell(id, |torrent| torrent.handle_metainfo_unsaved(now)),
-            Purpose::Move(id, dir) => self.tell(id, |torrent| torrent.handle_moved(now, dir, result)),
-            Purpose::Delete(store) => self.storage.close(store),
+            Purpose::Scout(id) => self.tell(id, |torrent| torrent.handle_scouted(now, result)),
+            Purpose::Move(id) => self.tell(id, |torrent| torrent.handle_moved(now, result)),
+            Purpose::Clear(id) => self.tell(id, |torrent| torrent.handle_cleared(now, result)),
+            Purpose::Removal(info_hash) => self.handle_removal_recorded(now, info_hash, &result),
+            Purpose::Delete(info_hash) => self.handle_deleted(info_hash),
             Purpose::Metainfo(_) | Purpose::Other => {}
         }
         self.settle(now);
@@ -242,6 +253,14 @@ impl<S: Storage> Engine<S> {
                 let store = self.storage.open(content);
                 torrent.handle_reopened(store);
             }
+            Ask::Move(MoveStep::Scout(dir)) => self.start_job(Job::Scout { store, dir }, Purpose::Scout(id)),
+            Ask::Move(MoveStep::Go(dir, again)) => {
+                let info_hash = torrent.info_hash();
+                self.start_job(Job::Move { store, dir, info_hash, again }, Purpose::Move(id));
+            }
+            Ask::Move(MoveStep::Clear(from)) => self.start_job(Job::Clear { store, from }, Purpose::Clear(id)),
+            Ask::MoveProgress => torrent.handle_move_progress(self.storage.move_progress(store)),
+            Ask::Remove(data) => self.remove_torrent(now, id, data),
             Ask::Want => {
                 let wanted = torrent.content().wanted;
                 self.storage.set_wanted(store, &wanted);

@@ -157,6 +157,10 @@ impl<S: Storage> Engine<S> {
             What::Metainfo(meta, _) => (meta.info_hash, meta.st_id),
             What::Link(link) => (link.wire_hash(), link.st_id),
         };
+        if self.removals.contains(info_hash) {
+            let message = "its content is still being deleted, as you asked; add it again in a moment";
+            return Err(Refusal::new(RefusalKind::Busy, message));
+        }
         self.make_way(now, info_hash);
         let publisher = if let What::Link(link) = &what { link.publisher.clone() } else { None };
         let followed = publisher.as_ref().and_then(|publisher| self.followed.torrents.get(&publisher.target()));

@@ -26,6 +26,7 @@ mod lsd;
 mod peeks;
 mod pump;
 mod questions;
+mod removals;
 mod restore;
 mod served;
 mod shares;
@@ -69,6 +70,7 @@ use self::followed::Followed;
 use self::lane::Shakes;
 use self::limits::Limit;
 use self::peeks::Peeks;
+use self::removals::Removals;
 use self::served::Served;
 use self::shares::Shares;
 use self::stats::Stats;
@@ -148,6 +150,7 @@ enum Timer {
     Followed,
     Lsd,
     Peeks,
+    Removals,
     Shares,
     Served,
     Tracker,
@@ -186,6 +189,7 @@ pub struct Engine<S: Storage> {
     shares: Shares,
     catalogs: Catalogs,
     peeks: Peeks,
+    removals: Removals,
     turns: Turns,
     jobs: BTreeMap<JobId, Purpose>,
     next_job: u64,
@@ -228,6 +232,7 @@ impl<S: Storage> Engine<S> {
             shares: Shares::default(),
             catalogs: Catalogs::default(),
             peeks: Peeks::default(),
+            removals: Removals::default(),
             lsd: lsd::new(&config, &mut rng),
             tracker: tracker::new(&config, unix_nanos, &mut rng),
             served: Served::default(),
@@ -297,6 +302,7 @@ impl<S: Storage> Engine<S> {
                 Timer::Dht => self.handle_dht_timeout(now),
                 Timer::Followed => self.handle_followed_timeout(now),
                 Timer::Lsd => self.handle_lsd_timeout(now),
+                Timer::Removals => self.handle_removals_timeout(now),
                 Timer::Shares => self.put_shares(now),
                 Timer::Served => self.handle_served_timeout(now),
                 Timer::Tracker => self.handle_tracker_timeout(now),
@@ -345,6 +351,7 @@ impl<S: Storage> Engine<S> {
         self.timers.set(Timer::Up, self.up.poll_timeout());
         self.timers.set(Timer::Exchanges, self.exchanges.poll_timeout());
         self.timers.set(Timer::Shares, self.shares.poll_timeout());
+        self.set_removals_timer();
         self.timers.set(Timer::Peeks, self.peeks.poll_timeout());
         self.timers.set(Timer::Served, self.served.poll_timeout());
         self.timers.set(Timer::Tracker, self.tracker.as_ref().map_or(Time::NEVER, Tracker::poll_timeout));
@@ -375,6 +382,9 @@ impl<S: Storage> Engine<S> {
         for id in ids {
             let torrent = self.torrents.get_mut(id).expect("it was just listed");
             torrent.shut_down(now);
+            if let Some(store) = torrent.store() {
+                self.storage.stop_move(store, false);
+            }
             self.touched.push(id);
         }
     }

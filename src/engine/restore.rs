@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::base::bitfield::Bitfield;
 use crate::base::hash::InfoHash;
-use crate::base::storage::Storage;
+use crate::base::storage::{Content, Storage};
 use crate::base::time::Time;
 use crate::codec::magnet::Magnet;
 use crate::codec::metainfo::Metainfo;
@@ -34,6 +34,11 @@ impl<S: Storage> Engine<S> {
         let record =
             whole.or_else(|| early().map(|record| Record { have: Bitfield::new(meta.geometry.pieces()), ..record }));
         let record = record.filter(|record| record.info_hash == info_hash);
+        if let Some(record) = record.as_ref().filter(|record| record.removing) {
+            let wanted = vec![true; meta.files.len()];
+            self.restore_removal(info_hash, Content { dir: record.dir.clone(), also: None, files: meta.files, wanted });
+            return Ok(info_hash);
+        }
         let is_early = record.as_ref().is_some_and(|record| record.stamps.len() != meta.files.len());
         let begin = self.begin_of(now, record.as_ref(), record.is_none() || is_early);
         let rng = self.rng.fork("torrent");
@@ -58,7 +63,10 @@ impl<S: Storage> Engine<S> {
                     needed == 0 || stamp.is_some_and(|stamp| stamp.len >= needed && Some(stamp.inode) == inode)
                 };
             }
-            if !as_they_were {
+            if record.checking {
+                log::info!("{info_hash}: its check was not over; it begins anew");
+                torrent.verify(now);
+            } else if !as_they_were {
                 log::warn!("{info_hash}: its files are not as they were left; they are hashed again");
                 torrent.verify(now);
             }
@@ -103,6 +111,7 @@ impl<S: Storage> Engine<S> {
 
     /// All that were there are there again: they begin, those whose turn it is.
     pub fn handle_restored(&mut self, now: Time) {
+        self.resume_removals();
         self.settle(now);
     }
 }

@@ -357,6 +357,11 @@ fn open_file<'f>(
 ) -> Result<&'f mut OpenFile, Fault> {
     let path = &content.files.entries()[file].path;
     let open = || match place::open(&content.dir, path, write) {
+        Err(Errno::NOENT | Errno::NOTDIR) if !write && content.also.is_some() => {
+            // In mid-move it is at one place or the other, and may just have gone from the first.
+            let also = content.also.as_deref().unwrap_or(&content.dir);
+            place::open(also, path, false)
+        }
         Err(Errno::NOENT) if write => {
             let made = place::make(&content.dir, path)?;
             written.note_made(store, file);
@@ -548,7 +553,17 @@ impl Storage for FileStorage {
         }
         // What is open and what lies there are two things once somebody has put another file in its place.
         let opened = self.files.inode(store, file);
-        place::stamp(&content.dir, &entry.path).filter(|stamp| opened.is_none_or(|inode| inode == stamp.inode))
+        place::stamp(&content.dir, &entry.path)
+            .or_else(|| place::stamp(content.also.as_deref()?, &entry.path))
+            .filter(|stamp| opened.is_none_or(|inode| inode == stamp.inode))
+    }
+
+    fn move_progress(&self, store: StoreId) -> Option<(u64, u64)> {
+        self.jobs.move_progress(store)
+    }
+
+    fn stop_move(&mut self, store: StoreId, undo: bool) {
+        Jobs::stop_move(self, store, undo);
     }
 }
 

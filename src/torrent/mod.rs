@@ -1,6 +1,7 @@
 //! One torrent: what it knows and decides. It knows no sockets.
 //!
 //! `torrent` routes between the parts; its rooms are `peers`, `metadata`, `download`, `upload`, `check`, `proposals`, `persist`, `disk`,
+//! `relocation`,
 //! `exchange`, `followed`, `lsd`, `settings` and `report`. The
 //! parts that know nothing of one another: `layout`, `picker`, `partial`, `blame`, `choker`, `candidates`, `announces` (with
 //! `scrapes`).
@@ -27,6 +28,7 @@ pub mod peers;
 mod persist;
 pub mod picker;
 mod proposals;
+pub mod relocation;
 mod report;
 pub mod scrapes;
 pub mod settings;

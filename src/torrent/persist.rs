@@ -4,6 +4,7 @@
 //! even after a power cut); the blocks of pieces in progress are recorded as they are, because their piece is hashed
 //! before it counts. A second after something changed a sync begins, then the record is saved; one of each at a time.
 
+use std::path::Path;
 use std::time::Duration;
 
 use crate::base::bitfield::Bitfield;
@@ -74,6 +75,16 @@ impl Persistence {
         self.due = self.due.min(now + SAVE_DELAY);
     }
 
+    /// The same, and it is to be saved at once.
+    pub(crate) const fn hurry(&mut self, now: Time) {
+        self.due = now;
+    }
+
+    /// The next record is the last one of this run.
+    pub(crate) const fn is_closing(&self) -> bool {
+        self.closing
+    }
+
     pub(crate) fn poll_timeout(&self) -> Time {
         if self.stage == Stage::Idle { self.due } else { Time::NEVER }
     }
@@ -120,6 +131,7 @@ impl Torrent {
 
     fn save(&mut self) {
         self.persistence.stage = Stage::Saving;
+        self.note_saving_move();
         self.asks.push_back(Ask::Save);
     }
 
@@ -153,6 +165,7 @@ impl Torrent {
         } else if self.persistence.closing && self.persistence.due.is_never() {
             self.persistence.closed = true;
         }
+        self.handle_move_recorded(now, saved);
     }
 
     /// What describes it could not be saved: it will be tried again.
@@ -186,6 +199,16 @@ impl Torrent {
     /// Everything that the next run must know. The stamps of [`Torrent::doubtful_files`] were noted.
     #[must_use]
     pub fn record(&self) -> Vec<u8> {
+        self.describe_state().to_bytes()
+    }
+
+    /// The record that says that it goes, with its content.
+    #[must_use]
+    pub fn last_record(&self) -> Vec<u8> {
+        Record { removing: true, ..self.describe_state() }.to_bytes()
+    }
+
+    fn describe_state(&self) -> Record {
         let partials = match &self.download {
             Some(download) => download.partials.stored_blocks(),
             None => self.restored.clone(),
@@ -215,8 +238,11 @@ impl Torrent {
             seeded_enough: self.settings.seeded_enough,
             allocated: self.persistence.allocated,
             clean: self.persistence.closing,
+            checking: self.check.is_some() || self.recheck,
+            move_to: self.relocation.recorded_to().map(Path::to_owned),
+            move_from: self.relocation.recorded_from().map(Path::to_owned),
+            removing: false,
         }
-        .to_bytes()
     }
 
     /// Takes over what an earlier run recorded. Called before the content is opened.
@@ -245,6 +271,7 @@ impl Torrent {
         self.connections_max = usize::try_from(record.max_peers).unwrap_or(usize::MAX).max(1);
         self.down_bucket.set_rate(now, record.down_limit);
         self.up_bucket.set_rate(now, record.up_limit);
+        self.restore_move(record.move_to.clone(), record.move_from.clone());
     }
 
     /// All of its content was just read and hashed; its files looked like `stamps` before and after.

@@ -64,6 +64,8 @@ impl Torrent {
             comment: self.meta.comment.clone(),
             created_by: self.meta.created_by.clone(),
             dht_item: self.settings.shared.then(|| Sha1Hash::of(&self.dht_item())),
+            moving: self.moving(),
+            move_error: self.move_error().map(str::to_owned),
             follows: None,
         }
     }
@@ -158,7 +160,9 @@ impl Torrent {
                 vec!["it has seeded as much as was asked (`ratio`, `seed-time`); `resume` lets it seed on".into()]
             }
             State::Paused => vec!["it is paused; `resume` starts it".into()],
-            State::Queued if self.disk.moving => vec!["its content is being moved; it goes on by itself".into()],
+            State::Queued if self.relocation.holds_writes() => {
+                vec!["its content is being moved; it goes on by itself".into()]
+            }
             State::Queued => vec!["it waits for its turn (`active_downloads`, `active_seeds` in the config)".into()],
             State::NoSpace | State::Error if self.broken().is_some() => {
                 self.broken().map(str::to_owned).into_iter().collect()

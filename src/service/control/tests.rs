@@ -45,6 +45,8 @@ fn row(name: &str) -> Summary {
         pieces: (10, 4),
         piece_len: 16_384,
         comment: None,
+        moving: None,
+        move_error: None,
         dht_item: None,
         created_by: Some("x".to_owned()),
         follows: Some(Follows { target: Sha1Hash([7; 20]), seq: Some(-4) }),

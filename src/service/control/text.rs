@@ -163,6 +163,13 @@ fn push_summary(out: &mut String, row: &Summary) {
     push_pair(out, "eta", row.eta.map_or_else(dash, human_duration));
     push_pair(out, "label", if row.label.is_empty() { "-" } else { &row.label });
     push_pair(out, "dir", row.dir.display());
+    if let Some(moving) = &row.moving {
+        push_pair(out, "moving to", moving.to.display());
+        push_pair(out, "moved", percent(moving.progress));
+    }
+    if let Some(error) = &row.move_error {
+        push_pair(out, "not moved", error);
+    }
     push_pair(out, "follows", row.follows.map_or_else(dash, |follows| follows.target.to_string()));
     push_pair(out, "seq", row.follows.and_then(|follows| follows.seq).map_or_else(dash, |seq| seq.to_string()));
     push_pair(out, "private", if row.private { "yes" } else { "no" });
@@ -178,8 +185,12 @@ fn list(rows: &[Summary]) -> Table {
     for row in rows {
         table.row([
             row.info_hash.to_string()[..ID_DIGITS].to_owned(),
-            row.state.word().to_owned(),
-            percent(row.checked.unwrap_or_else(|| row.progress())),
+            if row.moving.is_some() { "moving" } else { row.state.word() }.to_owned(),
+            percent(
+                row.moving
+                    .as_ref()
+                    .map_or_else(|| row.checked.unwrap_or_else(|| row.progress()), |moving| moving.progress),
+            ),
             human_size(row.down_rate),
             human_size(row.up_rate),
             format!("{:.2}", row.ratio()),
