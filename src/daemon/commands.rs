@@ -16,9 +16,13 @@ use crate::reactor::Reactor;
 use crate::service::control::{Host, Report, Request, Verdict};
 use crate::service::tracker::Allowed;
 use crate::storage::FileStorage;
+use crate::storage::space::disks;
 use crate::torrent::command::{Answer, Command, Direction, Refusal, RefusalKind, Source, Status, Which};
 use crate::torrent::event::Filter;
 use crate::torrent::snapshot::State;
+
+/// Directories of content that `status` looks at; of file systems that only others are on it says nothing.
+const DIRS_MAX: usize = 1000;
 
 impl Daemon {
     /// Carries out one request.
@@ -99,7 +103,10 @@ impl Daemon {
             line.split_whitespace().next()?.parse::<u64>().ok()
         };
         let downloads = self.settings.paths.downloads.clone();
+        let dirs = self.engine.content_dirs().into_iter().take(DIRS_MAX).chain([downloads.as_path()]);
+        let disks = disks(dirs).into_iter().map(|disk| (disk.path, disk.free_bytes, disk.total_bytes)).collect();
         Host {
+            disks,
             state_dir: self.settings.paths.state.clone(),
             disk_free: disk_free(&downloads),
             downloads,

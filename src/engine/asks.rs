@@ -335,8 +335,13 @@ pub(super) fn take_stamps<S: Storage>(storage: &mut S, torrent: &mut Torrent) ->
 
 /// Looks whether a torrent that stopped can go on: every file that held something is there, and there is room for a piece.
 /// In this order, for making room makes files.
+///
+/// Of one that the full disk stopped the files are there, for it went on serving them: only the room is looked at, so that
+/// thousands of them cost little.
 fn probe<S: Storage>(storage: &mut S, torrent: &Torrent, store: StoreId) -> Result<(), Fault> {
-    look(storage, torrent, store, 0..torrent.file_count())?;
+    if !torrent.is_out_of_space() {
+        look(storage, torrent, store, 0..torrent.file_count())?;
+    }
     torrent.first_missing().map_or(Ok(()), |piece| storage.prepare(store, torrent.piece_span(piece)))
 }
 

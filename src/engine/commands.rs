@@ -1,8 +1,9 @@
 //! What users ask, carried out: finds the torrents that are meant, and either does all of it or refuses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::hash::{InfoHash, StId};
@@ -143,6 +144,12 @@ impl<S: Storage> Engine<S> {
                 Ok(Answer::Done)
             }
         }
+    }
+
+    /// The directories that hold content, each once.
+    #[must_use]
+    pub fn content_dirs(&self) -> BTreeSet<&Path> {
+        self.torrents.values().filter(|torrent| !torrent.is_peek()).map(Torrent::dir).collect()
     }
 
     fn add(&mut self, now: Time, source: Source, options: AddOptions) -> Reply {

@@ -5,7 +5,7 @@
 
 use std::ffi::OsStr;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
     Access, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, access, fstat, fsync, ftruncate, mkdirat, openat,
@@ -79,7 +79,7 @@ fn stat(dir: &Path, path: &Path) -> Option<Stat> {
 /// Makes the directories above `path`, each below the one before.
 fn make_parents(root: &OwnedFd, path: &Path) -> Result<(), Errno> {
     let Some(parents) = path.parent() else { return Ok(()) };
-    let mut whole = std::path::PathBuf::new();
+    let mut whole = PathBuf::new();
     for component in parents.components() {
         let parent = if whole.as_os_str().is_empty() { None } else { Some(beneath(root, &whole)?) };
         let Component::Normal(name) = component else { return Err(Errno::INVAL) };
@@ -118,10 +118,18 @@ pub(super) fn stamp(dir: &Path, path: &Path) -> Option<Stamp> {
     })
 }
 
-/// Bytes that may still be written where `dir` is, or will be.
-pub(super) fn free_bytes(dir: &Path) -> Option<u64> {
+/// Bytes that may still be written where `dir` is, or will be, and bytes of that file system in all.
+pub(super) fn free_and_total_bytes(dir: &Path) -> Option<(u64, u64)> {
     let stat = statvfs(existing(dir)).ok()?;
-    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+    Some((stat.f_bavail.saturating_mul(stat.f_frsize), stat.f_blocks.saturating_mul(stat.f_frsize)))
+}
+
+/// Where the file system is mounted that `dir` is on, or will be.
+pub(super) fn mount_point(dir: &Path) -> PathBuf {
+    let existing = std::fs::canonicalize(existing(dir)).unwrap_or_else(|_| dir.to_owned());
+    let device = device(&existing);
+    let above = existing.ancestors().take_while(|above| self::device(above) == device);
+    above.last().unwrap_or(&existing).to_owned()
 }
 
 /// The directory that holds `path`, below `dir`, and the file's name in it.

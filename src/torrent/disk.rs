@@ -139,6 +139,12 @@ impl Torrent {
         self.reconsider(now);
     }
 
+    /// A full disk keeps it from going on.
+    #[must_use]
+    pub fn is_out_of_space(&self) -> bool {
+        self.fault.as_ref().is_some_and(|fault| fault.kind == FaultKind::Full) && !self.recheck
+    }
+
     /// True unless nothing may be written to the content for now.
     #[must_use]
     pub fn may_download(&self) -> bool {

@@ -128,6 +128,9 @@ fn push_status(out: &mut String, figures: &Status) {
 fn push_host(out: &mut String, host: &Host) {
     push_pair(out, "downloads", host.downloads.display());
     push_pair(out, "disk free", host.disk_free.map_or_else(|| "-".to_owned(), human_size));
+    for (path, free, total) in &host.disks {
+        push_pair(out, "disk", format!("{} of {} free at {}", human_size(*free), human_size(*total), path.display()));
+    }
     push_pair(out, "state dir", host.state_dir.display());
     push_pair(out, "memory", human_size(host.memory));
     push_pair(out, "threads", host.threads);

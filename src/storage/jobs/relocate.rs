@@ -285,7 +285,7 @@ impl Relocate {
         if let Some(store) = storage.stores.get_mut(self.store) {
             store.content.dir.clone_from(&self.to);
             store.content.also = None;
-            store.space_known = 0;
+            store.device = None;
         }
         for (file, how) in &self.moved {
             if *how == How::Renamed {
@@ -397,7 +397,7 @@ impl Scout {
         Self { store, to, file: 0, bytes: 0 }
     }
 
-    pub(super) fn step(&mut self, storage: &FileStorage) -> Result<Slice, Fault> {
+    pub(super) fn step(&mut self, storage: &mut FileStorage) -> Result<Slice, Fault> {
         let content = &storage.stores.get(self.store).ok_or_else(closed)?.content;
         let entries = content.files.entries().iter().skip(self.file).take(FILES_A_SLICE);
         let mut looked = 0;
@@ -417,7 +417,8 @@ impl Scout {
         }
         place::may_write(&self.to).map_err(|errno| fault(errno, &self.to, "written to"))?;
         if place::device(&content.dir) != place::device(&self.to) {
-            storage.look_for_space(&self.to, self.bytes)?;
+            let min_free = storage.settings.min_free_bytes;
+            storage.spaces.promise(&self.to, &mut None, self.bytes, min_free)?;
         }
         Ok(Slice::Done)
     }
