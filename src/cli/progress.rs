@@ -191,6 +191,7 @@ mod tests {
             comment: None,
             moving: None,
             move_error: None,
+            hook: None,
             dht_item: None,
             created_by: None,
             follows: None,

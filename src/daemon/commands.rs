@@ -68,7 +68,12 @@ impl Daemon {
             Answer::Status(status) => Ok(Report::Status(status, self.host())),
             Answer::Stats(mut rows) => {
                 rows.extend(self.reactor.stats());
+                rows.extend(self.hooks.stats());
                 Ok(Answer::Stats(rows).into())
+            }
+            Answer::Show(mut row) => {
+                row.hook = self.hooks.last_end(row.info_hash).map(str::to_owned);
+                Ok(Answer::Show(row).into())
             }
             answer => Ok(answer.into()),
         }
@@ -180,6 +185,11 @@ impl Daemon {
                 Ok(()) => "watch directories are those of the config now".to_owned(),
                 Err(error) => format!("watch directories: {error}"),
             });
+        }
+        if old.hook != new.hook {
+            self.settings.hook.clone_from(&new.hook);
+            self.hooks.set(new.hook.clone());
+            lines.push("hooks are those of the config now".to_owned());
         }
         if old.share != new.share {
             self.settings.share.clone_from(&new.share);

@@ -66,6 +66,7 @@ impl Torrent {
             dht_item: self.settings.shared.then(|| Sha1Hash::of(&self.dht_item())),
             moving: self.moving(),
             move_error: self.move_error().map(str::to_owned),
+            hook: None,
             follows: None,
         }
     }

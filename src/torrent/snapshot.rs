@@ -118,6 +118,8 @@ pub struct Summary {
     pub moving: Option<Moving>,
     /// Why the last move came to nothing.
     pub move_error: Option<String>,
+    /// How the user's program that was run for it last has ended.
+    pub hook: Option<String>,
     /// Where nodes of the DHT keep an item about it (BEP 44), if it is shared.
     pub dht_item: Option<Sha1Hash>,
     /// The link that it is the newest version of; one of them if there are several.

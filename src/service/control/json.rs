@@ -100,6 +100,7 @@ fn summary(row: &Summary) -> Value {
         "moving_to": row.moving.as_ref().map(|moving| moving.to.to_string_lossy()),
         "moved": row.moving.as_ref().map(|moving| moving.progress),
         "move_error": row.move_error,
+        "hook": row.hook,
         "private": row.private,
         "pieces": row.pieces.0,
         "have_pieces": row.pieces.1,

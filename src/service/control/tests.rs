@@ -47,6 +47,7 @@ fn row(name: &str) -> Summary {
         comment: None,
         moving: None,
         move_error: None,
+        hook: None,
         dht_item: None,
         created_by: Some("x".to_owned()),
         follows: Some(Follows { target: Sha1Hash([7; 20]), seq: Some(-4) }),

@@ -173,6 +173,9 @@ fn push_summary(out: &mut String, row: &Summary) {
     if let Some(error) = &row.move_error {
         push_pair(out, "not moved", error);
     }
+    if let Some(hook) = &row.hook {
+        push_pair(out, "hook", hook);
+    }
     push_pair(out, "follows", row.follows.map_or_else(dash, |follows| follows.target.to_string()));
     push_pair(out, "seq", row.follows.and_then(|follows| follows.seq).map_or_else(dash, |seq| seq.to_string()));
     push_pair(out, "private", if row.private { "yes" } else { "no" });
