@@ -110,7 +110,7 @@ impl Torrent {
             let sentence = format!("its content is being hashed, {:.0} % of it is; it goes on by itself", done * 100.0);
             return Some(Reason::new("checking", sentence));
         }
-        if self.disk.moving {
+        if self.relocation.holds_writes() {
             return Some(Reason::new("moving", "its content is being moved; it goes on by itself"));
         }
         if self.paused {
