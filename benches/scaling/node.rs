@@ -97,6 +97,12 @@ impl Storage for Zeros {
     fn stamp(&mut self, _store: StoreId, _file: usize) -> Option<Stamp> {
         Some(STAMP)
     }
+
+    fn move_progress(&self, _store: StoreId) -> Option<(u64, u64)> {
+        None
+    }
+
+    fn stop_move(&mut self, _store: StoreId, _undo: bool) {}
 }
 
 /// A scripted peer and the stream to it.
@@ -231,14 +237,25 @@ impl Torrent {
             paused: false,
             sequential: false,
             shared: false,
-            down_limit: 0,
-            up_limit: 0,
-            max_peers: 4000,
-            ratio_millis: 0,
-            seed_time: 0,
+            down_limit: None,
+            up_limit: None,
+            max_peers: None,
+            ratio_millis: None,
+            seed_time: None,
+            idle_time: None,
+            explicit: true,
+            seeded: None,
             seeded_enough: false,
+            idle_enough: false,
+            seeds_on: false,
             allocated: true,
             clean: true,
+            queue: None,
+            super_seed: false,
+            checking: false,
+            move_to: None,
+            move_from: None,
+            removing: false,
         };
         record.to_bytes()
     }

@@ -162,6 +162,8 @@ mod tests {
 
     fn summary(state: State) -> Summary {
         Summary {
+            queue: None,
+            settings: Vec::new(),
             info_hash: InfoHash::of(b""),
             st_id: None,
             name: "debian.iso".to_owned(),
@@ -189,6 +191,9 @@ mod tests {
             pieces: (4, 2),
             piece_len: 1 << 19,
             comment: None,
+            moving: None,
+            move_error: None,
+            hook: None,
             dht_item: None,
             created_by: None,
             follows: None,

@@ -13,12 +13,16 @@ use crate::daemon::log as journal;
 use crate::daemon::main::Daemon;
 use crate::engine::Engine;
 use crate::reactor::Reactor;
-use crate::service::control::{Host, Report, Request, Verdict};
+use crate::service::control::{Alternatively, Host, Report, Request, Verdict};
 use crate::service::tracker::Allowed;
 use crate::storage::FileStorage;
+use crate::storage::space::disks;
 use crate::torrent::command::{Answer, Command, Direction, Refusal, RefusalKind, Source, Status, Which};
 use crate::torrent::event::Filter;
 use crate::torrent::snapshot::State;
+
+/// Directories of content that `status` looks at; of file systems that only others are on it says nothing.
+const DIRS_MAX: usize = 1000;
 
 impl Daemon {
     /// Carries out one request.
@@ -47,6 +51,15 @@ impl Daemon {
                 self.engine.watch(true);
                 Ok(Report::Watching(Filter { info_hash, kinds }))
             }
+            Request::Alternative(mode) => {
+                if self.settings.limits.alternative.is_none() && mode == Alternatively::On {
+                    let message = "there are no alternative limits; write [limits.alternative] into the config";
+                    return Err(Refusal::new(RefusalKind::NotFound, message));
+                }
+                self.schedule.set_mode(mode);
+                self.heed_schedule(now);
+                Ok(Answer::Done.into())
+            }
             Request::Reload => self.reload(now).map(Report::Lines),
         }
     }
@@ -64,7 +77,12 @@ impl Daemon {
             Answer::Status(status) => Ok(Report::Status(status, self.host())),
             Answer::Stats(mut rows) => {
                 rows.extend(self.reactor.stats());
+                rows.extend(self.hooks.stats());
                 Ok(Answer::Stats(rows).into())
+            }
+            Answer::Show(mut row) => {
+                row.hook = self.hooks.last_end(row.info_hash).map(str::to_owned);
+                Ok(Answer::Show(row).into())
             }
             answer => Ok(answer.into()),
         }
@@ -99,11 +117,15 @@ impl Daemon {
             line.split_whitespace().next()?.parse::<u64>().ok()
         };
         let downloads = self.settings.paths.downloads.clone();
+        let dirs = self.engine.content_dirs().into_iter().take(DIRS_MAX).chain([downloads.as_path()]);
+        let disks = disks(dirs).into_iter().map(|disk| (disk.path, disk.free_bytes, disk.total_bytes)).collect();
         Host {
+            disks,
             state_dir: self.settings.paths.state.clone(),
             disk_free: disk_free(&downloads),
             downloads,
             memory: figure("RssAnon").unwrap_or(0) * 1024,
+            limits: self.schedule.words(self.engine.is_alternative()),
             threads: figure("Threads").and_then(|count| u32::try_from(count).ok()).unwrap_or(1),
         }
     }
@@ -148,6 +170,22 @@ impl Daemon {
             journal::set(new.log.level, None);
             lines.push(format!("log.level is {} now", new.log.level.as_str().to_lowercase()));
         }
+        let turns = |settings: &Settings| (settings.limits.active_downloads, settings.limits.active_seeds);
+        if turns(old) != turns(new) {
+            let (downloads, seeds) = turns(new);
+            self.engine.set_turns(now, downloads, seeds);
+            lines.push(format!("{} download and {} seed at once now", number(downloads), number(seeds)));
+        }
+        if old.defaults() != new.defaults() {
+            self.engine.set_defaults(now, new.defaults());
+            lines.push(format!("rules and goals of seeding are those of the config now, {} rules", new.rule.len()));
+        }
+        self.settings.take_policy(new);
+        if old.limits.alternative != new.limits.alternative {
+            self.heed_schedule(now);
+            let words = self.schedule.words(self.engine.is_alternative());
+            lines.push(format!("alternative limits are those of the config now; those that hold are: {words}"));
+        }
         match block::load(&new.peers.block) {
             Ok(list) if self.engine.blocklist() != &list => {
                 lines.push(format!("{} ranges of addresses are blocked now", list.len()));
@@ -174,6 +212,11 @@ impl Daemon {
                 Err(error) => format!("watch directories: {error}"),
             });
         }
+        if old.hook != new.hook {
+            self.settings.hook.clone_from(&new.hook);
+            self.hooks.set(new.hook.clone());
+            lines.push("hooks are those of the config now".to_owned());
+        }
         if old.share != new.share {
             self.settings.share.clone_from(&new.share);
             lines.push(match self.share_anew() {
@@ -185,9 +228,16 @@ impl Daemon {
     }
 }
 
+/// A number of torrents, of which 0 is any.
+fn number(count: usize) -> String {
+    if count == 0 { "all".to_owned() } else { count.to_string() }
+}
+
 /// Sections that differ in something that is read at the start only.
 fn need_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
-    let mut limits = new.limits.clone();
+    let mut applied = new.clone();
+    applied.take_policy(old);
+    let mut limits = applied.limits;
     (limits.down, limits.up) = (old.limits.down, old.limits.up);
     let mut peers = new.peers.clone();
     peers.block.clone_from(&old.peers.block);
@@ -274,6 +324,9 @@ mod tests {
         new.watch.clear();
         assert!(need_restart(&old, &new).is_empty());
         new.limits.active_seeds = 5;
+        new.limits.ratio = 5.0;
+        assert!(need_restart(&old, &new).is_empty());
+        new.limits.memory = 5;
         new.peers.listen.clear();
         assert_eq!(need_restart(&old, &new), ["peers", "limits"]);
     }

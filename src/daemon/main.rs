@@ -4,7 +4,7 @@
 //! what those want goes to the engine as commands. Nothing is decided here but the order.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -19,7 +19,9 @@ use crate::daemon::args::Args;
 use crate::daemon::clients::{BindError, Clients};
 use crate::daemon::commands;
 use crate::daemon::config::Settings;
+use crate::daemon::hooks::Hooks;
 use crate::daemon::notify::Notifier;
+use crate::daemon::schedule::Schedule;
 use crate::daemon::share::Sharer;
 use crate::daemon::watch::Watcher;
 use crate::daemon::{block, load, log as journal};
@@ -30,7 +32,8 @@ use crate::reactor::signals::{Signal, Signals};
 use crate::reactor::{Reactor, descriptors, entropy, names};
 use crate::storage::FileStorage;
 use crate::storage::state::{StateDir, StateError};
-use crate::torrent::command::{Answer, Command, RefusalKind};
+use crate::torrent::command::{Answer, Command, RefusalKind, Which};
+use crate::torrent::event::Event;
 
 /// How long we may take to end; less than the service manager waits. The engine ends sooner.
 const END_MAX: Duration = Duration::from_secs(28);
@@ -92,6 +95,7 @@ pub(super) struct Daemon {
     pub(super) reactor: Reactor,
     pub(super) engine: Engine<FileStorage>,
     pub(super) notifier: Notifier,
+    pub(super) hooks: Hooks,
     clients: Clients,
     watcher: Watcher,
     watch_id: OutsideId,
@@ -101,6 +105,9 @@ pub(super) struct Daemon {
     pub(super) allow: AllowList,
     signals: Signals,
     signals_id: OutsideId,
+    /// Which rate limits hold.
+    pub(super) schedule: Schedule,
+    schedule_id: OutsideId,
     /// When to end whoever still waits; [`Time::NEVER`] until the end is asked for.
     end_at: Time,
 }
@@ -134,6 +141,10 @@ impl Daemon {
         let mut signals = Signals::new().map_err(|error| failed("signals", error))?;
         let signals_id =
             reactor.register(&mut signals, Interest::READABLE).map_err(|error| failed("signals", error))?;
+        let schedule = Schedule::new().map_err(|error| failed("schedule of limits", error))?;
+        let schedule_id = reactor
+            .register(&mut SourceFd(&schedule.as_raw_fd()), Interest::READABLE)
+            .map_err(|error| failed("schedule of limits", error))?;
         let clients = Clients::bind(&settings.control, &mut reactor).map_err(|error| match error {
             BindError::Taken(why) => (TAKEN, why),
             BindError::Failed(why) => (FAILED, why),
@@ -169,6 +180,8 @@ impl Daemon {
         if let Some(trouble) = reactor.trouble() {
             engine.handle_network(reactor.now(), Some(trouble));
         }
+        let hooks = Hooks::new(settings.hook.clone());
+        engine.watch(hooks.is_wanted());
         let (sharer, share_id) =
             share(&settings, &mut reactor, &mut engine).map_err(|error| failed("share directories", error))?;
         let blocked = block::load(&settings.peers.block).map_err(|why| (USAGE, format!("[peers] {why}")))?;
@@ -179,12 +192,14 @@ impl Daemon {
         let mut allow = settings.tracker.allow_list();
         engine.allow(allow.load(reactor.now()).map_err(|why| (USAGE, format!("[tracker] {why}")))?);
         let notifier = Notifier::new(reactor.now());
-        let daemon = Self {
+        let now = reactor.now();
+        let mut daemon = Self {
             args,
             settings,
             reactor,
             engine,
             notifier,
+            hooks,
             clients,
             watcher,
             watch_id,
@@ -193,8 +208,11 @@ impl Daemon {
             allow,
             signals,
             signals_id,
+            schedule,
+            schedule_id,
             end_at: Time::NEVER,
         };
+        daemon.heed_schedule(now);
         daemon.greet();
         daemon.notifier.ready();
         Ok(daemon)
@@ -245,17 +263,21 @@ impl Daemon {
                     self.watcher.handle_readable();
                 } else if event.id == self.share_id {
                     self.sharer.handle_readable(now);
+                } else if event.id == self.schedule_id {
+                    self.heed_schedule(now);
                 } else if event.id == self.signals_id {
                     if self.heed_signals(now) {
                         return Ok(());
                     }
-                } else {
+                } else if !self.hooks.handle_readable(event.id, &mut self.reactor) {
                     self.clients.handle_event(*event);
                 }
             }
             let mut has_more = self.take_found(now);
             has_more |= self.answer(now);
             has_more |= self.take_shared(now);
+            self.hooks.handle_timeout(now);
+            has_more |= self.hooks.work(now, &mut self.reactor);
             self.heed_allowed(now);
             if now >= self.notifier.poll_timeout() {
                 let status = commands::status_line(&mut self.engine, now);
@@ -263,7 +285,8 @@ impl Daemon {
             }
             let log_at = if journal::pump() { now + LOG_RETRY } else { Time::NEVER };
             let next = self.notifier.poll_timeout().min(self.clients.poll_timeout()).min(self.end_at).min(log_at);
-            let next = next.min(self.sharer.poll_timeout()).min(self.allow.poll_timeout());
+            let next =
+                next.min(self.hooks.poll_timeout()).min(self.sharer.poll_timeout()).min(self.allow.poll_timeout());
             self.reactor.set_deadline(if has_more { Time::ZERO } else { next });
         }
     }
@@ -282,6 +305,20 @@ impl Daemon {
             }
             Ok(None) => {}
             Err(why) => log::error!("[tracker] {why}; what was allowed before still is"),
+        }
+    }
+
+    /// Has the rate limits hold that should now.
+    pub(super) fn heed_schedule(&mut self, now: Time) {
+        match self.schedule.look(self.settings.limits.alternative.as_ref()) {
+            Ok(alternative) => {
+                let before = self.engine.is_alternative();
+                self.engine.set_alternative(now, alternative);
+                if self.engine.is_alternative() != before {
+                    log::info!("limits: {}", self.schedule.words(!before));
+                }
+            }
+            Err(error) => log::error!("the schedule of limits: {error}; those that hold stay"),
         }
     }
 
@@ -357,9 +394,19 @@ impl Daemon {
         }
         while let Some(event) = self.engine.poll_event(now) {
             self.clients.tell(now, &event);
+            self.hook(now, &event);
         }
-        self.engine.watch(self.clients.is_watched());
+        self.engine.watch(self.clients.is_watched() || self.hooks.is_wanted());
         self.clients.end_round(now, &mut self.reactor)
+    }
+
+    /// Runs the user's programs for what has happened.
+    fn hook(&mut self, now: Time, event: &Event) {
+        let Some((info_hash, what)) = self.hooks.wants(event) else { return };
+        let show = Command::Show(Which::Prefix(info_hash.to_string()));
+        if let Ok(Answer::Show(torrent)) = self.engine.handle_command(now, show) {
+            self.hooks.handle_event(what, &torrent);
+        }
     }
 
     /// Shares other directories from now on.

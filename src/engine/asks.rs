@@ -5,12 +5,15 @@ use std::path::PathBuf;
 
 use crate::base::hash::InfoHash;
 use crate::base::ids::{JobId, StoreId, TorrentId};
+use crate::base::rules::End;
 use crate::base::storage::{Fault, FaultKind, Job, Storage};
 use crate::base::time::Time;
 use crate::engine::peeks::Title;
 use crate::engine::{Effect, Engine, Timer};
 use crate::protocol::mse::obfuscated;
 use crate::torrent::command::{Answer, Reply};
+use crate::torrent::relocation::MoveStep;
+use crate::torrent::settings::Spot;
 use crate::torrent::torrent::{Ask, Torrent};
 
 /// Files that are looked at in one slice before a record is saved.
@@ -24,9 +27,13 @@ pub(super) enum Purpose {
     Record(TorrentId),
     /// What describes it.
     Metainfo(TorrentId),
-    Move(TorrentId, PathBuf),
-    /// The torrent is gone; its content follows.
-    Delete(StoreId),
+    Scout(TorrentId),
+    Move(TorrentId),
+    Clear(TorrentId),
+    /// It is recorded that the torrent goes with its content.
+    Removal(InfoHash),
+    /// That is recorded; its content goes.
+    Delete(InfoHash),
     /// Nobody waits for it.
     Other,
 }
@@ -48,18 +55,33 @@ impl<S: Storage> Engine<S> {
     pub(super) fn insert_torrent(
         &mut self,
         now: Time,
-        torrent: Torrent,
+        mut torrent: Torrent,
         metainfo: Option<Vec<u8>>,
         store: Option<StoreId>,
     ) -> TorrentId {
         let info_hash = torrent.info_hash();
-        let new = metainfo.map(|metainfo| (torrent.record(), metainfo));
+        torrent.begin_policy(now, self.unix_nanos / 1_000_000_000);
         let (content, st_id) = ((!torrent.is_asleep()).then(|| torrent.content()), torrent.st_id());
         if let Some(node) = &mut self.dht {
             torrent.dht_nodes().iter().for_each(|(host, port)| node.begin_with(now, host, *port));
         }
         let id = self.torrents.insert(torrent);
-        if let Some((record, metainfo)) = new {
+        let torrent = self.torrents.get_mut(id).expect("it was just inserted");
+        match torrent.rank() {
+            Some(rank) => self.turns.take_rank(id, rank),
+            // One without a rank that was saved gets it with all those like it, in their order.
+            None if metainfo.is_some() => {
+                let ranks = self.turns.put(id, spot_of(torrent).unwrap_or(Spot::Bottom));
+                match ranks[..] {
+                    [(_, rank)] => torrent.rank = Some(rank), // it is about to be saved
+                    _ => self.take_ranks(now, ranks),
+                }
+            }
+            None => {}
+        }
+        let torrent = self.torrents.get_mut(id).expect("it was just inserted");
+        if let Some(metainfo) = metainfo {
+            let record = torrent.record(now);
             self.save_new(id, record, metainfo);
         }
         self.by_hash.insert(info_hash, id);
@@ -82,6 +104,10 @@ impl<S: Storage> Engine<S> {
             self.wake_up(now, id);
         }
         let Some(torrent) = self.torrents.get_mut(id) else { return };
+        if torrent.postpone_removal(data) {
+            let store = torrent.store().expect("who is being moved is awake");
+            return self.storage.stop_move(store, true);
+        }
         let info_hash = torrent.info_hash();
         torrent.shut_down(now);
         self.act_on_asks(now, id);
@@ -101,7 +127,7 @@ impl<S: Storage> Engine<S> {
         }
         self.by_obfuscated.remove(&obfuscated(info_hash));
         self.timers.remove(Timer::Torrent(id));
-        self.turns.changed(id);
+        self.turns.forget(id);
         for purpose in self.jobs.values_mut() {
             let (Purpose::Allocate(of) | Purpose::Sync(of) | Purpose::Record(of) | Purpose::Metainfo(of)) = purpose
             else {
@@ -111,26 +137,27 @@ impl<S: Storage> Engine<S> {
                 *purpose = Purpose::Other;
             }
         }
-        if !torrent.is_peek() {
-            self.start_job(Job::Erase { name: metainfo_name(info_hash) }, Purpose::Other);
-            self.start_job(Job::Record { name: record_name(info_hash), value: None }, Purpose::Other);
-        }
-        if let Some(store) = torrent.store() {
-            if data {
-                self.start_job(Job::Delete { store }, Purpose::Delete(store));
-            } else {
-                self.storage.close(store);
+        match torrent.store().filter(|_| data && !torrent.is_link() && !torrent.is_peek()) {
+            Some(store) => self.remove_content(now, &torrent, store),
+            None => {
+                if !torrent.is_peek() {
+                    self.forget_saved(info_hash);
+                }
+                torrent.store().into_iter().for_each(|store| self.storage.close(store));
             }
         }
     }
 
-    /// Begins to move a torrent's content.
+    /// Begins to move a torrent's content, or takes that back.
     pub(super) fn move_content(&mut self, now: Time, id: TorrentId, dir: PathBuf) -> Reply {
         let torrent = self.awake(now, id)?;
-        torrent.begin_move(now)?;
-        let store = torrent.store().expect("who is awake is open");
-        self.act_on_asks(now, id);
-        self.start_job(Job::Move { store, dir: dir.clone() }, Purpose::Move(id, dir));
+        if torrent.calls_move_off(&dir) {
+            let store = torrent.store().expect("who is awake is open");
+            self.storage.stop_move(store, true);
+        } else {
+            torrent.begin_move(now, dir)?;
+        }
+        self.touched.push(id);
         Ok(Answer::Done)
     }
 
@@ -154,8 +181,11 @@ impl<S: Storage> Engine<S> {
             Purpose::Sync(id) => self.tell(id, |torrent| torrent.handle_synced(now, result)),
             Purpose::Record(id) => self.tell(id, |torrent| torrent.handle_saved(now, result.is_ok())),
             Purpose::Metainfo(id) if result.is_err() => self.tell(id, |torrent| torrent.handle_metainfo_unsaved(now)),
-            Purpose::Move(id, dir) => self.tell(id, |torrent| torrent.handle_moved(now, dir, result)),
-            Purpose::Delete(store) => self.storage.close(store),
+            Purpose::Scout(id) => self.tell(id, |torrent| torrent.handle_scouted(now, result)),
+            Purpose::Move(id) => self.tell(id, |torrent| torrent.handle_moved(now, result)),
+            Purpose::Clear(id) => self.tell(id, |torrent| torrent.handle_cleared(now, result)),
+            Purpose::Removal(info_hash) => self.handle_removal_recorded(now, info_hash, &result),
+            Purpose::Delete(info_hash) => self.handle_deleted(info_hash),
             Purpose::Metainfo(_) | Purpose::Other => {}
         }
         self.settle(now);
@@ -260,16 +290,24 @@ impl<S: Storage> Engine<S> {
                 let store = self.storage.open(content);
                 torrent.handle_reopened(store);
             }
+            Ask::Move(MoveStep::Scout(dir)) => self.start_job(Job::Scout { store: open(), dir }, Purpose::Scout(id)),
+            Ask::Move(MoveStep::Go(dir, again)) => {
+                let info_hash = torrent.info_hash();
+                self.start_job(Job::Move { store: open(), dir, info_hash, again }, Purpose::Move(id));
+            }
+            Ask::Move(MoveStep::Clear(from)) => self.start_job(Job::Clear { store: open(), from }, Purpose::Clear(id)),
+            Ask::MoveProgress => torrent.handle_move_progress(self.storage.move_progress(open())),
             Ask::Want => {
                 let wanted = torrent.content().wanted;
                 self.storage.set_wanted(open(), &wanted);
             }
             Ask::Sync => self.start_job(Job::Sync { store: open() }, Purpose::Sync(id)),
             Ask::Save => {
-                if !self.save_record(id) {
+                if !self.save_record(now, id) {
                     self.stamping.push(id);
                 }
             }
+            Ask::Remove { data } => self.remove_torrent(now, id, data),
         }
     }
 
@@ -294,8 +332,15 @@ impl<S: Storage> Engine<S> {
         // Of many files some may be there of which the first are not: all is hashed.
         let is_new = files <= STAMPS_MAX && (0..files).all(|file| self.storage.stamp(store, file).is_none());
         torrent.handle_described(now, store, is_new);
-        let (record, metainfo) = (torrent.record(), torrent.metainfo_bytes());
+        let before = spot_of(torrent);
+        torrent.apply_policy(now);
+        let spot = spot_of(torrent).filter(|_| before.is_none());
+        let (record, metainfo) = (torrent.record(now), torrent.metainfo_bytes());
         self.save_new(id, record, metainfo);
+        if let Some(spot) = spot {
+            // A rule is about what is known only now.
+            self.put_in_queue(now, id, spot);
+        }
     }
 
     /// Saves what is new of a torrent. The record goes first: without it the next run would not know where the content is, nor
@@ -307,11 +352,11 @@ impl<S: Storage> Engine<S> {
     }
 
     /// Takes stamps of some files that need one; saves the record once all have theirs. False if some have not.
-    pub(super) fn save_record(&mut self, id: TorrentId) -> bool {
+    pub(super) fn save_record(&mut self, now: Time, id: TorrentId) -> bool {
         let Some(torrent) = self.torrents.get_mut(id) else { return true };
         let is_whole = take_stamps(&mut self.storage, torrent);
         if is_whole {
-            let (info_hash, record) = (torrent.info_hash(), torrent.record());
+            let (info_hash, record) = (torrent.info_hash(), torrent.record(now));
             let metainfo = torrent.take_metainfo_unsaved();
             self.start_job(Job::Record { name: record_name(info_hash), value: Some(record) }, Purpose::Record(id));
             if let Some(bytes) = metainfo {
@@ -320,6 +365,14 @@ impl<S: Storage> Engine<S> {
         }
         is_whole
     }
+}
+
+/// Where in the queue a rule puts a torrent that is new.
+fn spot_of(torrent: &Torrent) -> Option<Spot> {
+    torrent.queue_end().map(|end| match end {
+        End::Top => Spot::Top,
+        End::Bottom => Spot::Bottom,
+    })
 }
 
 /// Takes stamps of some files that need one; true once all have theirs.
@@ -337,8 +390,13 @@ pub(super) fn take_stamps<S: Storage>(storage: &mut S, torrent: &mut Torrent) ->
 
 /// Looks whether a torrent that stopped can go on: every file that held something is there, and there is room for a piece.
 /// In this order, for making room makes files.
+///
+/// Of one that the full disk stopped the files are there, for it went on serving them: only the room is looked at, so that
+/// thousands of them cost little.
 fn probe<S: Storage>(storage: &mut S, torrent: &Torrent, store: StoreId) -> Result<(), Fault> {
-    look(storage, torrent, store, 0..torrent.file_count())?;
+    if !torrent.is_out_of_space() {
+        look(storage, torrent, store, 0..torrent.file_count())?;
+    }
     torrent.first_missing().map_or(Ok(()), |piece| storage.prepare(store, torrent.piece_span(piece)))
 }
 

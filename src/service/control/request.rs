@@ -42,6 +42,8 @@ pub enum Request {
     },
     /// Read the config again.
     Reload,
+    /// Have the alternative limits hold or not.
+    Alternative(Alternatively),
     /// Tell what happens to a torrent, or to all, until the client goes.
     Watch {
         /// One torrent, or all.
@@ -49,6 +51,17 @@ pub enum Request {
         /// These kinds of events; all if there are none.
         kinds: Vec<Kind>,
     },
+}
+
+/// Whether the alternative limits hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alternatively {
+    /// They do.
+    On,
+    /// They do not.
+    Off,
+    /// As the clock says.
+    Auto,
 }
 
 /// What the driver knows of the machine, for `status`.
@@ -60,10 +73,14 @@ pub struct Host {
     pub downloads: PathBuf,
     /// Bytes free where downloads go; none if that is not known.
     pub disk_free: Option<u64>,
+    /// File systems that content is on: where each is mounted, bytes free and bytes in all.
+    pub disks: Vec<(PathBuf, u64, u64)>,
     /// Private memory of this process in bytes (`RssAnon`: without mapped files).
     pub memory: u64,
     /// Threads of this process.
     pub threads: u32,
+    /// Which rate limits hold, and by whose word.
+    pub limits: &'static str,
 }
 
 /// What was found out or done.
@@ -115,11 +132,13 @@ pub enum Field {
     Added,
     /// The label.
     Label,
+    /// The place in the queue.
+    Queue,
 }
 
 impl Field {
     /// Every field with its word.
-    pub const ALL: [(&'static str, Self); 12] = [
+    pub const ALL: [(&'static str, Self); 13] = [
         ("id", Self::Id),
         ("state", Self::State),
         ("done", Self::Done),
@@ -132,5 +151,6 @@ impl Field {
         ("name", Self::Name),
         ("added", Self::Added),
         ("label", Self::Label),
+        ("queue", Self::Queue),
     ];
 }
