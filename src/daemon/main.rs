@@ -160,10 +160,8 @@ impl Daemon {
         if let Some(bytes) = records.get(crate::engine::DHT_STATE) {
             engine.restore_dht(reactor.now(), bytes);
         }
-        for torrent in &saved {
-            if let Err(refusal) =
-                engine.restore(reactor.now(), &torrent.metainfo, records.get(&record_name(&torrent.name)))
-            {
+        for info_hash in saved {
+            if let Err(refusal) = engine.restore(reactor.now(), info_hash, records.get(&record_name(info_hash))) {
                 log::error!("a saved torrent is left out: {}", refusal.message);
             }
         }

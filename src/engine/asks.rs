@@ -41,7 +41,7 @@ pub(super) fn metainfo_name(info_hash: InfoHash) -> PathBuf {
 
 /// What the journal calls the resume record of a torrent.
 #[must_use]
-pub fn record_name(info_hash: impl std::fmt::Display) -> String {
+pub fn record_name(info_hash: InfoHash) -> String {
     format!("torrent {info_hash}")
 }
 
@@ -56,7 +56,7 @@ impl<S: Storage> Engine<S> {
     ) -> TorrentId {
         let info_hash = torrent.info_hash();
         torrent.begin_policy(now, self.unix_nanos / 1_000_000_000);
-        let (content, st_id) = (torrent.content(), torrent.st_id());
+        let (content, st_id) = ((!torrent.is_asleep()).then(|| torrent.content()), torrent.st_id());
         if let Some(node) = &mut self.dht {
             torrent.dht_nodes().iter().for_each(|(host, port)| node.begin_with(now, host, *port));
         }
@@ -86,14 +86,18 @@ impl<S: Storage> Engine<S> {
             self.shares.enter(now, path, id);
         }
         self.by_obfuscated.insert(obfuscated(info_hash), info_hash);
-        let store = store.unwrap_or_else(|| self.storage.open(content));
-        self.torrents.get_mut(id).expect("it was just inserted").handle_opened(now, store);
+        if let Some(store) = store.or_else(|| content.map(|content| self.storage.open(content))) {
+            self.torrents.get_mut(id).expect("it was just inserted").handle_opened(now, store);
+        }
         self.touched.push(id);
         id
     }
 
     /// Takes a torrent out, and its content with it if `data`.
     pub(super) fn remove_torrent(&mut self, now: Time, id: TorrentId, data: bool) {
+        if data {
+            self.wake_up(now, id);
+        }
         let Some(torrent) = self.torrents.get_mut(id) else { return };
         let info_hash = torrent.info_hash();
         torrent.shut_down(now);
@@ -103,6 +107,7 @@ impl<S: Storage> Engine<S> {
         let torrent = self.torrents.remove(id).expect("it was just there");
         self.stats.pieces_passed += torrent.passed;
         self.stats.pieces_failed += torrent.failed;
+        self.stats.pieces_checked += torrent.checked;
         self.by_hash.remove(&info_hash);
         self.forget_followed(id);
         if let Some(st_id) = torrent.st_id() {
@@ -138,9 +143,9 @@ impl<S: Storage> Engine<S> {
 
     /// Begins to move a torrent's content.
     pub(super) fn move_content(&mut self, now: Time, id: TorrentId, dir: PathBuf) -> Reply {
-        let torrent = self.torrents.get_mut(id).expect("it was just found");
+        let torrent = self.awake(now, id)?;
         torrent.begin_move(now)?;
-        let store = torrent.store().expect("a torrent in the table is opened");
+        let store = torrent.store().expect("who is awake is open");
         self.act_on_asks(now, id);
         self.start_job(Job::Move { store, dir: dir.clone() }, Purpose::Move(id, dir));
         Ok(Answer::Done)
@@ -200,6 +205,7 @@ impl<S: Storage> Engine<S> {
                 self.tell_news(now, id);
                 self.changes.changed(id);
                 let torrent = self.torrents.get_mut(id).expect("it is still there");
+                torrent.consider_sleep(now);
                 self.timers.set(Timer::Torrent(id), torrent.poll_timeout());
                 return;
             }
@@ -208,7 +214,8 @@ impl<S: Storage> Engine<S> {
 
     fn act(&mut self, now: Time, id: TorrentId, ask: Ask) {
         let torrent = self.torrents.get_mut(id).expect("the asker is there");
-        let store = torrent.store().expect("a torrent in the table is opened");
+        let store = torrent.store();
+        let open = || store.expect("who asks for this is awake");
         match ask {
             Ask::Wake(conn) => self.effects.push_back(Effect::Wake(conn)),
             Ask::Drop(conn) => {
@@ -237,39 +244,42 @@ impl<S: Storage> Engine<S> {
                 }
             }
             Ask::Prepare(piece, conn) => {
-                let result = self.storage.prepare(store, torrent.piece_span(piece));
+                let result = self.storage.prepare(open(), torrent.piece_span(piece));
                 torrent.handle_prepared(now, piece, conn, result);
             }
-            Ask::Expect(span) => self.storage.expect(store, span),
+            Ask::Expect(span) => self.storage.expect(open(), span),
             Ask::Work => self.hashing.push(id),
-            Ask::Allocate => self.start_job(Job::Allocate { store }, Purpose::Allocate(id)),
+            Ask::Allocate => self.start_job(Job::Allocate { store: open() }, Purpose::Allocate(id)),
             Ask::Probe => {
-                let result = probe(&mut self.storage, torrent, store);
+                let result = probe(&mut self.storage, torrent, open());
                 torrent.handle_probed(now, result);
             }
-            Ask::Look => {
-                let files = torrent.next_look(now);
-                let result = look(&mut self.storage, torrent, store, files);
-                torrent.handle_looked(now, result);
-            }
+            Ask::Look => self.look(now, id),
+            Ask::Rouse => self.waking.push(id),
+            Ask::Sleep => self.lay_down(now, id),
             Ask::Describe => self.describe(now, id),
             Ask::Reopen => {
                 let content = torrent.content();
-                self.storage.close(store);
+                self.storage.close(open());
                 let store = self.storage.open(content);
                 torrent.handle_reopened(store);
             }
             Ask::Want => {
                 let wanted = torrent.content().wanted;
-                self.storage.set_wanted(store, &wanted);
+                self.storage.set_wanted(open(), &wanted);
             }
-            Ask::Sync => self.start_job(Job::Sync { store }, Purpose::Sync(id)),
+            Ask::Sync => self.start_job(Job::Sync { store: open() }, Purpose::Sync(id)),
             Ask::Save => {
                 if !self.save_record(now, id) {
                     self.stamping.push(id);
                 }
             }
-            Ask::Remove { data } => self.remove_torrent(now, id, data),
+            Ask::Remove { data } => {
+                // What its files are must be known to delete them; a torrent of which that is not known stays, and says why.
+                if !data || self.awake(now, id).is_ok() {
+                    self.remove_torrent(now, id, data);
+                }
+            }
         }
     }
 
@@ -339,8 +349,11 @@ fn spot_of(torrent: &Torrent) -> Option<Spot> {
 
 /// Takes stamps of some files that need one; true once all have theirs.
 pub(super) fn take_stamps<S: Storage>(storage: &mut S, torrent: &mut Torrent) -> bool {
-    let store = torrent.store().expect("a torrent in the table is opened");
     let files = torrent.doubtful_files(STAMPS_MAX + 1);
+    let Some(store) = torrent.store() else {
+        assert!(files.is_empty(), "who sleeps knows how its files look");
+        return true;
+    };
     for &file in files.iter().take(STAMPS_MAX) {
         torrent.note_stamp(file, storage.stamp(store, file));
     }
@@ -355,7 +368,12 @@ fn probe<S: Storage>(storage: &mut S, torrent: &Torrent, store: StoreId) -> Resu
 }
 
 /// Looks whether each of `files` that holds something is there, and long enough.
-fn look<S: Storage>(storage: &mut S, torrent: &Torrent, store: StoreId, files: Range<usize>) -> Result<(), Fault> {
+pub(super) fn look<S: Storage>(
+    storage: &mut S,
+    torrent: &Torrent,
+    store: StoreId,
+    files: Range<usize>,
+) -> Result<(), Fault> {
     for file in files {
         let entry = torrent.file(file);
         let needed = torrent.held_until(file);

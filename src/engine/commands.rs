@@ -55,8 +55,10 @@ impl<S: Storage> Engine<S> {
         match command {
             Command::Status => Ok(Answer::Status(Box::new(self.status(now)))),
             Command::Stats => {
-                let add = |(passed, failed), torrent: &Torrent| (passed + torrent.passed, failed + torrent.failed);
-                let pieces = self.torrents.values().fold((0, 0), add);
+                let add = |[passed, failed, checked]: [u64; 3], torrent: &Torrent| {
+                    [passed + torrent.passed, failed + torrent.failed, checked + torrent.checked]
+                };
+                let pieces = self.torrents.values().fold([0; 3], add);
                 Ok(Answer::Stats(
                     [self.stats.rows(pieces), self.dht_rows(), self.lsd_rows(), self.tracker_rows()].concat(),
                 ))
@@ -76,6 +78,7 @@ impl<S: Storage> Engine<S> {
             Command::Changes(since) => Ok(self.changes(now, since)),
             Command::Show(which) => {
                 let id = self.one_id(&which)?;
+                self.wake_up(now, id);
                 let torrent = self.one(&which)?;
                 let mut row = torrent.summary(now);
                 row.settings = torrent.settings(None, self.turns.position(id))?;
@@ -83,7 +86,7 @@ impl<S: Storage> Engine<S> {
                 self.fill_places(std::slice::from_mut(&mut row));
                 Ok(Answer::Show(Box::new(row)))
             }
-            Command::Files(which) => Ok(Answer::Files(self.one(&which)?.file_rows())),
+            Command::Files(which) => Ok(Answer::Files(self.one_awake(now, &which)?.file_rows())),
             Command::Peers(which) => Ok(Answer::Peers(self.one(&which)?.peer_rows(now))),
             Command::Trackers(which) => Ok(Answer::Trackers(self.one(&which)?.tracker_rows(now))),
             Command::Pieces(which) => Ok(Answer::Pieces(self.one(&which)?.piece_states())),
@@ -91,6 +94,9 @@ impl<S: Storage> Engine<S> {
             Command::Add { source, options } => self.add(now, source, options),
             Command::Remove { which, data } => {
                 let ids = self.meant(&which)?;
+                if let ([id], true) = (&ids[..], data) {
+                    self.awake(now, *id)?; // its files must be known
+                }
                 for &id in &ids {
                     self.remove_torrent(now, id, data);
                 }
@@ -121,6 +127,7 @@ impl<S: Storage> Engine<S> {
                 self.one(&which)?.settings(key.as_deref(), self.turns.position(id)).map(Answer::Settings)
             }
             Command::Prioritize { which, files, priority } => {
+                self.one_awake(now, &which)?;
                 self.one_mut(&which)?.prioritize(now, &files, priority)?;
                 Ok(Answer::Done)
             }
@@ -148,8 +155,13 @@ impl<S: Storage> Engine<S> {
             Command::Share(share) => self.share(share),
             Command::Unshare(path) => self.unshare(now, &path),
             Command::Shares => Ok(Answer::Shares(self.shared_paths())),
-            Command::Magnet(which) => Ok(Answer::Link(self.link_of(self.one_id(&which)?))),
-            Command::Export { which, as_torrent } => Ok(Answer::Metainfo(self.one(&which)?.export(as_torrent)?)),
+            Command::Magnet(which) => {
+                self.one_awake(now, &which)?;
+                Ok(Answer::Link(self.link_of(self.one_id(&which)?)))
+            }
+            Command::Export { which, as_torrent } => {
+                Ok(Answer::Metainfo(self.one_awake(now, &which)?.export(as_torrent)?))
+            }
             Command::Dht(command) => self.ask_dht(now, command),
             Command::Tracker => self.tracker_state(now),
             Command::Shutdown => {
@@ -257,7 +269,7 @@ impl<S: Storage> Engine<S> {
         }
     }
 
-    fn one_id(&self, which: &Which) -> Result<TorrentId, Refusal> {
+    pub(super) fn one_id(&self, which: &Which) -> Result<TorrentId, Refusal> {
         let prefix = match which {
             Which::Prefix(prefix) => prefix,
             Which::All => {

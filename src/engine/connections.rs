@@ -108,6 +108,8 @@ impl<S: Storage> Engine<S> {
         let Some(connection) = self.connections.get_mut(conn) else { return };
         match connection.role {
             Role::Dialling(id) => {
+                self.wake_up(now, id);
+                let connection = self.connections.get_mut(conn).expect("it was just there");
                 self.half_open -= 1;
                 self.timers.remove(Timer::Greeting(conn));
                 connection.role = Role::Peer(id);

@@ -29,6 +29,7 @@ mod questions;
 mod restore;
 mod served;
 mod shares;
+mod sleep;
 mod stats;
 mod store;
 mod tracker;
@@ -183,6 +184,8 @@ pub struct Engine<S: Storage> {
     dialling: Queue<TorrentId>,
     /// Torrents that have something to hash.
     hashing: Queue<TorrentId>,
+    /// Torrents that are to wake.
+    waking: Queue<TorrentId>,
     /// Torrents whose files are looked at before their records are saved.
     stamping: Queue<TorrentId>,
     shares: Shares,
@@ -259,6 +262,7 @@ impl<S: Storage> Engine<S> {
             touched: Vec::new(),
             dialling: Queue::default(),
             hashing: Queue::default(),
+            waking: Queue::default(),
             stamping: Queue::default(),
             jobs: BTreeMap::new(),
             next_job: 0,

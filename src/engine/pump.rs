@@ -204,6 +204,7 @@ impl<S: Storage> Engine<S> {
     /// An accepted connection has said which torrent it wants.
     fn greet(&mut self, now: Time, conn: ConnId, handshake: &Handshake) -> Result<TorrentId, Ending> {
         let Some(&id) = self.by_hash.get(&handshake.info_hash) else { return Err(Ending::Closed) };
+        self.wake_up(now, id);
         let connection = self.connections.get_mut(conn).expect("it is being stepped");
         let Role::Greeting(machine) = std::mem::replace(&mut connection.role, Role::Peer(id)) else {
             unreachable!("only a greeting connection greets");

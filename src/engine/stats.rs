@@ -23,6 +23,8 @@ pub(crate) struct Stats {
     pub(crate) pieces_passed: u64,
     /// See `pieces_passed`.
     pub(crate) pieces_failed: u64,
+    /// See `pieces_passed`.
+    pub(crate) pieces_checked: u64,
     pub(crate) announces_started: u64,
     pub(crate) announces_answered: u64,
     pub(crate) announces_failed: u64,
@@ -38,8 +40,8 @@ pub(crate) struct Stats {
 }
 
 impl Stats {
-    /// Every counter with its name; `pieces` that passed and failed of the torrents that are here.
-    pub(crate) fn rows(&self, pieces: (u64, u64)) -> Vec<(String, u64)> {
+    /// Every counter with its name; `pieces` that passed, failed and were checked of the torrents that are here.
+    pub(crate) fn rows(&self, pieces: [u64; 3]) -> Vec<(String, u64)> {
         [
             ("peers.accepted", self.peers_accepted),
             ("peers.refused", self.peers_refused),
@@ -53,8 +55,9 @@ impl Stats {
             ("peers.messages_in", self.peer_messages_in),
             ("peers.bytes_in", self.peer_bytes_in),
             ("peers.bytes_out", self.peer_bytes_out),
-            ("pieces.passed", self.pieces_passed + pieces.0),
-            ("pieces.failed", self.pieces_failed + pieces.1),
+            ("pieces.passed", self.pieces_passed + pieces[0]),
+            ("pieces.failed", self.pieces_failed + pieces[1]),
+            ("pieces.checked", self.pieces_checked + pieces[2]),
             ("announces.started", self.announces_started),
             ("announces.answered", self.announces_answered),
             ("announces.failed", self.announces_failed),

@@ -219,8 +219,9 @@ pub struct TrackerClient {
     legs: BTreeMap<LegId, Leg>,
     /// Asks of two legs.
     pairs: BTreeMap<AskId, Pair>,
-    /// Asks that have not begun.
+    /// Asks that have not begun, and those among them that somebody waits for: announces of who lacks something.
     waiting: VecDeque<(LegId, Leg)>,
+    urgent: VecDeque<(LegId, Leg)>,
     active: usize,
     exchanges: BTreeMap<ExchangeId, LegId>,
     next_exchange: u64,
@@ -241,6 +242,7 @@ impl TrackerClient {
             legs: BTreeMap::new(),
             pairs: BTreeMap::new(),
             waiting: VecDeque::new(),
+            urgent: VecDeque::new(),
             active: 0,
             exchanges: BTreeMap::new(),
             next_exchange: 0,
@@ -268,19 +270,20 @@ impl TrackerClient {
             Ok(url) => url,
             Err(error) => return self.tell(id, question.failed(TrackerError::Url(error))),
         };
-        if self.waiting.len() >= WAITING_MAX {
+        if self.waiting.len() + self.urgent.len() >= WAITING_MAX {
             return self.tell(id, question.failed(TrackerError::Busy));
         }
+        let is_urgent = matches!(&question, Question::Announce(announce, _) if announce.left > 0);
         let (addresses, stage) = (VecDeque::new(), Stage::Waiting);
         let leg = Leg { url, question, family: None, addresses, redirects: 0, stage };
         let id = LegId { ask: id, second: false };
-        self.waiting.push_back((id, leg));
+        if is_urgent { &mut self.urgent } else { &mut self.waiting }.push_back((id, leg));
         self.admit(now);
     }
 
     fn admit(&mut self, now: Time) {
         while self.active < ACTIVE_MAX
-            && let Some((id, leg)) = self.waiting.pop_front()
+            && let Some((id, leg)) = self.urgent.pop_front().or_else(|| self.waiting.pop_front())
         {
             self.active += 1;
             self.legs.insert(id, leg);
@@ -602,7 +605,7 @@ impl TrackerClient {
     #[must_use]
     pub fn is_idle(&self) -> bool {
         let is_told = |(id, leg): (&LegId, &Leg)| matches!(leg.question, Question::Scrape(_)) || self.is_answered(*id);
-        let waiting = self.waiting.iter().map(|(id, leg)| (id, leg));
+        let waiting = self.urgent.iter().chain(&self.waiting).map(|(id, leg)| (id, leg));
         self.legs.iter().chain(waiting).all(is_told) && self.events.is_empty()
     }
 

@@ -380,6 +380,7 @@ impl Node {
             }
             Job::Save { name, bytes } => (JOB, After::Saved(name, bytes), Ok(())),
             Job::Erase { name } => {
+                storage.saved.remove(&name);
                 self.saved.remove(&name);
                 (JOB, After::Nothing, Ok(()))
             }
@@ -404,7 +405,14 @@ impl Node {
         let local = self.clock.local(now);
         match after {
             After::Nothing => {}
-            After::Saved(name, bytes) => drop(self.saved.insert(name, bytes)),
+            After::Saved(name, bytes) => {
+                // What describes a torrent is read again by the engine, everything else by the next run.
+                if name.extension().is_some_and(|ending| ending == "meta") {
+                    let storage = self.storage().expect("only an engine has jobs");
+                    storage.saved.insert(name.clone(), bytes.clone());
+                }
+                self.saved.insert(name, bytes);
+            }
             After::Synced(store) => self.storage().expect("only an engine has jobs").end_sync(store),
         }
         if let Some(engine) = self.engine() {

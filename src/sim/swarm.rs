@@ -408,9 +408,9 @@ impl<'s> Swarm<'s> {
         for &content in &self.parts[part].contents {
             let made = &self.made[content];
             let saved = |name: &str| node.saved.get(Path::new(name)).map(Vec::as_slice);
-            if let Some(metainfo) = saved(&format!("torrents/{}.meta", made.info_hash)) {
+            if saved(&format!("torrents/{}.meta", made.info_hash)).is_some() {
                 let record = saved(&record_name(made.info_hash));
-                engine.restore(Time::ZERO, metainfo, record).expect("what was saved is good");
+                engine.restore(Time::ZERO, made.info_hash, record).expect("what was saved is good");
                 continue;
             }
             let is_seed = spec.role == Role::Seed;

@@ -541,6 +541,14 @@ impl Storage for FileStorage {
         }) || parts.all(|part| part.pad)
     }
 
+    fn saved(&mut self, name: &Path) -> Option<Vec<u8>> {
+        self.state.as_ref()?.read(name)
+    }
+
+    fn exists(&mut self, path: &Path) -> bool {
+        rustix::fs::stat(path).is_ok()
+    }
+
     fn stamp(&mut self, store: StoreId, file: usize) -> Option<Stamp> {
         let content = &self.stores.get(store)?.content;
         let entry = content.files.entries().get(file)?;

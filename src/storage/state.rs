@@ -11,6 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
+use crate::base::hash::InfoHash;
 use crate::base::storage::Fault;
 use crate::storage::journal::{Batch, Compaction, Journal};
 use crate::storage::{errno_of, fault, writeback};
@@ -51,15 +52,6 @@ impl fmt::Display for StateError {
 
 impl std::error::Error for StateError {}
 
-/// What was saved of one torrent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Saved {
-    /// The bytes of its metainfo file.
-    pub metainfo: Vec<u8>,
-    /// Whose it is, as the name of the file says.
-    pub name: String,
-}
-
 impl StateDir {
     /// Takes the directory, making it where it is missing; and what its journal says.
     ///
@@ -78,6 +70,15 @@ impl StateDir {
         Ok((Self { dir: dir.to_owned(), journal, _lock: lock }, records))
     }
 
+    /// The file `name`; none if it is not there, or it cannot be read, which is told in the log.
+    #[must_use]
+    pub(in crate::storage) fn read(&self, name: &Path) -> Option<Vec<u8>> {
+        assert!(is_below(name), "{} is not below the state directory", name.display());
+        let path = self.dir.join(name);
+        let told = |error: &io::Error| log::error!("{} cannot be read: {error}", path.display());
+        read_bounded(&path).inspect_err(told).ok()
+    }
+
     /// One step of writing records; true once all are on the disk. After a fault none is.
     pub(super) fn append(&mut self, batch: &mut Batch) -> Result<bool, Fault> {
         self.journal.append(batch)
@@ -93,26 +94,16 @@ impl StateDir {
         compaction.step(&mut self.journal)
     }
 
-    /// Everything that was saved of torrents, in the order of their names. What cannot be read is told in the log and left.
+    /// The torrents that are described there, in order. Only the names of files are read.
     ///
     /// # Errors
     /// The directory itself cannot be read.
-    pub fn torrents(&self) -> io::Result<Vec<Saved>> {
-        let dir = self.dir.join("torrents");
-        let mut names: Vec<PathBuf> = std::fs::read_dir(&dir)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
-        names.retain(|path| path.extension().is_some_and(|ending| ending == "meta"));
-        names.sort();
-        let mut saved = Vec::with_capacity(names.len());
-        for path in names {
-            match read_bounded(&path) {
-                Ok(metainfo) => {
-                    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-                    saved.push(Saved { metainfo, name });
-                }
-                Err(error) => log::error!("{} cannot be read: {error}", path.display()),
-            }
-        }
-        Ok(saved)
+    pub fn torrents(&self) -> io::Result<Vec<InfoHash>> {
+        let names = std::fs::read_dir(self.dir.join("torrents"))?.filter_map(|entry| Some(entry.ok()?.file_name()));
+        let mut hashes: Vec<_> =
+            names.filter_map(|name| InfoHash::from_hex(name.to_str()?.strip_suffix(".meta")?)).collect();
+        hashes.sort_unstable();
+        Ok(hashes)
     }
 
     /// Removes the file `name`; gone already is fine.
@@ -220,13 +211,16 @@ mod tests {
     fn what_was_saved_is_loaded_and_what_was_erased_is_not() {
         let temp = tempfile::tempdir().unwrap();
         let (state, _) = StateDir::open(temp.path()).unwrap();
-        for (name, bytes) in [("a.meta", "one"), ("b.meta", "two"), ("b.meta", "three"), ("c.other", "x")] {
+        let [a, b] = [InfoHash::of(b"a"), InfoHash::of(b"b")];
+        let name = |hash: InfoHash| format!("{hash}.meta");
+        for (name, bytes) in [(name(a), "one"), (name(b), "two"), (name(b), "three"), ("other.meta".into(), "x")] {
             let mut saving = Saving::new(Path::new("torrents").join(name), bytes.into());
             while !saving.step(&state).unwrap() {}
         }
-        state.erase(Path::new("torrents/a.meta")).unwrap();
-        state.erase(Path::new("torrents/a.meta")).unwrap();
-        let saved = state.torrents().unwrap();
-        assert_eq!(saved, [Saved { metainfo: b"three".to_vec(), name: "b".into() }]);
+        let [a_name, b_name] = [a, b].map(|hash| Path::new("torrents").join(name(hash)));
+        state.erase(&a_name).unwrap();
+        state.erase(&a_name).unwrap();
+        assert_eq!(state.torrents().unwrap(), [b]);
+        assert_eq!((state.read(&a_name), state.read(&b_name)), (None, Some(b"three".to_vec())));
     }
 }

@@ -142,6 +142,10 @@ impl Torrent {
         if self.check.is_some() || self.is_link() || self.postpone_check() {
             return;
         }
+        if self.rouse() {
+            self.recheck = true;
+            return;
+        }
         self.begin_check();
         self.reconsider(now);
         // What is open may not be what lies there any more.
@@ -179,7 +183,7 @@ impl Torrent {
 
     fn check_slice<S: Storage>(&mut self, now: Time, storage: &mut S, buf: &mut [u8]) {
         let (Some(check), Some(store)) = (self.check.as_mut(), self.store) else { return };
-        let geometry = self.meta.geometry;
+        let geometry = self.head.geometry;
         let has_data = |storage: &mut S, piece| storage.has_data(store, geometry.span_of(Piece(piece)));
         let mut tries = 0..SKIP_MAX;
         while check.current.is_none() && check.next < check.end && tries.next().is_some() {
@@ -190,9 +194,9 @@ impl Torrent {
             let lanes = check.next..check.next + u32::try_from(LANES).expect("a few");
             check.current =
                 Some(if check.may_go_together(&geometry) && lanes.clone().all(|piece| has_data(storage, piece)) {
-                    Current::Lanes(PieceLanes::new(self.meta.pieces.kind()), 0)
+                    Current::Lanes(PieceLanes::new(self.body.get().pieces.kind()), 0)
                 } else {
-                    Current::Piece(self.meta.pieces.kind().hasher(), 0)
+                    Current::Piece(self.body.get().pieces.kind().hasher(), 0)
                 });
         }
         let result = match check.current.take() {
@@ -207,7 +211,8 @@ impl Torrent {
                 for hash in hashes {
                     let piece = Piece(check.next);
                     check.next += 1;
-                    if self.meta.pieces.get(piece.index()) == Some(hash) {
+                    self.checked += 1;
+                    if self.body.get().pieces.get(piece.index()) == Some(hash) {
                         self.have.set(piece.0);
                     } else {
                         check.bad += 1;
@@ -247,7 +252,7 @@ impl Torrent {
         else {
             return;
         };
-        let start = self.meta.geometry.span_of(piece).offset + u64::from(offset);
+        let start = self.head.geometry.span_of(piece).offset + u64::from(offset);
         let slice = &mut buf[..len as usize];
         match storage.read(store, start, slice) {
             Ok(()) => {

@@ -35,6 +35,7 @@ pub mod scrapes;
 pub mod settings;
 pub mod share;
 
+pub mod sleep;
 pub mod snapshot;
 mod super_seed;
 #[expect(clippy::module_inception, reason = "the torrent itself, among its parts")]

@@ -283,7 +283,7 @@ impl Torrent {
             return;
         };
         let mut kinds = vec![ExtensionKind::DontHave];
-        if !self.meta.private {
+        if !self.head.private {
             kinds.push(ExtensionKind::Metadata);
         }
         peer.machine.send_extension_handshake(&ExtensionHandshake {
@@ -295,7 +295,7 @@ impl Torrent {
             reqq: u32::try_from(UPLOADS_MAX).ok(),
             metadata_size,
             upload_only: Some(is_finished),
-            st_id: self.meta.st_id,
+            st_id: self.head.st_id,
             ..ExtensionHandshake::default()
         });
         self.asks.push_back(Ask::Wake(conn));
@@ -405,7 +405,7 @@ impl Torrent {
         conn: ConnId,
         theirs: &ExtensionHandshake<'_>,
     ) -> Result<Option<Landing<'b>>, Unwelcome> {
-        let differs = |theirs| self.meta.st_id.is_some_and(|ours| ours != theirs);
+        let differs = |theirs| self.head.st_id.is_some_and(|ours| ours != theirs);
         if theirs.st_id.is_some_and(differs) {
             self.forget_peer(now, conn);
             return Err(Unwelcome::OtherTorrent);
@@ -634,7 +634,7 @@ impl Torrent {
         for conn in conns {
             let peer = self.peers.get_mut(&conn).expect("ticks drop only the peer they look at");
             if let Err(error) = peer.machine.handle_timeout(now) {
-                log::debug!("{}: {} dropped: {error:?}", self.meta.info_hash, peer.addr);
+                log::debug!("{}: {} dropped: {error:?}", self.head.info_hash, peer.addr);
                 self.drop_peer(now, conn);
                 continue;
             }

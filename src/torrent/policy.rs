@@ -111,11 +111,11 @@ impl Torrent {
     fn facts(&self, now: Time) -> Facts<'_> {
         let age = |at: u64| Duration::from_secs((self.epoch_secs + now.as_secs()).saturating_sub(at));
         let asks_hosts = self.defaults.rules.iter().any(|rule| rule.tracker.is_some());
-        let urls = self.meta.trackers.iter().flatten().filter(|_| asks_hosts);
+        let urls = if asks_hosts { self.announces.urls() } else { Vec::new() };
         Facts {
             label: &self.settings.label,
-            hosts: urls.filter_map(|url| TrackerUrl::parse(url).ok()).map(|url| url.host).collect(),
-            private: (!self.is_link()).then_some(self.meta.private),
+            hosts: urls.iter().flatten().filter_map(|url| TrackerUrl::parse(url).ok()).map(|url| url.host).collect(),
+            private: (!self.is_link()).then_some(self.head.private),
             size: (!self.is_link()).then(|| self.size()),
             added: age(self.added),
             finished: self.finished.filter(|_| self.is_finished()).map(age),

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::bitfield::Bitfield;
@@ -22,6 +23,7 @@ use crate::base::sabotage::{self, Sabotage};
 use crate::base::storage::{Content, Fault, FaultKind};
 use crate::base::time::Time;
 use crate::codec::metainfo::Metainfo;
+use crate::codec::resume::{Head, Record};
 use crate::codec::udp_tracker::{Announce, AnnounceEvent};
 use crate::protocol::tracker::{Outcome, ScrapeOutcome};
 use crate::torrent::announces::Announces;
@@ -42,6 +44,7 @@ use crate::torrent::persist::Persistence;
 use crate::torrent::policy::Policy;
 use crate::torrent::scrapes::ScrapeAsk;
 use crate::torrent::settings::Settings;
+use crate::torrent::sleep::{Body, Claim, Sleep};
 use crate::torrent::snapshot::{Priority, State};
 
 /// How often a torrent with peers looks at all of them.
@@ -98,6 +101,10 @@ pub enum Ask {
         /// Delete its content too.
         data: bool,
     },
+    /// Wake it, when there is time.
+    Rouse,
+    /// Close its content and call [`Torrent::fall_asleep`], if what describes it can be read again.
+    Sleep,
 }
 
 /// An announce to make.
@@ -142,8 +149,14 @@ pub(crate) enum Phase {
 /// `handle_peer_closed`.
 #[derive(Debug)]
 pub struct Torrent {
-    pub(crate) meta: std::sync::Arc<Metainfo>,
-    /// There while only a link is known of it; `meta` holds what the link says then.
+    pub(crate) head: Head,
+    pub(crate) body: Body,
+    pub(crate) sleep: Sleep,
+    /// When it falls asleep if it is left alone.
+    pub(crate) sleep_at: Time,
+    /// What an earlier run said of its files, until they are looked at.
+    pub(crate) claim: Option<Claim>,
+    /// There while only a link is known of it; `body` holds what the link says then.
     pub(crate) description: Option<Box<Description>>,
     pub(crate) dir: PathBuf,
     pub(crate) added: u64,
@@ -186,7 +199,7 @@ pub struct Torrent {
     /// So many are they unless the user has said otherwise.
     pub(crate) default_peers: usize,
     /// What holds for torrents.
-    pub(crate) defaults: std::sync::Arc<Defaults>,
+    pub(crate) defaults: Arc<Defaults>,
     /// What holds for this one.
     pub(crate) policy: Policy,
     /// When other rules may match.
@@ -215,6 +228,8 @@ pub struct Torrent {
     pub(crate) key: u32,
     pub(crate) passed: u64,
     pub(crate) failed: u64,
+    /// Pieces that checks hashed.
+    pub(crate) checked: u64,
     /// Whether it may run, or counts as a download or a seed, is not what it was.
     pub(crate) turn_changed: bool,
     pub(crate) tick_at: Time,
@@ -237,17 +252,54 @@ impl Torrent {
     /// Refuses what `begin.options` cannot mean for these files.
     pub fn new(
         now: Time,
-        meta: std::sync::Arc<Metainfo>,
+        meta: Arc<Metainfo>,
+        begin: Begin,
+        config: &Config,
+        rng: Rng,
+        peer_id: [u8; 20],
+    ) -> Result<Self, Refusal> {
+        let mut layout = Layout::new(Arc::clone(&meta.files), meta.geometry);
+        if !begin.options.only.is_empty() {
+            select_only(&mut layout, &begin.options.only)?;
+        }
+        let verify = begin.verify;
+        let mut torrent = Self::with_head(now, Head::of(&meta), &meta.trackers, begin, config, rng, peer_id);
+        (torrent.layout, torrent.body, torrent.sleep) = (layout, Body(Some(meta)), Sleep::Awake);
+        torrent.find_policy(now);
+        if verify {
+            torrent.begin_check();
+        }
+        Ok(torrent)
+    }
+
+    /// A torrent of an earlier run, asleep.
+    #[must_use]
+    pub fn asleep(
+        now: Time,
+        record: &Record,
+        head: Head,
+        begin: Begin,
+        config: &Config,
+        rng: Rng,
+        peer_id: [u8; 20],
+    ) -> Self {
+        let mut torrent = Self::with_head(now, head, &record.trackers, begin, config, rng, peer_id);
+        torrent.restore(now, record);
+        torrent.believe(record);
+        torrent.persistence.is_recorded(record.clean);
+        torrent
+    }
+
+    fn with_head(
+        now: Time,
+        head: Head,
+        trackers: &[Vec<String>],
         begin: Begin,
         config: &Config,
         mut rng: Rng,
         peer_id: [u8; 20],
-    ) -> Result<Self, Refusal> {
-        let mut layout = Layout::new(std::sync::Arc::clone(&meta.files), meta.geometry);
-        if !begin.options.only.is_empty() {
-            select_only(&mut layout, &begin.options.only)?;
-        }
-        let announces = Announces::new(now, &meta.trackers, config.announce_to_all, rng.fork("announces"));
+    ) -> Self {
+        let announces = Announces::new(now, trackers, config.announce_to_all, rng.fork("announces"));
         let settings = Settings {
             label: begin.options.label.clone(),
             shared: begin.options.shared,
@@ -255,7 +307,7 @@ impl Torrent {
             sequential: begin.options.sequential,
             ..Settings::default()
         };
-        let mut torrent = Self {
+        Self {
             dir: begin.dir,
             added: begin.added,
             finished: None,
@@ -264,15 +316,15 @@ impl Torrent {
             partial_seed: false,
             news: Vec::new(),
             settings,
-            have: Bitfield::new(meta.geometry.pieces()),
-            layout,
+            have: Bitfield::new(head.geometry.pieces()),
+            layout: Layout::asleep(head.geometry),
             peers: BTreeMap::new(),
             candidates: Candidates::new(rng.fork("candidates")),
             announces,
-            dht: DhtAnnounces::new(config.dht && (!meta.private || sabotage::is_broken(Sabotage::PrivateTold))),
-            exchange: Exchange::new(config, meta.private),
-            lsd: config.lsd && !meta.private,
-            choker: Choker::new(config.upload_slots, meta.geometry.piece_len(), rng.fork("choker")),
+            dht: DhtAnnounces::new(config.dht && (!head.private || sabotage::is_broken(Sabotage::PrivateTold))),
+            exchange: Exchange::new(config, head.private),
+            lsd: config.lsd && !head.private,
+            choker: Choker::new(config.upload_slots, head.geometry.piece_len(), rng.fork("choker")),
             download: None,
             check: None,
             persistence: Persistence::default(),
@@ -287,7 +339,7 @@ impl Torrent {
             allocate_full: config.allocate_full,
             connections_max: config.connections_per_torrent_max,
             default_peers: config.connections_per_torrent_max,
-            defaults: std::sync::Arc::clone(&config.defaults),
+            defaults: Arc::clone(&config.defaults),
             policy: Policy::default(),
             policy_at: Time::NEVER,
             throttle: None,
@@ -308,6 +360,7 @@ impl Torrent {
             restored: Vec::new(),
             passed: 0,
             failed: 0,
+            checked: 0,
             turn_changed: true,
             tick_at: Time::NEVER,
             retry_at: Time::NEVER,
@@ -318,23 +371,18 @@ impl Torrent {
             goal_at: Time::NEVER,
             asks: VecDeque::new(),
             description: None,
-            meta,
-        };
-        torrent.find_policy(now);
-        if begin.verify {
-            torrent.begin_check();
+            body: Body::default(),
+            sleep: Sleep::Asleep,
+            sleep_at: Time::NEVER,
+            claim: None,
+            head,
         }
-        Ok(torrent)
     }
 
     /// What the storage needs to know of it.
     #[must_use]
     pub fn content(&self) -> Content {
-        Content {
-            dir: self.dir.clone(),
-            files: std::sync::Arc::clone(&self.meta.files),
-            wanted: self.layout.wanted_files(),
-        }
+        Content { dir: self.dir.clone(), files: Arc::clone(&self.body.get().files), wanted: self.layout.wanted_files() }
     }
 
     /// The directory that its content is in.
@@ -349,12 +397,15 @@ impl Torrent {
     /// If there is no such file.
     #[must_use]
     pub fn file(&self, index: usize) -> &FileEntry {
-        &self.meta.files.entries()[index]
+        &self.body.get().files.entries()[index]
     }
 
     /// The storage has its content under `store`.
     pub fn handle_opened(&mut self, now: Time, store: StoreId) {
         self.store = Some(store);
+        if std::mem::take(&mut self.recheck) {
+            self.verify(now);
+        }
         if self.check.is_some() {
             self.asks.push_back(Ask::Work);
         }
@@ -364,13 +415,13 @@ impl Torrent {
     /// The wire hash.
     #[must_use]
     pub fn info_hash(&self) -> InfoHash {
-        self.meta.info_hash
+        self.head.info_hash
     }
 
     /// The `st-id`, of a `.st`.
     #[must_use]
     pub fn st_id(&self) -> Option<StId> {
-        self.meta.st_id
+        self.head.st_id
     }
 
     /// It is there only until its description is: nobody sees it, and nothing of it is saved.
@@ -382,7 +433,7 @@ impl Torrent {
     /// Its advisory name; escape it before showing it.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.meta.name
+        &self.head.name
     }
 
     /// Bytes of all its content.
@@ -406,8 +457,7 @@ impl Torrent {
     /// The file or directory that holds all of it.
     #[must_use]
     pub fn top(&self) -> PathBuf {
-        let top = self.meta.files.entries().first().and_then(|file| file.path.components().next());
-        top.map_or_else(|| self.dir.clone(), |top| self.dir.join(top))
+        self.dir.join(&self.head.top)
     }
 
     /// The user's label, or empty.
@@ -423,7 +473,7 @@ impl Torrent {
     }
 
     pub(crate) fn geometry(&self) -> Geometry {
-        self.meta.geometry
+        self.head.geometry
     }
 
     pub(crate) fn all_pieces(&self) -> std::ops::Range<u32> {
@@ -530,9 +580,22 @@ impl Torrent {
         self.join_lsd();
     }
 
+    /// Nobody waits for it: trackers and the DHT hear of it at `at`.
+    pub fn announce_at(&mut self, at: Time) {
+        self.announces.begin_at(at);
+        self.dht.begin_at(at);
+    }
+
     /// Starts or stops talking, as the state of things demands.
     pub(crate) fn reconsider(&mut self, now: Time) {
-        let should = self.wants_to_run() && !self.queued && self.store.is_some();
+        let mut should = self.wants_to_run() && !self.queued;
+        if should && self.store.is_none() {
+            // To seed it need not wake: what it has is looked at when somebody comes.
+            should = self.is_asleep() && self.is_finished();
+            if !should {
+                self.rouse();
+            }
+        }
         if should && self.phase == Phase::Ready && !self.running {
             self.start(now);
         } else if !should && self.running {
@@ -549,7 +612,7 @@ impl Torrent {
         }
         self.running = true;
         self.tick_at = now;
-        self.look_at = now + LOOK;
+        self.look_at = if self.is_asleep() { self.look_asleep(now) } else { now + LOOK };
         if self.is_finished() {
             self.begin_seeding(now);
         }
@@ -599,8 +662,9 @@ impl Torrent {
                 self.asks.push_back(Ask::Probe);
             }
         }
+        self.handle_sleep_timeout(now);
         if self.look_at <= now {
-            self.look_at = now + LOOK;
+            self.look_at = if self.is_asleep() { self.look_asleep(now) } else { now + LOOK };
             self.asks.push_back(Ask::Look);
         }
         if self.persistence.poll_timeout() <= now {
@@ -643,7 +707,7 @@ impl Torrent {
         let changed =
             "its files are not what was shared; they are hashed anew when they change again, or at the next start";
         let unusable = self.description.as_ref().and_then(|description| description.broken.as_deref());
-        unusable.or_else(|| is_changed.then_some(changed))
+        unusable.or(self.lost()).or_else(|| is_changed.then_some(changed))
     }
 
     /// When `handle_timeout` wants to be called, at the latest.
@@ -651,6 +715,7 @@ impl Torrent {
     pub fn poll_timeout(&self) -> Time {
         self.retry_at
             .min(self.look_at)
+            .min(self.sleep_at)
             .min(self.persistence.poll_timeout())
             .min(self.announces.poll_timeout())
             .min(self.dht.poll_timeout())
@@ -738,7 +803,7 @@ impl Torrent {
 
     /// Its name for the log: short, and safe to print.
     pub(crate) fn display_name(&self) -> String {
-        crate::codec::control::escape(&self.meta.name).into_owned()
+        crate::codec::control::escape(&self.head.name).into_owned()
     }
 }
 

@@ -18,7 +18,7 @@ impl Torrent {
     pub(crate) fn handle_request(&mut self, conn: ConnId, block: Block) {
         let may_have = self.may_have(conn, block.piece);
         let Some(peer) = self.peers.get_mut(&conn) else { return };
-        match self.meta.geometry.span_of_block(block) {
+        match self.head.geometry.span_of_block(block) {
             Some(span)
                 if may_have && self.have.get(block.piece.0) || sabotage::is_broken(Sabotage::UnverifiedServed) =>
             {
@@ -55,7 +55,7 @@ impl Torrent {
             return None;
         }
         let block = peer.machine.next_upload()?;
-        let span = self.meta.geometry.span_of_block(block).expect("it was checked when it was asked for");
+        let span = self.head.geometry.span_of_block(block).expect("it was checked when it was asked for");
         Some((block, span))
     }
 

@@ -220,14 +220,14 @@ impl Torrent {
 
     /// The sources of peers that are not trackers.
     fn why_without_trackers(&self, around: &Around, all_failed: bool, reasons: &mut Vec<Reason>) {
-        if self.meta.private {
+        if self.head.private {
             if all_failed {
                 let sentence = "it is private, so that only its trackers may name peers, and none of them does; `announce` asks again";
                 reasons.push(Reason::new("private", sentence));
             }
             return;
         }
-        if self.meta.trackers.iter().flatten().next().is_none() {
+        if self.announces.urls().iter().flatten().next().is_none() {
             reasons.push(Reason::new("tracker", "it has no tracker"));
         }
         match around.dht_nodes {

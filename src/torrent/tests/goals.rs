@@ -76,7 +76,7 @@ fn the_time_that_it_has_seeded_is_that_of_all_runs() {
     pass(&mut first, Time::from_secs(60));
     first.shut_down(Time::from_secs(60));
     first.doubtful_files(9);
-    let record = Record::parse(&first.record(Time::from_secs(70)), &first.geometry()).unwrap();
+    let record = Record::parse(&first.record(Time::from_secs(70))).unwrap();
     assert_eq!(record.seeded, Some(60));
     let mut second = torrent(0..0, &config);
     second.restore(NOW, &record);
@@ -186,7 +186,7 @@ fn what_an_older_version_copied_from_the_config_is_not_the_users() {
     let config = config(Defaults { ratio: 1.5, seed_time: seconds(7), ..Defaults::default() });
     let mut torrent = torrent(0..0, &config);
     torrent.doubtful_files(9);
-    let record = Record::parse(&torrent.record(NOW), &torrent.geometry()).unwrap();
+    let record = Record::parse(&torrent.record(NOW)).unwrap();
     let old = Record {
         explicit: false,
         seeded: None,
