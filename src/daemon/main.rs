@@ -121,11 +121,13 @@ impl Daemon {
             StateError::Io(..) => (FAILED, error.to_string()),
         })?;
         let saved = state.torrents().map_err(|error| failed("state directory", error))?;
+        let proxy = settings.proxy_among(&names::hosts()).map_err(|why| (USAGE, why))?;
+        // Behind a proxy nobody is let in: what came directly would go around it.
+        let listen = if proxy.is_some() { &[][..] } else { &settings.peers.listen[..] };
         let clock = Clock::start();
         let interface = Some(settings.peers.interface.as_str()).filter(|name| !name.is_empty());
-        let mut reactor =
-            Reactor::new(clock, &settings.peers.listen, interface).map_err(|error| (FAILED, error.to_string()))?;
-        if settings.dht.enabled {
+        let mut reactor = Reactor::new(clock, listen, interface).map_err(|error| (FAILED, error.to_string()))?;
+        if settings.dht.enabled && proxy.is_none() {
             reactor.bind_dht(&settings.dht.listen).map_err(|error| (FAILED, format!("[dht] listen: {error}")))?;
         }
         let tracker = &settings.tracker;
@@ -145,7 +147,7 @@ impl Daemon {
             BindError::Failed(why) => (FAILED, why),
         })?;
         let (watcher, watch_id) = watch(&settings, &mut reactor).map_err(|error| failed("watch directories", error))?;
-        let config = Config {
+        let mut config = Config {
             listen: reactor.bound().to_vec(),
             dht_listen: reactor.bound_dht().to_vec(),
             name_servers: names::name_servers(),
@@ -154,6 +156,9 @@ impl Daemon {
             ..settings.engine()
         }
         .within(descriptors::make_room);
+        if let Some(proxy) = proxy {
+            config = config.through(proxy);
+        }
         let rng = entropy::seeded_rng().map_err(|error| failed("the kernel gives no random numbers", error))?;
         let storage = FileStorage::new(settings.storage(config.connections_max), Some(state));
         let mut engine = Engine::new(config, clock.unix_nanos(), rng, storage);
@@ -169,6 +174,9 @@ impl Daemon {
             engine.restore_followed(reactor.now(), bytes);
         }
         engine.handle_restored(reactor.now());
+        if let Some(trouble) = reactor.trouble() {
+            engine.handle_network(reactor.now(), Some(trouble));
+        }
         let (sharer, share_id) =
             share(&settings, &mut reactor, &mut engine).map_err(|error| failed("share directories", error))?;
         let blocked = block::load(&settings.peers.block).map_err(|why| (USAGE, format!("[peers] {why}")))?;
@@ -208,7 +216,12 @@ impl Daemon {
     fn greet(&self) {
         let settings = &self.settings;
         let listen: Vec<_> = self.reactor.bound().iter().map(ToString::to_string).collect();
-        log::info!("swarmtorrentd {} listens at {}", env!("CARGO_PKG_VERSION"), listen.join(", "));
+        match self.settings.proxy() {
+            None => log::info!("swarmtorrentd {} listens at {}", env!("CARGO_PKG_VERSION"), listen.join(", ")),
+            Some(proxy) => {
+                log::info!("swarmtorrentd {} goes through {proxy}, and listens nowhere", env!("CARGO_PKG_VERSION"))
+            }
+        }
         for addr in &self.engine.config().tracker.udp {
             log::info!("the tracker listens at udp://{addr}");
         }

@@ -191,11 +191,24 @@ impl<S: Storage> Engine<S> {
             if let Some(ask) = torrent.poll_ask() {
                 self.act(now, id, ask);
             } else if let Some(ask) = torrent.poll_announce() {
+                if let Some(error) = self.not_asked(&ask.url) {
+                    self.torrents.get_mut(id).expect("it was just asked").handle_announced(
+                        now,
+                        ask.tracker,
+                        Err(error),
+                    );
+                    continue;
+                }
                 self.stats.announces_started += 1;
                 self.exchanges.start(now, id, ask);
             } else if let Some(ask) = torrent.poll_scrape() {
+                let info_hash = torrent.info_hash();
+                if let Some(error) = self.not_asked(&ask.url) {
+                    self.torrents.get_mut(id).expect("it was just asked").handle_scraped(now, ask.tracker, &Err(error));
+                    continue;
+                }
                 self.stats.scrapes_started += 1;
-                self.exchanges.scrape(now, id, torrent.info_hash(), &ask);
+                self.exchanges.scrape(now, id, info_hash, &ask);
             } else {
                 torrent.add_exchange_counts(&mut self.stats.pex);
                 if torrent.turn_changed() {

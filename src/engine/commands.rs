@@ -6,9 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::base::hash::{InfoHash, StId};
-use crate::base::ids::TorrentId;
+use crate::base::ids::{StoreId, TorrentId};
 use crate::base::storage::Storage;
 use crate::base::time::Time;
+use crate::codec::import::Import;
 use crate::codec::magnet::Magnet;
 use crate::codec::metainfo::Metainfo;
 use crate::codec::url::host_and_port;
@@ -23,6 +24,10 @@ use crate::torrent::torrent::{Begin, Torrent};
 
 /// Torrents in one node; another `add` is refused.
 pub const TORRENTS_MAX: usize = 100_000;
+
+/// Files of a torrent that are looked at when it is taken over from another client; with more of them, which would make a long round
+/// of the loop, all of it is hashed.
+const EVIDENCE_FILES_MAX: usize = 10_000;
 
 /// Two of those whose hash begins with `prefix`, where there are so many; `first` is the lowest such hash.
 fn begins_with<H: Ord + Display>(
@@ -211,7 +216,7 @@ impl<S: Storage> Engine<S> {
                 format!("there are {TORRENTS_MAX} torrents; remove one first"),
             ));
         }
-        let begin = Begin {
+        let mut begin = Begin {
             dir: options.dir.clone().unwrap_or_else(|| self.config.downloads.clone()),
             verify: options.verify.unwrap_or(self.config.verify_on_add),
             added: self.unix_secs(now),
@@ -220,8 +225,11 @@ impl<S: Storage> Engine<S> {
         let rng = self.rng.fork("torrent");
         match what {
             What::Metainfo(meta, bytes) => {
-                let torrent = Torrent::new(now, Arc::from(meta), begin, &self.config, rng, self.peer_id)?;
-                self.insert_torrent(now, torrent, Some(bytes), None);
+                let import = begin.options.import.take();
+                begin.verify &= import.is_none();
+                let mut torrent = Torrent::new(now, Arc::from(meta), begin, &self.config, rng, self.peer_id)?;
+                let store = import.map(|import| self.take_over(now, &mut torrent, &import));
+                self.insert_torrent(now, torrent, Some(bytes), store);
             }
             What::Link(link) => {
                 let peers = link.peers.clone();
@@ -236,6 +244,15 @@ impl<S: Storage> Engine<S> {
             }
         }
         Ok(Answer::Added(info_hash))
+    }
+
+    /// What another client knew of a torrent, as far as its files bear it out; its content is opened for that.
+    fn take_over(&mut self, now: Time, torrent: &mut Torrent, import: &Import) -> StoreId {
+        let store = self.storage.open(torrent.content());
+        let files = if torrent.file_count() <= EVIDENCE_FILES_MAX { torrent.file_count() } else { 0 };
+        let stamps: Vec<_> = (0..files).map(|file| self.storage.stamp(store, file)).collect();
+        torrent.take_over(now, import, &stamps);
+        store
     }
 
     /// Peers that a link names; what is none is passed over.
@@ -334,6 +351,7 @@ impl<S: Storage> Engine<S> {
             dht_nodes: self.dht_nodes(now),
             listen: self.config.listen.clone(),
             dht_listen: self.dht_listen(),
+            trouble: self.trouble().map(str::to_owned),
         }
     }
 }

@@ -12,6 +12,12 @@ pub(crate) struct Stats {
     pub(crate) peers_dialled: u64,
     pub(crate) peers_failed: u64,
     pub(crate) peers_misbehaved: u64,
+    /// Closed to make room for others, having said nothing.
+    pub(crate) shed_silent: u64,
+    /// The same of peers that neither gave nor wanted anything.
+    pub(crate) shed_idle: u64,
+    /// Of both, those that went as descriptors had run out.
+    pub(crate) shed_starved: u64,
     pub(crate) served_accepted: u64,
     pub(crate) served_refused: u64,
     /// Closed, as they were silent and others wanted their place.
@@ -49,6 +55,9 @@ impl Stats {
             ("peers.dialled", self.peers_dialled),
             ("peers.failed", self.peers_failed),
             ("peers.misbehaved", self.peers_misbehaved),
+            ("peers.shed_silent", self.shed_silent),
+            ("peers.shed_idle", self.shed_idle),
+            ("peers.shed_starved", self.shed_starved),
             ("http.accepted", self.served_accepted),
             ("http.refused", self.served_refused),
             ("http.shed", self.served_shed),

@@ -22,9 +22,9 @@ impl<S: Storage> Engine<S> {
 
     /// What of this machine holds every torrent up, or those like this one: its interface, its proxy, its disks. One `if` and one
     /// reason each, the gravest first.
-    #[expect(clippy::unused_self, reason = "what is known of the machine is known here")]
-    fn why_of_machine(&self, _torrent: &Torrent) -> Vec<Reason> {
-        Vec::new()
+    fn why_of_machine(&self, torrent: &Torrent) -> Vec<Reason> {
+        let network = self.why_of_network(torrent.state()).map(|why| Reason::new("network", why));
+        network.into_iter().collect()
     }
 
     fn around(&self, now: Time, id: TorrentId) -> Around {

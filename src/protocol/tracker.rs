@@ -15,7 +15,7 @@ use rustls::ClientConfig;
 use crate::base::hash::InfoHash;
 use crate::base::rng::Rng;
 use crate::base::time::Time;
-use crate::codec::http::{HttpError, Response as HttpResponse, get_request};
+use crate::codec::http::{HttpError, Response as HttpResponse, anonymous_request, get_request};
 use crate::codec::http_tracker::{
     AnnounceAnswer, Failure, RetryIn, ScrapeAnswer, announce_path, parse_announce, parse_scrape, scrape_path,
 };
@@ -74,6 +74,8 @@ pub enum TrackerError {
     Failure(Failure),
     /// Too many announces are waiting.
     Busy,
+    /// Nothing can be sent to anybody now, for this reason.
+    NotAsked(String),
 }
 
 impl std::fmt::Display for TrackerError {
@@ -93,6 +95,7 @@ impl std::fmt::Display for TrackerError {
             }
             Self::Failure(failure) => write!(f, "it refused: {}", failure.reason),
             Self::Busy => f.write_str("too many announces are waiting"),
+            Self::NotAsked(why) => write!(f, "it was not asked: {why}"),
         }
     }
 }
@@ -230,6 +233,7 @@ pub struct TrackerClient {
     needs: VecDeque<Need>,
     events: VecDeque<Event>,
     patience: Duration,
+    is_anonymous: bool,
     rng: Rng,
 }
 
@@ -251,8 +255,15 @@ impl TrackerClient {
             needs: VecDeque::new(),
             events: VecDeque::new(),
             patience,
+            is_anonymous: false,
             rng,
         }
+    }
+
+    /// No tracker is told which program asks.
+    #[must_use]
+    pub fn anonymous(self) -> Self {
+        Self { is_anonymous: true, ..self }
     }
 
     /// Announces to `url`; the outcome comes under `id`.
@@ -396,7 +407,8 @@ impl TrackerClient {
     pub fn handle_connected(&mut self, now: Time, exchange: ExchangeId) {
         let Some(&id) = self.exchanges.get(&exchange) else { return };
         let leg = self.legs.get_mut(&id).expect("an exchange has its leg");
-        let request = get_request(&leg.question.path(&leg.url), &leg.url.authority());
+        let request = if self.is_anonymous { anonymous_request } else { get_request };
+        let request = request(&leg.question.path(&leg.url), &leg.url.authority());
         let tls = match (leg.url.scheme, &self.trust) {
             (Scheme::Https, Some(trust)) => match Tls::new(trust, &leg.url.host) {
                 Ok(tls) => Some(tls),

@@ -20,6 +20,7 @@ pub mod event;
 pub(crate) mod exchange;
 pub mod followed;
 mod goals;
+mod import;
 pub mod layout;
 mod lsd;
 mod metadata;

@@ -209,6 +209,10 @@ pub struct Torrent {
     /// Dialled, not yet connected.
     pub(crate) dialling: usize,
     pub(crate) peer_id: [u8; 20],
+    /// At which port trackers are told that we let peers in.
+    pub(crate) announced_port: u16,
+    /// Others are told as little as can be.
+    pub(crate) anonymous: bool,
     pub(crate) listen: Vec<SocketAddr>,
     /// The DHT's ports in IPv4 and IPv6.
     pub(crate) dht_ports: [Option<u16>; 2],
@@ -299,8 +303,12 @@ impl Torrent {
         begin: Begin,
         config: &Config,
         mut rng: Rng,
-        peer_id: [u8; 20],
+        mut peer_id: [u8; 20],
     ) -> Self {
+        if config.anonymous {
+            // Nobody sees that who is here is who is there.
+            rng.fork("peer id").fill(&mut peer_id);
+        }
         let announces = Announces::new(now, trackers, config.announce_to_all, rng.fork("announces"));
         let settings = Settings {
             label: begin.options.label.clone(),
@@ -347,6 +355,8 @@ impl Torrent {
             throttle: None,
             dialling: 0,
             peer_id,
+            announced_port: config.announced_port(),
+            anonymous: config.anonymous,
             listen: config.listen.clone(),
             dht_ports: config.dht_ports(),
             down: Meter::default(),
@@ -589,6 +599,15 @@ impl Torrent {
         self.dht.begin_at(at);
     }
 
+    /// Nothing could be sent for a while, nobody is connected, and it can again.
+    pub fn handle_network(&mut self, now: Time) {
+        if self.running {
+            self.candidates.reset(now);
+            self.announce(now);
+            self.tick_at = self.tick_at.min(now);
+        }
+    }
+
     /// Starts or stops talking, as the state of things demands.
     pub(crate) fn reconsider(&mut self, now: Time) {
         let mut should = self.wants_to_run() && !self.queued;
@@ -743,7 +762,7 @@ impl Torrent {
             },
             key: self.key,
             num_want: ask.num_want,
-            port: self.listen.first().map_or(0, SocketAddr::port),
+            port: self.announced_port,
         };
         Some(AnnounceRequest { tracker: ask.tracker, url: ask.url, announce, tracker_id: ask.tracker_id })
     }
