@@ -417,7 +417,7 @@ fn the_tool_creates_shows_checks_and_gets() {
 fn a_shell_completes_the_words_of_both_programs() {
     let temp = tempfile::tempdir().unwrap();
     for (program, word, expected) in
-        [("swarmtorrent", "trac", "tracker"), ("swarmtorrentd", "--print", "--print-config")]
+        [("swarmtorrent", "trac", "tracker trackers"), ("swarmtorrentd", "--print", "--print-config")]
     {
         let script = temp.path().join(program);
         std::fs::write(&script, tool(&["completions", "bash", "--program", program])).unwrap();

@@ -166,13 +166,40 @@ fn a_shutdown_says_goodbye_and_a_restart_claims_what_was_there() {
     assert_eq!(tracker(&mut world).events[AnnounceEvent::Stopped as usize], 1);
     let saved = world.nodes[2].saved.clone();
     let find =
-        |ending: &str| saved.iter().find(|(name, _)| name.to_string_lossy().ends_with(ending)).map(|(_, bytes)| bytes);
+        |word: &str| saved.iter().find(|(name, _)| name.to_string_lossy().contains(word)).map(|(_, bytes)| bytes);
+    let info_hash = world.nodes[2].engine().expect("it has one").views().next().expect("a torrent").info_hash;
     let storage = std::mem::take(world.nodes[2].storage().expect("it has a disk"));
     let mut engine = Engine::new(Config::default(), 0, Rng::from_number(9), storage);
-    engine.restore(Time::ZERO, find(".meta").expect("saved"), find(".resume").map(Vec::as_slice)).expect("good");
+    assert!(find(".meta").is_some());
+    engine.restore(Time::ZERO, info_hash, find("torrent ").map(Vec::as_slice)).expect("good");
     engine.handle_restored(Time::ZERO);
     let Ok(Answer::Show(summary)) = engine.handle_command(Time::ZERO, Command::Show(Which::All)) else { panic!() };
     assert_eq!((summary.have_bytes, summary.downloaded, summary.state), (2_000_000, 2_000_000, State::Seeding));
+}
+
+#[test]
+fn seeds_that_sleep_wake_for_whoever_comes() {
+    let stores = |world: &mut World| -> Vec<bool> {
+        [1, 2].map(|node| world.nodes[node].engine().unwrap().views().all(|view| view.store.is_some())).to_vec()
+    };
+    let mut world = world(4, 1, 2_000_000, &Config::default());
+    assert!(world.run(Time::from_secs(60), all_seed));
+    let now = world.now();
+    world.run(now + Duration::from_secs(30), |_| false);
+    assert_eq!(stores(&mut world), [true, true]);
+    world.run(now + Duration::from_secs(200), |_| false);
+    assert_eq!(stores(&mut world), [false, false], "nobody wanted anything for a minute");
+    let (truth, metainfo) = torrent(2_000_000, "udp://10.0.0.200:6969");
+    let config = Config { listen: vec![addr(3, 6881)], ..Config::default() };
+    let third = add(&mut world, config, Rng::from_number(3), &truth, &metainfo, false);
+    let now = world.now();
+    assert!(world.run(now + Duration::from_secs(120), |world| summary(world, third).state == State::Seeding));
+    // Those who have everything part again, and sleep again.
+    let now = world.now();
+    world.run(now + Duration::from_secs(200), |_| false);
+    assert_eq!(stores(&mut world), [false, false]);
+    let events = tracker(&mut world).events;
+    assert_eq!(events[AnnounceEvent::Started as usize], 3, "who wakes begins nothing anew");
 }
 
 /// A node at each of these addresses, all of which know the tracker's name; the first one seeds.

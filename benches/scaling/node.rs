@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use sha1::{Digest, Sha1};
@@ -15,7 +16,7 @@ use swarmtorrent::base::rng::Rng;
 use swarmtorrent::base::storage::{Chunk, Content, Fault, SendError, Stamp, Storage};
 use swarmtorrent::base::time::Time;
 use swarmtorrent::codec::metainfo::Metainfo;
-use swarmtorrent::codec::resume::Record;
+use swarmtorrent::codec::resume::{Head, Record};
 use swarmtorrent::codec::udp_tracker::{Request, Response};
 use swarmtorrent::codec::wire::{Front, HANDSHAKE_LEN, Handshake, Message, Reserved, parse_message};
 use swarmtorrent::engine::{Effect, Engine, Progress};
@@ -34,10 +35,20 @@ const STAMP: Stamp = Stamp { len: 1 << 40, modified_nanos: 1, inode: 1 };
 #[derive(Debug, Default)]
 pub struct Zeros {
     opened: u64,
+    /// What describes the torrent that was added last.
+    metainfo: Vec<u8>,
 }
 
 impl Storage for Zeros {
     type Stream = Pipe;
+
+    fn saved(&mut self, _name: &Path) -> Option<Vec<u8>> {
+        Some(self.metainfo.clone())
+    }
+
+    fn exists(&mut self, _path: &Path) -> bool {
+        true
+    }
 
     fn open(&mut self, _content: Content) -> StoreId {
         self.opened += 1;
@@ -208,8 +219,11 @@ impl Torrent {
 
     /// What an earlier run left of it.
     fn record(&self, have: Bitfield) -> Vec<u8> {
+        let meta = Metainfo::parse(&self.metainfo).unwrap();
         let record = Record {
             info_hash: self.info_hash,
+            head: Some(Head::of(&meta)),
+            trackers: meta.trackers,
             finished: have.is_full().then_some(1),
             have,
             partials: Vec::new(),
@@ -301,7 +315,8 @@ impl Node {
         (0..held).for_each(|piece| assert!(have.set(piece)));
         let record = content.record(have);
         let before = cpu_secs();
-        self.engine.restore(self.now, &content.metainfo, Some(&record)).unwrap();
+        self.engine.storage().metainfo.clone_from(&content.metainfo);
+        self.engine.restore(self.now, content.info_hash, Some(&record)).unwrap();
         self.spent += cpu_secs() - before;
     }
 

@@ -42,6 +42,15 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// A SOCKS5 proxy that everything goes through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proxy {
+    /// Where it is.
+    pub addr: SocketAddr,
+    /// Who we are to it: user and password.
+    pub login: Option<(Secret, Secret)>,
+}
+
 /// The tracker server; it is off while it has nowhere to listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrackerConfig {
@@ -151,6 +160,10 @@ pub struct Config {
     pub tracker_timeout: Duration,
     /// The tracker server.
     pub tracker: TrackerConfig,
+    /// Others are told as little of us as can be.
+    pub anonymous: bool,
+    /// Everything goes through it, or nowhere.
+    pub proxy: Option<Proxy>,
     /// DNS servers to ask, in order.
     pub name_servers: Vec<SocketAddr>,
     /// Names that need no server, from the hosts file.
@@ -163,6 +176,33 @@ impl Config {
     pub fn within(mut self, room: impl FnOnce(&Self) -> (usize, usize)) -> Self {
         (self.connections_max, self.tracker.connections_max) = room(&self);
         self
+    }
+
+    /// The same for a node all of whose traffic goes through `proxy`: it listens nowhere, asks no name server, is silent in the local
+    /// network, and answers nobody in the DHT, where it speaks through the proxy in IPv4.
+    #[must_use]
+    pub fn through(self, proxy: Proxy) -> Self {
+        Self {
+            listen: Vec::new(),
+            lsd: false,
+            dht_listen: vec![SocketAddr::from(([0, 0, 0, 0], 0))],
+            dht_read_only: true,
+            tracker: TrackerConfig::default(),
+            name_servers: Vec::new(),
+            hosts: Vec::new(),
+            proxy: Some(proxy),
+            ..self
+        }
+    }
+
+    /// The port that trackers are told. Where nobody is let in, or told of, it is one that is nobody's: trackers refuse 0.
+    #[must_use]
+    pub fn announced_port(&self) -> u16 {
+        match self.listen.first() {
+            Some(addr) if !self.anonymous => addr.port(),
+            _ if self.anonymous || self.proxy.is_some() => 1,
+            _ => 0,
+        }
     }
 
     /// The sockets that the DHT speaks through, by the addresses that they are bound to.
@@ -178,7 +218,7 @@ impl Config {
     #[must_use]
     pub fn dht_ports(&self) -> [Option<u16>; 2] {
         let port = |v6| self.dht_sockets().find(|(_, addr)| addr.is_ipv6() == v6).map(|(_, addr)| addr.port());
-        [port(false), port(true)].map(|port| port.filter(|_| self.dht))
+        [port(false), port(true)].map(|port| port.filter(|port| self.dht && !self.anonymous && *port != 0))
     }
 
     /// What a socket of the driver's is bound to; none for the resolver's and those of the local network's groups.
@@ -188,7 +228,8 @@ impl Config {
             SocketId::Peers(index) => self.listen.get(usize::from(index)).copied(),
             SocketId::Dht(index) => self.dht_listen.get(usize::from(index)).copied(),
             SocketId::Tracker(index) => self.tracker.udp.get(usize::from(index)).copied(),
-            SocketId::Resolver4 | SocketId::Resolver6 | SocketId::Lsd4 | SocketId::Lsd6 => None,
+            SocketId::Resolver4 | SocketId::Resolver6 | SocketId::Relay4 | SocketId::Relay6 => None,
+            SocketId::Lsd4 | SocketId::Lsd6 => None,
         }
     }
 
@@ -231,6 +272,8 @@ impl Default for Config {
             announce_to_all: false,
             tracker_timeout: Duration::from_secs(15),
             tracker: TrackerConfig::default(),
+            anonymous: false,
+            proxy: None,
             name_servers: Vec::new(),
             hosts: Vec::new(),
         }

@@ -45,6 +45,10 @@ pub enum SocketId {
     Resolver4,
     /// The DNS resolver's IPv6 socket, on a random port of its own.
     Resolver6,
+    /// The socket whose datagrams a proxy of an IPv4 address passes on, on a random port of its own.
+    Relay4,
+    /// The same for a proxy of an IPv6 address.
+    Relay6,
     /// All that are members of the IPv4 group of local service discovery, one on each interface.
     Lsd4,
     /// The same of IPv6.

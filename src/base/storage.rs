@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io::{self, IoSlice};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::files::FileList;
@@ -148,6 +148,12 @@ pub trait Storage {
     /// True if there may be data in `span`: false only where it is certain that nothing was ever written (a hole).
     fn has_data(&mut self, store: StoreId, span: Span) -> bool;
 
+    /// What was saved under `name` by a [`Job::Save`]; none if it is not there or cannot be read. A small file is read whole.
+    fn saved(&mut self, name: &Path) -> Option<Vec<u8>>;
+
+    /// True if there is a file or a directory at `path`.
+    fn exists(&mut self, path: &Path) -> bool;
+
     /// What the file at index `file` looks like; none if it is not there, or is another one than we have open. Pad files look
     /// like [`Stamp::default`].
     fn stamp(&mut self, store: StoreId, file: usize) -> Option<Stamp>;
@@ -163,6 +169,13 @@ pub trait Storage {
 /// What may wait for a disk. The engine hands it out as an effect; the driver answers with `handle_job`.
 #[derive(Debug, Clone)]
 pub enum Job {
+    /// Says in the journal of the state directory what `name` is now, or that it is no more.
+    Record {
+        /// What it is about.
+        name: String,
+        /// What is said of it; none takes it out.
+        value: Option<Vec<u8>>,
+    },
     /// Replaces the file `name` of the state directory atomically and durably.
     Save {
         /// Relative path below the state directory.

@@ -3,16 +3,14 @@
 //! It sends one line and prints the reply as it comes. `add FILE` sends the file's contents, for a sandboxed daemon may not read the
 //! caller's files; contents that do not fit into a line go by their whole path.
 
-use std::io::{self, BufRead, BufReader, Write};
-use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::codec::control::{Closing, LINE_MAX, closing, quote};
-use crate::service::control::place::{SYSTEM_SOCKET, user_socket};
+use crate::cli::daemon::Daemon;
+use crate::codec::control::{Closing, LINE_MAX, quote};
 
 /// Sends one command to a daemon and prints its reply.
 ///
@@ -32,41 +30,29 @@ pub struct Args {
 /// # Errors
 /// One sentence for the user, if there is no reply.
 pub fn run(args: &Args) -> Result<bool, String> {
-    let line = line(&args.command)?;
-    let socket = args.socket.clone().unwrap_or_else(default_socket);
-    let mut stream = UnixStream::connect(&socket).map_err(|error| {
-        format!("{}: {error}; is swarmtorrentd running? --socket PATH names another socket", socket.display())
-    })?;
-    let broken = |error: io::Error| format!("{}: {error}", socket.display());
-    stream.write_all(line.as_bytes()).map_err(broken)?;
-    stream.shutdown(Shutdown::Write).map_err(broken)?;
-    match print(BufReader::new(stream), &mut io::stdout().lock()) {
-        Ok(Some(closing)) => Ok(closing == Closing::Ok),
-        Ok(None) => Err(format!("{}: the daemon hung up before it answered", socket.display())),
-        // Whoever read us has seen enough: `ctl list | head`.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(true),
-        Err(error) => Err(broken(error)),
-    }
+    send(args.socket.as_deref(), &args.command)
 }
 
-/// Prints every line of the reply; its closing line is none if the other end went before it.
-fn print(mut reply: impl BufRead, out: &mut impl Write) -> io::Result<Option<Closing>> {
-    let mut line = String::new();
-    loop {
-        line.clear();
-        if reply.read_line(&mut line)? == 0 {
-            return Ok(None);
-        }
-        out.write_all(line.as_bytes())?;
-        if let Some(closing) = closing(line.trim_end_matches('\n')) {
-            out.flush()?;
-            return Ok(Some(closing));
-        }
+/// Sends these words to a daemon that is connected already and prints the reply. False if the daemon refused it.
+pub(crate) fn send_last(daemon: &mut Daemon, words: &[String]) -> Result<bool, String> {
+    Ok(daemon.copy(&line(words)?, true, &mut io::stdout().lock())? == Closing::Ok)
+}
+
+/// Sends these words and prints the reply; after `watch`, what comes after it as well.
+pub(crate) fn send(socket: Option<&Path>, words: &[String]) -> Result<bool, String> {
+    let line = line(words)?;
+    let watches = words.iter().find(|word| *word != "json").is_some_and(|word| word == "watch");
+    let mut daemon = Daemon::connect(socket)?;
+    let mut out = io::stdout().lock();
+    let is_done = daemon.copy(&line, !watches, &mut out)? == Closing::Ok;
+    if is_done && watches {
+        daemon.follow(&mut out)?;
     }
+    Ok(is_done)
 }
 
 /// The words as one line of the protocol.
-fn line(words: &[String]) -> Result<String, String> {
+pub(crate) fn line(words: &[String]) -> Result<String, String> {
     let mut words = words.to_vec();
     let command = usize::from(words.first().is_some_and(|word| word == "json"));
     if words.get(command).is_some_and(|word| word == "add")
@@ -81,7 +67,7 @@ fn line(words: &[String]) -> Result<String, String> {
     if line.len() > LINE_MAX {
         return Err(format!("the command is longer than the {LINE_MAX} bytes that a daemon takes"));
     }
-    Ok(line + "\n")
+    Ok(line)
 }
 
 /// True if an argument of `add` is a file here, and so not a link, a hash or an option.
@@ -89,21 +75,16 @@ fn is_file(word: &str) -> bool {
     Path::new(word).is_file() && !word.starts_with("metainfo:")
 }
 
+/// Bytes of a file that fits into a line: base64 takes four characters for three, and the rest of the line needs some room.
+pub(crate) const CONTENT_MAX: u64 = (LINE_MAX as u64 - 4096) / 4 * 3;
+
 fn content_or_path(path: &Path) -> Result<String, String> {
     let say = |error: io::Error| format!("{}: {error}", path.display());
-    // Base64 takes four characters for three bytes; the rest of the line needs some room.
-    let most = (LINE_MAX as u64 - 4096) / 4 * 3;
-    if path.metadata().map_err(say)?.len() <= most {
+    if path.metadata().map_err(say)?.len() <= CONTENT_MAX {
         return Ok(format!("metainfo:{}", STANDARD.encode(std::fs::read(path).map_err(say)?)));
     }
     let whole = std::path::absolute(path).map_err(say)?;
     whole.to_str().map(str::to_owned).ok_or_else(|| format!("{}: the path is not UTF-8; rename it", path.display()))
-}
-
-/// The user's own socket if it is there, else that of the system.
-fn default_socket() -> PathBuf {
-    let own = user_socket(|name| std::env::var_os(name));
-    if own.exists() { own } else { SYSTEM_SOCKET.into() }
 }
 
 #[cfg(test)]
@@ -116,8 +97,8 @@ mod tests {
 
     #[test]
     fn arguments_become_one_line() {
-        assert_eq!(line(&words(&["move", "abcd", "/a b"])).unwrap(), "move abcd '/a b'\n");
-        assert_eq!(line(&words(&["add", "magnet:?xt=x", "dir=/a b"])).unwrap(), "add magnet:?xt=x dir='/a b'\n");
+        assert_eq!(line(&words(&["move", "abcd", "/a b"])).unwrap(), "move abcd '/a b'");
+        assert_eq!(line(&words(&["add", "magnet:?xt=x", "dir=/a b"])).unwrap(), "add magnet:?xt=x dir='/a b'");
         assert!(line(&words(&["set", "abcd", "label", "a\nshutdown"])).is_err(), "no second command");
         assert!(line(&words(&["set", "abcd", "label", &"x".repeat(LINE_MAX)])).is_err());
     }
@@ -128,21 +109,8 @@ mod tests {
         let path = dir.path().join("a b.torrent");
         let name = path.to_str().unwrap();
         std::fs::write(&path, b"de").unwrap();
-        assert_eq!(line(&words(&["json", "add", "paused=yes", name])).unwrap(), "json add paused=yes metainfo:ZGU=\n");
+        assert_eq!(line(&words(&["json", "add", "paused=yes", name])).unwrap(), "json add paused=yes metainfo:ZGU=");
         std::fs::write(&path, vec![b'x'; LINE_MAX]).unwrap();
-        assert_eq!(line(&words(&["add", name])).unwrap(), format!("add '{name}'\n"));
-    }
-
-    #[test]
-    fn the_reply_ends_with_its_closing_line() {
-        let ask = |reply: &str| {
-            let mut out = Vec::new();
-            let closing = print(reply.as_bytes(), &mut out).unwrap();
-            (closing, String::from_utf8(out).unwrap())
-        };
-        assert_eq!(ask("a\nOK\nb\n"), (Some(Closing::Ok), "a\nOK\n".to_owned()));
-        assert_eq!(ask("ERR usage x\n"), (Some(Closing::Err), "ERR usage x\n".to_owned()));
-        assert_eq!(ask("{\"ok\":false,\"code\":\"io\"}\n").0, Some(Closing::Err));
-        assert_eq!(ask("a\n").0, None);
+        assert_eq!(line(&words(&["add", name])).unwrap(), format!("add '{name}'"));
     }
 }

@@ -19,6 +19,11 @@ pub(crate) fn refuse_existing(path: &Path) -> Result<(), String> {
     if fs::symlink_metadata(path).is_ok() { Err(told(path, &io::ErrorKind::AlreadyExists.into())) } else { Ok(()) }
 }
 
+/// Prints text that is whole lines. Nobody being there to read it is no reason to fail.
+pub(crate) fn say_raw(text: &str) {
+    let _unread = io::stdout().lock().write_all(text.as_bytes());
+}
+
 /// Writes a new file. It appears under its name when all of it is on the disk.
 pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), String> {
     let unfinished = path.with_file_name(format!(".swarmtorrent-{}.part", std::process::id()));

@@ -47,6 +47,13 @@ pub fn get_request(path: &str, authority: &str) -> Vec<u8> {
     .into_bytes()
 }
 
+/// The same without a word about who asks.
+#[must_use]
+pub fn anonymous_request(path: &str, authority: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\nAccept-Encoding: gzip\r\nConnection: close\r\n\r\n")
+        .into_bytes()
+}
+
 /// A whole answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {

@@ -1,4 +1,5 @@
-//! The resume record of one torrent: what is on the disk for certain, and what the user said about it.
+//! The resume record of one torrent: what is on the disk for certain, what the user said about it, and as much of its description as a
+//! torrent needs that nobody wants anything of.
 //!
 //! A bencoded dictionary behind its CRC-32C. A record that is damaged in any way is no record: the content is hashed again, and
 //! nothing else is lost. The metainfo is kept in a file of its own.
@@ -9,9 +10,10 @@ use std::path::PathBuf;
 
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::{BLOCK_LEN, Geometry, Piece};
-use crate::base::hash::InfoHash;
+use crate::base::hash::{InfoHash, Sha1Hash, Sha256Hash, StId};
 use crate::base::storage::Stamp;
-use crate::codec::bencode::{self, DictWriter, Value, write_bytes, write_int};
+use crate::codec::bencode::{self, Dict, DictWriter, Value, write_bytes, write_int};
+use crate::codec::metainfo::Metainfo;
 
 /// What stands before the checksum.
 const MAGIC: &[u8; 8] = b"swarm 1\n";
@@ -25,11 +27,84 @@ pub struct PartialPiece {
     pub blocks: Bitfield,
 }
 
+/// What is known of a torrent without its metainfo.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// The wire hash.
+    pub info_hash: InfoHash,
+    /// SHA-256 of `info`, of a `.st`.
+    pub st_id: Option<StId>,
+    /// The advisory name; escape it before showing it.
+    pub name: String,
+    /// How the content is divided.
+    pub geometry: Geometry,
+    /// Only its trackers may name peers (BEP 27).
+    pub private: bool,
+    /// Bytes of `info`.
+    pub info_len: u32,
+    /// How many files there are, pad files among them.
+    pub files: usize,
+    /// The first component of their paths: the file or directory that holds everything.
+    pub top: PathBuf,
+}
+
+impl Head {
+    /// What is to be known of `meta`.
+    #[must_use]
+    pub fn of(meta: &Metainfo) -> Self {
+        let top = meta.files.entries().first().and_then(|file| file.path.components().next());
+        Self {
+            info_hash: meta.info_hash,
+            st_id: meta.st_id,
+            name: meta.name.clone(),
+            geometry: meta.geometry,
+            private: meta.private,
+            info_len: u32::try_from(meta.info.len()).unwrap_or(u32::MAX),
+            files: meta.files.len(),
+            top: top.map_or_else(PathBuf::new, |top| PathBuf::from(top.as_os_str())),
+        }
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        let mut dict = DictWriter::begin(out);
+        dict.int("files", int(self.files as u64));
+        dict.int("info length", i64::from(self.info_len));
+        dict.bytes("name", self.name.as_bytes());
+        dict.int("piece length", i64::from(self.geometry.piece_len()));
+        dict.int("private", i64::from(self.private));
+        if let Some(st_id) = self.st_id {
+            dict.bytes("st id", &st_id.0);
+        }
+        dict.bytes("top", self.top.as_os_str().as_bytes());
+        dict.int("total length", int(self.geometry.total_len()));
+        dict.end();
+    }
+
+    fn read(dict: &Dict<'_>, info_hash: InfoHash) -> Option<Self> {
+        let total_len = u64::try_from(dict.int(b"total length")?).ok()?;
+        let piece_len = u32::try_from(dict.int(b"piece length")?).ok()?;
+        Some(Self {
+            info_hash,
+            st_id: dict.bytes(b"st id").map(|id| id.try_into().map(Sha256Hash)).transpose().ok()?,
+            name: String::from_utf8(dict.bytes(b"name")?.to_vec()).ok()?,
+            geometry: Geometry::new(total_len, piece_len)?,
+            private: dict.int(b"private") == Some(1),
+            info_len: u32::try_from(dict.int(b"info length")?).ok()?,
+            files: usize::try_from(dict.int(b"files")?).ok()?,
+            top: PathBuf::from(OsStr::from_bytes(dict.bytes(b"top")?)),
+        })
+    }
+}
+
 /// Everything that the next run must know of a torrent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
     /// Whose record it is.
     pub info_hash: InfoHash,
+    /// None while only a link is known of it; nothing is said of content then.
+    pub head: Option<Head>,
+    /// Its trackers, by tier.
+    pub trackers: Vec<Vec<String>>,
     /// Pieces that were verified and are on the disk.
     pub have: Bitfield,
     /// Pieces in progress.
@@ -101,6 +176,9 @@ impl Record {
             dict.int("finished", int(finished));
         }
         dict.bytes("have", self.have.as_bytes());
+        if let Some(head) = &self.head {
+            head.write(dict.key("head"));
+        }
         dict.bytes("info hash", &self.info_hash.0);
         dict.bytes("label", self.label.as_bytes());
         dict.int("max peers", int(self.max_peers));
@@ -128,6 +206,14 @@ impl Record {
         dict.int("shared", i64::from(self.shared));
         let stamps: Vec<u8> = self.stamps.iter().flat_map(stamp_bytes).collect();
         dict.bytes("stamps", &stamps);
+        let tiers = dict.key("trackers");
+        tiers.push(b'l');
+        for tier in &self.trackers {
+            tiers.push(b'l');
+            tier.iter().for_each(|url| write_bytes(tiers, url.as_bytes()));
+            tiers.push(b'e');
+        }
+        tiers.push(b'e');
         dict.int("up limit", int(self.up_limit));
         dict.int("uploaded", int(self.uploaded));
         dict.end();
@@ -137,19 +223,9 @@ impl Record {
         bytes
     }
 
-    /// Reads a record of content divided like `geometry`; none if it is damaged or of something else.
+    /// Reads a record; none if it is damaged.
     #[must_use]
-    pub fn parse(bytes: &[u8], geometry: &Geometry) -> Option<Self> {
-        Self::read(bytes, Some(geometry))
-    }
-
-    /// Reads what a record says beside what it says of content: for who knows not how that is divided, or knows it better.
-    #[must_use]
-    pub fn parse_settings(bytes: &[u8]) -> Option<Self> {
-        Self::read(bytes, None)
-    }
-
-    fn read(bytes: &[u8], geometry: Option<&Geometry>) -> Option<Self> {
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
         let (crc, body) = bytes.strip_prefix(MAGIC)?.split_first_chunk::<4>()?;
         if crc32c::crc32c(body) != u32::from_be_bytes(*crc) {
             return None;
@@ -159,12 +235,19 @@ impl Record {
         let number = |key: &[u8]| dict.int(key).and_then(|int| u64::try_from(int).ok());
         let flag = |key: &[u8]| dict.int(key) == Some(1);
         let path = |bytes| PathBuf::from(OsStr::from_bytes(bytes));
+        let url = |url: &Value<'_>| String::from_utf8(url.as_bytes()?.to_vec()).ok();
+        let tier = |tier: &Value<'_>| tier.as_list()?.iter().map(url).collect::<Option<Vec<_>>>();
         let partial = |geometry: &Geometry, pair: &[Value<'_>]| {
             let piece = Piece(u32::try_from(pair.first()?.as_int()?).ok()?);
             let blocks = geometry.contains(piece).then(|| geometry.len_of(piece).div_ceil(BLOCK_LEN))?;
             Some(PartialPiece { piece, blocks: Bitfield::from_bytes(pair.get(1)?.as_bytes()?, blocks)? })
         };
-        let (have, partials, stamps, priorities) = match geometry {
+        let info_hash = Sha1Hash(dict.bytes(b"info hash")?.try_into().ok()?);
+        let head = match dict.get(b"head") {
+            Some(head) => Some(Head::read(head.as_dict()?, info_hash)?),
+            None => None,
+        };
+        let (have, partials, stamps, priorities) = match head.as_ref().map(|head| &head.geometry) {
             Some(geometry) => {
                 let (stamps, []) = dict.bytes(b"stamps")?.as_chunks() else { return None };
                 (
@@ -177,7 +260,9 @@ impl Record {
             None => (Bitfield::default(), Vec::new(), Vec::new(), Vec::new()),
         };
         Some(Self {
-            info_hash: crate::base::hash::Sha1Hash(dict.bytes(b"info hash")?.try_into().ok()?),
+            info_hash,
+            head,
+            trackers: dict.list(b"trackers")?.iter().map(tier).collect::<Option<_>>()?,
             have,
             partials,
             stamps,
@@ -237,10 +322,6 @@ mod tests {
 
     use super::*;
 
-    fn geometry() -> Geometry {
-        Geometry::new(10 * 40_000 + 5, 40_000).unwrap()
-    }
-
     fn record() -> Record {
         let mut have = Bitfield::new(11);
         have.set(3);
@@ -248,6 +329,17 @@ mod tests {
         blocks.set(1);
         Record {
             info_hash: InfoHash::of(b"x"),
+            head: Some(Head {
+                info_hash: InfoHash::of(b"x"),
+                st_id: Some(StId::of(b"x")),
+                name: "n".into(),
+                geometry: Geometry::new(10 * 40_000 + 5, 40_000).unwrap(),
+                private: true,
+                info_len: 99,
+                files: 1,
+                top: "t".into(),
+            }),
+            trackers: vec![vec!["http://a".into(), "http://b".into()], vec!["udp://c".into()]],
             have,
             partials: vec![PartialPiece { piece: Piece(5), blocks }],
             stamps: vec![Stamp { len: 5, modified_nanos: -7, inode: 9 }],
@@ -278,17 +370,17 @@ mod tests {
 
     #[test]
     fn a_record_is_read_back_as_it_was_written() {
-        assert_eq!(Record::parse(&record().to_bytes(), &geometry()), Some(record()));
+        assert_eq!(Record::parse(&record().to_bytes()), Some(record()));
         let other = Record { finished: None, partials: vec![], paused: false, move_to: Some("/d".into()), ..record() };
-        assert_eq!(Record::parse(&other.to_bytes(), &geometry()), Some(other));
+        assert_eq!(Record::parse(&other.to_bytes()), Some(other));
     }
 
     #[test]
-    fn a_record_of_other_content_is_no_record() {
-        let bytes = record().to_bytes();
-        assert_eq!(Record::parse(&bytes, &Geometry::new(10 * 40_000, 16_384).unwrap()), None);
-        let settings = Record::parse_settings(&bytes).unwrap();
+    fn without_a_head_it_says_nothing_of_content() {
+        let settings = Record::parse(&Record { head: None, ..record() }.to_bytes()).unwrap();
         assert_eq!((settings.have.len(), settings.label.as_str(), settings.shared), (0, "l", true));
+        let head = Head { geometry: Geometry::new(10 * 40_000, 16_384).unwrap(), ..record().head.unwrap() };
+        assert_eq!(Record::parse(&Record { head: Some(head), ..record() }.to_bytes()), None, "of other content");
     }
 
     proptest! {
@@ -297,8 +389,8 @@ mod tests {
             let bytes = record().to_bytes();
             let mut damaged = bytes.clone();
             damaged[at % bytes.len()] ^= flip;
-            prop_assert_eq!(Record::parse(&damaged, &geometry()), None);
-            prop_assert_eq!(Record::parse(&bytes[..cut % bytes.len()], &geometry()), None);
+            prop_assert_eq!(Record::parse(&damaged), None);
+            prop_assert_eq!(Record::parse(&bytes[..cut % bytes.len()]), None);
         }
     }
 }

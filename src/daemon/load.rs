@@ -23,7 +23,11 @@ pub fn settings(file: Option<&Path>, env: impl Fn(&str) -> Option<OsString>) -> 
     };
     let bytes = read_regular(file, FILE_MAX)?;
     let text = String::from_utf8(bytes).map_err(|_| format!("{}: not UTF-8 text", file.display()))?;
-    Settings::parse(&text, file).map_err(|error| error.to_string())
+    let settings = Settings::parse(&text, file).map_err(|error| error.to_string())?;
+    match settings.conflict() {
+        Some(what) => Err(format!("{}: {what}", file.display())),
+        None => Ok(settings),
+    }
 }
 
 /// All of a regular file of at most `max` bytes. A FIFO or a device is refused without waiting for anybody; a symbolic link

@@ -24,7 +24,7 @@ use crate::daemon::notify::Notifier;
 use crate::daemon::share::Sharer;
 use crate::daemon::watch::Watcher;
 use crate::daemon::{block, load, log as journal};
-use crate::engine::Engine;
+use crate::engine::{Engine, record_name};
 use crate::reactor::clock::Clock;
 use crate::reactor::outside::{OutsideEvent, OutsideId};
 use crate::reactor::signals::{Signal, Signals};
@@ -115,18 +115,18 @@ impl Daemon {
         for key in settings.unsupported() {
             log::warn!("{key} is set, and not in this version: it does nothing");
         }
-        let state = StateDir::open(&settings.paths.state).map_err(|error| match error {
+        let (state, records) = StateDir::open(&settings.paths.state).map_err(|error| match error {
             StateError::Held(_) => (TAKEN, error.to_string()),
             StateError::Io(..) => (FAILED, error.to_string()),
         })?;
         let saved = state.torrents().map_err(|error| failed("state directory", error))?;
-        let saved_dht = state.read(crate::engine::DHT_STATE);
-        let saved_followed = state.read(crate::engine::FOLLOWED_STATE);
+        let proxy = settings.proxy_among(&names::hosts()).map_err(|why| (USAGE, why))?;
+        // Behind a proxy nobody is let in: what came directly would go around it.
+        let listen = if proxy.is_some() { &[][..] } else { &settings.peers.listen[..] };
         let clock = Clock::start();
         let interface = Some(settings.peers.interface.as_str()).filter(|name| !name.is_empty());
-        let mut reactor =
-            Reactor::new(clock, &settings.peers.listen, interface).map_err(|error| (FAILED, error.to_string()))?;
-        if settings.dht.enabled {
+        let mut reactor = Reactor::new(clock, listen, interface).map_err(|error| (FAILED, error.to_string()))?;
+        if settings.dht.enabled && proxy.is_none() {
             reactor.bind_dht(&settings.dht.listen).map_err(|error| (FAILED, format!("[dht] listen: {error}")))?;
         }
         let tracker = &settings.tracker;
@@ -142,7 +142,7 @@ impl Daemon {
             BindError::Failed(why) => (FAILED, why),
         })?;
         let (watcher, watch_id) = watch(&settings, &mut reactor).map_err(|error| failed("watch directories", error))?;
-        let config = Config {
+        let mut config = Config {
             listen: reactor.bound().to_vec(),
             dht_listen: reactor.bound_dht().to_vec(),
             name_servers: names::name_servers(),
@@ -151,21 +151,27 @@ impl Daemon {
             ..settings.engine()
         }
         .within(descriptors::make_room);
+        if let Some(proxy) = proxy {
+            config = config.through(proxy);
+        }
         let rng = entropy::seeded_rng().map_err(|error| failed("the kernel gives no random numbers", error))?;
         let storage = FileStorage::new(settings.storage(config.connections_max), Some(state));
         let mut engine = Engine::new(config, clock.unix_nanos(), rng, storage);
-        if let Some(bytes) = saved_dht {
-            engine.restore_dht(reactor.now(), &bytes);
+        if let Some(bytes) = records.get(crate::engine::DHT_STATE) {
+            engine.restore_dht(reactor.now(), bytes);
         }
-        for torrent in &saved {
-            if let Err(refusal) = engine.restore(reactor.now(), &torrent.metainfo, torrent.record.as_deref()) {
+        for info_hash in saved {
+            if let Err(refusal) = engine.restore(reactor.now(), info_hash, records.get(&record_name(info_hash))) {
                 log::error!("a saved torrent is left out: {}", refusal.message);
             }
         }
-        if let Some(bytes) = saved_followed {
-            engine.restore_followed(reactor.now(), &bytes);
+        if let Some(bytes) = records.get(crate::engine::FOLLOWED_STATE) {
+            engine.restore_followed(reactor.now(), bytes);
         }
         engine.handle_restored(reactor.now());
+        if let Some(trouble) = reactor.trouble() {
+            engine.handle_network(reactor.now(), Some(trouble));
+        }
         let hooks = Hooks::new(settings.hook.clone());
         engine.watch(hooks.is_wanted());
         let (sharer, share_id) =
@@ -204,7 +210,12 @@ impl Daemon {
     fn greet(&self) {
         let settings = &self.settings;
         let listen: Vec<_> = self.reactor.bound().iter().map(ToString::to_string).collect();
-        log::info!("swarmtorrentd {} listens at {}", env!("CARGO_PKG_VERSION"), listen.join(", "));
+        match self.settings.proxy() {
+            None => log::info!("swarmtorrentd {} listens at {}", env!("CARGO_PKG_VERSION"), listen.join(", ")),
+            Some(proxy) => {
+                log::info!("swarmtorrentd {} goes through {proxy}, and listens nowhere", env!("CARGO_PKG_VERSION"))
+            }
+        }
         for addr in &self.engine.config().tracker.udp {
             log::info!("the tracker listens at udp://{addr}");
         }

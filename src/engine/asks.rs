@@ -42,10 +42,10 @@ pub(super) fn metainfo_name(info_hash: InfoHash) -> PathBuf {
     PathBuf::from(format!("torrents/{info_hash}.meta"))
 }
 
-/// Where the resume record of a torrent is kept, below the state directory.
+/// What the journal calls the resume record of a torrent.
 #[must_use]
-pub(super) fn record_name(info_hash: InfoHash) -> PathBuf {
-    PathBuf::from(format!("torrents/{info_hash}.resume"))
+pub fn record_name(info_hash: InfoHash) -> String {
+    format!("torrent {info_hash}")
 }
 
 impl<S: Storage> Engine<S> {
@@ -59,7 +59,7 @@ impl<S: Storage> Engine<S> {
     ) -> TorrentId {
         let info_hash = torrent.info_hash();
         let new = metainfo.map(|metainfo| (torrent.record(), metainfo));
-        let (content, st_id) = (torrent.content(), torrent.st_id());
+        let (content, st_id) = ((!torrent.is_asleep()).then(|| torrent.content()), torrent.st_id());
         if let Some(node) = &mut self.dht {
             torrent.dht_nodes().iter().for_each(|(host, port)| node.begin_with(now, host, *port));
         }
@@ -74,14 +74,18 @@ impl<S: Storage> Engine<S> {
             self.shares.enter(now, path, id);
         }
         self.by_obfuscated.insert(obfuscated(info_hash), info_hash);
-        let store = store.unwrap_or_else(|| self.storage.open(content));
-        self.torrents.get_mut(id).expect("it was just inserted").handle_opened(now, store);
+        if let Some(store) = store.or_else(|| content.map(|content| self.storage.open(content))) {
+            self.torrents.get_mut(id).expect("it was just inserted").handle_opened(now, store);
+        }
         self.touched.push(id);
         id
     }
 
     /// Takes a torrent out, and its content with it if `data`.
     pub(super) fn remove_torrent(&mut self, now: Time, id: TorrentId, data: bool) {
+        if data {
+            self.wake_up(now, id);
+        }
         let Some(torrent) = self.torrents.get_mut(id) else { return };
         if torrent.postpone_removal(data) {
             return self.storage.stop_move(torrent.store().expect("a torrent in the table is opened"), true);
@@ -94,6 +98,7 @@ impl<S: Storage> Engine<S> {
         let torrent = self.torrents.remove(id).expect("it was just there");
         self.stats.pieces_passed += torrent.passed;
         self.stats.pieces_failed += torrent.failed;
+        self.stats.pieces_checked += torrent.checked;
         self.by_hash.remove(&info_hash);
         self.forget_followed(id);
         if let Some(st_id) = torrent.st_id() {
@@ -127,9 +132,10 @@ impl<S: Storage> Engine<S> {
 
     /// Begins to move a torrent's content, or takes that back.
     pub(super) fn move_content(&mut self, now: Time, id: TorrentId, dir: PathBuf) -> Reply {
-        let torrent = self.torrents.get_mut(id).expect("it was just found");
+        let torrent = self.awake(now, id)?;
         if torrent.calls_move_off(&dir) {
-            self.storage.stop_move(torrent.store().expect("a torrent in the table is opened"), true);
+            let store = torrent.store().expect("who is awake is open");
+            self.storage.stop_move(store, true);
         } else {
             torrent.begin_move(now, dir)?;
         }
@@ -180,11 +186,24 @@ impl<S: Storage> Engine<S> {
             if let Some(ask) = torrent.poll_ask() {
                 self.act(now, id, ask);
             } else if let Some(ask) = torrent.poll_announce() {
+                if let Some(error) = self.not_asked(&ask.url) {
+                    self.torrents.get_mut(id).expect("it was just asked").handle_announced(
+                        now,
+                        ask.tracker,
+                        Err(error),
+                    );
+                    continue;
+                }
                 self.stats.announces_started += 1;
                 self.exchanges.start(now, id, ask);
             } else if let Some(ask) = torrent.poll_scrape() {
+                let info_hash = torrent.info_hash();
+                if let Some(error) = self.not_asked(&ask.url) {
+                    self.torrents.get_mut(id).expect("it was just asked").handle_scraped(now, ask.tracker, &Err(error));
+                    continue;
+                }
                 self.stats.scrapes_started += 1;
-                self.exchanges.scrape(now, id, torrent.info_hash(), &ask);
+                self.exchanges.scrape(now, id, info_hash, &ask);
             } else {
                 torrent.add_exchange_counts(&mut self.stats.pex);
                 if torrent.turn_changed() {
@@ -194,6 +213,7 @@ impl<S: Storage> Engine<S> {
                 self.tell_news(now, id);
                 self.changes.changed(id);
                 let torrent = self.torrents.get_mut(id).expect("it is still there");
+                torrent.consider_sleep(now);
                 self.timers.set(Timer::Torrent(id), torrent.poll_timeout());
                 return;
             }
@@ -202,7 +222,8 @@ impl<S: Storage> Engine<S> {
 
     fn act(&mut self, now: Time, id: TorrentId, ask: Ask) {
         let torrent = self.torrents.get_mut(id).expect("the asker is there");
-        let store = torrent.store().expect("a torrent in the table is opened");
+        let store = torrent.store();
+        let open = || store.expect("who asks for this is awake");
         match ask {
             Ask::Wake(conn) => self.effects.push_back(Effect::Wake(conn)),
             Ask::Drop(conn) => {
@@ -231,41 +252,39 @@ impl<S: Storage> Engine<S> {
                 }
             }
             Ask::Prepare(piece, conn) => {
-                let result = self.storage.prepare(store, torrent.piece_span(piece));
+                let result = self.storage.prepare(open(), torrent.piece_span(piece));
                 torrent.handle_prepared(now, piece, conn, result);
             }
-            Ask::Expect(span) => self.storage.expect(store, span),
+            Ask::Expect(span) => self.storage.expect(open(), span),
             Ask::Work => self.hashing.push(id),
-            Ask::Allocate => self.start_job(Job::Allocate { store }, Purpose::Allocate(id)),
+            Ask::Allocate => self.start_job(Job::Allocate { store: open() }, Purpose::Allocate(id)),
             Ask::Probe => {
-                let result = probe(&mut self.storage, torrent, store);
+                let result = probe(&mut self.storage, torrent, open());
                 torrent.handle_probed(now, result);
             }
-            Ask::Look => {
-                let files = torrent.next_look(now);
-                let result = look(&mut self.storage, torrent, store, files);
-                torrent.handle_looked(now, result);
-            }
+            Ask::Look => self.look(now, id),
+            Ask::Rouse => self.waking.push(id),
+            Ask::Sleep => self.lay_down(now, id),
             Ask::Describe => self.describe(now, id),
             Ask::Reopen => {
                 let content = torrent.content();
-                self.storage.close(store);
+                self.storage.close(open());
                 let store = self.storage.open(content);
                 torrent.handle_reopened(store);
             }
-            Ask::Move(MoveStep::Scout(dir)) => self.start_job(Job::Scout { store, dir }, Purpose::Scout(id)),
+            Ask::Move(MoveStep::Scout(dir)) => self.start_job(Job::Scout { store: open(), dir }, Purpose::Scout(id)),
             Ask::Move(MoveStep::Go(dir, again)) => {
                 let info_hash = torrent.info_hash();
-                self.start_job(Job::Move { store, dir, info_hash, again }, Purpose::Move(id));
+                self.start_job(Job::Move { store: open(), dir, info_hash, again }, Purpose::Move(id));
             }
-            Ask::Move(MoveStep::Clear(from)) => self.start_job(Job::Clear { store, from }, Purpose::Clear(id)),
-            Ask::MoveProgress => torrent.handle_move_progress(self.storage.move_progress(store)),
+            Ask::Move(MoveStep::Clear(from)) => self.start_job(Job::Clear { store: open(), from }, Purpose::Clear(id)),
+            Ask::MoveProgress => torrent.handle_move_progress(self.storage.move_progress(open())),
             Ask::Remove(data) => self.remove_torrent(now, id, data),
             Ask::Want => {
                 let wanted = torrent.content().wanted;
-                self.storage.set_wanted(store, &wanted);
+                self.storage.set_wanted(open(), &wanted);
             }
-            Ask::Sync => self.start_job(Job::Sync { store }, Purpose::Sync(id)),
+            Ask::Sync => self.start_job(Job::Sync { store: open() }, Purpose::Sync(id)),
             Ask::Save => {
                 if !self.save_record(id) {
                     self.stamping.push(id);
@@ -303,7 +322,7 @@ impl<S: Storage> Engine<S> {
     /// which files of it the user wants.
     fn save_new(&mut self, id: TorrentId, record: Vec<u8>, metainfo: Vec<u8>) {
         let Some(info_hash) = self.torrents.get(id).map(Torrent::info_hash) else { return };
-        self.start_job(Job::Save { name: record_name(info_hash), bytes: record }, Purpose::Other);
+        self.start_job(Job::Record { name: record_name(info_hash), value: Some(record) }, Purpose::Other);
         self.start_job(Job::Save { name: metainfo_name(info_hash), bytes: metainfo }, Purpose::Metainfo(id));
     }
 
@@ -312,9 +331,9 @@ impl<S: Storage> Engine<S> {
         let Some(torrent) = self.torrents.get_mut(id) else { return true };
         let is_whole = take_stamps(&mut self.storage, torrent);
         if is_whole {
-            let (info_hash, bytes) = (torrent.info_hash(), torrent.record());
+            let (info_hash, record) = (torrent.info_hash(), torrent.record());
             let metainfo = torrent.take_metainfo_unsaved();
-            self.start_job(Job::Save { name: record_name(info_hash), bytes }, Purpose::Record(id));
+            self.start_job(Job::Record { name: record_name(info_hash), value: Some(record) }, Purpose::Record(id));
             if let Some(bytes) = metainfo {
                 self.start_job(Job::Save { name: metainfo_name(info_hash), bytes }, Purpose::Metainfo(id));
             }
@@ -325,8 +344,11 @@ impl<S: Storage> Engine<S> {
 
 /// Takes stamps of some files that need one; true once all have theirs.
 pub(super) fn take_stamps<S: Storage>(storage: &mut S, torrent: &mut Torrent) -> bool {
-    let store = torrent.store().expect("a torrent in the table is opened");
     let files = torrent.doubtful_files(STAMPS_MAX + 1);
+    let Some(store) = torrent.store() else {
+        assert!(files.is_empty(), "who sleeps knows how its files look");
+        return true;
+    };
     for &file in files.iter().take(STAMPS_MAX) {
         torrent.note_stamp(file, storage.stamp(store, file));
     }
@@ -346,7 +368,12 @@ fn probe<S: Storage>(storage: &mut S, torrent: &Torrent, store: StoreId) -> Resu
 }
 
 /// Looks whether each of `files` that holds something is there, and long enough.
-fn look<S: Storage>(storage: &mut S, torrent: &Torrent, store: StoreId, files: Range<usize>) -> Result<(), Fault> {
+pub(super) fn look<S: Storage>(
+    storage: &mut S,
+    torrent: &Torrent,
+    store: StoreId,
+    files: Range<usize>,
+) -> Result<(), Fault> {
     for file in files {
         let entry = torrent.file(file);
         let needed = torrent.held_until(file);

@@ -92,6 +92,7 @@ impl<S: Storage> Engine<S> {
             nodes.questions.check();
         }
         self.followed.check();
+        self.newcomers.check();
         if let Some(tracker) = &self.tracker {
             tracker.check();
         }

@@ -17,7 +17,7 @@ impl<S: Storage> Engine<S> {
         self.blocklist = list;
         let is_peer = |role: &Role| match role {
             Role::Dialling(_) | Role::Greeting(_) | Role::Peer(_) | Role::Catalog(_) => true,
-            Role::Exchange(_) | Role::Served(_) => false,
+            Role::Exchange(_) | Role::Served(_) | Role::Proxy => false,
         };
         let blocked: Vec<ConnId> = self
             .connections

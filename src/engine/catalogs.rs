@@ -139,7 +139,7 @@ impl<S: Storage> Engine<S> {
             list.conn = Some(conn);
         }
         self.timers.set(Timer::Greeting(conn), now + CATALOG_MAX);
-        self.effects.push_back(Effect::Connect { conn, to: addr });
+        self.begin_stream(conn, addr);
     }
 
     /// The connection to a node whose list we want stands.

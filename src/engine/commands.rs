@@ -7,9 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::hash::{InfoHash, StId};
-use crate::base::ids::TorrentId;
+use crate::base::ids::{StoreId, TorrentId};
 use crate::base::storage::Storage;
 use crate::base::time::Time;
+use crate::codec::import::Import;
 use crate::codec::magnet::Magnet;
 use crate::codec::metainfo::Metainfo;
 use crate::codec::url::host_and_port;
@@ -23,6 +24,10 @@ use crate::torrent::torrent::{Begin, Torrent};
 
 /// Torrents in one node; another `add` is refused.
 pub const TORRENTS_MAX: usize = 100_000;
+
+/// Files of a torrent that are looked at when it is taken over from another client; with more of them, which would make a long round
+/// of the loop, all of it is hashed.
+const EVIDENCE_FILES_MAX: usize = 10_000;
 
 /// Two of those whose hash begins with `prefix`, where there are so many; `first` is the lowest such hash.
 fn begins_with<H: Ord + Display>(
@@ -55,8 +60,10 @@ impl<S: Storage> Engine<S> {
         match command {
             Command::Status => Ok(Answer::Status(Box::new(self.status(now)))),
             Command::Stats => {
-                let add = |(passed, failed), torrent: &Torrent| (passed + torrent.passed, failed + torrent.failed);
-                let pieces = self.torrents.values().fold((0, 0), add);
+                let add = |[passed, failed, checked]: [u64; 3], torrent: &Torrent| {
+                    [passed + torrent.passed, failed + torrent.failed, checked + torrent.checked]
+                };
+                let pieces = self.torrents.values().fold([0; 3], add);
                 Ok(Answer::Stats(
                     [self.stats.rows(pieces), self.dht_rows(), self.lsd_rows(), self.tracker_rows()].concat(),
                 ))
@@ -74,11 +81,13 @@ impl<S: Storage> Engine<S> {
             }
             Command::Changes(since) => Ok(self.changes(now, since)),
             Command::Show(which) => {
+                let id = self.one_id(&which)?;
+                self.wake_up(now, id);
                 let mut row = self.one(&which)?.summary(now);
                 self.followed.fill(&self.by_hash, std::slice::from_mut(&mut row));
                 Ok(Answer::Show(Box::new(row)))
             }
-            Command::Files(which) => Ok(Answer::Files(self.one(&which)?.file_rows())),
+            Command::Files(which) => Ok(Answer::Files(self.one_awake(now, &which)?.file_rows())),
             Command::Peers(which) => Ok(Answer::Peers(self.one(&which)?.peer_rows(now))),
             Command::Trackers(which) => Ok(Answer::Trackers(self.one(&which)?.tracker_rows(now))),
             Command::Pieces(which) => Ok(Answer::Pieces(self.one(&which)?.piece_states())),
@@ -86,6 +95,9 @@ impl<S: Storage> Engine<S> {
             Command::Add { source, options } => self.add(now, source, options),
             Command::Remove { which, data } => {
                 let ids = self.meant(&which)?;
+                if let ([id], true) = (&ids[..], data) {
+                    self.awake(now, *id)?; // its files must be known
+                }
                 for &id in &ids {
                     self.remove_torrent(now, id, data);
                 }
@@ -109,6 +121,7 @@ impl<S: Storage> Engine<S> {
             }
             Command::Get { which, key } => self.one(&which)?.settings(key.as_deref()).map(Answer::Settings),
             Command::Prioritize { which, files, priority } => {
+                self.one_awake(now, &which)?;
                 self.one_mut(&which)?.prioritize(now, &files, priority)?;
                 Ok(Answer::Done)
             }
@@ -135,8 +148,13 @@ impl<S: Storage> Engine<S> {
             Command::Share(share) => self.share(share),
             Command::Unshare(path) => self.unshare(now, &path),
             Command::Shares => Ok(Answer::Shares(self.shared_paths())),
-            Command::Magnet(which) => Ok(Answer::Link(self.link_of(self.one_id(&which)?))),
-            Command::Export { which, as_torrent } => Ok(Answer::Metainfo(self.one(&which)?.export(as_torrent)?)),
+            Command::Magnet(which) => {
+                self.one_awake(now, &which)?;
+                Ok(Answer::Link(self.link_of(self.one_id(&which)?)))
+            }
+            Command::Export { which, as_torrent } => {
+                Ok(Answer::Metainfo(self.one_awake(now, &which)?.export(as_torrent)?))
+            }
             Command::Dht(command) => self.ask_dht(now, command),
             Command::Tracker => self.tracker_state(now),
             Command::Shutdown => {
@@ -196,7 +214,7 @@ impl<S: Storage> Engine<S> {
                 format!("there are {TORRENTS_MAX} torrents; remove one first"),
             ));
         }
-        let begin = Begin {
+        let mut begin = Begin {
             dir: options.dir.clone().unwrap_or_else(|| self.config.downloads.clone()),
             verify: options.verify.unwrap_or(self.config.verify_on_add),
             added: self.unix_secs(now),
@@ -205,8 +223,11 @@ impl<S: Storage> Engine<S> {
         let rng = self.rng.fork("torrent");
         match what {
             What::Metainfo(meta, bytes) => {
-                let torrent = Torrent::new(now, Arc::from(meta), begin, &self.config, rng, self.peer_id)?;
-                self.insert_torrent(now, torrent, Some(bytes), None);
+                let import = begin.options.import.take();
+                begin.verify &= import.is_none();
+                let mut torrent = Torrent::new(now, Arc::from(meta), begin, &self.config, rng, self.peer_id)?;
+                let store = import.map(|import| self.take_over(now, &mut torrent, &import));
+                self.insert_torrent(now, torrent, Some(bytes), store);
             }
             What::Link(link) => {
                 let peers = link.peers.clone();
@@ -221,6 +242,15 @@ impl<S: Storage> Engine<S> {
             }
         }
         Ok(Answer::Added(info_hash))
+    }
+
+    /// What another client knew of a torrent, as far as its files bear it out; its content is opened for that.
+    fn take_over(&mut self, now: Time, torrent: &mut Torrent, import: &Import) -> StoreId {
+        let store = self.storage.open(torrent.content());
+        let files = if torrent.file_count() <= EVIDENCE_FILES_MAX { torrent.file_count() } else { 0 };
+        let stamps: Vec<_> = (0..files).map(|file| self.storage.stamp(store, file)).collect();
+        torrent.take_over(now, import, &stamps);
+        store
     }
 
     /// Peers that a link names; what is none is passed over.
@@ -254,7 +284,7 @@ impl<S: Storage> Engine<S> {
         }
     }
 
-    fn one_id(&self, which: &Which) -> Result<TorrentId, Refusal> {
+    pub(super) fn one_id(&self, which: &Which) -> Result<TorrentId, Refusal> {
         let prefix = match which {
             Which::Prefix(prefix) => prefix,
             Which::All => {
@@ -319,6 +349,7 @@ impl<S: Storage> Engine<S> {
             dht_nodes: self.dht_nodes(now),
             listen: self.config.listen.clone(),
             dht_listen: self.dht_listen(),
+            trouble: self.trouble().map(str::to_owned),
         }
     }
 }

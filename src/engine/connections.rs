@@ -10,9 +10,11 @@ use crate::base::time::Time;
 use crate::engine::catalogs::CatalogEnd;
 use crate::engine::exchanges::Exchange;
 use crate::engine::lane::{Lane, Sealed};
+use crate::engine::proxy::THROUGH_MAX;
 use crate::engine::{Effect, Engine, Timer};
 use crate::protocol::http::HttpServer;
 use crate::protocol::peer::{Peer, Tail};
+use crate::protocol::socks::Socks;
 
 /// How long an accepted connection may take to introduce itself, and a dialled one to stand, from its first moment.
 pub(super) const GREETING_MAX: Duration = Duration::from_secs(10);
@@ -24,6 +26,8 @@ pub(super) const CONNECTIONS_PER_IP_MAX: u32 = 64;
 pub(super) struct Connection {
     pub(super) addr: SocketAddr,
     pub(super) role: Role,
+    /// What is to be said to the proxy before anything else; none without one, or once it is said.
+    pub(super) tunnel: Option<Box<Socks>>,
     pub(super) lane: Lane,
     /// Goes out before anything else.
     pub(super) sealed: Sealed,
@@ -50,6 +54,8 @@ pub(super) enum Role {
     Catalog(Box<CatalogEnd>),
     /// Accepted by the tracker server.
     Served(Box<HttpServer>),
+    /// The control of a proxy.
+    Proxy,
 }
 
 /// How a connection's turn went wrong.
@@ -65,6 +71,7 @@ impl Connection {
         Self {
             addr,
             role,
+            tunnel: None,
             lane: Lane::Plain,
             sealed: Sealed::default(),
             tail: Tail::default(),
@@ -85,7 +92,7 @@ impl<S: Storage> Engine<S> {
             return None;
         }
         let same_ip = self.with_ip.get(&addr.ip());
-        if self.exiting || self.is_full() || same_ip >= CONNECTIONS_PER_IP_MAX {
+        if self.exiting || same_ip >= CONNECTIONS_PER_IP_MAX || !self.make_room(now) {
             self.stats.peers_refused += 1;
             return None;
         }
@@ -93,7 +100,11 @@ impl<S: Storage> Engine<S> {
         let mut connection = Connection::new(addr, Role::Greeting(Box::new(Peer::accepted(now))));
         connection.lane = self.first_lane();
         let conn = self.keep(connection);
+        self.newcomers.add(conn, addr.ip());
         self.timers.set(Timer::Greeting(conn), now + GREETING_MAX);
+        if !self.touched.is_empty() {
+            self.settle(now); // a peer made room
+        }
         Some(conn)
     }
 
@@ -105,9 +116,19 @@ impl<S: Storage> Engine<S> {
 
     /// The connection that [`Effect::Connect`] began stands; `local` is our end's address.
     pub fn handle_connected(&mut self, now: Time, conn: ConnId, local: SocketAddr) {
+        match self.connections.get(conn) {
+            Some(Connection { tunnel: Some(_), .. }) => self.effects.push_back(Effect::Wake(conn)),
+            _ => self.stands(now, conn, Some(local)),
+        }
+    }
+
+    /// A stream to whom it is meant for stands.
+    pub(super) fn stands(&mut self, now: Time, conn: ConnId, local: Option<SocketAddr>) {
         let Some(connection) = self.connections.get_mut(conn) else { return };
         match connection.role {
             Role::Dialling(id) => {
+                self.wake_up(now, id);
+                let connection = self.connections.get_mut(conn).expect("it was just there");
                 self.half_open -= 1;
                 self.timers.remove(Timer::Greeting(conn));
                 connection.role = Role::Peer(id);
@@ -115,7 +136,7 @@ impl<S: Storage> Engine<S> {
                 let takes_cipher = self.torrents.get(id).is_some_and(|torrent| torrent.takes_cipher(addr));
                 let ciphered = self.begins_ciphered(takes_cipher);
                 let joined = self.torrents.get_mut(id).and_then(|torrent| {
-                    torrent.handle_local_addr(local);
+                    local.into_iter().for_each(|local| torrent.handle_local_addr(local));
                     torrent.handle_dialled(now, conn, addr, ciphered).ok().map(|()| torrent.info_hash())
                 });
                 self.touched.push(id);
@@ -133,7 +154,7 @@ impl<S: Storage> Engine<S> {
                 self.effects.push_back(Effect::Wake(conn));
             }
             Role::Catalog(_) => self.begin_catalog(now, conn),
-            Role::Greeting(_) | Role::Peer(_) | Role::Served(_) => {
+            Role::Greeting(_) | Role::Peer(_) | Role::Served(_) | Role::Proxy => {
                 unreachable!("only what was dialled becomes connected")
             }
         }
@@ -157,6 +178,7 @@ impl<S: Storage> Engine<S> {
     /// Tells whom a connection belonged to that it is no more.
     fn gone(&mut self, now: Time, conn: ConnId) {
         let Some(connection) = self.forget(conn) else { return };
+        self.tunnel_gone(now, conn, connection.tunnel.as_deref());
         match connection.role {
             Role::Dialling(id) => {
                 self.half_open -= 1;
@@ -174,12 +196,12 @@ impl<S: Storage> Engine<S> {
             }
             Role::Exchange(exchange) => self.exchange_gone(now, exchange),
             Role::Catalog(end) => self.catalog_gone(conn, &end),
-            Role::Greeting(_) | Role::Served(_) => {}
+            Role::Greeting(_) | Role::Served(_) | Role::Proxy => {}
         }
     }
 
     /// No more connections with peers may be made. Those to the tracker server have a bound of their own.
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.connections.len() - self.served.count() >= self.config.connections_max
     }
 
@@ -193,6 +215,7 @@ impl<S: Storage> Engine<S> {
     pub(super) fn forget(&mut self, conn: ConnId) -> Option<Connection> {
         self.timers.remove(Timer::Greeting(conn));
         self.timers.remove(Timer::Disk(conn));
+        self.newcomers.remove(conn);
         self.down.forget(conn);
         self.up.forget(conn);
         let connection = self.connections.remove(conn)?;
@@ -205,7 +228,11 @@ impl<S: Storage> Engine<S> {
 
     /// Begins connections for torrents that want some, in turn, as far as the limits allow.
     pub(super) fn dial(&mut self, now: Time) {
-        while self.half_open < self.config.half_open_max && !self.is_full() {
+        while self.half_open < self.config.half_open_max && self.trouble().is_none() {
+            // Who was asked to come goes before who says nothing.
+            if self.dialling.is_empty() || self.is_full() && !self.shed_newcomer(now) {
+                return;
+            }
             let Some(id) = self.dialling.pop() else { return };
             let Some(addr) = self.torrents.get_mut(id).and_then(|torrent| torrent.next_candidate(now)) else {
                 continue;
@@ -219,15 +246,16 @@ impl<S: Storage> Engine<S> {
             self.half_open += 1;
             self.stats.peers_dialled += 1;
             let conn = self.keep(Connection::new(addr, Role::Dialling(id)));
-            self.timers.set(Timer::Greeting(conn), now + GREETING_MAX);
-            self.effects.push_back(Effect::Connect { conn, to: addr });
+            let most = if self.proxy.is_some() { THROUGH_MAX } else { GREETING_MAX };
+            self.timers.set(Timer::Greeting(conn), now + most);
+            self.begin_stream(conn, addr);
         }
     }
 
     /// Opens a stream for a request to a tracker or a name server.
     pub(super) fn dial_exchange(&mut self, exchange: Exchange, to: SocketAddr) -> ConnId {
         let conn = self.keep(Connection::new(to, Role::Exchange(exchange)));
-        self.effects.push_back(Effect::Connect { conn, to });
+        self.begin_stream(conn, to);
         conn
     }
 }

@@ -4,7 +4,6 @@
 //! goes through the one that knows most nodes.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::addr::canonical_addr;
@@ -16,6 +15,7 @@ use crate::base::storage::{Job, Storage};
 use crate::base::time::Time;
 use crate::codec::dht_state;
 use crate::engine::asks::Purpose;
+use crate::engine::proxy::is_stand_in;
 use crate::engine::questions::Questions;
 use crate::engine::{Engine, Transmit};
 use crate::protocol::dht::items::OwnedItem;
@@ -87,7 +87,7 @@ impl DhtNodes {
         }
         let node = |at: usize| {
             let sockets = [false, true].map(|v6| of_family(v6).nth(at));
-            let settings = Settings { read_only: config.dht_read_only };
+            let settings = Settings { read_only: config.dht_read_only, anonymous: config.anonymous };
             DhtNode { dht: Dht::new(settings, sockets.map(|socket| socket.is_some()), rng.fork("node")), sockets }
         };
         let mut nodes = Self {
@@ -231,7 +231,8 @@ impl<S: Storage> Engine<S> {
             Some(kept) => {
                 for (node, families) in nodes.nodes.iter_mut().zip(&kept) {
                     for (v6, (id, known)) in [false, true].into_iter().zip(families) {
-                        node.dht.restore(now, v6, *id, known);
+                        let known: Vec<_> = known.iter().filter(|node| !is_stand_in(node.addr.ip())).copied().collect();
+                        node.dht.restore(now, v6, *id, &known);
                     }
                 }
             }
@@ -281,17 +282,19 @@ impl<S: Storage> Engine<S> {
         let answers = self.dht_nodes(now) > Some(0);
         if let Some(node) = self.dht.as_ref().filter(|_| answers) {
             let bytes = node.state();
-            self.start_job(Job::Save { name: PathBuf::from(DHT_STATE), bytes }, Purpose::Other);
+            self.start_job(Job::Record { name: DHT_STATE.to_owned(), value: Some(bytes) }, Purpose::Other);
         }
     }
 
     /// A torrent looks for peers, if it is time and there is a DHT.
     pub(super) fn search_dht(&mut self, now: Time, id: TorrentId) {
+        let speaks = self.sends_datagrams();
         let Some(torrent) = self.torrents.get_mut(id).filter(|torrent| torrent.wants_dht(now)) else { return };
-        let Some(nodes) = &mut self.dht else { return torrent.handle_dht_began(now, 0, 1) };
+        let Some(nodes) = self.dht.as_mut().filter(|_| speaks) else { return torrent.handle_dht_began(now, 0, 1) };
         let count = nodes.nodes.len();
         let node = &mut nodes.nodes[torrent.dht_turn() % count];
         let ports = node.listen().map(|addr| addr.map_or(0, |addr| port_at(&self.config.listen, addr)));
+        let ports = if self.config.anonymous { [0; 2] } else { ports };
         let announcement = Announcement { ports, seed: torrent.is_finished() };
         let announcement = Some(announcement).filter(|_| !torrent.is_peek());
         let searches = node.dht.find_peers(now, torrent.info_hash(), announcement);

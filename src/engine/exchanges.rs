@@ -64,8 +64,9 @@ pub(super) struct Exchanges {
 
 impl Exchanges {
     pub(super) fn new(config: &Config, mut rng: Rng) -> Self {
+        let trackers = TrackerClient::new(config.tracker_timeout, &config.listen, rng.fork("trackers"));
         Self {
-            trackers: TrackerClient::new(config.tracker_timeout, &config.listen, rng.fork("trackers")),
+            trackers: if config.anonymous { trackers.anonymous() } else { trackers },
             resolver: Resolver::new(&config.name_servers, &config.hosts, rng.fork("names")),
             asks: BTreeMap::new(),
             next_ask: 0,
@@ -135,6 +136,7 @@ impl<S: Storage> Engine<S> {
                 self.act_on_store(now);
                 return;
             }
+            SocketId::Relay4 | SocketId::Relay6 => self.handle_relayed(now, canonical_addr(from), packet),
             SocketId::Resolver4 | SocketId::Resolver6 => self.exchanges.resolver.handle_packet(now, from, packet),
             SocketId::Dht(_) => {
                 let known = self.dht.as_mut().is_some_and(|nodes| nodes.handle_packet(now, socket, from, packet));
@@ -168,19 +170,38 @@ impl<S: Storage> Engine<S> {
     }
 
     fn next_transmit(&mut self, now: Time, packet: &mut Vec<u8>) -> Option<Transmit> {
-        if let Some(to) = self.exchanges.resolver.poll_transmit(packet) {
+        let speaks = self.sends_datagrams();
+        while let Some(to) = self.exchanges.resolver.poll_transmit(packet) {
+            if !speaks {
+                continue; // it is as good as lost
+            }
             let socket = if canonical_addr(to).is_ipv4() { SocketId::Resolver4 } else { SocketId::Resolver6 };
             return Some(Transmit { socket, to });
         }
         while let Some(to) = self.exchanges.trackers.poll_transmit(now, packet) {
+            if self.proxy.is_some() {
+                match self.wrap(to, packet) {
+                    Some(transmit) if speaks => return Some(transmit),
+                    _ => continue,
+                }
+            }
             // One of our own sockets of the same family; without one the tracker is not reached, and times out.
             let index = self.config.listen.iter().position(|listen| listen.is_ipv4() == to.is_ipv4());
-            if let Some(index) = index.and_then(|index| u16::try_from(index).ok()) {
+            if let Some(index) = index.and_then(|index| u16::try_from(index).ok()).filter(|_| speaks) {
                 return Some(Transmit { socket: SocketId::Peers(index), to });
             }
         }
+        if !speaks {
+            return None; // the DHT and the local network wait
+        }
         while let Some(transmit) = self.dht.as_mut().and_then(|nodes| nodes.poll_transmit(packet)) {
-            if !self.blocklist.blocks(transmit.to.ip()) {
+            if self.blocklist.blocks(transmit.to.ip()) {
+                continue;
+            }
+            if self.proxy.is_none() {
+                return Some(transmit);
+            }
+            if let Some(transmit) = self.wrap(transmit.to, packet) {
                 return Some(transmit);
             }
         }
@@ -198,18 +219,23 @@ impl<S: Storage> Engine<S> {
                     NameNeed::Close(id) => self.close_stream(Exchange::Name(id)),
                 }
             } else if let Some((name, found)) = self.exchanges.resolver.poll_event() {
-                self.exchanges.trackers.handle_resolved(now, &name, &found);
-                self.store_resolved(now, &name, &found);
-                if let Some(node) = &mut self.dht {
-                    node.handle_resolved(now, &name, &found);
-                }
-                self.connect_named(now, &name, &found);
+                self.tell_resolved(now, &name, &found);
             } else if let Some(event) = self.exchanges.trackers.poll_event() {
                 self.tell_tracked(now, event);
             } else {
                 return;
             }
         }
+    }
+
+    /// Tells whoever asked for it what is known of a name.
+    fn tell_resolved(&mut self, now: Time, name: &str, found: &Found) {
+        self.exchanges.trackers.handle_resolved(now, name, found);
+        self.store_resolved(now, name, found);
+        if let Some(node) = &mut self.dht {
+            node.handle_resolved(now, name, found);
+        }
+        self.connect_named(now, name, found);
     }
 
     /// Tells a torrent what came of its announce or scrape.
@@ -246,6 +272,9 @@ impl<S: Storage> Engine<S> {
     }
 
     pub(super) fn resolve(&mut self, now: Time, name: &str) {
+        if let Some(found) = self.stand_in(name) {
+            return self.tell_resolved(now, &name.to_ascii_lowercase(), &found);
+        }
         if self.exchanges.resolver.is_idle() {
             // Nobody waits for the old ports: new ones make answers harder to forge.
             self.effects.extend([SocketId::Resolver4, SocketId::Resolver6].map(Effect::Rebind));
@@ -255,6 +284,10 @@ impl<S: Storage> Engine<S> {
 
     /// The user names a peer: it is dialled once its addresses are known.
     pub(super) fn connect_by_name(&mut self, now: Time, id: TorrentId, host: &str, port: u16) -> Result<(), Refusal> {
+        if self.proxy.is_some() {
+            let message = "behind a proxy no names of peers are looked up; give its address";
+            return Err(Refusal::new(RefusalKind::Unsupported, message));
+        }
         self.look_up(now, host, Named::Peer(id), port)
     }
 

@@ -341,7 +341,7 @@ impl<S: Storage> Engine<S> {
             })
             .collect();
         let bytes = followed::write(kept.iter());
-        self.start_job(Job::Save { name: PathBuf::from(FOLLOWED_STATE), bytes }, Purpose::Other);
+        self.start_job(Job::Record { name: FOLLOWED_STATE.to_owned(), value: Some(bytes) }, Purpose::Other);
     }
 
     /// The link to a torrent, with the publisher that is followed for it.
@@ -361,6 +361,7 @@ impl<S: Storage> Engine<S> {
             State::Metadata if torrent.awaits_item() => Vec::new(),
             _ => torrent.why(now),
         };
+        sentences.splice(0..0, self.why_of_network(torrent.state()));
         sentences.extend(self.followed.of(id).map(|(_, link)| self.why_of_link(now, link)));
         sentences
     }

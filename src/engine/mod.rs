@@ -3,7 +3,8 @@
 //! It composes and routes: `connections` (who is connected), `pump` (bytes between streams, machines and storage),
 //! `exchanges` (trackers and names), `dht`, `followed` (links to the newest version), `lsd`, `commands` (users), `asks` (what torrents
 //! want), `shares`, `catalogs`, `peeks`, `work`
-//! (hashing in slices), `limits`.
+//! (hashing in slices), `limits`, `network` and `proxy` (while nothing can be sent, and what everything goes through), `shedding` (who
+//! goes when there is no room).
 //! It holds no protocol and no policy.
 //!
 //! **Drain contract**: after any round of `handle_*`, the driver drains [`Engine::poll_effect`] and
@@ -23,13 +24,17 @@ mod followed;
 mod lane;
 mod limits;
 mod lsd;
+mod network;
 mod peeks;
+mod proxy;
 mod pump;
 mod questions;
 mod removals;
 mod restore;
 mod served;
 mod shares;
+mod shedding;
+mod sleep;
 mod stats;
 mod store;
 mod tracker;
@@ -70,12 +75,15 @@ use self::followed::Followed;
 use self::lane::Shakes;
 use self::limits::Limit;
 use self::peeks::Peeks;
+use self::proxy::Proxy;
 use self::removals::Removals;
 use self::served::Served;
 use self::shares::Shares;
+use self::shedding::Newcomers;
 use self::stats::Stats;
 use self::turns::Turns;
 
+pub use self::asks::record_name;
 pub use self::audit::View;
 pub use self::commands::TORRENTS_MAX;
 pub use self::dht::DHT_STATE;
@@ -150,6 +158,7 @@ enum Timer {
     Followed,
     Lsd,
     Peeks,
+    Proxy,
     Removals,
     Shares,
     Served,
@@ -170,6 +179,7 @@ pub struct Engine<S: Storage> {
     blocklist: Blocklist,
     /// How many connections there are with each address.
     with_ip: Tally<IpAddr>,
+    newcomers: Newcomers,
     half_open: usize,
     torrents: Arena<TorrentKey, Torrent>,
     by_hash: BTreeMap<InfoHash, TorrentId>,
@@ -184,6 +194,8 @@ pub struct Engine<S: Storage> {
     dialling: Queue<TorrentId>,
     /// Torrents that have something to hash.
     hashing: Queue<TorrentId>,
+    /// Torrents that are to wake.
+    waking: Queue<TorrentId>,
     /// Torrents whose files are looked at before their records are saved.
     stamping: Queue<TorrentId>,
     shares: Shares,
@@ -198,6 +210,10 @@ pub struct Engine<S: Storage> {
     /// None if it is off, or there is no socket for it.
     dht: Option<DhtNodes>,
     followed: Followed,
+    /// Why nothing can be sent, while it cannot.
+    cut_off: Option<String>,
+    /// None if everything goes directly.
+    proxy: Option<Proxy>,
     /// None if it is off, or nobody could call back.
     lsd: Option<Lsd>,
     /// The tracker server; none if it is off.
@@ -223,7 +239,8 @@ impl<S: Storage> Engine<S> {
     #[must_use]
     pub fn new(config: Config, unix_nanos: u64, mut rng: Rng, storage: S) -> Self {
         let mut peer_id = *b"-SW0100-............";
-        rng.fork("peer id").fill(&mut peer_id[8..]);
+        let named = if config.anonymous { 0 } else { 8 };
+        rng.fork("peer id").fill(&mut peer_id[named..]);
         Self {
             storage,
             exchanges: Exchanges::new(&config, rng.fork("exchanges")),
@@ -233,6 +250,8 @@ impl<S: Storage> Engine<S> {
             catalogs: Catalogs::default(),
             peeks: Peeks::default(),
             removals: Removals::default(),
+            cut_off: None,
+            proxy: config.proxy.as_ref().map(Proxy::new),
             lsd: lsd::new(&config, &mut rng),
             tracker: tracker::new(&config, unix_nanos, &mut rng),
             served: Served::default(),
@@ -246,6 +265,7 @@ impl<S: Storage> Engine<S> {
             connections: Arena::default(),
             blocklist: Blocklist::default(),
             with_ip: Tally::default(),
+            newcomers: Newcomers::default(),
             half_open: 0,
             torrents: Arena::default(),
             by_hash: BTreeMap::new(),
@@ -256,6 +276,7 @@ impl<S: Storage> Engine<S> {
             touched: Vec::new(),
             dialling: Queue::default(),
             hashing: Queue::default(),
+            waking: Queue::default(),
             stamping: Queue::default(),
             jobs: BTreeMap::new(),
             next_job: 0,
@@ -303,6 +324,7 @@ impl<S: Storage> Engine<S> {
                 Timer::Followed => self.handle_followed_timeout(now),
                 Timer::Lsd => self.handle_lsd_timeout(now),
                 Timer::Removals => self.handle_removals_timeout(now),
+                Timer::Proxy => self.handle_proxy_timeout(now),
                 Timer::Shares => self.put_shares(now),
                 Timer::Served => self.handle_served_timeout(now),
                 Timer::Tracker => self.handle_tracker_timeout(now),
@@ -355,10 +377,14 @@ impl<S: Storage> Engine<S> {
         self.timers.set(Timer::Peeks, self.peeks.poll_timeout());
         self.timers.set(Timer::Served, self.served.poll_timeout());
         self.timers.set(Timer::Tracker, self.tracker.as_ref().map_or(Time::NEVER, Tracker::poll_timeout));
-        self.timers.set(Timer::Dht, self.dht.as_ref().map_or(Time::NEVER, DhtNodes::poll_timeout));
-        let asks = self.dht.is_some() && !self.exiting;
+        self.timers.set(Timer::Proxy, self.proxy.as_ref().map_or(Time::NEVER, Proxy::poll_timeout));
+        let speaks = self.sends_datagrams();
+        let dht = self.dht.as_ref().filter(|_| speaks);
+        self.timers.set(Timer::Dht, dht.map_or(Time::NEVER, DhtNodes::poll_timeout));
+        let asks = self.dht.is_some() && !self.exiting && speaks;
         self.timers.set(Timer::Followed, if asks { self.followed.poll_timeout() } else { Time::NEVER });
-        self.timers.set(Timer::Lsd, self.lsd.as_ref().map_or(Time::NEVER, Lsd::poll_timeout));
+        let lsd = self.lsd.as_ref().filter(|_| speaks);
+        self.timers.set(Timer::Lsd, lsd.map_or(Time::NEVER, Lsd::poll_timeout));
         if self.exiting && self.is_quiet() {
             self.exit();
         }

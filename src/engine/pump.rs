@@ -42,6 +42,8 @@ impl<S: Storage> Engine<S> {
     ) -> Progress {
         let Some(connection) = self.connections.get(conn) else { return Progress::Drained };
         let progress = match connection.role {
+            _ if connection.tunnel.is_some() => self.read_tunnel(now, conn, stream, budget),
+            Role::Proxy => self.read_control(stream),
             Role::Served(_) => return self.handle_served(now, conn, stream, budget),
             Role::Exchange(exchange) => self.read_exchange(now, conn, exchange, stream, budget),
             Role::Greeting(_) | Role::Peer(_) | Role::Catalog(_) => self.read_peer(now, conn, stream, budget),
@@ -66,6 +68,8 @@ impl<S: Storage> Engine<S> {
     ) -> Progress {
         let Some(connection) = self.connections.get(conn) else { return Progress::Drained };
         let progress = match connection.role {
+            _ if connection.tunnel.is_some() => self.write_tunnel(conn, stream),
+            Role::Proxy => Ok(Progress::Drained),
             Role::Served(_) => return self.handle_served(now, conn, stream, budget),
             Role::Exchange(exchange) => self.write_exchange(exchange, stream),
             Role::Peer(id) => self.write_peer(now, conn, id, stream, budget),
@@ -172,7 +176,7 @@ impl<S: Storage> Engine<S> {
                 Ok(Some(_)) | Err(_) => return Err(Ending::Misbehaved),
             },
             Role::Catalog(_) => return self.step_catalog(now, conn, input),
-            Role::Dialling(_) | Role::Exchange(_) | Role::Served(_) => return Ok(()),
+            Role::Dialling(_) | Role::Exchange(_) | Role::Served(_) | Role::Proxy => return Ok(()),
         };
         self.touched.push(id);
         let torrent = self.torrents.get_mut(id).ok_or(Ending::Closed)?;
@@ -204,11 +208,13 @@ impl<S: Storage> Engine<S> {
     /// An accepted connection has said which torrent it wants.
     fn greet(&mut self, now: Time, conn: ConnId, handshake: &Handshake) -> Result<TorrentId, Ending> {
         let Some(&id) = self.by_hash.get(&handshake.info_hash) else { return Err(Ending::Closed) };
+        self.wake_up(now, id);
         let connection = self.connections.get_mut(conn).expect("it is being stepped");
         let Role::Greeting(machine) = std::mem::replace(&mut connection.role, Role::Peer(id)) else {
             unreachable!("only a greeting connection greets");
         };
         self.timers.remove(Timer::Greeting(conn));
+        self.newcomers.remove(conn);
         let torrent = self.torrents.get_mut(id).expect("by_hash names torrents that are there");
         let welcome = torrent.handle_incoming(now, conn, machine, connection.addr, handshake);
         torrent.handle_lane(conn, connection.is_ciphered());

@@ -4,13 +4,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::files::FileList;
 use crate::base::hash::InfoHash;
-use crate::base::ids::StoreId;
+use crate::base::ids::{StoreId, TorrentId};
 use crate::base::storage::{Content, Fault, Job, Storage};
 use crate::base::time::Time;
+use crate::codec::metainfo::Metainfo;
+use crate::codec::resume::Record;
 use crate::engine::asks::{Purpose, metainfo_name, record_name};
 use crate::engine::{Engine, Timer};
 use crate::torrent::torrent::Torrent;
@@ -55,29 +57,31 @@ impl<S: Storage> Engine<S> {
     }
 
     /// An earlier run has recorded that a torrent goes: it is done once all others are known.
-    pub(super) fn restore_removal(&mut self, info_hash: InfoHash, content: Content) {
+    pub(super) fn restore_removal(&mut self, info_hash: InfoHash, meta: &Metainfo, record: &Record) {
+        let files = Arc::clone(&meta.files);
+        let content = Content { dir: record.dir.clone(), also: None, wanted: vec![true; files.len()], files };
         let store = self.storage.open(content.clone());
         let removal = Removal { store, content, record: Vec::new(), again_at: Time::NEVER };
         self.removals.0.insert(info_hash, removal);
     }
 
     /// Goes on with what earlier runs have recorded.
-    pub(super) fn resume_removals(&mut self) {
+    pub(super) fn resume_removals(&mut self, now: Time) {
         let hashes: Vec<InfoHash> = self.removals.0.keys().copied().collect();
-        hashes.into_iter().for_each(|info_hash| self.delete_content(info_hash));
+        hashes.into_iter().for_each(|info_hash| self.delete_content(now, info_hash));
     }
 
     fn record_removal(&mut self, info_hash: InfoHash) {
         let Some(removal) = self.removals.0.get_mut(&info_hash) else { return };
         removal.again_at = Time::NEVER;
         let bytes = removal.record.clone();
-        self.start_job(Job::Save { name: record_name(info_hash), bytes }, Purpose::Removal(info_hash));
+        self.start_job(Job::Record { name: record_name(info_hash), value: Some(bytes) }, Purpose::Removal(info_hash));
     }
 
     /// It is recorded, or will be tried again.
     pub(super) fn handle_removal_recorded(&mut self, now: Time, info_hash: InfoHash, result: &Result<(), Fault>) {
         if result.is_ok() {
-            self.delete_content(info_hash);
+            self.delete_content(now, info_hash);
         } else if let Some(removal) = self.removals.0.get_mut(&info_hash) {
             removal.again_at = now + AGAIN;
         }
@@ -90,9 +94,10 @@ impl<S: Storage> Engine<S> {
         due.into_iter().for_each(|info_hash| self.record_removal(info_hash));
     }
 
-    fn delete_content(&mut self, info_hash: InfoHash) {
+    fn delete_content(&mut self, now: Time, info_hash: InfoHash) {
         let Some(removal) = self.removals.0.get(&info_hash) else { return };
-        let (store, keep) = (removal.store, self.used_by_others(&removal.content.dir, &removal.content.files));
+        let (store, content) = (removal.store, removal.content.clone());
+        let keep = self.used_by_others(now, &content);
         self.start_job(Job::Delete { store, keep }, Purpose::Delete(info_hash));
     }
 
@@ -108,27 +113,30 @@ impl<S: Storage> Engine<S> {
     /// Erases what is kept of a torrent.
     pub(super) fn forget_saved(&mut self, info_hash: InfoHash) {
         self.start_job(Job::Erase { name: metainfo_name(info_hash) }, Purpose::Other);
-        self.start_job(Job::Erase { name: record_name(info_hash) }, Purpose::Other);
+        self.start_job(Job::Record { name: record_name(info_hash), value: None }, Purpose::Other);
     }
 
-    /// The files below `dir`, by index, that are files of torrents, too.
-    fn used_by_others(&self, dir: &Path, files: &FileList) -> Vec<usize> {
-        let Some(top) = files.entries().first().and_then(|file| file.path.components().next()) else {
-            return Vec::new();
+    /// The files, by index, that are files of torrents, too.
+    fn used_by_others(&mut self, now: Time, content: &Content) -> Vec<usize> {
+        let entries = content.files.entries();
+        let Some(top) = entries.first().and_then(|file| file.path.components().next()) else { return Vec::new() };
+        let root = content.dir.join(top);
+        let is_near = |torrent: &Torrent| {
+            let at = torrent.top();
+            !torrent.is_peek() && !torrent.is_link() && (at.starts_with(&root) || root.starts_with(&at))
         };
-        let root = dir.join(top);
+        let ids = self.torrents.ids().filter(|id| self.torrents.get(*id).is_some_and(is_near));
+        let near: Vec<TorrentId> = ids.collect();
         let mut used: BTreeSet<PathBuf> = BTreeSet::new();
-        for other in self.torrents.values().filter(|other| !other.is_peek()) {
-            let at = other.top();
-            if at.starts_with(&root) || root.starts_with(&at) {
-                let content = other.content();
-                let paths = content.files.entries().iter().filter(|file| !file.pad);
-                used.extend(paths.map(|file| content.dir.join(&file.path)));
-            }
+        for id in near {
+            self.wake_up(now, id);
+            let Some(other) = self.torrents.get(id).filter(|other| !other.is_asleep()) else { continue };
+            let other = other.content();
+            let paths = other.files.entries().iter().filter(|file| !file.pad);
+            used.extend(paths.map(|file| other.dir.join(&file.path)));
         }
-        let entries = files.entries().iter().enumerate();
-        let is_used = |path: &Path| !used.is_empty() && used.contains(&dir.join(path));
-        entries.filter(|(_, file)| is_used(&file.path)).map(|(index, _)| index).collect()
+        let is_used = |path: &Path| !used.is_empty() && used.contains(&content.dir.join(path));
+        entries.iter().enumerate().filter(|(_, file)| is_used(&file.path)).map(|(index, _)| index).collect()
     }
 
     pub(super) fn set_removals_timer(&mut self) {

@@ -1,91 +1,100 @@
 //! Torrents of an earlier run: what their records claim, as far as the files bear it out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::base::bitfield::Bitfield;
 use crate::base::hash::InfoHash;
-use crate::base::storage::{Content, Storage};
+use crate::base::storage::Storage;
 use crate::base::time::Time;
 use crate::codec::magnet::Magnet;
 use crate::codec::metainfo::Metainfo;
-use crate::codec::resume::Record;
+use crate::codec::resume::{Head, Record};
 use crate::engine::Engine;
+use crate::engine::asks::metainfo_name;
 use crate::torrent::command::{AddOptions, Refusal, RefusalKind};
+use crate::torrent::sleep::SLEEP_FILES_MAX;
 use crate::torrent::torrent::{Begin, Torrent};
 
+/// Seeds that announce themselves as soon as the node has started.
+const ANNOUNCE_AT_ONCE: u32 = 64;
+/// How long after one another the others do: ten thousand within ten minutes.
+const ANNOUNCE_STEP: Duration = Duration::from_millis(60);
+
 impl<S: Storage> Engine<S> {
-    /// Takes in a torrent that was saved. Without a record that can be trusted its content is hashed again. It begins with
-    /// [`Engine::handle_restored`].
+    /// Takes in a torrent that was saved: asleep, if its record can be trusted that far; otherwise its metainfo is read. Without a record
+    /// its content is hashed again. It begins with [`Engine::handle_restored`].
     ///
     /// # Errors
-    /// The metainfo is damaged, or the torrent is there already.
-    pub fn restore(&mut self, now: Time, metainfo: &[u8], record: Option<&[u8]>) -> Result<InfoHash, Refusal> {
-        if metainfo.starts_with(b"magnet:") {
-            return self.restore_link(now, metainfo, record);
-        }
-        let meta = Metainfo::parse(metainfo).map_err(|error| Refusal::new(RefusalKind::Invalid, error.to_string()))?;
-        let info_hash = meta.info_hash;
+    /// The metainfo is missing or damaged, or the torrent is there already.
+    pub fn restore(&mut self, now: Time, info_hash: InfoHash, record: Option<&[u8]>) -> Result<(), Refusal> {
         if self.by_hash.contains_key(&info_hash) {
             return Err(Refusal::new(RefusalKind::Exists, format!("{info_hash} is there already")));
         }
-        let whole = record.and_then(|bytes| Record::parse(bytes, &meta.geometry));
-        // What an earlier run, that was ended between two saves, knew of its content may be another's; the rest holds.
-        let early = || record.and_then(Record::parse_settings);
-        let record =
-            whole.or_else(|| early().map(|record| Record { have: Bitfield::new(meta.geometry.pieces()), ..record }));
-        let record = record.filter(|record| record.info_hash == info_hash);
+        let record = record.and_then(Record::parse).filter(|record| record.info_hash == info_hash);
         if let Some(record) = record.as_ref().filter(|record| record.removing) {
-            let wanted = vec![true; meta.files.len()];
-            self.restore_removal(info_hash, Content { dir: record.dir.clone(), also: None, files: meta.files, wanted });
-            return Ok(info_hash);
+            // What describes it is the first to go.
+            let metainfo = self.storage.saved(&metainfo_name(info_hash)).map(|bytes| Metainfo::parse(&bytes));
+            match metainfo {
+                Some(Ok(meta)) => self.restore_removal(info_hash, &meta, record),
+                _ => self.forget_saved(info_hash),
+            }
+            return Ok(());
         }
-        let is_early = record.as_ref().is_some_and(|record| record.stamps.len() != meta.files.len());
+        if let Some(record) = &record
+            && let Some(head) = record.head.clone().filter(|head| sleeps(head, record))
+        {
+            let begin = self.begin_of(now, Some(record), false);
+            let rng = self.rng.fork("torrent");
+            let torrent = Torrent::asleep(now, record, head, begin, &self.config, rng, self.peer_id);
+            let id = self.insert_torrent(now, torrent, None, None);
+            self.touched.push(id);
+            return Ok(());
+        }
+        let missing = || Refusal::new(RefusalKind::Io, format!("{info_hash}: its description cannot be read"));
+        let metainfo = self.storage.saved(&metainfo_name(info_hash)).ok_or_else(missing)?;
+        if metainfo.starts_with(b"magnet:") {
+            return self.restore_link(now, &metainfo, record);
+        }
+        let invalid = |why: &dyn std::fmt::Display| Refusal::new(RefusalKind::Invalid, format!("{info_hash}: {why}"));
+        let meta = Metainfo::parse(&metainfo).map_err(|error| invalid(&error))?;
+        if meta.info_hash != info_hash {
+            return Err(invalid(&"the description in its file is another's"));
+        }
+        // What an earlier run, that was ended between two saves, knew of its content may be another's; the rest holds.
+        let is_whole =
+            |record: &Record| record.head.as_ref() == Some(&Head::of(&meta)) && record.stamps.len() == meta.files.len();
+        let is_early = record.as_ref().is_some_and(|record| !is_whole(record));
+        let record = record.map(|record| match is_early {
+            true => Record { have: Bitfield::new(meta.geometry.pieces()), partials: Vec::new(), ..record },
+            false => record,
+        });
         let begin = self.begin_of(now, record.as_ref(), record.is_none() || is_early);
         let rng = self.rng.fork("torrent");
         let mut torrent = Torrent::new(now, Arc::new(meta), begin, &self.config, rng, self.peer_id)?;
         if let Some(record) = &record {
             torrent.restore(now, record);
+            if !is_early {
+                torrent.believe(record);
+            }
         }
-        let id = self.insert_torrent(now, torrent, None, None);
-        if let Some(record) = record.filter(|_| !is_early) {
-            let torrent = self.torrents.get_mut(id).expect("it was just inserted");
-            let store = torrent.store().expect("it was just opened");
-            let mut as_they_were = true;
-            for file in 0..torrent.file_count() {
-                let stamp = self.storage.stamp(store, file);
-                torrent.note_stamp(file, stamp);
-                as_they_were &= if record.clean || record.shared {
-                    // Nobody has touched the file since we last wrote to it.
-                    stamp.unwrap_or_default() == record.stamps.get(file).copied().unwrap_or_default()
-                } else {
-                    let needed = torrent.held_until(file);
-                    let inode = record.stamps.get(file).map(|stamp| stamp.inode);
-                    needed == 0 || stamp.is_some_and(|stamp| stamp.len >= needed && Some(stamp.inode) == inode)
-                };
-            }
-            if record.checking {
-                log::info!("{info_hash}: its check was not over; it begins anew");
-                torrent.verify(now);
-            } else if !as_they_were {
-                log::warn!("{info_hash}: its files are not as they were left; they are hashed again");
-                torrent.verify(now);
-            }
+        let store = self.storage.open(torrent.content());
+        let id = self.insert_torrent(now, torrent, None, Some(store));
+        self.examine_claim(now, id, store);
+        if record.is_some_and(|record| record.checking) {
+            log::info!("{info_hash}: its check was not over; it begins anew");
+            self.torrents.get_mut(id).expect("it was just inserted").verify(now);
         }
         self.touched.push(id);
-        Ok(info_hash)
+        Ok(())
     }
 
     /// Takes in a torrent of which only the link was known.
-    fn restore_link(&mut self, now: Time, link: &[u8], record: Option<&[u8]>) -> Result<InfoHash, Refusal> {
+    fn restore_link(&mut self, now: Time, link: &[u8], record: Option<Record>) -> Result<(), Refusal> {
         let invalid = |why: &dyn std::fmt::Display| Refusal::new(RefusalKind::Invalid, why.to_string());
         let link = std::str::from_utf8(link).map_err(|error| invalid(&error))?;
         let link = Magnet::parse(link).map_err(|error| invalid(&error))?;
-        let (info_hash, peers) = (link.wire_hash(), link.peers.clone());
-        if self.by_hash.contains_key(&info_hash) {
-            return Err(Refusal::new(RefusalKind::Exists, format!("{info_hash} is there already")));
-        }
-        let record = record.and_then(Record::parse_settings);
-        let record = record.filter(|record| record.info_hash == info_hash);
+        let peers = link.peers.clone();
         let begin = self.begin_of(now, record.as_ref(), self.config.verify_on_add);
         let rng = self.rng.fork("torrent");
         let mut torrent = Torrent::from_link(now, link.clone(), begin, &self.config, rng, self.peer_id)?;
@@ -96,7 +105,7 @@ impl<S: Storage> Engine<S> {
         self.dial_peers_of_link(now, id, &peers);
         self.restore_unfound(now, link, id);
         self.touched.push(id);
-        Ok(info_hash)
+        Ok(())
     }
 
     /// How a torrent of an earlier run begins.
@@ -111,7 +120,19 @@ impl<S: Storage> Engine<S> {
 
     /// All that were there are there again: they begin, those whose turn it is.
     pub fn handle_restored(&mut self, now: Time) {
-        self.resume_removals();
+        self.resume_removals(now);
+        // Whoever wants something announces itself at once, those that only give one after the other.
+        let seeds = self.torrents.values_mut().filter(|torrent| torrent.is_finished());
+        for (number, torrent) in (0..).zip(seeds) {
+            torrent.announce_at(now + ANNOUNCE_STEP * u32::saturating_sub(number, ANNOUNCE_AT_ONCE));
+        }
         self.settle(now);
     }
+}
+
+/// True if a torrent of an earlier run may begin asleep: what the record says of it is enough, and to look at its files takes no long time.
+fn sleeps(head: &Head, record: &Record) -> bool {
+    let is_whole = record.stamps.len() == head.files && head.files <= SLEEP_FILES_MAX;
+    let is_at_rest = record.move_to.is_none() && record.move_from.is_none() && !record.checking;
+    is_whole && is_at_rest && record.priorities.is_empty() && !record.shared
 }

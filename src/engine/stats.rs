@@ -12,6 +12,12 @@ pub(crate) struct Stats {
     pub(crate) peers_dialled: u64,
     pub(crate) peers_failed: u64,
     pub(crate) peers_misbehaved: u64,
+    /// Closed to make room for others, having said nothing.
+    pub(crate) shed_silent: u64,
+    /// The same of peers that neither gave nor wanted anything.
+    pub(crate) shed_idle: u64,
+    /// Of both, those that went as descriptors had run out.
+    pub(crate) shed_starved: u64,
     pub(crate) served_accepted: u64,
     pub(crate) served_refused: u64,
     /// Closed, as they were silent and others wanted their place.
@@ -23,6 +29,8 @@ pub(crate) struct Stats {
     pub(crate) pieces_passed: u64,
     /// See `pieces_passed`.
     pub(crate) pieces_failed: u64,
+    /// See `pieces_passed`.
+    pub(crate) pieces_checked: u64,
     pub(crate) announces_started: u64,
     pub(crate) announces_answered: u64,
     pub(crate) announces_failed: u64,
@@ -38,8 +46,8 @@ pub(crate) struct Stats {
 }
 
 impl Stats {
-    /// Every counter with its name; `pieces` that passed and failed of the torrents that are here.
-    pub(crate) fn rows(&self, pieces: (u64, u64)) -> Vec<(String, u64)> {
+    /// Every counter with its name; `pieces` that passed, failed and were checked of the torrents that are here.
+    pub(crate) fn rows(&self, pieces: [u64; 3]) -> Vec<(String, u64)> {
         [
             ("peers.accepted", self.peers_accepted),
             ("peers.refused", self.peers_refused),
@@ -47,14 +55,18 @@ impl Stats {
             ("peers.dialled", self.peers_dialled),
             ("peers.failed", self.peers_failed),
             ("peers.misbehaved", self.peers_misbehaved),
+            ("peers.shed_silent", self.shed_silent),
+            ("peers.shed_idle", self.shed_idle),
+            ("peers.shed_starved", self.shed_starved),
             ("http.accepted", self.served_accepted),
             ("http.refused", self.served_refused),
             ("http.shed", self.served_shed),
             ("peers.messages_in", self.peer_messages_in),
             ("peers.bytes_in", self.peer_bytes_in),
             ("peers.bytes_out", self.peer_bytes_out),
-            ("pieces.passed", self.pieces_passed + pieces.0),
-            ("pieces.failed", self.pieces_failed + pieces.1),
+            ("pieces.passed", self.pieces_passed + pieces[0]),
+            ("pieces.failed", self.pieces_failed + pieces[1]),
+            ("pieces.checked", self.pieces_checked + pieces[2]),
             ("announces.started", self.announces_started),
             ("announces.answered", self.announces_answered),
             ("announces.failed", self.announces_failed),

@@ -7,12 +7,16 @@ use crate::engine::Engine;
 use crate::engine::asks::take_stamps;
 
 impl<S: Storage> Engine<S> {
-    /// One slice of background work (at most 256 KiB of hashing, and a look at 256 files); true while more waits.
+    /// One slice of background work (at most 256 KiB of hashing, a look at 256 files, and a torrent that wakes); true while more waits.
     pub fn work(&mut self, now: Time) -> bool {
         if let Some(id) = self.stamping.pop()
             && !self.save_record(id)
         {
             self.stamping.push(id);
+        }
+        if let Some(id) = self.waking.pop() {
+            self.wake_up(now, id);
+            self.settle(now);
         }
         if let Some(id) = self.hashing.pop()
             && let Some(torrent) = self.torrents.get_mut(id)
@@ -28,6 +32,6 @@ impl<S: Storage> Engine<S> {
         if self.hashing.is_empty() {
             self.work_on_shares(now);
         }
-        !self.hashing.is_empty() || !self.stamping.is_empty() || !self.shares.is_idle()
+        !self.hashing.is_empty() || !self.stamping.is_empty() || !self.waking.is_empty() || !self.shares.is_idle()
     }
 }

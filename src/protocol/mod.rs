@@ -11,5 +11,6 @@ pub mod outbuf;
 pub mod peer;
 pub mod pex;
 pub mod redis;
+pub mod socks;
 pub mod tls;
 pub mod tracker;

@@ -15,7 +15,7 @@ use rustls::ClientConfig;
 use crate::base::hash::InfoHash;
 use crate::base::rng::Rng;
 use crate::base::time::Time;
-use crate::codec::http::{HttpError, Response as HttpResponse, get_request};
+use crate::codec::http::{HttpError, Response as HttpResponse, anonymous_request, get_request};
 use crate::codec::http_tracker::{
     AnnounceAnswer, Failure, RetryIn, ScrapeAnswer, announce_path, parse_announce, parse_scrape, scrape_path,
 };
@@ -74,6 +74,8 @@ pub enum TrackerError {
     Failure(Failure),
     /// Too many announces are waiting.
     Busy,
+    /// Nothing can be sent to anybody now, for this reason.
+    NotAsked(String),
 }
 
 impl std::fmt::Display for TrackerError {
@@ -93,6 +95,7 @@ impl std::fmt::Display for TrackerError {
             }
             Self::Failure(failure) => write!(f, "it refused: {}", failure.reason),
             Self::Busy => f.write_str("too many announces are waiting"),
+            Self::NotAsked(why) => write!(f, "it was not asked: {why}"),
         }
     }
 }
@@ -219,8 +222,9 @@ pub struct TrackerClient {
     legs: BTreeMap<LegId, Leg>,
     /// Asks of two legs.
     pairs: BTreeMap<AskId, Pair>,
-    /// Asks that have not begun.
+    /// Asks that have not begun, and those among them that somebody waits for: announces of who lacks something.
     waiting: VecDeque<(LegId, Leg)>,
+    urgent: VecDeque<(LegId, Leg)>,
     active: usize,
     exchanges: BTreeMap<ExchangeId, LegId>,
     next_exchange: u64,
@@ -229,6 +233,7 @@ pub struct TrackerClient {
     needs: VecDeque<Need>,
     events: VecDeque<Event>,
     patience: Duration,
+    is_anonymous: bool,
     rng: Rng,
 }
 
@@ -241,6 +246,7 @@ impl TrackerClient {
             legs: BTreeMap::new(),
             pairs: BTreeMap::new(),
             waiting: VecDeque::new(),
+            urgent: VecDeque::new(),
             active: 0,
             exchanges: BTreeMap::new(),
             next_exchange: 0,
@@ -249,8 +255,15 @@ impl TrackerClient {
             needs: VecDeque::new(),
             events: VecDeque::new(),
             patience,
+            is_anonymous: false,
             rng,
         }
+    }
+
+    /// No tracker is told which program asks.
+    #[must_use]
+    pub fn anonymous(self) -> Self {
+        Self { is_anonymous: true, ..self }
     }
 
     /// Announces to `url`; the outcome comes under `id`.
@@ -268,19 +281,20 @@ impl TrackerClient {
             Ok(url) => url,
             Err(error) => return self.tell(id, question.failed(TrackerError::Url(error))),
         };
-        if self.waiting.len() >= WAITING_MAX {
+        if self.waiting.len() + self.urgent.len() >= WAITING_MAX {
             return self.tell(id, question.failed(TrackerError::Busy));
         }
+        let is_urgent = matches!(&question, Question::Announce(announce, _) if announce.left > 0);
         let (addresses, stage) = (VecDeque::new(), Stage::Waiting);
         let leg = Leg { url, question, family: None, addresses, redirects: 0, stage };
         let id = LegId { ask: id, second: false };
-        self.waiting.push_back((id, leg));
+        if is_urgent { &mut self.urgent } else { &mut self.waiting }.push_back((id, leg));
         self.admit(now);
     }
 
     fn admit(&mut self, now: Time) {
         while self.active < ACTIVE_MAX
-            && let Some((id, leg)) = self.waiting.pop_front()
+            && let Some((id, leg)) = self.urgent.pop_front().or_else(|| self.waiting.pop_front())
         {
             self.active += 1;
             self.legs.insert(id, leg);
@@ -393,7 +407,8 @@ impl TrackerClient {
     pub fn handle_connected(&mut self, now: Time, exchange: ExchangeId) {
         let Some(&id) = self.exchanges.get(&exchange) else { return };
         let leg = self.legs.get_mut(&id).expect("an exchange has its leg");
-        let request = get_request(&leg.question.path(&leg.url), &leg.url.authority());
+        let request = if self.is_anonymous { anonymous_request } else { get_request };
+        let request = request(&leg.question.path(&leg.url), &leg.url.authority());
         let tls = match (leg.url.scheme, &self.trust) {
             (Scheme::Https, Some(trust)) => match Tls::new(trust, &leg.url.host) {
                 Ok(tls) => Some(tls),
@@ -602,7 +617,7 @@ impl TrackerClient {
     #[must_use]
     pub fn is_idle(&self) -> bool {
         let is_told = |(id, leg): (&LegId, &Leg)| matches!(leg.question, Question::Scrape(_)) || self.is_answered(*id);
-        let waiting = self.waiting.iter().map(|(id, leg)| (id, leg));
+        let waiting = self.urgent.iter().chain(&self.waiting).map(|(id, leg)| (id, leg));
         self.legs.iter().chain(waiting).all(is_told) && self.events.is_empty()
     }
 

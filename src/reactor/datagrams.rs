@@ -95,16 +95,23 @@ impl Datagrams {
         Ok(())
     }
 
-    /// Binds the resolver's socket anew, at a port that the kernel draws at random. The others stay where they were bound.
+    /// Binds the resolver's socket, or that of a proxy's datagrams, anew, at a port that the kernel draws at random. The others stay where they were bound.
     pub(crate) fn rebind(&mut self, registry: &Registry, id: SocketId, interface: Option<&str>) -> io::Result<()> {
         let addr = match id {
-            SocketId::Resolver4 => SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
-            SocketId::Resolver6 => SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0),
+            SocketId::Resolver4 | SocketId::Relay4 => SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+            SocketId::Resolver6 | SocketId::Relay6 => SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0),
             SocketId::Peers(_) | SocketId::Dht(_) | SocketId::Tracker(_) | SocketId::Lsd4 | SocketId::Lsd6 => {
                 return Ok(());
             }
         };
         self.add(registry, id, bind_datagrams(addr, interface)?)
+    }
+
+    /// Closes them all; what was to be sent is forgotten.
+    pub(crate) fn clear(&mut self) {
+        self.ports.clear();
+        self.outbox.clear();
+        self.out_index = 0;
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -38,6 +38,12 @@ pub(crate) fn of_v6(ip: Ipv6Addr) -> Option<Interface> {
     addresses.into_iter().find(|(other, _)| *other == ip).map(|(_, interface)| interface)
 }
 
+/// The IPv6 addresses of the one with this name.
+pub(crate) fn v6_of(name: &str) -> Vec<Ipv6Addr> {
+    let addresses = parse_addresses(&read("/proc/net/if_inet6"));
+    addresses.into_iter().filter(|(_, interface)| interface.name == name).map(|(ip, _)| ip).collect()
+}
+
 /// A file's text, or nothing: a machine may do without a family.
 fn read(path: &str) -> String {
     let mut bytes = Vec::new();

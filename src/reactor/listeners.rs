@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use mio::net::{TcpListener, TcpStream, UdpSocket};
@@ -24,6 +24,8 @@ const BACKLOG_MAX: i32 = 1024;
 const PORT_TRIES_MAX: usize = 16;
 /// Receive buffer of a datagram socket: the kernel does not tune these itself. It gives what its own limit allows.
 const DATAGRAM_BUFFER_BYTES: usize = 1 << 20;
+/// The port where any will do and none can be had yet: that of the config's default.
+const FALLBACK_PORT: u16 = 6881;
 /// How long the kernel keeps a connection to itself on which nothing has come.
 const DEFERRED: Duration = Duration::from_secs(10);
 /// How long a listener rests when descriptors or memory have run out, unless a connection is closed before.
@@ -110,6 +112,22 @@ pub(crate) fn bind_all_served(
     })
 }
 
+/// The addresses with a port that is free now where any will do: for those that cannot be bound yet. Both families get one port, as
+/// with [`bind_all`].
+pub(crate) fn choose_ports(addrs: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut chosen = None;
+    let mut choose = |addr: &SocketAddr| {
+        if addr.port() != 0 {
+            return *addr;
+        }
+        // Tried where nothing from outside can come.
+        let free = || Some(bind_pair(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None, None).ok()?.addr.port());
+        let port = *chosen.get_or_insert_with(|| free().unwrap_or(FALLBACK_PORT));
+        SocketAddr::new(addr.ip(), port)
+    };
+    addrs.iter().map(&mut choose).collect()
+}
+
 /// Binds every address, in order, each after those before it. One whose family this machine lacks is left out, with a warning, unless
 /// it is the only one.
 fn bind_each<T>(addrs: &[SocketAddr], bind: impl Fn(SocketAddr, &[T]) -> io::Result<T>) -> Result<Vec<T>, BindError> {
@@ -131,7 +149,7 @@ fn bind_each<T>(addrs: &[SocketAddr], bind: impl Fn(SocketAddr, &[T]) -> io::Res
     }
 }
 
-fn lacks_family(addr: SocketAddr, error: &io::Error) -> bool {
+pub(crate) fn lacks_family(addr: SocketAddr, error: &io::Error) -> bool {
     match Errno::from_io_error(error) {
         Some(Errno::AFNOSUPPORT) => true,
         Some(Errno::ADDRNOTAVAIL) => addr.is_ipv6() && addr.ip().is_unspecified(),
@@ -205,6 +223,8 @@ pub(crate) enum Accepted {
     Stream(TcpStream, SocketAddr),
     /// A connection that was gone before it came; try again.
     Lost,
+    /// Descriptors or memory have run out: it rests, unless a connection is closed.
+    Starved,
     /// No more now.
     Nothing,
 }
@@ -231,6 +251,11 @@ impl Listeners {
         registry.register(&mut socket, Whose::Listener(self.all.len()).token(), Interest::READABLE)?;
         self.all.push(Listening { id, socket, open: false, rests_until: Time::ZERO });
         Ok(())
+    }
+
+    /// Closes them all.
+    pub(crate) fn clear(&mut self) {
+        self.all.clear();
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -283,7 +308,7 @@ impl Listeners {
                 Trouble::Starved => {
                     log::debug!("accepting rests: {error}");
                     listening.rests_until = now + REST;
-                    Accepted::Nothing
+                    Accepted::Starved
                 }
             },
         }
@@ -322,8 +347,6 @@ fn judge(error: &io::Error) -> Trouble {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use mio::{Events, Poll};
 
     use super::*;

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod datagrams;
 pub mod descriptors;
 pub mod entropy;
+mod guard;
 pub(crate) mod interfaces;
 pub(crate) mod lag;
 pub mod listeners;
@@ -37,6 +38,7 @@ use crate::protocol::tls;
 use crate::reactor::batch::{BATCH, Inbox};
 use crate::reactor::clock::Clock;
 use crate::reactor::datagrams::{Datagrams, Received};
+use crate::reactor::guard::Guard;
 use crate::reactor::lag::Histogram;
 use crate::reactor::listeners::{Accepted, BindError, Bound, Listeners};
 use crate::reactor::multicast::Multicast;
@@ -90,7 +92,8 @@ pub struct Reactor {
     bound: Vec<SocketAddr>,
     bound_dht: Vec<SocketAddr>,
     bound_tracker: [Vec<SocketAddr>; 2],
-    interface: Option<String>,
+    /// Of the interface that everything must go through; none if any will do.
+    guard: Option<Guard>,
     /// Could not even begin. Told in the next round, so that the drain ends whatever the engine answers.
     stillborn: Vec<ConnId>,
     deadline: Time,
@@ -106,6 +109,8 @@ pub struct Reactor {
     has_waited: bool,
     idle_rounds: u32,
     accepted: u64,
+    /// How often nobody could be accepted.
+    starved: u64,
 }
 
 impl fmt::Debug for Reactor {
@@ -121,7 +126,8 @@ impl fmt::Debug for Reactor {
 
 impl Reactor {
     /// A reactor that listens at each of `listen` with TCP and UDP (port 0 is any free one); at none is fine. With an `interface`,
-    /// its sockets speak through that alone.
+    /// its sockets speak through that alone,
+    /// and it waits while that is not there.
     ///
     /// # Errors
     /// The first address that cannot be bound.
@@ -143,7 +149,7 @@ impl Reactor {
             bound: Vec::new(),
             bound_dht: Vec::new(),
             bound_tracker: [Vec::new(), Vec::new()],
-            interface: interface.map(str::to_owned),
+            guard: interface.map(Guard::new).transpose().map_err(unwatched)?,
             stillborn: Vec::new(),
             deadline: Time::NEVER,
             work_waits: false,
@@ -154,8 +160,18 @@ impl Reactor {
             has_waited: false,
             idle_rounds: 0,
             accepted: 0,
+            starved: 0,
         };
-        for bound in listeners::bind_all(listen, interface)? {
+        reactor.begin_guard();
+        let bound = match reactor.may_speak().then(|| listeners::bind_all(listen, interface)) {
+            Some(Err(error)) if !reactor.put_off(&error) => return Err(error),
+            Some(Ok(bound)) => bound,
+            _ => {
+                reactor.bound = listeners::choose_ports(listen);
+                Vec::new()
+            }
+        };
+        for bound in bound {
             reactor.watch(bound).map_err(unwatched)?;
         }
         Ok(reactor)
@@ -180,7 +196,15 @@ impl Reactor {
     /// # Errors
     /// The first address that cannot be bound.
     pub fn bind_dht(&mut self, addrs: &[SocketAddr]) -> Result<(), BindError> {
-        for bound in listeners::bind_all_datagrams(addrs, self.interface.as_deref())? {
+        let bound = match self.may_speak().then(|| listeners::bind_all_datagrams(addrs, self.interface())) {
+            Some(Ok(bound)) => bound,
+            Some(Err(error)) if !self.put_off(&error) => return Err(error),
+            _ => {
+                self.bound_dht = listeners::choose_ports(addrs);
+                return Ok(());
+            }
+        };
+        for bound in bound {
             let failed = |error| BindError { addr: bound.addr, error };
             let index = u16::try_from(self.bound_dht.len()).map_err(|_| failed(ErrorKind::InvalidInput.into()))?;
             self.datagrams.add(self.poll.registry(), SocketId::Dht(index), bound.socket).map_err(failed)?;
@@ -200,12 +224,24 @@ impl Reactor {
     /// # Errors
     /// The first address that cannot be bound.
     pub fn bind_tracker(&mut self, udp: &[SocketAddr], http: &[SocketAddr]) -> Result<(), BindError> {
-        for (index, bound) in (0..).zip(listeners::bind_all_datagrams(udp, self.interface.as_deref())?) {
+        let bind = || {
+            let datagrams = listeners::bind_all_datagrams(udp, self.interface())?;
+            Ok((datagrams, listeners::bind_all_served(http, self.interface())?))
+        };
+        let (datagrams, served) = match self.may_speak().then(bind) {
+            Some(Ok(bound)) => bound,
+            Some(Err(error)) if !self.put_off(&error) => return Err(error),
+            _ => {
+                self.bound_tracker = [udp, http].map(listeners::choose_ports);
+                return Ok(());
+            }
+        };
+        for (index, bound) in (0..).zip(datagrams) {
             let failed = |error| BindError { addr: bound.addr, error };
             self.datagrams.add(self.poll.registry(), SocketId::Tracker(index), bound.socket).map_err(failed)?;
             self.bound_tracker[0].push(bound.addr);
         }
-        for (index, (addr, listener)) in (0..).zip(listeners::bind_all_served(http, self.interface.as_deref())?) {
+        for (index, (addr, listener)) in (0..).zip(served) {
             let failed = |error| BindError { addr, error };
             self.listeners.add(self.poll.registry(), ListenerId::Tracker(index), listener).map_err(failed)?;
             self.bound_tracker[1].push(addr);
@@ -260,6 +296,7 @@ impl Reactor {
             ("loop_round_max_us", micros(self.lag.max())),
             ("sockets_open", self.sockets.len() as u64),
             ("sockets_accepted", self.accepted),
+            ("sockets_starved", self.starved),
             ("datagrams_received", datagrams.received),
             ("datagrams_sent", datagrams.sent),
             ("datagrams_dropped", datagrams.dropped),
@@ -292,6 +329,7 @@ impl Reactor {
         self.now = self.clock.now();
 
         let mut happened = self.note(engine, outside);
+        happened |= self.heed_interface(engine);
         happened |= self.tell_stillborn(engine);
         happened |= self.give_turns(engine);
         happened |= self.accept(engine);
@@ -319,6 +357,9 @@ impl Reactor {
             }
             while let Some(transmit) = engine.poll_transmit(self.now, &mut self.transmit) {
                 idle = false;
+                if !self.may_reach(transmit.to.ip()) {
+                    continue; // as if it were lost
+                }
                 match transmit.socket {
                     SocketId::Lsd4 | SocketId::Lsd6 => self.multicast.send(transmit, &self.transmit),
                     _ => self.datagrams.send(self.poll.registry(), transmit, &self.transmit),
@@ -334,7 +375,12 @@ impl Reactor {
     fn act(&mut self, engine: &mut Engine<FileStorage>, effect: Effect, turn: &mut Turn) {
         match effect {
             Effect::Connect { conn, to } => {
-                if let Err(error) = self.sockets.connect(self.poll.registry(), conn, to, self.interface.as_deref()) {
+                if !self.may_reach(to.ip()) {
+                    self.stillborn.push(conn);
+                    return;
+                }
+                let through = self.guard.as_ref().map(|guard| (guard.name(), guard.local(to.ip())));
+                if let Err(error) = self.sockets.connect(self.poll.registry(), conn, to, through) {
                     log::debug!("{to}: cannot connect: {error}");
                     self.stillborn.push(conn);
                 }
@@ -346,11 +392,14 @@ impl Reactor {
                 self.work_waits = true;
                 self.look_at = Time::NEVER;
             }
+            Effect::Rebind(_) if !self.may_speak() => {}
             Effect::Rebind(id @ (SocketId::Lsd4 | SocketId::Lsd6)) => {
-                self.multicast.rebind(self.poll.registry(), id, &self.bound, self.interface.as_deref());
+                self.multicast.rebind(self.poll.registry(), id, &self.bound, self.guard.as_ref().map(Guard::name));
             }
             Effect::Rebind(id) => {
-                if let Err(error) = self.datagrams.rebind(self.poll.registry(), id, self.interface.as_deref()) {
+                if let Err(error) =
+                    self.datagrams.rebind(self.poll.registry(), id, self.guard.as_ref().map(Guard::name))
+                {
                     log::debug!("{id:?}: cannot bind: {error}");
                 }
             }
@@ -378,7 +427,8 @@ impl Reactor {
         let until = if busy {
             Time::ZERO
         } else {
-            engine.poll_timeout().min(self.deadline).min(self.listeners.next_accept()).min(self.look_at)
+            let guard = self.guard.as_ref().map_or(Time::NEVER, Guard::poll_timeout);
+            engine.poll_timeout().min(self.deadline).min(self.listeners.next_accept()).min(self.look_at).min(guard)
         };
         let before = self.clock.now();
         if self.has_waited {
@@ -489,6 +539,11 @@ impl Reactor {
                         }
                     }
                     Accepted::Lost => {}
+                    Accepted::Starved => {
+                        self.starved += 1;
+                        engine.handle_starved(self.now);
+                        break;
+                    }
                     Accepted::Nothing => break,
                 }
                 happened = true;

@@ -94,6 +94,11 @@ impl Multicast {
         Ok(())
     }
 
+    /// Closes them all.
+    pub(crate) fn clear(&mut self) {
+        self.members.clear();
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.members.len()
     }

@@ -4,7 +4,7 @@
 //! gathers its own messages.
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry};
@@ -13,6 +13,7 @@ use socket2::{SockRef, Type};
 
 use crate::base::ids::ConnId;
 use crate::reactor::listeners::new_socket;
+use crate::reactor::options::set_late_port;
 use crate::reactor::tokens::Whose;
 
 /// A socket that the engine knows.
@@ -48,7 +49,7 @@ pub(crate) struct Sockets {
 }
 
 impl Sockets {
-    /// Begins a connection.
+    /// Begins a connection, `through` an interface and perhaps from an address of it.
     ///
     /// # Errors
     /// What the kernel knows at once: no such family, no route, no descriptors.
@@ -57,9 +58,13 @@ impl Sockets {
         registry: &Registry,
         conn: ConnId,
         to: SocketAddr,
-        interface: Option<&str>,
+        through: Option<(&str, Option<IpAddr>)>,
     ) -> io::Result<()> {
-        let socket = new_socket(to, Type::STREAM, interface)?;
+        let socket = new_socket(to, Type::STREAM, through.map(|(interface, _)| interface))?;
+        if let Some((_, Some(local))) = through {
+            set_late_port(&socket)?;
+            socket.bind(&SocketAddr::new(local, 0).into())?;
+        }
         match socket.connect(&to.into()) {
             Ok(()) => {}
             Err(error) if Errno::from_io_error(&error) == Some(Errno::INPROGRESS) => {}
@@ -101,6 +106,11 @@ impl Sockets {
 
     pub(crate) const fn len(&self) -> usize {
         self.len
+    }
+
+    /// Whose sockets there are.
+    pub(crate) fn conns(&self) -> impl Iterator<Item = ConnId> {
+        self.links.iter().flatten().map(|link| link.conn)
     }
 
     /// Closes a connection's socket; false if there is none.

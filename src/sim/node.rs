@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -373,8 +373,14 @@ impl Node {
     fn carry_out(&mut self, job: Job) -> (Duration, After, Result<(), Fault>) {
         let storage = self.storage().expect("only an engine has jobs");
         match job {
+            Job::Record { name, value: Some(bytes) } => (JOB, After::Saved(name.into(), bytes), Ok(())),
+            Job::Record { name, value: None } => {
+                self.saved.remove(Path::new(&name));
+                (JOB, After::Nothing, Ok(()))
+            }
             Job::Save { name, bytes } => (JOB, After::Saved(name, bytes), Ok(())),
             Job::Erase { name } => {
+                storage.saved.remove(&name);
                 self.saved.remove(&name);
                 (JOB, After::Nothing, Ok(()))
             }
@@ -400,7 +406,14 @@ impl Node {
         let local = self.clock.local(now);
         match after {
             After::Nothing => {}
-            After::Saved(name, bytes) => drop(self.saved.insert(name, bytes)),
+            After::Saved(name, bytes) => {
+                // What describes a torrent is read again by the engine, everything else by the next run.
+                if name.extension().is_some_and(|ending| ending == "meta") {
+                    let storage = self.storage().expect("only an engine has jobs");
+                    storage.saved.insert(name.clone(), bytes.clone());
+                }
+                self.saved.insert(name, bytes);
+            }
             After::Synced(store) => self.storage().expect("only an engine has jobs").end_sync(store),
         }
         if let Some(engine) = self.engine() {

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use crate::base::hash::{InfoHash, Sha1Hash};
+use crate::codec::bencode;
 use crate::codec::krpc::{Body, Message, Query};
 use crate::codec::wire::HANDSHAKE_LEN;
 
@@ -31,8 +32,9 @@ pub(crate) fn told(packet: &[u8], private: &BTreeSet<InfoHash>) -> Option<String
         let named = private.iter().find(|hash| contains(&shown, hash.to_string().as_bytes()))?;
         return Some(format!("it tells its neighbours of the private torrent {named}"));
     }
-    // A message of the DHT is a dictionary. That of a tracker begins with a number, and may name it.
-    let named = private.iter().find(|hash| packet.first() == Some(&b'd') && contains(packet, &hash.0))?;
+    let named = private.iter().find(|hash| contains(packet, &hash.0))?;
+    // A message of the DHT is a dictionary. That to a tracker begins with any number, and may name it.
+    bencode::parse(packet, bencode::VALUES_MAX).ok()?;
     let how = match Message::parse(packet).map(|message| message.body) {
         Some(Body::Query { query: Query::GetPeers { .. }, .. }) => "asks the DHT for peers of",
         Some(Body::Query { query: Query::AnnouncePeer { .. }, .. }) => "announces itself in the DHT as a peer of",
@@ -154,8 +156,10 @@ mod tests {
         assert!(told(lsd(&hex).as_bytes()).unwrap().contains("neighbours"));
         assert!(told(lsd(&hex.to_uppercase()).as_bytes()).unwrap().contains("neighbours"));
         assert_eq!(told(lsd(&OPEN.to_string()).as_bytes()), None);
-        let to_tracker = [&[0, 0, 4, 0x17][..], &SECRET.0].concat();
-        assert_eq!(told(&to_tracker), None, "a tracker must know");
+        for connection in [[0, 0, 4, 0x17], *b"d1:a"] {
+            let to_tracker = [&connection[..], &[0; 12], &SECRET.0].concat();
+            assert_eq!(told(&to_tracker), None, "a tracker must know");
+        }
     }
 
     fn stream(info_hash: InfoHash, messages: &[&[u8]]) -> Vec<u8> {

@@ -6,8 +6,9 @@
 mod image;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::arena::Arena;
@@ -44,6 +45,8 @@ pub struct MemoryStorage {
     /// Bytes there are; no limit if none.
     pub(crate) capacity: Option<u64>,
     lies: Option<Lies>,
+    /// What describes torrents, by name.
+    pub(crate) saved: BTreeMap<PathBuf, Vec<u8>>,
     /// Content that was handed to streams since it was last asked, by store.
     pub(crate) served: Vec<(StoreId, Span)>,
     /// Content that was handed to streams in this life, bytes.
@@ -371,6 +374,14 @@ impl Storage for MemoryStorage {
     fn has_data(&mut self, store: StoreId, span: Span) -> bool {
         let has = |image: &Image| pages_of(span.offset, span.len).any(|page| image.pages[page] != Page::Hole);
         self.image(store).is_some_and(has)
+    }
+
+    fn saved(&mut self, name: &Path) -> Option<Vec<u8>> {
+        self.saved.get(name).cloned()
+    }
+
+    fn exists(&mut self, path: &Path) -> bool {
+        self.images.iter().any(|image| !image.is_unlinked && image.lies_at(path))
     }
 
     fn stamp(&mut self, store: StoreId, file: usize) -> Option<Stamp> {

@@ -12,7 +12,7 @@ use crate::base::hash::InfoHash;
 use crate::base::rng::Rng;
 use crate::base::time::Time;
 use crate::codec::krpc::Node as DhtNode;
-use crate::engine::{DHT_STATE, Engine};
+use crate::engine::{DHT_STATE, Engine, record_name};
 use crate::sim::World;
 use crate::sim::faults::{Fault, FaultKind};
 use crate::sim::hostile::Hostile;
@@ -407,12 +407,10 @@ impl<'s> Swarm<'s> {
         }
         for &content in &self.parts[part].contents {
             let made = &self.made[content];
-            let saved = |ending: &str| {
-                let name = format!("torrents/{}.{ending}", made.info_hash);
-                node.saved.get(Path::new(&name)).cloned()
-            };
-            if let Some(metainfo) = saved("meta") {
-                engine.restore(Time::ZERO, &metainfo, saved("resume").as_deref()).expect("what was saved is good");
+            let saved = |name: &str| node.saved.get(Path::new(name)).map(Vec::as_slice);
+            if saved(&format!("torrents/{}.meta", made.info_hash)).is_some() {
+                let record = saved(&record_name(made.info_hash));
+                engine.restore(Time::ZERO, made.info_hash, record).expect("what was saved is good");
                 continue;
             }
             let is_seed = spec.role == Role::Seed;

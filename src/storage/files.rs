@@ -43,21 +43,34 @@ impl Files {
         store: StoreId,
         index: usize,
         write: bool,
-        open: impl FnOnce() -> Result<OwnedFd, Errno>,
+        mut open: impl FnMut() -> Result<OwnedFd, Errno>,
     ) -> Result<&mut OpenFile, Errno> {
         self.clock += 1;
         let key = (store, index);
         if self.open.get(&key).is_none_or(|file| write && !file.writable) {
-            let fd = open()?;
+            let fd = loop {
+                match open() {
+                    // Others have taken the descriptors that were meant for files: there are fewer from now on.
+                    Err(Errno::MFILE | Errno::NFILE) if !self.open.is_empty() => {
+                        self.max = self.open.len().min(self.max);
+                        self.forget_oldest();
+                    }
+                    result => break result?,
+                }
+            };
             if self.open.len() >= self.max && !self.open.contains_key(&key) {
-                let oldest = self.open.iter().min_by_key(|(_, file)| file.used).map(|(&key, _)| key);
-                self.open.remove(&oldest.expect("max is at least one"));
+                self.forget_oldest();
             }
             self.open.insert(key, OpenFile { fd, writable: write, unflushed: 0, used: 0 });
         }
         let file = self.open.get_mut(&key).expect("it was just opened");
         file.used = self.clock;
         Ok(file)
+    }
+
+    fn forget_oldest(&mut self) {
+        let oldest = self.open.iter().min_by_key(|(_, file)| file.used).map(|(&key, _)| key);
+        self.open.remove(&oldest.expect("there is one"));
     }
 
     /// The inode of the file at `index` of `store`; none if it is not open.

@@ -7,6 +7,7 @@
 
 mod files;
 mod jobs;
+mod journal;
 mod map;
 mod place;
 pub mod space;
@@ -94,7 +95,7 @@ struct Store {
 }
 
 impl FileStorage {
-    /// A storage whose `Save` and `Erase` jobs work in `state`; without one they succeed and keep nothing.
+    /// A storage whose `Record`, `Save` and `Erase` jobs work in `state`; without one they succeed and keep nothing.
     #[must_use]
     pub fn new(settings: Settings, state: Option<StateDir>) -> Self {
         Self {
@@ -538,6 +539,14 @@ impl Storage for FileStorage {
         parts.clone().any(|part| {
             !part.pad && self.file(store, part.file, false).is_ok_and(|file| file.has_data(part.offset, part.span.len))
         }) || parts.all(|part| part.pad)
+    }
+
+    fn saved(&mut self, name: &Path) -> Option<Vec<u8>> {
+        self.state.as_ref()?.read(name)
+    }
+
+    fn exists(&mut self, path: &Path) -> bool {
+        rustix::fs::stat(path).is_ok()
     }
 
     fn stamp(&mut self, store: StoreId, file: usize) -> Option<Stamp> {

@@ -1,4 +1,5 @@
-//! The state directory: who holds it, and the files in it, each replaced whole or not at all.
+//! The state directory: who holds it, the journal of all that changes, and a file for what describes each torrent, which is replaced
+//! whole or not at all.
 
 use std::fmt;
 use std::fs::File;
@@ -10,8 +11,12 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
+use crate::base::hash::InfoHash;
 use crate::base::storage::Fault;
+use crate::storage::journal::{Batch, Compaction, Journal};
 use crate::storage::{errno_of, fault, writeback};
+
+pub use crate::storage::journal::Records;
 
 /// Bytes of a saved file; a longer one is not ours and is left alone.
 const SAVED_LEN_MAX: u64 = 80 << 20;
@@ -20,6 +25,7 @@ const SAVED_LEN_MAX: u64 = 80 << 20;
 #[derive(Debug)]
 pub struct StateDir {
     dir: PathBuf,
+    journal: Journal,
     /// Locked.
     _lock: File,
 }
@@ -46,64 +52,58 @@ impl fmt::Display for StateError {
 
 impl std::error::Error for StateError {}
 
-/// What was saved of one torrent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Saved {
-    /// The bytes of its metainfo file.
-    pub metainfo: Vec<u8>,
-    /// The bytes of its resume record, where there is one.
-    pub record: Option<Vec<u8>>,
-}
-
 impl StateDir {
-    /// Takes the directory, making it where it is missing.
+    /// Takes the directory, making it where it is missing; and what its journal says.
     ///
     /// # Errors
     /// See [`StateError`].
-    pub fn open(dir: &Path) -> Result<Self, StateError> {
+    pub fn open(dir: &Path) -> Result<(Self, Records), StateError> {
         let told = |error| StateError::Io(dir.to_owned(), error);
         std::fs::create_dir_all(dir.join("torrents")).map_err(told)?;
         let lock = File::options().create(true).truncate(false).write(true).open(dir.join("lock")).map_err(told)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { dir: dir.to_owned(), _lock: lock }),
-            Err(Errno::WOULDBLOCK) => Err(StateError::Held(dir.to_owned())),
-            Err(errno) => Err(told(errno.into())),
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(StateError::Held(dir.to_owned())),
+            Err(errno) => return Err(told(errno.into())),
         }
+        let (journal, records) = Journal::open(dir).map_err(told)?;
+        Ok((Self { dir: dir.to_owned(), journal, _lock: lock }, records))
     }
 
-    /// The file `name`; none if there is none, or it cannot be read, which is told in the log.
+    /// The file `name`; none if it is not there, or it cannot be read, which is told in the log.
     #[must_use]
-    pub fn read(&self, name: &str) -> Option<Vec<u8>> {
+    pub(in crate::storage) fn read(&self, name: &Path) -> Option<Vec<u8>> {
+        assert!(is_below(name), "{} is not below the state directory", name.display());
         let path = self.dir.join(name);
-        match read_bounded(&path) {
-            Ok(bytes) => Some(bytes),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => {
-                log::error!("{} cannot be read: {error}", path.display());
-                None
-            }
-        }
+        let told = |error: &io::Error| log::error!("{} cannot be read: {error}", path.display());
+        read_bounded(&path).inspect_err(told).ok()
     }
 
-    /// Everything that was saved of torrents, in the order of their names. What cannot be read is told in the log and left.
+    /// One step of writing records; true once all are on the disk. After a fault none is.
+    pub(super) fn append(&mut self, batch: &mut Batch) -> Result<bool, Fault> {
+        self.journal.append(batch)
+    }
+
+    /// The journal should be written anew.
+    pub(super) fn is_stale(&self) -> bool {
+        self.journal.is_stale()
+    }
+
+    /// One step of writing the journal anew; true once it is.
+    pub(super) fn compact(&mut self, compaction: &mut Compaction) -> Result<bool, Fault> {
+        compaction.step(&mut self.journal)
+    }
+
+    /// The torrents that are described there, in order. Only the names of files are read.
     ///
     /// # Errors
     /// The directory itself cannot be read.
-    pub fn torrents(&self) -> io::Result<Vec<Saved>> {
-        let dir = self.dir.join("torrents");
-        let mut names: Vec<PathBuf> = std::fs::read_dir(&dir)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
-        names.retain(|path| path.extension().is_some_and(|ending| ending == "meta"));
-        names.sort();
-        let mut saved = Vec::with_capacity(names.len());
-        for path in names {
-            match read_bounded(&path) {
-                Ok(metainfo) => {
-                    saved.push(Saved { metainfo, record: read_bounded(&path.with_extension("resume")).ok() })
-                }
-                Err(error) => log::error!("{} cannot be read: {error}", path.display()),
-            }
-        }
-        Ok(saved)
+    pub fn torrents(&self) -> io::Result<Vec<InfoHash>> {
+        let names = std::fs::read_dir(self.dir.join("torrents"))?.filter_map(|entry| Some(entry.ok()?.file_name()));
+        let mut hashes: Vec<_> =
+            names.filter_map(|name| InfoHash::from_hex(name.to_str()?.strip_suffix(".meta")?)).collect();
+        hashes.sort_unstable();
+        Ok(hashes)
     }
 
     /// Removes the file `name`; gone already is fine.
@@ -210,16 +210,17 @@ mod tests {
     #[test]
     fn what_was_saved_is_loaded_and_what_was_erased_is_not() {
         let temp = tempfile::tempdir().unwrap();
-        let state = StateDir::open(temp.path()).unwrap();
-        for (name, bytes) in
-            [("a.meta", "one"), ("b.meta", "two"), ("b.resume", "r"), ("b.meta", "three"), ("c.resume", "x")]
-        {
+        let (state, _) = StateDir::open(temp.path()).unwrap();
+        let [a, b] = [InfoHash::of(b"a"), InfoHash::of(b"b")];
+        let name = |hash: InfoHash| format!("{hash}.meta");
+        for (name, bytes) in [(name(a), "one"), (name(b), "two"), (name(b), "three"), ("other.meta".into(), "x")] {
             let mut saving = Saving::new(Path::new("torrents").join(name), bytes.into());
             while !saving.step(&state).unwrap() {}
         }
-        state.erase(Path::new("torrents/a.meta")).unwrap();
-        state.erase(Path::new("torrents/a.meta")).unwrap();
-        let saved = state.torrents().unwrap();
-        assert_eq!(saved, [Saved { metainfo: b"three".to_vec(), record: Some(b"r".to_vec()) }]);
+        let [a_name, b_name] = [a, b].map(|hash| Path::new("torrents").join(name(hash)));
+        state.erase(&a_name).unwrap();
+        state.erase(&a_name).unwrap();
+        assert_eq!(state.torrents().unwrap(), [b]);
+        assert_eq!((state.read(&a_name), state.read(&b_name)), (None, Some(b"three".to_vec())));
     }
 }

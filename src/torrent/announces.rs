@@ -83,6 +83,8 @@ pub struct Announces {
     /// `completed` is still to be said, by tracker.
     completed: Vec<usize>,
     finished: bool,
+    /// The first announce of this run waits until then, unless the user wants it sooner.
+    begin_at: Time,
     asks: VecDeque<AnnounceAsk>,
     scrapes: VecDeque<ScrapeAsk>,
     rng: Rng,
@@ -99,6 +101,7 @@ impl Announces {
             running: false,
             completed: Vec::new(),
             finished: false,
+            begin_at: Time::ZERO,
             asks: VecDeque::new(),
             scrapes: VecDeque::new(),
             rng,
@@ -143,12 +146,17 @@ impl Announces {
         self.ask_due(now);
     }
 
+    /// Not before `at` it announces itself for the first time.
+    pub(crate) fn begin_at(&mut self, at: Time) {
+        self.begin_at = at;
+    }
+
     /// The torrent runs; `finished` if everything wanted is here already.
     pub fn start(&mut self, now: Time, finished: bool) {
         self.running = true;
         self.finished = finished;
         for tracker in &mut self.trackers {
-            tracker.next = now.max(tracker.not_before);
+            tracker.next = now.max(tracker.not_before).max(self.begin_at);
             tracker.failures = 0;
         }
         self.ask_due(now);
@@ -365,6 +373,13 @@ impl Announces {
         let scrapes = (0..self.trackers.len()).filter(|&index| self.is_scraped(index));
         let scrape = scrapes.map(|index| self.trackers[index].scrape.due()).min().unwrap_or(Time::NEVER);
         next.filter(|_| self.running).unwrap_or(Time::NEVER).min(scrape)
+    }
+
+    /// The trackers' addresses by tier, in the order they are tried.
+    #[must_use]
+    pub fn urls(&self) -> Vec<Vec<String>> {
+        let urls = |tier: &Vec<usize>| tier.iter().map(|&tracker| self.trackers[tracker].url.clone()).collect();
+        self.tiers.iter().map(urls).collect()
     }
 
     /// What the user sees.

@@ -1,5 +1,6 @@
 //! Hashing what is on the disk: whole re-checks, and pieces whose blocks came out of order.
 
+use crate::base::bitfield::Bitfield;
 use crate::base::geometry::{Geometry, Piece, Span};
 use crate::base::hash::{PieceHash, PieceHasher};
 use crate::base::ids::StoreId;
@@ -32,6 +33,8 @@ pub(crate) struct Check {
     end: u32,
     /// What is being hashed, from `next` on.
     current: Option<Current>,
+    /// Only these are looked at, and what was held before counts; all if none.
+    only: Option<Bitfield>,
     /// Before this piece one is hashed at a time.
     alone_until: u32,
     /// How far the disk was asked to read.
@@ -42,7 +45,17 @@ pub(crate) struct Check {
 
 impl Check {
     pub(crate) fn new(pieces: std::ops::Range<u32>) -> Self {
-        Self { next: pieces.start, end: pieces.end, current: None, alone_until: 0, expected: 0, bad: 0 }
+        Self { next: pieces.start, end: pieces.end, current: None, only: None, alone_until: 0, expected: 0, bad: 0 }
+    }
+
+    /// A check of just these pieces.
+    pub(crate) fn of(pieces: Bitfield) -> Self {
+        let all = 0..pieces.len();
+        Self { only: Some(pieces), ..Self::new(all) }
+    }
+
+    fn is_of(&self, piece: u32) -> bool {
+        self.only.as_ref().is_none_or(|only| only.get(piece))
     }
 
     /// The share that is done, 0 to 1.
@@ -142,6 +155,10 @@ impl Torrent {
         if self.check.is_some() || self.is_link() || self.postpone_check() {
             return;
         }
+        if self.rouse() {
+            self.recheck = true;
+            return;
+        }
         self.begin_check();
         self.reconsider(now);
         // What is open may not be what lies there any more.
@@ -179,21 +196,24 @@ impl Torrent {
 
     fn check_slice<S: Storage>(&mut self, now: Time, storage: &mut S, buf: &mut [u8]) {
         let (Some(check), Some(store)) = (self.check.as_mut(), self.store) else { return };
-        let geometry = self.meta.geometry;
+        let geometry = self.head.geometry;
         let has_data = |storage: &mut S, piece| storage.has_data(store, geometry.span_of(Piece(piece)));
         let mut tries = 0..SKIP_MAX;
         while check.current.is_none() && check.next < check.end && tries.next().is_some() {
-            if !has_data(storage, check.next) {
+            if !check.is_of(check.next) || !has_data(storage, check.next) {
                 check.next += 1;
                 continue;
             }
             let lanes = check.next..check.next + u32::try_from(LANES).expect("a few");
-            check.current =
-                Some(if check.may_go_together(&geometry) && lanes.clone().all(|piece| has_data(storage, piece)) {
-                    Current::Lanes(PieceLanes::new(self.meta.pieces.kind()), 0)
+            check.current = Some(
+                if check.may_go_together(&geometry)
+                    && lanes.clone().all(|piece| check.is_of(piece) && has_data(storage, piece))
+                {
+                    Current::Lanes(PieceLanes::new(self.body.get().pieces.kind()), 0)
                 } else {
-                    Current::Piece(self.meta.pieces.kind().hasher(), 0)
-                });
+                    Current::Piece(self.body.get().pieces.kind().hasher(), 0)
+                },
+            );
         }
         let result = match check.current.take() {
             None if check.next < check.end => return,
@@ -207,7 +227,8 @@ impl Torrent {
                 for hash in hashes {
                     let piece = Piece(check.next);
                     check.next += 1;
-                    if self.meta.pieces.get(piece.index()) == Some(hash) {
+                    self.checked += 1;
+                    if self.body.get().pieces.get(piece.index()) == Some(hash) {
                         self.have.set(piece.0);
                     } else {
                         check.bad += 1;
@@ -246,7 +267,7 @@ impl Torrent {
         else {
             return;
         };
-        let start = self.meta.geometry.span_of(piece).offset + u64::from(offset);
+        let start = self.head.geometry.span_of(piece).offset + u64::from(offset);
         let slice = &mut buf[..len as usize];
         match storage.read(store, start, slice) {
             Ok(()) => {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crate::base::hash::InfoHash;
 use crate::codec::catalog::Entry;
+use crate::codec::import::Import;
 use crate::torrent::create::{NewFile, Profile};
 use crate::torrent::dht_command::{DhtAnswer, DhtCommand};
 use crate::torrent::snapshot::{FileRow, PeerRow, PieceState, Priority, State, Summary, TrackerRow};
@@ -48,6 +49,8 @@ pub struct AddOptions {
     pub sequential: bool,
     /// Hash what is there; none is `[storage] verify_on_add`.
     pub verify: Option<bool>,
+    /// What another client knew of it: only what its files do not bear out is hashed, whatever `verify` says.
+    pub import: Option<Box<Import>>,
 }
 
 /// A file or directory to share: described, then seeded where it lies.
@@ -307,6 +310,8 @@ pub struct Status {
     pub listen: Vec<SocketAddr>,
     /// Where the DHT speaks, as bound; empty where it is off.
     pub dht_listen: Vec<SocketAddr>,
+    /// Why nothing can be sent now; none if it can.
+    pub trouble: Option<String>,
 }
 
 /// The answer to a command that was carried out.

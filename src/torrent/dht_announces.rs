@@ -19,6 +19,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 pub(crate) struct DhtAnnounces {
     /// Never while the torrent does not run, or must not.
     due: Time,
+    begin_at: Time,
     may: bool,
     /// Searches under way, one a family.
     under_way: usize,
@@ -31,7 +32,7 @@ pub(crate) struct DhtAnnounces {
 impl DhtAnnounces {
     /// A clock that never strikes unless it `may`.
     pub(crate) fn new(may: bool) -> Self {
-        Self { due: Time::NEVER, may, under_way: 0, announced: 0, again: AGAIN, turn: 0 }
+        Self { due: Time::NEVER, begin_at: Time::ZERO, may, under_way: 0, announced: 0, again: AGAIN, turn: 0 }
     }
 
     /// The torrent may have to do with the DHT.
@@ -39,8 +40,13 @@ impl DhtAnnounces {
         self.may
     }
 
+    /// Not before `at` it is looked for the first time.
+    pub(crate) fn begin_at(&mut self, at: Time) {
+        self.begin_at = at;
+    }
+
     pub(crate) fn start(&mut self, now: Time) {
-        self.due = if self.may { now } else { Time::NEVER };
+        self.due = if self.may { now.max(self.begin_at) } else { Time::NEVER };
     }
 
     pub(crate) fn stop(&mut self) {
@@ -95,7 +101,7 @@ impl Torrent {
     /// DHT nodes that its metainfo names (BEP 5); none if it is private.
     #[must_use]
     pub fn dht_nodes(&self) -> &[(String, u16)] {
-        if self.dht.may() { &self.meta.nodes } else { &[] }
+        if self.dht.may() { self.body.0.as_deref().map_or(&[], |meta| &meta.nodes) } else { &[] }
     }
 
     /// It is time to look for peers in the DHT: call [`Torrent::handle_dht_began`] once it is being done.

@@ -38,7 +38,7 @@ impl Disk {
 impl Torrent {
     /// Something was, or will be, written to `span`.
     pub(crate) fn doubt(&mut self, span: Span) {
-        self.disk.doubtful.extend(self.meta.files.parts(span).map(|(file, _, _)| file));
+        self.disk.doubtful.extend(self.body.get().files.parts(span).map(|(file, _, _)| file));
     }
 
     /// Up to `most` of the files whose stamps must be taken anew before [`Torrent::record`].
@@ -57,6 +57,16 @@ impl Torrent {
         self.disk.stamps.resize(count, Stamp::default());
         self.disk.stamps[file] = stamp.unwrap_or_default();
         self.disk.doubtful.remove(&file);
+    }
+
+    /// Its files looked so when an earlier run wrote to them last.
+    pub(crate) fn stamped(&mut self, stamps: &[Stamp]) {
+        self.disk.stamps = stamps.to_vec();
+    }
+
+    /// How every file looks is known.
+    pub(crate) fn is_stamped(&self) -> bool {
+        self.disk.doubtful.is_empty() && self.disk.stamps.len() == self.head.files && !self.relocation.is_under_way()
     }
 
     /// How its files looked after our last write to them, or when they were described.

@@ -57,7 +57,7 @@ impl Torrent {
         let mut partials = Partials::new(self.geometry());
         for (piece, blocks) in self.restored.drain(..) {
             if self.layout.is_wanted(piece) && !self.have.get(piece.0) {
-                let hash = self.meta.pieces.get(piece.index()).expect("every piece has a hash");
+                let hash = self.body.get().pieces.get(piece.index()).expect("every piece has a hash");
                 partials.restore(piece, hash, self.layout.piece_priority(piece), &blocks);
                 picker.started(piece);
             }
@@ -175,7 +175,7 @@ impl Torrent {
         let Some(download) = self.download.as_deref_mut() else { return };
         match result {
             Ok(()) => {
-                let hash = self.meta.pieces.get(piece.index()).expect("every piece has a hash");
+                let hash = self.body.get().pieces.get(piece.index()).expect("every piece has a hash");
                 let parole = download.blame.is_suspect(piece);
                 download.partials.start(piece, hash, self.layout.piece_priority(piece), parole);
                 self.fill_requests(now, conn);
@@ -209,7 +209,7 @@ impl Torrent {
         last: bool,
     ) -> Option<Landing<'b>> {
         self.down.add(now, bytes.len() as u64);
-        let span = self.meta.geometry.span_of_block(block)?;
+        let span = self.head.geometry.span_of_block(block)?;
         let download = self.download.as_mut()?;
         if !download.partials.landed(now, block, conn, offset, bytes) {
             self.wasted += bytes.len() as u64;
@@ -257,7 +257,7 @@ impl Torrent {
             );
             return self.fail(now, Fault { kind: FaultKind::Io, message });
         }
-        if self.meta.pieces.get(piece.index()) == Some(hash) {
+        if self.body.get().pieces.get(piece.index()) == Some(hash) {
             let guilty = download.blame.handle_passed(piece, &blocks);
             download.picker.finished(piece);
             self.have.set(piece.0);
@@ -289,7 +289,7 @@ impl Torrent {
             }
         } else {
             self.failed += 1;
-            self.wasted += u64::from(self.meta.geometry.len_of(piece));
+            self.wasted += u64::from(self.head.geometry.len_of(piece));
             let guilty = download.blame.handle_failed(piece, blocks);
             download.picker.returned(piece);
             if let Some(addr) = guilty {

@@ -12,7 +12,8 @@ use crate::torrent::snapshot::Priority;
 /// Files, their priorities, and the pieces they lie in.
 #[derive(Debug, Clone)]
 pub struct Layout {
-    files: Arc<FileList>,
+    /// None while the torrent sleeps: all are `Normal` then.
+    files: Option<Arc<FileList>>,
     geometry: Geometry,
     /// By file; none while all are `Normal`.
     priorities: Option<Box<[Priority]>>,
@@ -26,16 +27,23 @@ impl Layout {
     /// All files `Normal`.
     #[must_use]
     pub fn new(files: Arc<FileList>, geometry: Geometry) -> Self {
-        let mut layout =
-            Self { files, geometry, priorities: None, pieces: None, wanted_bytes: 0, wanted_pieces: geometry.pieces() };
-        layout.wanted_bytes = layout.count_wanted_bytes();
-        layout
+        Self { files: Some(files), ..Self::asleep(geometry) }
+    }
+
+    /// All files `Normal`, and not known while the torrent sleeps.
+    #[must_use]
+    pub const fn asleep(geometry: Geometry) -> Self {
+        let (wanted_bytes, wanted_pieces) = (geometry.total_len(), geometry.pieces());
+        Self { files: None, geometry, priorities: None, pieces: None, wanted_bytes, wanted_pieces }
     }
 
     /// The files.
+    ///
+    /// # Panics
+    /// If the torrent sleeps.
     #[must_use]
     pub fn files(&self) -> &FileList {
-        &self.files
+        self.files.as_ref().expect("whoever needs its files wakes it first")
     }
 
     /// How the content is divided.
@@ -62,7 +70,7 @@ impl Layout {
     /// If there is no such file.
     pub fn set_priorities(&mut self, changes: impl IntoIterator<Item = (usize, Priority)>) {
         let mut priorities =
-            self.priorities.take().unwrap_or_else(|| vec![Priority::Normal; self.files.len()].into_boxed_slice());
+            self.priorities.take().unwrap_or_else(|| vec![Priority::Normal; self.files().len()].into_boxed_slice());
         for (file, priority) in changes {
             priorities[file] = priority;
         }
@@ -79,7 +87,8 @@ impl Layout {
     /// Derives the priorities of pieces from those of files. Pad files want nothing by themselves.
     fn place(&mut self) {
         let mut pieces = vec![Priority::Off; self.geometry.pieces() as usize].into_boxed_slice();
-        for (file, entry) in self.files.entries().iter().enumerate().filter(|(_, entry)| !entry.pad) {
+        let files = self.files.as_ref().expect("whoever needs its files wakes it first");
+        for (file, entry) in files.entries().iter().enumerate().filter(|(_, entry)| !entry.pad) {
             let priority = self.priority(file);
             for piece in self.geometry.pieces_of(entry.span) {
                 let of_piece = &mut pieces[piece as usize];
@@ -92,19 +101,19 @@ impl Layout {
     }
 
     fn count_wanted_bytes(&self) -> u64 {
-        let wanted = self.files.entries().iter().enumerate().filter(|&(file, _)| self.is_wanted_file(file));
+        let wanted = self.files().entries().iter().enumerate().filter(|&(file, _)| self.is_wanted_file(file));
         wanted.map(|(_, entry)| entry.span.len).sum()
     }
 
     /// True for a file that is to be had: wanted, and no pad file unless everything is wanted anyway.
     fn is_wanted_file(&self, file: usize) -> bool {
-        self.priorities.is_none() || (self.priority(file) != Priority::Off && !self.files.entries()[file].pad)
+        self.priorities.is_none() || (self.priority(file) != Priority::Off && !self.files().entries()[file].pad)
     }
 
     /// By file: is it wanted?
     #[must_use]
     pub fn wanted_files(&self) -> Vec<bool> {
-        (0..self.files.len()).map(|file| self.priority(file) != Priority::Off).collect()
+        (0..self.files().len()).map(|file| self.priority(file) != Priority::Off).collect()
     }
 
     /// How much `piece` is wanted.
@@ -150,7 +159,7 @@ impl Layout {
     /// If there is no such file.
     #[must_use]
     pub fn have_bytes(&self, file: usize, have: &Bitfield) -> u64 {
-        let span = self.files.entries()[file].span;
+        let span = self.files().entries()[file].span;
         if have.is_full() {
             return span.len;
         }
@@ -180,7 +189,7 @@ impl Layout {
         if self.priorities.is_none() {
             return self.have_bytes_total(have);
         }
-        (0..self.files.len()).filter(|&file| self.is_wanted_file(file)).map(|file| self.have_bytes(file, have)).sum()
+        (0..self.files().len()).filter(|&file| self.is_wanted_file(file)).map(|file| self.have_bytes(file, have)).sum()
     }
 
     fn span_of(&self, piece: u32) -> Span {

@@ -16,6 +16,7 @@ use crate::codec::extension::ExtensionKind;
 use crate::codec::magnet::Magnet;
 use crate::codec::metadata::{METADATA_PIECE_LEN, MetadataMessage};
 use crate::codec::metainfo::{INFO_LEN_MAX, Metainfo};
+use crate::codec::resume::Head;
 use crate::codec::st::identity;
 use crate::protocol::metadata::{MetadataFetch, Whole};
 use crate::protocol::peer::Event;
@@ -23,6 +24,7 @@ use crate::torrent::candidates::Origin;
 use crate::torrent::command::{AddOptions, Refusal};
 use crate::torrent::dht_announces::DhtAnnounces;
 use crate::torrent::layout::Layout;
+use crate::torrent::sleep::Body;
 use crate::torrent::torrent::{Ask, Begin, Phase, Torrent, select_only};
 
 /// Bytes of what peers say that they have, all together; who says more is parted with once the number of pieces is known,
@@ -114,7 +116,7 @@ fn is_private_source(origin: Origin) -> bool {
 impl Torrent {
     /// True if peers that became known so may be peers of this torrent.
     pub(crate) fn trusts(&self, origin: Origin) -> bool {
-        !self.meta.private || is_private_source(origin)
+        !self.head.private || is_private_source(origin)
     }
 
     /// A torrent of which only `link` is known.
@@ -169,8 +171,8 @@ impl Torrent {
     /// Bytes of its `info`, if it is here and may be given to others: that of a private torrent is only for its tracker to
     /// hand out.
     pub(crate) fn metadata_size(&self) -> Option<u32> {
-        let may = self.description.is_none() && !self.meta.private;
-        u32::try_from(self.meta.info.len()).ok().filter(|_| may)
+        let may = self.description.is_none() && !self.head.private;
+        may.then_some(self.head.info_len)
     }
 
     /// A peer says something about pieces while nobody knows how many there are.
@@ -267,7 +269,7 @@ impl Torrent {
             && let Some(piece) = peer.metadata_wanted.pop_first()
         {
             let start = (piece * METADATA_PIECE_LEN) as usize;
-            let bytes = &self.meta.info[start..(size as usize).min(start + METADATA_PIECE_LEN as usize)];
+            let bytes = &self.body.get().info[start..(size as usize).min(start + METADATA_PIECE_LEN as usize)];
             payload.clear();
             MetadataMessage::Data { piece, total_size: size, bytes }.write(&mut payload);
             peer.machine.send_extended(ExtensionKind::Metadata, &payload);
@@ -351,11 +353,12 @@ impl Torrent {
         description.broken = None;
         let mut only = description.begin.options.only.clone();
         if meta.web_seeds.is_empty() {
-            meta.web_seeds.clone_from(&self.meta.web_seeds);
+            meta.web_seeds.clone_from(&self.body.get().web_seeds);
         }
         self.announces.add(now, &meta.trackers);
         let known: BTreeSet<Vec<u8>> = meta.trackers.iter().flatten().map(|url| identity(url)).collect();
-        let of_link = self.meta.trackers.iter().filter(|tier| tier.iter().all(|url| !known.contains(&identity(url))));
+        let of_link =
+            self.body.get().trackers.iter().filter(|tier| tier.iter().all(|url| !known.contains(&identity(url))));
         meta.trackers.extend(of_link.cloned());
         self.layout = Layout::new(Arc::clone(&meta.files), meta.geometry);
         only.retain(|(_, last)| *last < meta.files.len());
@@ -364,7 +367,8 @@ impl Torrent {
         }
         self.have = Bitfield::new(meta.geometry.pieces());
         self.choker.set_piece_len(meta.geometry.piece_len());
-        self.meta = Arc::new(meta);
+        self.head = Head::of(&meta);
+        self.body = Body(Some(Arc::new(meta)));
         log::info!("{}: its description is here", self.display_name());
         self.phase = Phase::Allocating; // nothing is asked for before the storage knows its files
         self.asks.push_back(Ask::Describe);
@@ -378,7 +382,7 @@ impl Torrent {
         self.store = Some(store);
         self.phase = Phase::Ready;
         self.disk.doubt_all();
-        if self.meta.private {
+        if self.head.private {
             self.keep_private(now);
         }
         self.learn_fields(now, &description.claims);
@@ -410,7 +414,7 @@ impl Torrent {
 
     /// Of a private torrent nobody is kept in mind whom only others than its tracker have named.
     pub(crate) fn forget_untrusted(&mut self) {
-        if self.meta.private {
+        if self.head.private {
             self.candidates.forget(|origin| !is_private_source(origin));
         }
     }

@@ -20,6 +20,7 @@ pub mod download;
 pub mod event;
 pub(crate) mod exchange;
 pub mod followed;
+mod import;
 pub mod layout;
 mod lsd;
 mod metadata;
@@ -34,6 +35,7 @@ pub mod scrapes;
 pub mod settings;
 pub mod share;
 
+pub mod sleep;
 pub mod snapshot;
 #[expect(clippy::module_inception, reason = "the torrent itself, among its parts")]
 pub mod torrent;

@@ -26,6 +26,9 @@ const TWIN_MAX: Duration = Duration::from_secs(30);
 /// comes on top of what the slots give.
 const ALLOWED_FAST_PEERS_MAX: usize = 4;
 
+/// A peer that neither gives nor wants anything is idle after so long: until then it may still be about to say what it has.
+const IDLE_MIN: Duration = Duration::from_secs(60);
+
 /// Pieces that a peer suggested and that are remembered; beyond it the oldest is forgotten.
 const SUGGESTED_MAX: usize = 16;
 
@@ -180,11 +183,26 @@ impl Torrent {
         if !self.running {
             return Err(Unwelcome::Stopped);
         }
+        if let (Err(Unwelcome::Full), Some((_, idle))) = (self.may_join(addr), self.idlest(now)) {
+            self.drop_peer(now, idle);
+        }
         self.may_join(addr)?;
         let mut machine = *machine;
         machine.greet(now, self.hello());
         self.join(now, conn, machine, addr, Origin::Incoming, true);
         self.establish(now, conn, handshake)
+    }
+
+    /// The peer that has been here for longest, since when, of those that neither give nor want anything.
+    #[must_use]
+    pub fn idlest(&self, now: Time) -> Option<(Time, ConnId)> {
+        let is_idle = |peer: &TorrentPeer| {
+            let machine = &peer.machine;
+            let gives = machine.am_interested() && !peer.snubbed;
+            let wants = machine.peer_interested() && !self.is_link();
+            peer.established && !gives && !wants && now.since(peer.connected_at) >= IDLE_MIN
+        };
+        self.peers.iter().filter(|(_, peer)| is_idle(peer)).map(|(conn, peer)| (peer.connected_at, *conn)).min()
     }
 
     fn may_join(&self, addr: SocketAddr) -> Result<(), Unwelcome> {
@@ -275,21 +293,26 @@ impl Torrent {
             return;
         };
         let mut kinds = vec![ExtensionKind::DontHave];
-        if !self.meta.private {
+        if !self.head.private {
             kinds.push(ExtensionKind::Metadata);
         }
-        peer.machine.send_extension_handshake(&ExtensionHandshake {
+        let needed = ExtensionHandshake {
             ids: self.exchange.announced(ExtensionIds::of(&kinds)),
+            metadata_size,
+            upload_only: Some(is_finished),
+            ..ExtensionHandshake::default()
+        };
+        // The rest says who we are, or lets it be guessed.
+        let told = ExtensionHandshake {
             prefers_cipher: Some(self.exchange.prefers_cipher()),
             client: Some(concat!("SwarmTorrent ", env!("CARGO_PKG_VERSION")).as_bytes()),
             port: self.listen.first().map(SocketAddr::port).filter(|_| !peer.incoming),
             your_ip: Some(peer.addr.ip()),
             reqq: u32::try_from(UPLOADS_MAX).ok(),
-            metadata_size,
-            upload_only: Some(is_finished),
-            st_id: self.meta.st_id,
-            ..ExtensionHandshake::default()
-        });
+            st_id: self.head.st_id,
+            ..needed
+        };
+        peer.machine.send_extension_handshake(if self.anonymous { &needed } else { &told });
         self.asks.push_back(Ask::Wake(conn));
     }
 
@@ -397,7 +420,7 @@ impl Torrent {
         conn: ConnId,
         theirs: &ExtensionHandshake<'_>,
     ) -> Result<Option<Landing<'b>>, Unwelcome> {
-        let differs = |theirs| self.meta.st_id.is_some_and(|ours| ours != theirs);
+        let differs = |theirs| self.head.st_id.is_some_and(|ours| ours != theirs);
         if theirs.st_id.is_some_and(differs) {
             self.forget_peer(now, conn);
             return Err(Unwelcome::OtherTorrent);
@@ -620,7 +643,7 @@ impl Torrent {
         for conn in conns {
             let peer = self.peers.get_mut(&conn).expect("ticks drop only the peer they look at");
             if let Err(error) = peer.machine.handle_timeout(now) {
-                log::debug!("{}: {} dropped: {error:?}", self.meta.info_hash, peer.addr);
+                log::debug!("{}: {} dropped: {error:?}", self.head.info_hash, peer.addr);
                 self.drop_peer(now, conn);
                 continue;
             }

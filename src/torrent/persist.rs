@@ -51,6 +51,8 @@ pub(crate) struct Persistence {
     closing: bool,
     /// The last record of this run is saved.
     closed: bool,
+    /// The last record of an earlier run still says everything, and that nothing was written since.
+    recorded: bool,
 }
 
 impl Default for Persistence {
@@ -65,6 +67,7 @@ impl Default for Persistence {
             metainfo_unsaved: false,
             closing: false,
             closed: false,
+            recorded: false,
         }
     }
 }
@@ -72,6 +75,7 @@ impl Default for Persistence {
 impl Persistence {
     /// Something that the record holds has changed.
     pub(crate) fn touch(&mut self, now: Time) {
+        self.recorded = false;
         self.due = self.due.min(now + SAVE_DELAY);
     }
 
@@ -83,6 +87,11 @@ impl Persistence {
     /// The next record is the last one of this run.
     pub(crate) const fn is_closing(&self) -> bool {
         self.closing
+    }
+
+    /// A clean end of an earlier run has recorded it.
+    pub(crate) fn is_recorded(&mut self, clean: bool) {
+        self.recorded = clean;
     }
 
     pub(crate) fn poll_timeout(&self) -> Time {
@@ -181,10 +190,22 @@ impl Torrent {
         std::mem::take(&mut self.persistence.metainfo_unsaved).then(|| self.metainfo_bytes())
     }
 
-    /// Stops everything and saves for the last time.
+    /// Nothing is to be saved or being saved.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        let Persistence { stage, due, unsynced, metainfo_unsaved, .. } = &self.persistence;
+        *stage == Stage::Idle && due.is_never() && !unsynced && !metainfo_unsaved && self.is_stamped()
+    }
+
+    /// Stops everything and saves for the last time, if there is something to say.
     pub fn shut_down(&mut self, now: Time) {
+        let recorded = self.persistence.recorded && self.is_asleep();
         self.queued = true;
         self.reconsider(now);
+        if recorded {
+            self.persistence.due = Time::NEVER;
+            self.persistence.closed = true;
+            return;
+        }
         self.persistence.closing = true;
         self.persistence.due = now;
         self.persist();
@@ -217,6 +238,8 @@ impl Torrent {
         let have = durable.unwrap_or(&self.have);
         Record {
             info_hash: self.info_hash(),
+            head: (!self.is_link()).then(|| self.head.clone()),
+            trackers: self.announces.urls(),
             have: have.clone(),
             partials: partials.into_iter().map(|(piece, blocks)| PartialPiece { piece, blocks }).collect(),
             stamps: self.stamps(),
@@ -247,14 +270,16 @@ impl Torrent {
 
     /// Takes over what an earlier run recorded. Called before the content is opened.
     pub fn restore(&mut self, now: Time, record: &Record) {
-        let priorities = record.priorities.iter().enumerate().take(self.layout.files().len());
         let priority = |byte: u8| match byte {
             0 => Priority::Off,
             1 => Priority::Low,
             3 => Priority::High,
             _ => Priority::Normal,
         };
-        self.layout.set_priorities(priorities.map(|(file, &byte)| (file, priority(byte))));
+        if !record.priorities.is_empty() {
+            let priorities = record.priorities.iter().enumerate().take(self.head.files);
+            self.layout.set_priorities(priorities.map(|(file, &byte)| (file, priority(byte))));
+        }
         self.have = record.have.clone();
         self.restored = record.partials.iter().map(|partial| (partial.piece, partial.blocks.clone())).collect();
         self.finished = record.finished;
@@ -287,7 +312,7 @@ impl Torrent {
     /// How many files there are, pad files among them.
     #[must_use]
     pub fn file_count(&self) -> usize {
-        self.layout.files().len()
+        self.head.files
     }
 
     /// A piece's place in the content.

@@ -65,6 +65,11 @@ impl Relocation {
         !matches!(self.stage, None | Some(Stage::Clearing { .. }))
     }
 
+    /// The content is not at rest.
+    pub(crate) const fn is_under_way(&self) -> bool {
+        self.stage.is_some()
+    }
+
     /// Where it goes, if that is on record.
     pub(crate) fn recorded_to(&self) -> Option<&Path> {
         match &self.stage {

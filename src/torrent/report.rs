@@ -37,7 +37,7 @@ impl Torrent {
         Summary {
             info_hash: self.info_hash(),
             st_id: self.st_id(),
-            name: self.meta.name.clone(),
+            name: self.head.name.clone(),
             state: self.state(),
             error: self.fault.as_ref().map(|fault| fault.message.as_str()).or(self.broken()).map(str::to_owned),
             described: !self.is_link(),
@@ -58,11 +58,11 @@ impl Torrent {
             added: self.added,
             finished: self.finished,
             dir: self.dir.clone(),
-            private: self.meta.private,
+            private: self.head.private,
             pieces: (self.geometry().pieces(), self.have.count()),
             piece_len: self.geometry().piece_len(),
-            comment: self.meta.comment.clone(),
-            created_by: self.meta.created_by.clone(),
+            comment: self.body.0.as_deref().and_then(|meta| meta.comment.clone()),
+            created_by: self.body.0.as_deref().and_then(|meta| meta.created_by.clone()),
             dht_item: self.settings.shared.then(|| Sha1Hash::of(&self.dht_item())),
             moving: self.moving(),
             move_error: self.move_error().map(str::to_owned),
@@ -241,13 +241,13 @@ impl Torrent {
     /// The addresses of its trackers, by tier.
     #[must_use]
     pub fn trackers(&self) -> Vec<String> {
-        self.meta.trackers.iter().flatten().cloned().collect()
+        self.body.get().trackers.iter().flatten().cloned().collect()
     }
 
     /// Its magnet link.
     #[must_use]
     pub fn magnet(&self) -> String {
-        self.link().unwrap_or_else(|| Magnet::of(&self.meta).to_string())
+        self.link().unwrap_or_else(|| Magnet::of(self.body.get()).to_string())
     }
 
     /// The bytes of its metainfo file.
@@ -259,17 +259,17 @@ impl Torrent {
             let message = "its description is still being fetched from peers; `why` says how far that is";
             return Err(Refusal::new(RefusalKind::Busy, message));
         }
-        if as_torrent && self.meta.is_pure {
+        if as_torrent && self.body.get().is_pure {
             let message = "a pure .st has no SHA-1 hashes, so it cannot be a .torrent; export it as st";
             return Err(Refusal::new(RefusalKind::Unsupported, message));
         }
-        Ok(self.meta.to_bytes(as_torrent))
+        Ok(self.body.get().to_bytes(as_torrent))
     }
 
     /// The bytes that describe it to our next run.
     #[must_use]
     pub fn metainfo_bytes(&self) -> Vec<u8> {
-        self.link().map_or_else(|| self.meta.to_bytes(false), String::into_bytes)
+        self.link().map_or_else(|| self.body.get().to_bytes(false), String::into_bytes)
     }
 
     /// How much a file is wanted.

@@ -305,7 +305,7 @@ fn recorded(torrent: &mut Torrent) -> u32 {
     for file in torrent.doubtful_files(usize::MAX) {
         torrent.note_stamp(file, None);
     }
-    Record::parse(&torrent.record(), &torrent.geometry()).unwrap().have.count()
+    Record::parse(&torrent.record()).unwrap().have.count()
 }
 
 /// Lets half a second pass, in which a record is due.

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::bitfield::Bitfield;
@@ -21,6 +22,7 @@ use crate::base::sabotage::{self, Sabotage};
 use crate::base::storage::{Content, Fault, FaultKind};
 use crate::base::time::Time;
 use crate::codec::metainfo::Metainfo;
+use crate::codec::resume::{Head, Record};
 use crate::codec::udp_tracker::{Announce, AnnounceEvent};
 use crate::protocol::tracker::{Outcome, ScrapeOutcome};
 use crate::torrent::announces::Announces;
@@ -40,6 +42,7 @@ use crate::torrent::persist::Persistence;
 use crate::torrent::relocation::{MoveStep, Relocation};
 use crate::torrent::scrapes::ScrapeAsk;
 use crate::torrent::settings::Settings;
+use crate::torrent::sleep::{Body, Claim, Sleep};
 use crate::torrent::snapshot::{Priority, State};
 
 /// How often a torrent with peers looks at all of them.
@@ -97,6 +100,10 @@ pub enum Ask {
     Sync,
     /// Save [`Torrent::record`], then call `handle_saved`.
     Save,
+    /// Wake it, when there is time.
+    Rouse,
+    /// Close its content and call [`Torrent::fall_asleep`], if what describes it can be read again.
+    Sleep,
 }
 
 /// An announce to make.
@@ -141,8 +148,14 @@ pub(crate) enum Phase {
 /// `handle_peer_closed`.
 #[derive(Debug)]
 pub struct Torrent {
-    pub(crate) meta: std::sync::Arc<Metainfo>,
-    /// There while only a link is known of it; `meta` holds what the link says then.
+    pub(crate) head: Head,
+    pub(crate) body: Body,
+    pub(crate) sleep: Sleep,
+    /// When it falls asleep if it is left alone.
+    pub(crate) sleep_at: Time,
+    /// What an earlier run said of its files, until they are looked at.
+    pub(crate) claim: Option<Claim>,
+    /// There while only a link is known of it; `body` holds what the link says then.
     pub(crate) description: Option<Box<Description>>,
     pub(crate) dir: PathBuf,
     pub(crate) added: u64,
@@ -183,6 +196,10 @@ pub struct Torrent {
     /// Dialled, not yet connected.
     pub(crate) dialling: usize,
     pub(crate) peer_id: [u8; 20],
+    /// At which port trackers are told that we let peers in.
+    pub(crate) announced_port: u16,
+    /// Others are told as little as can be.
+    pub(crate) anonymous: bool,
     pub(crate) listen: Vec<SocketAddr>,
     /// The DHT's ports in IPv4 and IPv6.
     pub(crate) dht_ports: [Option<u16>; 2],
@@ -202,6 +219,8 @@ pub struct Torrent {
     pub(crate) key: u32,
     pub(crate) passed: u64,
     pub(crate) failed: u64,
+    /// Pieces that checks hashed.
+    pub(crate) checked: u64,
     /// Whether it may run, or counts as a download or a seed, is not what it was.
     pub(crate) turn_changed: bool,
     pub(crate) tick_at: Time,
@@ -218,17 +237,57 @@ impl Torrent {
     /// Refuses what `begin.options` cannot mean for these files.
     pub fn new(
         now: Time,
-        meta: std::sync::Arc<Metainfo>,
+        meta: Arc<Metainfo>,
         begin: Begin,
         config: &Config,
-        mut rng: Rng,
+        rng: Rng,
         peer_id: [u8; 20],
     ) -> Result<Self, Refusal> {
-        let mut layout = Layout::new(std::sync::Arc::clone(&meta.files), meta.geometry);
+        let mut layout = Layout::new(Arc::clone(&meta.files), meta.geometry);
         if !begin.options.only.is_empty() {
             select_only(&mut layout, &begin.options.only)?;
         }
-        let announces = Announces::new(now, &meta.trackers, config.announce_to_all, rng.fork("announces"));
+        let verify = begin.verify;
+        let mut torrent = Self::with_head(now, Head::of(&meta), &meta.trackers, begin, config, rng, peer_id);
+        (torrent.layout, torrent.body, torrent.sleep) = (layout, Body(Some(meta)), Sleep::Awake);
+        if verify {
+            torrent.begin_check();
+        }
+        Ok(torrent)
+    }
+
+    /// A torrent of an earlier run, asleep.
+    #[must_use]
+    pub fn asleep(
+        now: Time,
+        record: &Record,
+        head: Head,
+        begin: Begin,
+        config: &Config,
+        rng: Rng,
+        peer_id: [u8; 20],
+    ) -> Self {
+        let mut torrent = Self::with_head(now, head, &record.trackers, begin, config, rng, peer_id);
+        torrent.restore(now, record);
+        torrent.believe(record);
+        torrent.persistence.is_recorded(record.clean);
+        torrent
+    }
+
+    fn with_head(
+        now: Time,
+        head: Head,
+        trackers: &[Vec<String>],
+        begin: Begin,
+        config: &Config,
+        mut rng: Rng,
+        mut peer_id: [u8; 20],
+    ) -> Self {
+        if config.anonymous {
+            // Nobody sees that who is here is who is there.
+            rng.fork("peer id").fill(&mut peer_id);
+        }
+        let announces = Announces::new(now, trackers, config.announce_to_all, rng.fork("announces"));
         let settings = Settings {
             label: begin.options.label.clone(),
             shared: begin.options.shared,
@@ -238,22 +297,22 @@ impl Torrent {
             seed_time: config.seed_time,
             ..Settings::default()
         };
-        let mut torrent = Self {
+        Self {
             dir: begin.dir,
             added: begin.added,
             finished: None,
             partial_seed: false,
             news: Vec::new(),
             settings,
-            have: Bitfield::new(meta.geometry.pieces()),
-            layout,
+            have: Bitfield::new(head.geometry.pieces()),
+            layout: Layout::asleep(head.geometry),
             peers: BTreeMap::new(),
             candidates: Candidates::new(rng.fork("candidates")),
             announces,
-            dht: DhtAnnounces::new(config.dht && (!meta.private || sabotage::is_broken(Sabotage::PrivateTold))),
-            exchange: Exchange::new(config, meta.private),
-            lsd: config.lsd && !meta.private,
-            choker: Choker::new(config.upload_slots, meta.geometry.piece_len(), rng.fork("choker")),
+            dht: DhtAnnounces::new(config.dht && (!head.private || sabotage::is_broken(Sabotage::PrivateTold))),
+            exchange: Exchange::new(config, head.private),
+            lsd: config.lsd && !head.private,
+            choker: Choker::new(config.upload_slots, head.geometry.piece_len(), rng.fork("choker")),
             download: None,
             check: None,
             persistence: Persistence::default(),
@@ -270,6 +329,8 @@ impl Torrent {
             connections_max: config.connections_per_torrent_max,
             dialling: 0,
             peer_id,
+            announced_port: config.announced_port(),
+            anonymous: config.anonymous,
             listen: config.listen.clone(),
             dht_ports: config.dht_ports(),
             down: Meter::default(),
@@ -285,6 +346,7 @@ impl Torrent {
             restored: Vec::new(),
             passed: 0,
             failed: 0,
+            checked: 0,
             turn_changed: true,
             tick_at: Time::NEVER,
             retry_at: Time::NEVER,
@@ -292,12 +354,12 @@ impl Torrent {
             seeding_since: Time::NEVER,
             asks: VecDeque::new(),
             description: None,
-            meta,
-        };
-        if begin.verify {
-            torrent.begin_check();
+            body: Body::default(),
+            sleep: Sleep::Asleep,
+            sleep_at: Time::NEVER,
+            claim: None,
+            head,
         }
-        Ok(torrent)
     }
 
     /// What the storage needs to know of it.
@@ -306,7 +368,7 @@ impl Torrent {
         Content {
             dir: self.dir.clone(),
             also: self.relocation.recorded_to().map(Path::to_owned),
-            files: std::sync::Arc::clone(&self.meta.files),
+            files: Arc::clone(&self.body.get().files),
             wanted: self.layout.wanted_files(),
         }
     }
@@ -323,12 +385,15 @@ impl Torrent {
     /// If there is no such file.
     #[must_use]
     pub fn file(&self, index: usize) -> &FileEntry {
-        &self.meta.files.entries()[index]
+        &self.body.get().files.entries()[index]
     }
 
     /// The storage has its content under `store`.
     pub fn handle_opened(&mut self, now: Time, store: StoreId) {
         self.store = Some(store);
+        if std::mem::take(&mut self.recheck) {
+            self.verify(now);
+        }
         if self.check.is_some() {
             self.asks.push_back(Ask::Work);
         }
@@ -338,13 +403,13 @@ impl Torrent {
     /// The wire hash.
     #[must_use]
     pub fn info_hash(&self) -> InfoHash {
-        self.meta.info_hash
+        self.head.info_hash
     }
 
     /// The `st-id`, of a `.st`.
     #[must_use]
     pub fn st_id(&self) -> Option<StId> {
-        self.meta.st_id
+        self.head.st_id
     }
 
     /// It is there only until its description is: nobody sees it, and nothing of it is saved.
@@ -356,7 +421,7 @@ impl Torrent {
     /// Its advisory name; escape it before showing it.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.meta.name
+        &self.head.name
     }
 
     /// Bytes of all its content.
@@ -380,8 +445,7 @@ impl Torrent {
     /// The file or directory that holds all of it.
     #[must_use]
     pub fn top(&self) -> PathBuf {
-        let top = self.meta.files.entries().first().and_then(|file| file.path.components().next());
-        top.map_or_else(|| self.dir.clone(), |top| self.dir.join(top))
+        self.dir.join(&self.head.top)
     }
 
     /// The user's label, or empty.
@@ -397,7 +461,7 @@ impl Torrent {
     }
 
     pub(crate) fn geometry(&self) -> Geometry {
-        self.meta.geometry
+        self.head.geometry
     }
 
     pub(crate) fn all_pieces(&self) -> std::ops::Range<u32> {
@@ -492,9 +556,31 @@ impl Torrent {
         self.join_lsd();
     }
 
+    /// Nobody waits for it: trackers and the DHT hear of it at `at`.
+    pub fn announce_at(&mut self, at: Time) {
+        self.announces.begin_at(at);
+        self.dht.begin_at(at);
+    }
+
+    /// Nothing could be sent for a while, nobody is connected, and it can again.
+    pub fn handle_network(&mut self, now: Time) {
+        if self.running {
+            self.candidates.reset(now);
+            self.announce(now);
+            self.tick_at = self.tick_at.min(now);
+        }
+    }
+
     /// Starts or stops talking, as the state of things demands.
     pub(crate) fn reconsider(&mut self, now: Time) {
-        let should = self.wants_to_run() && !self.queued && self.store.is_some();
+        let mut should = self.wants_to_run() && !self.queued;
+        if should && self.store.is_none() {
+            // To seed it need not wake: what it has is looked at when somebody comes.
+            should = self.is_asleep() && self.is_finished();
+            if !should {
+                self.rouse();
+            }
+        }
         if should && self.phase == Phase::Ready && !self.running {
             self.start(now);
         } else if !should && self.running {
@@ -511,7 +597,7 @@ impl Torrent {
         }
         self.running = true;
         self.tick_at = now;
-        self.look_at = now + LOOK;
+        self.look_at = if self.is_asleep() { self.look_asleep(now) } else { now + LOOK };
         if self.is_finished() {
             self.seeding_since = now;
         }
@@ -561,8 +647,9 @@ impl Torrent {
                 self.asks.push_back(Ask::Probe);
             }
         }
+        self.handle_sleep_timeout(now);
         if self.look_at <= now {
-            self.look_at = now + LOOK;
+            self.look_at = if self.is_asleep() { self.look_asleep(now) } else { now + LOOK };
             self.asks.push_back(Ask::Look);
         }
         if self.persistence.poll_timeout() <= now {
@@ -614,7 +701,7 @@ impl Torrent {
         let changed =
             "its files are not what was shared; they are hashed anew when they change again, or at the next start";
         let unusable = self.description.as_ref().and_then(|description| description.broken.as_deref());
-        unusable.or_else(|| is_changed.then_some(changed))
+        unusable.or(self.lost()).or_else(|| is_changed.then_some(changed))
     }
 
     pub(crate) fn has_seeded_enough(&self) -> bool {
@@ -626,6 +713,7 @@ impl Torrent {
     pub fn poll_timeout(&self) -> Time {
         self.retry_at
             .min(self.look_at)
+            .min(self.sleep_at)
             .min(self.persistence.poll_timeout())
             .min(self.relocation.poll_timeout())
             .min(self.announces.poll_timeout())
@@ -648,7 +736,7 @@ impl Torrent {
             },
             key: self.key,
             num_want: ask.num_want,
-            port: self.listen.first().map_or(0, SocketAddr::port),
+            port: self.announced_port,
         };
         Some(AnnounceRequest { tracker: ask.tracker, url: ask.url, announce, tracker_id: ask.tracker_id })
     }
@@ -711,7 +799,7 @@ impl Torrent {
 
     /// Its name for the log: short, and safe to print.
     pub(crate) fn display_name(&self) -> String {
-        crate::codec::control::escape(&self.meta.name).into_owned()
+        crate::codec::control::escape(&self.head.name).into_owned()
     }
 }
 

@@ -17,7 +17,7 @@ impl Torrent {
     /// A peer asks for a block: what we do not have, or does not exist, is rejected; the rest will be sent soon.
     pub(crate) fn handle_request(&mut self, conn: ConnId, block: Block) {
         let Some(peer) = self.peers.get_mut(&conn) else { return };
-        match self.meta.geometry.span_of_block(block) {
+        match self.head.geometry.span_of_block(block) {
             Some(span) if self.have.get(block.piece.0) || sabotage::is_broken(Sabotage::UnverifiedServed) => {
                 peer.machine.queue_upload(block);
                 if self.expect_more(conn, span) {
@@ -52,7 +52,7 @@ impl Torrent {
             return None;
         }
         let block = peer.machine.next_upload()?;
-        let span = self.meta.geometry.span_of_block(block).expect("it was checked when it was asked for");
+        let span = self.head.geometry.span_of_block(block).expect("it was checked when it was asked for");
         Some((block, span))
     }
 

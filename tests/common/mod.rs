@@ -293,6 +293,31 @@ impl Daemon {
     }
 }
 
+/// Writes a line for each packet of TCP or UDP that comes in at an interface.
+pub const CAPTURE: &str = "
+import socket, struct, sys
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+s.bind((sys.argv[1], 0))
+out = open(sys.argv[2], 'a', buffering=1)
+out.write('ready\\n')
+while True:
+    packet, where = s.recvfrom(65536)
+    if where[2] == 4: continue
+    kind = struct.unpack('!H', packet[12:14])[0]
+    if kind == 0x800:
+        kind, to, at = packet[23], socket.inet_ntop(2, packet[30:34]), 14 + (packet[14] & 15) * 4
+    elif kind == 0x86dd:
+        kind, to, at = packet[20], socket.inet_ntop(10, packet[38:54]), 54
+    if kind == 17 or kind == 6:
+        out.write('%d %s %d\\n' % (kind, to, struct.unpack('!H', packet[at + 2:at + 4])[0]))
+";
+
+/// Whether `ip` did it.
+pub fn ip(line: &str) -> bool {
+    let status = Command::new("ip").args(line.split(' ')).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
 /// For libtorrent's Python: a session that seeds or gets one torrent and announces it in the DHT, where it knows one node to begin with.
 pub const LIBTORRENT_DHT: &str = "
 import libtorrent as lt, sys, time

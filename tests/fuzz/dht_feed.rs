@@ -69,7 +69,7 @@ struct Life {
 /// Lives through the script. It panics if the node does, or goes beyond a bound.
 pub fn feed(script: &[u8]) {
     let mut script = Script(script);
-    let settings = Settings { read_only: script.byte() == 255 };
+    let settings = Settings { read_only: script.byte() == 255, ..Settings::default() };
     let mut life = Life {
         now: Time::ZERO,
         dht: Dht::new(settings, [true, true], Rng::from_number(1)),

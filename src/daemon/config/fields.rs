@@ -4,6 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
+use crate::codec::socks::ProxyUrl;
 use crate::protocol::redis::url::RedisUrl;
 use serde::de::{Deserialize, Deserializer, Error as _, Unexpected, Visitor};
 
@@ -129,6 +130,17 @@ pub(super) fn store<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String
         }
         _ => Ok(text),
     }
+}
+
+/// The address of a proxy; what is wrong with it is said without it, for there may be a password in it.
+pub(super) fn proxy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() || ProxyUrl::parse(&text).is_some() {
+        return Ok(text);
+    }
+    let form =
+        "\"socks5://HOST:PORT\" or \"socks5://USER:PASSWORD@HOST:PORT\", with %XX for what is special in an address";
+    Err(D::Error::custom(format!("a proxy is {form}; \"\" is none")))
 }
 
 /// Ranges of addresses.

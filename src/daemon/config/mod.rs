@@ -8,14 +8,15 @@ mod report;
 
 use std::ffi::OsString;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::config::{Config, DHT_BOOTSTRAP, Encryption as Mse, Secret, TrackerConfig, UploadSlots};
+use crate::base::config::{Config, DHT_BOOTSTRAP, Encryption as Mse, Proxy, Secret, TrackerConfig, UploadSlots};
 use crate::base::net::Net;
+use crate::codec::socks::ProxyUrl;
 use crate::codec::url::host_and_port;
 use crate::daemon::allow::AllowList;
 use crate::service::control::place;
@@ -195,6 +196,11 @@ pub struct Peers {
     pub catalog: bool,
     /// The network interface to bind to; any if empty.
     pub interface: String,
+    /// Tell others as little as can be.
+    pub anonymous: bool,
+    /// A SOCKS5 proxy that everything goes through; none if empty.
+    #[serde(deserialize_with = "fields::proxy")]
+    pub proxy: String,
     /// Networks that are not spoken with, and files of such.
     pub block: Vec<String>,
 }
@@ -287,7 +293,8 @@ pub struct Trackers {
     /// How long one may take to answer.
     #[serde(with = "fields::wait")]
     pub timeout: Duration,
-    /// An address to go through; none if empty.
+    /// The same as that of `[peers]`: there is one way for everything.
+    #[serde(deserialize_with = "fields::proxy")]
     pub proxy: String,
 }
 
@@ -434,6 +441,8 @@ impl Default for Peers {
             lsd: true,
             catalog: true,
             interface: String::new(),
+            anonymous: false,
+            proxy: String::new(),
             block: Vec::new(),
         }
     }
@@ -596,7 +605,43 @@ impl Settings {
             let what = "[tracker] open = false needs an allow_file that lists the torrents it is for";
             return Err(Error(format!("{}: {what}", file.display())));
         }
+        let proxies = [&settings.peers.proxy, &settings.trackers.proxy];
+        if proxies.iter().all(|proxy| !proxy.is_empty()) && proxies[0] != proxies[1] {
+            let what = "[peers] proxy and [trackers] proxy are two: everything goes through one, so set one of them";
+            return Err(Error(format!("{}: {what}", file.display())));
+        }
         Ok(settings)
+    }
+
+    /// What cannot go together, said so that it can be mended; none if all can.
+    #[must_use]
+    pub fn conflict(&self) -> Option<&'static str> {
+        let serves = !self.tracker.udp.is_empty() || !self.tracker.http.is_empty();
+        let what = "a tracker ([tracker]) is reached directly, which goes around the proxy: leave one of them out";
+        (serves && self.proxy().is_some()).then_some(what)
+    }
+
+    /// The proxy that everything goes through.
+    #[must_use]
+    pub fn proxy(&self) -> Option<ProxyUrl> {
+        [&self.peers.proxy, &self.trackers.proxy].into_iter().find_map(|proxy| ProxyUrl::parse(proxy))
+    }
+
+    /// The proxy as the engine is to know it. Its own name is looked up in `hosts` alone: a name server would be asked directly.
+    ///
+    /// # Errors
+    /// It is not there: what to do.
+    pub fn proxy_among(&self, hosts: &[(String, IpAddr)]) -> Result<Option<Proxy>, String> {
+        let Some(url) = self.proxy() else { return Ok(None) };
+        let known = || hosts.iter().find(|(name, _)| name.eq_ignore_ascii_case(&url.host)).map(|(_, ip)| *ip);
+        let ip = url.host.parse().ok().or_else(known).ok_or_else(|| {
+            format!(
+                "proxy: {} is no address, and not in /etc/hosts; to ask a name server for it would go around the proxy",
+                url.host
+            )
+        })?;
+        let login = url.login.map(|login| (Secret(login.user), Secret(login.password)));
+        Ok(Some(Proxy { addr: SocketAddr::new(ip, url.port), login }))
     }
 
     /// The settings as a config file that [`Settings::parse`] reads back.
@@ -640,12 +685,12 @@ impl Settings {
             },
             utp: self.peers.utp,
             pex: self.peers.pex,
-            lsd: self.peers.lsd,
-            catalog: self.peers.catalog,
+            lsd: self.peers.lsd && !self.peers.anonymous,
+            catalog: self.peers.catalog && !self.peers.anonymous,
             dht: self.dht.enabled,
             dht_listen: self.dht.listen.clone(),
             dht_bootstrap: self.dht.bootstrap.iter().filter_map(|text| host_and_port(text)).collect(),
-            dht_read_only: self.dht.read_only,
+            dht_read_only: self.dht.read_only || self.peers.anonymous,
             down_rate_bytes: self.limits.down,
             up_rate_bytes: self.limits.up,
             active_downloads_max: self.limits.active_downloads,
@@ -657,6 +702,8 @@ impl Settings {
             announce_to_all: self.trackers.announce_to_all,
             tracker_timeout: self.trackers.timeout,
             tracker: self.tracker.config(),
+            anonymous: self.peers.anonymous,
+            proxy: None,
             name_servers: Vec::new(),
             hosts: Vec::new(),
         }
@@ -667,7 +714,6 @@ impl Settings {
     pub fn unsupported(&self) -> Vec<&'static str> {
         let default = Self::default();
         [
-            ("trackers.proxy", !self.trackers.proxy.is_empty()),
             ("http.listen", !self.http.listen.is_empty() && self.http.listen != default.http.listen),
             ("http.web_seed", self.http.web_seed),
         ]

@@ -60,6 +60,8 @@ fn every_key_is_read_and_printed_back() {
         lsd = false
         catalog = false
         interface = "tun0"
+        proxy = "socks5://p:1"
+        anonymous = true
         block = ["10.0.0.0/8"]
         [limits]
         down = "1K"
@@ -210,6 +212,24 @@ fn a_user_has_everything_at_home() {
 #[test]
 fn only_what_is_asked_for_is_said_to_be_missing() {
     assert!(Settings::default().unsupported().is_empty());
-    let settings = parse("[trackers]\nproxy = \"x\"\n[http]\nlisten = []").unwrap();
-    assert_eq!(settings.unsupported(), ["trackers.proxy"]);
+    let settings = parse("[http]\nlisten = []\nweb_seed = true").unwrap();
+    assert_eq!(settings.unsupported(), ["http.web_seed"]);
+}
+
+#[test]
+fn there_is_one_proxy_and_nothing_beside_it() {
+    let both = "[peers]\nproxy = \"socks5://10.0.0.1\"\n[trackers]\nproxy = \"socks5://10.0.0.2\"";
+    assert!(parse(both).unwrap_err().to_string().contains("set one of them"));
+    let bad = parse("[trackers]\nproxy = \"socks4://me:secret@p\"").unwrap_err().to_string();
+    assert!(bad.contains("trackers.proxy") && bad.contains("socks5://") && !bad.contains("secret"), "{bad}");
+    let settings = parse("[trackers]\nproxy = \"socks5://me:secret@Box:9\"\n[tracker]\nudp = [\"0.0.0.0:1\"]").unwrap();
+    assert!(settings.conflict().is_some_and(|what| what.contains("goes around the proxy")));
+    let (known, unknown) = (settings.proxy_among(&[("box".into(), [10, 0, 0, 7].into())]), settings.proxy_among(&[]));
+    let proxy = known.unwrap().unwrap();
+    assert_eq!(proxy.addr, "10.0.0.7:9".parse().unwrap());
+    let config = settings.engine().through(proxy);
+    assert!(config.listen.is_empty() && config.name_servers.is_empty() && !config.tracker.is_on() && !config.lsd);
+    assert!(!format!("{config:?}").contains("secret"));
+    assert!(unknown.unwrap_err().contains("/etc/hosts"));
+    assert_eq!((Settings::default().conflict(), Settings::default().proxy()), (None, None));
 }

@@ -71,6 +71,8 @@ const BEGINNINGS_MAX: usize = 64;
 pub struct Settings {
     /// It answers nobody, and says so (BEP 43).
     pub read_only: bool,
+    /// It does not say which program it is. One that answers does.
+    pub anonymous: bool,
 }
 
 /// How we announce ourselves to a swarm.
@@ -354,7 +356,8 @@ impl Dht {
         let body = Body::Query { id: own, read_only: self.settings.read_only, query };
         let mut packet = Vec::with_capacity(128);
         let bytes = transaction.to_be_bytes();
-        Message { transaction: &bytes, seen_as: None, version: Some(VERSION), body }.write(&mut packet);
+        let version = Some(&VERSION[..]).filter(|_| !self.settings.anonymous);
+        Message { transaction: &bytes, seen_as: None, version, body }.write(&mut packet);
         self.pings += usize::from(why == Why::Ping);
         self.pending.insert(transaction, Pending { to, id, why });
         self.timers.set(Timer::Query(transaction), now + SILENCE);

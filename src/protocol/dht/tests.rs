@@ -243,7 +243,7 @@ fn a_walk_hears_of_the_swarms_of_others_and_asks_nobody_twice() {
 #[test]
 fn a_read_only_node_finds_peers_and_is_in_no_table() {
     let mut net = Net::new(20, 0);
-    let settings = Settings { read_only: true };
+    let settings = Settings { read_only: true, ..Settings::default() };
     let hermit: SocketAddr = "10.1.1.1:1".parse().unwrap();
     let mut dht = Dht::new(settings, [true, false], Rng::from_number(99));
     dht.add_node(net.now, addr(0), true);

@@ -118,6 +118,8 @@ pub struct Peer {
     changes_at: Time,
     opened_at: Time,
     heard_at: Time,
+    /// Bytes since then.
+    heard: usize,
     said_at: Time,
     down: Meter,
     up: Meter,
@@ -151,6 +153,7 @@ impl Peer {
             changes_at: now,
             opened_at: now,
             heard_at: now,
+            heard: 0,
             said_at: now,
             down: Meter::default(),
             up: Meter::default(),

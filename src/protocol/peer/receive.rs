@@ -14,6 +14,8 @@ use crate::protocol::peer::requests::Claim;
 use crate::protocol::peer::uploads::ALLOWED_FAST_MAX;
 use crate::protocol::peer::{Peer, PeerError};
 
+/// Bytes of a payload that count as something heard; who sends fewer in [`super::SILENCE_MAX`] is silent.
+const HEARD_LEAST: usize = 512;
 /// Blocks, or rejections, that were never asked for, less the blocks that came as asked since; one more ends the connection.
 pub(super) const UNASKED_MAX: u32 = 32;
 /// Requests in a row that we had to refuse, with no block sent and no slot given in between; one more ends the connection.
@@ -106,9 +108,17 @@ impl Peer {
     /// # Errors
     /// See [`PeerError`]; the connection is of no more use then.
     pub fn handle_input<'b>(&mut self, now: Time, input: &mut &'b [u8]) -> Result<Option<Event<'b>>, PeerError> {
-        if !input.is_empty() {
-            self.heard_at = now;
+        let before = input.len();
+        let result = self.take_in(now, input);
+        self.heard += before - input.len();
+        // A message is as good as silence until it is whole, or some of its payload is here.
+        if self.heard > 0 && self.incoming.is_none() && self.skip == 0 || self.heard >= HEARD_LEAST {
+            (self.heard, self.heard_at) = (0, now);
         }
+        result
+    }
+
+    fn take_in<'b>(&mut self, now: Time, input: &mut &'b [u8]) -> Result<Option<Event<'b>>, PeerError> {
         if !self.introduced {
             return self.introduce(input);
         }

@@ -172,6 +172,20 @@ fn who_does_not_introduce_itself_or_falls_silent_is_dropped() {
 }
 
 #[test]
+fn a_message_that_never_ends_is_as_good_as_silence() {
+    let (mut slow, mut steady) = (pair().0, pair().0);
+    let unfinished = [0, 0, 0, 13, 6];
+    for second in 1..150 {
+        // What is not whole is lent again, as it is kept with the connection.
+        slow.handle_input(Time::from_secs(second), &mut &unfinished[..]).unwrap();
+        steady.handle_input(Time::from_secs(second), &mut &[0; 4][..]).unwrap();
+        assert_eq!(slow.handle_timeout(Time::from_secs(second)), Ok(()));
+    }
+    assert_eq!(slow.handle_timeout(Time::from_secs(150)), Err(PeerError::Silent));
+    assert_eq!(steady.handle_timeout(Time::from_secs(150)), Ok(()));
+}
+
+#[test]
 fn a_flood_of_requests_is_bounded() {
     let (_, mut b) = pair();
     b.unchoke();

@@ -32,8 +32,13 @@ pub(super) struct Udp {
 impl TrackerClient {
     /// A datagram came that may be a tracker's; true if it was.
     pub fn handle_packet(&mut self, now: Time, from: SocketAddr, packet: &[u8]) -> bool {
+        self.handle_packet_of(now, from, canonical_addr(from).is_ipv6(), packet)
+    }
+
+    /// The same where the family of the one that answers, and so of the peers it names, is another than that of `from`.
+    pub fn handle_packet_of(&mut self, now: Time, from: SocketAddr, v6: bool, packet: &[u8]) -> bool {
         let from = canonical_addr(from);
-        let Some(response) = Response::parse(packet, from.is_ipv6()) else { return false };
+        let Some(response) = Response::parse(packet, v6) else { return false };
         let told = match &response {
             Response::Connect { transaction, .. }
             | Response::Announce { transaction, .. }

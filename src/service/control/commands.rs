@@ -46,8 +46,9 @@ pub const COMMANDS: &[Spec] = &[
     spec(
         "add",
         "SOURCE [dir=D] [label=L] [paused=yes] [only=0,2-4] [sequential=yes] [verify=no]",
-        "a path, metainfo:BASE64, a magnet link or a bare hash",
+        "a path, metainfo:BASE64, parts:, a magnet link or a bare hash",
     ),
+    spec("part", "BASE64", "bytes of a file for `add parts:`, in as many lines as it takes"),
     spec("remove", "ID [data=yes]", "take a torrent out; data=yes deletes its files"),
     spec("pause", "ID", "stop it"),
     spec("resume", "ID", "start it again"),
@@ -85,6 +86,10 @@ pub(super) enum Parsed {
     Help(Vec<Spec>),
     /// Answered by the session itself.
     Version,
+    /// For the session: bytes of a file that comes in parts.
+    Part(Vec<u8>),
+    /// For the session: what came in parts is to be added.
+    AddParts(AddOptions),
     /// For the daemon; a list in its answer is sorted so.
     Request(Request, Option<Field>),
 }
@@ -117,7 +122,8 @@ fn command_of(word: &str, arguments: &mut Arguments<'_>) -> Result<Parsed, Refus
         "help" => return help(arguments),
         "version" => return Ok(Parsed::Version),
         "list" => return list(arguments),
-        "add" => return add(arguments).map(|request| Parsed::Request(request, None)),
+        "add" => return add(arguments),
+        "part" => return base64(arguments.next()?, "part takes").map(Parsed::Part),
         "export" => return export(arguments).map(|request| Parsed::Request(request, None)),
         "watch" => return watch(arguments).map(|request| Parsed::Request(request, None)),
         "log" => return log_level(arguments).map(|request| Parsed::Request(request, None)),
@@ -240,7 +246,7 @@ fn sort_field(word: &str) -> Result<Field, Refusal> {
     })
 }
 
-fn add(arguments: &mut Arguments<'_>) -> Result<Request, Refusal> {
+fn add(arguments: &mut Arguments<'_>) -> Result<Parsed, Refusal> {
     let yes = |value: Option<&str>| value.map(yes_or_no).transpose();
     let label = arguments.option("label").unwrap_or_default();
     if label.len() > LABEL_MAX {
@@ -255,13 +261,23 @@ fn add(arguments: &mut Arguments<'_>) -> Result<Request, Refusal> {
         only: arguments.option("only").map(ranges).transpose()?.unwrap_or_default(),
         sequential: yes(arguments.option("sequential"))?.unwrap_or(false),
         verify: yes(arguments.option("verify"))?,
+        import: None,
     };
     let source = arguments.next()?;
-    if let Some(base64) = source.strip_prefix("metainfo:") {
-        let bytes = STANDARD
-            .decode(base64)
-            .map_err(|error| invalid(format!("what follows metainfo: is not base64: {error}")))?;
-        return Ok(Request::Node(Command::Add { source: Source::Metainfo(bytes), options }));
+    if source == "parts:" {
+        return Ok(Parsed::AddParts(options));
+    }
+    add_one(source, options).map(|request| Parsed::Request(request, None))
+}
+
+fn base64(text: &str, what: &str) -> Result<Vec<u8>, Refusal> {
+    STANDARD.decode(text).map_err(|error| invalid(format!("{what} base64, and this is none: {error}")))
+}
+
+fn add_one(source: &str, options: AddOptions) -> Result<Request, Refusal> {
+    if let Some(text) = source.strip_prefix("metainfo:") {
+        let source = Source::Metainfo(base64(text, "what follows metainfo: is")?);
+        return Ok(Request::Node(Command::Add { source, options }));
     }
     if source.starts_with("http://") || source.starts_with("https://") {
         return Ok(Request::AddUrl { url: source.to_owned(), options });
@@ -503,6 +519,7 @@ mod tests {
             only: vec![(0, 0), (2, 4)],
             sequential: true,
             verify: Some(false),
+            import: None,
         };
         assert_eq!(node(line), Command::Add { source: Source::Metainfo(Vec::new()), options });
         assert_eq!(refusal("add /x color=red"), RefusalKind::Usage);
@@ -593,6 +610,7 @@ mod tests {
         assert_eq!(refusal("frobnicate"), RefusalKind::UnknownCommand);
         assert_eq!(refusal("watch events=x"), RefusalKind::Invalid);
         assert_eq!(refusal("help frobnicate"), RefusalKind::NotFound);
-        assert_eq!(parse_text("help pause").unwrap(), Parsed::Help(vec![COMMANDS[12]]));
+        let pause = COMMANDS.iter().find(|spec| spec.word == "pause").unwrap();
+        assert_eq!(parse_text("help pause").unwrap(), Parsed::Help(vec![*pause]));
     }
 }

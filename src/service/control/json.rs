@@ -129,6 +129,7 @@ fn status(figures: &Status, host: Option<&Host>) -> Value {
         "dht_nodes": figures.dht_nodes,
         "listen": figures.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "dht_listen": figures.dht_listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "trouble": figures.trouble,
     });
     for (state, count) in State::ALL.iter().zip(figures.torrents) {
         object[state.word()] = json!(count);

@@ -17,7 +17,8 @@ use crate::base::time::Time;
 use crate::codec::control::{
     LINE_MAX, parse_line, push_err, push_json, push_json_err, push_json_ok, push_ok, push_payload,
 };
-use crate::torrent::command::{Refusal, RefusalKind};
+use crate::codec::import::Import;
+use crate::torrent::command::{Command, Refusal, RefusalKind, Source};
 use crate::torrent::event::{Event, Filter};
 
 /// The protocol's number.
@@ -32,6 +33,9 @@ const PAUSE_LEN: usize = 256 * 1024;
 const PATIENCE: Duration = Duration::from_millis(250);
 /// Bytes of requests that may wait. The driver reads no more then; the kernel makes the client wait.
 const INPUT_MAX: usize = 2 * LINE_MAX;
+
+/// Bytes of a file that a client may send in parts before it is added; more are refused, and those that came forgotten.
+pub(super) const PARTS_MAX: usize = 32 * 1024 * 1024;
 
 /// One client. Invariant: `pending` is the form of the answer to the one request that `poll_request` gave and that
 /// `reply` has not answered.
@@ -48,6 +52,8 @@ pub struct Session {
     taken_at: Time,
     pending: Option<Form>,
     is_overrun: bool,
+    /// What came in parts and was not added yet.
+    parts: Vec<u8>,
     /// What it wants to hear of unasked, and whether as JSON.
     watching: Option<(Filter, bool)>,
 }
@@ -72,6 +78,7 @@ impl Session {
             taken_at: now,
             pending: None,
             is_overrun: false,
+            parts: Vec::new(),
             watching: None,
         }
     }
@@ -243,10 +250,14 @@ impl Session {
             },
             Err(error) => (line.starts_with(b"json "), Err(Refusal::new(RefusalKind::Usage, error.to_string()))),
         };
-        match parsed {
+        match parsed.and_then(|parsed| self.gather(parsed)) {
             Ok(Parsed::Request(request, sort)) => {
                 self.pending = Some(Form { is_json, sort });
                 return Some(request);
+            }
+            Ok(Parsed::Part(_) | Parsed::AddParts(_)) => {
+                self.begin_output(now);
+                self.push_done(is_json);
             }
             Ok(Parsed::Help(specs)) => {
                 self.begin_output(now);
@@ -262,6 +273,38 @@ impl Session {
             }
         }
         None
+    }
+
+    /// What comes in parts is kept until all of it is to be added.
+    fn gather(&mut self, parsed: Parsed) -> Result<Parsed, Refusal> {
+        match parsed {
+            Parsed::Part(bytes) => {
+                if self.parts.len() + bytes.len() > PARTS_MAX {
+                    self.parts = Vec::new();
+                    let message = format!("parts have at most {PARTS_MAX} bytes together; add it by its path");
+                    return Err(Refusal::new(RefusalKind::Invalid, message));
+                }
+                self.parts.extend_from_slice(&bytes);
+                Ok(Parsed::Part(Vec::new()))
+            }
+            Parsed::AddParts(mut options) => {
+                let bytes = std::mem::take(&mut self.parts);
+                let source = match Import::parse(&bytes) {
+                    Some((import, metainfo)) => {
+                        options.import = Some(Box::new(import));
+                        metainfo.to_vec()
+                    }
+                    None if bytes.is_empty() => {
+                        let message = "no parts came before; `part` sends them";
+                        return Err(Refusal::new(RefusalKind::Usage, message));
+                    }
+                    None => bytes,
+                };
+                let command = Command::Add { source: Source::Metainfo(source), options };
+                Ok(Parsed::Request(Request::Node(command), None))
+            }
+            parsed => Ok(parsed),
+        }
     }
 
     fn push_refusal(&mut self, is_json: bool, refusal: &Refusal) {

@@ -5,12 +5,13 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::request::{Host, Report, Request};
-use super::session::{Session, WAITING_MAX};
+use super::session::{PARTS_MAX, Session, WAITING_MAX};
 use crate::base::hash::{Sha1Hash, Sha256Hash};
 use crate::base::time::Time;
 use crate::codec::control::{Closing, LINE_MAX, closing};
+use crate::codec::import::Import;
 use crate::protocol::dht::items::{OwnedAuthor, OwnedItem};
-use crate::torrent::command::{Answer, Command, Refusal, RefusalKind, Status, Which};
+use crate::torrent::command::{Answer, Command, Refusal, RefusalKind, Source, Status, Which};
 use crate::torrent::dht_command::{DhtAnswer, DhtState, NodeRow, Progress, Swarm};
 use crate::torrent::snapshot::{FileRow, Follows, PeerRow, PieceState, Priority, State, Summary, TrackerRow};
 
@@ -113,6 +114,41 @@ fn every_split_of_the_input_gives_the_same_conversation() {
         }
         assert_eq!(session.output(), whole.as_bytes(), "{at}");
     }
+}
+
+#[test]
+fn what_comes_in_parts_is_added_as_a_whole() {
+    let mut session = Session::new(NOW);
+    let add = |session: &mut Session, lines: &str| {
+        session.handle_input(lines.as_bytes());
+        let request = session.poll_request(NOW);
+        if request.is_some() {
+            session.reply(NOW, Ok(Report::Node(Answer::Done)));
+        }
+        let said = String::from_utf8(session.output().to_vec()).unwrap();
+        session.handle_sent(NOW, said.len());
+        match request {
+            Some(Request::Node(Command::Add { source: Source::Metainfo(bytes), options })) => Ok((bytes, options)),
+            _ => Err(said),
+        }
+    };
+    let (bytes, options) = add(&mut session, "part ZDQ6aW5m\npart b2RlZQ==\nadd parts: paused=yes\n").unwrap();
+    assert_eq!((bytes.as_slice(), options.paused, options.import), (&b"d4:infodee"[..], true, None));
+    let said = add(&mut session, "add parts:\n").unwrap_err();
+    assert!(said.starts_with("ERR usage no parts"), "{said}");
+    let import = Import { have: vec![0x80], added: 7, ..Import::default() };
+    let base64 = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, import.to_bytes(b"de"));
+    let (bytes, options) = add(&mut session, &format!("part {base64}\nadd parts:\n")).unwrap();
+    assert_eq!((bytes.as_slice(), options.import.as_deref()), (&b"de"[..], Some(&import)));
+    let said = add(&mut session, "part ???\n").unwrap_err();
+    assert!(said.starts_with("ERR invalid part takes base64"), "{said}");
+    let line = format!("part {}\n", "AAAA".repeat(16_000));
+    for _ in 0..PARTS_MAX / 48_000 {
+        assert_eq!(add(&mut session, &line).unwrap_err(), "OK\n");
+    }
+    let said = add(&mut session, &line).unwrap_err();
+    assert!(said.starts_with("ERR invalid parts have at most"), "{said}");
+    assert!(add(&mut session, "add parts:\n").is_err(), "and they are forgotten");
 }
 
 #[test]

@@ -123,6 +123,7 @@ fn push_status(out: &mut String, figures: &Status) {
     push_pair(out, "listen", if listen.is_empty() { "-".to_owned() } else { listen.join(" ") });
     let listen: Vec<_> = figures.dht_listen.iter().map(ToString::to_string).collect();
     push_pair(out, "dht listen", if listen.is_empty() { "-".to_owned() } else { listen.join(" ") });
+    push_pair(out, "trouble", figures.trouble.as_deref().unwrap_or("-"));
 }
 
 fn push_host(out: &mut String, host: &Host) {

@@ -1,6 +1,7 @@
 //! One torrent's content on a disk in memory: pages that are as they should be cost nothing, the others are kept.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::geometry::Span;
@@ -111,6 +112,12 @@ impl Image {
             there: None,
             away: None,
         }
+    }
+
+    /// One of its files is there, at `path` or below.
+    pub(super) fn lies_at(&self, path: &Path) -> bool {
+        let files = self.files.iter().zip(self.content.files.entries());
+        files.into_iter().any(|(file, entry)| file.is_there && self.content.dir.join(&entry.path).starts_with(path))
     }
 
     pub(super) fn is_true(&self, span: Span) -> bool {

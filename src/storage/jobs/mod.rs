@@ -1,7 +1,7 @@
 //! What may wait for a disk, a slice at a time: saving state, syncing, allocating, moving, deleting.
 //!
-//! Jobs of one content are done in the order they came, and so are those of the state directory; among them contents take
-//! turns, so that a long copy of one holds up nobody else. Each slice is one short system call's worth. A job that fails has
+//! Jobs of one content are done in the order they came, and so are those of the state directory, where records that wait together are
+//! written together; among them contents take turns, so that a long copy of one holds up nobody else. Each slice is one short system call's worth. A job that fails has
 //! changed nothing, or undoes what it did.
 //!
 //! **Why no io_uring.** A ring hands `fsync` and its like to workers of the kernel's, and those are threads of this process
@@ -22,7 +22,8 @@ use std::path::PathBuf;
 use crate::base::ids::{JobId, StoreId};
 use crate::base::storage::{Fault, Job};
 use crate::storage::FileStorage;
-use crate::storage::state::Saving;
+use crate::storage::journal::{Batch, Compaction};
+use crate::storage::state::{Saving, StateDir};
 
 use self::allocate::Allocate;
 use self::delete::Delete;
@@ -42,6 +43,9 @@ pub enum Work {
 
 /// How soon to look again whether the disk has written what a job waits for.
 pub const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(10);
+
+/// Bytes of records that are written together; those beyond wait for the next batch.
+const BATCH_LEN_MAX: usize = 256 << 10;
 
 /// How one slice ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +69,7 @@ enum Line {
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
     /// No line is empty; its front is under way, or next.
-    lines: BTreeMap<Line, VecDeque<(JobId, Task)>>,
+    lines: BTreeMap<Line, VecDeque<Queued>>,
     /// The lines in the order of their turns.
     turns: VecDeque<Line>,
     /// Slices in a row that found nothing but waiting.
@@ -74,10 +78,15 @@ pub(super) struct Jobs {
     pub(in crate::storage) written: Written,
 }
 
+/// Who waits for a task: nobody for what the storage does by itself, several where jobs are done together.
+type Queued = (Vec<JobId>, Task);
+
 /// A job, and how far it is.
 #[derive(Debug)]
 enum Task {
     Begin(Job),
+    Record(Batch),
+    Compact(Box<Compaction>),
     Save(Saving),
     Erase { name: PathBuf },
     Sync(Sync),
@@ -127,7 +136,7 @@ impl Written {
 impl Jobs {
     pub(super) fn push(&mut self, id: JobId, job: Job) {
         let line = match &job {
-            Job::Save { .. } | Job::Erase { .. } => Line::State,
+            Job::Record { .. } | Job::Save { .. } | Job::Erase { .. } => Line::State,
             Job::Sync { store }
             | Job::Allocate { store }
             | Job::Scout { store, .. }
@@ -139,7 +148,7 @@ impl Jobs {
         if jobs.is_empty() {
             self.turns.push_back(line);
         }
-        jobs.push_back((id, Task::Begin(job)));
+        jobs.push_back((vec![id], Task::Begin(job)));
         self.waiting = 0;
     }
 
@@ -178,15 +187,24 @@ impl Jobs {
 pub(super) fn work(storage: &mut FileStorage) -> Work {
     let Some(line) = storage.jobs.turns.pop_front() else { return Work::Idle };
     let jobs = storage.jobs.lines.get_mut(&line).expect("a line with a turn is there");
-    let (id, task) = jobs.pop_front().expect("no line is empty");
-    let mut task = begin(storage, task);
+    let (mut ids, task) = jobs.pop_front().expect("no line is empty");
+    let mut task = match task {
+        Task::Begin(Job::Record { name, value }) => gather(jobs, &mut ids, name, value),
+        task => begin(storage, task),
+    };
     let result = step(storage, &mut task);
+    let compacts = matches!((&result, &task), (Ok(Slice::Done), Task::Record(_)))
+        && storage.state.as_ref().is_some_and(StateDir::is_stale);
     let jobs = storage.jobs.lines.get_mut(&line).expect("nobody took it");
     storage.jobs.waiting = if result == Ok(Slice::Later) { storage.jobs.waiting + 1 } else { 0 };
     match result {
-        Ok(Slice::More | Slice::Later) => jobs.push_front((id, task)),
-        Ok(Slice::Done) => storage.jobs.done.push_back((id, Ok(()))),
-        Err(fault) => storage.jobs.done.push_back((id, Err(fault))),
+        Ok(Slice::More | Slice::Later) => jobs.push_front((ids, task)),
+        Ok(Slice::Done) => storage.jobs.done.extend(ids.into_iter().map(|id| (id, Ok(())))),
+        Err(fault) if ids.is_empty() => log::warn!("{fault}"),
+        Err(fault) => storage.jobs.done.extend(ids.into_iter().map(|id| (id, Err(fault.clone())))),
+    }
+    if compacts {
+        jobs.push_front((Vec::new(), Task::Compact(Box::default())));
     }
     if jobs.is_empty() {
         storage.jobs.lines.remove(&line);
@@ -201,6 +219,20 @@ pub(super) fn work(storage: &mut FileStorage) -> Work {
         }
         _ => Work::More,
     }
+}
+
+/// A record, and those that wait right behind it.
+fn gather(jobs: &mut VecDeque<Queued>, ids: &mut Vec<JobId>, name: String, value: Option<Vec<u8>>) -> Task {
+    let mut batch = Batch::default();
+    batch.push(name, value.as_deref());
+    let is_record = |(_, task): &mut Queued| matches!(task, Task::Begin(Job::Record { .. }));
+    while batch.len() < BATCH_LEN_MAX
+        && let Some((more, Task::Begin(Job::Record { name, value }))) = jobs.pop_front_if(is_record)
+    {
+        ids.extend(more);
+        batch.push(name, value.as_deref());
+    }
+    Task::Record(batch)
 }
 
 fn begin(storage: &mut FileStorage, task: Task) -> Task {
@@ -222,6 +254,14 @@ fn begin(storage: &mut FileStorage, task: Task) -> Task {
 fn step(storage: &mut FileStorage, task: &mut Task) -> Result<Slice, Fault> {
     match task {
         Task::Begin(_) => unreachable!("it was just begun"),
+        Task::Record(batch) => match &mut storage.state {
+            Some(state) => state.append(batch).map(|is_done| if is_done { Slice::Done } else { Slice::More }),
+            None => Ok(Slice::Done),
+        },
+        Task::Compact(compaction) => match &mut storage.state {
+            Some(state) => state.compact(compaction).map(|is_done| if is_done { Slice::Done } else { Slice::More }),
+            None => Ok(Slice::Done),
+        },
         Task::Save(saving) => match &storage.state {
             Some(state) => saving.step(state).map(|is_done| if is_done { Slice::Done } else { Slice::More }),
             None => Ok(Slice::Done),

@@ -133,13 +133,40 @@ fn a_copy_keeps_holes_and_times_and_is_read_from_either_place() {
 }
 
 #[test]
+fn records_that_wait_together_are_written_together_and_the_journal_stays_small() {
+    let temp = tempfile::tempdir_in("/dev/shm").unwrap();
+    let (state, _) = StateDir::open(temp.path()).unwrap();
+    let mut storage = FileStorage::new(Settings::default(), Some(state));
+    let record = |name: u64, len| Job::Record { name: name.to_string(), value: Some(vec![7; len]) };
+    (0..1000).for_each(|id| storage.start(JobId(id), record(id, 100)));
+    for _ in 0..2 {
+        storage.work();
+    }
+    assert_eq!(ended(&mut storage), (0..1000).collect::<Vec<_>>(), "written, then synced");
+    for id in 0..100 {
+        storage.start(JobId(id), record(id % 3, 1 << 20));
+    }
+    storage.start(JobId(100), Job::Record { name: "3".into(), value: None });
+    finish(&mut storage);
+    assert_eq!(ended(&mut storage), (0..=100).collect::<Vec<_>>());
+    drop(storage);
+    let len = std::fs::metadata(temp.path().join("journal")).unwrap().len();
+    assert!(len < 9 << 20, "{len} bytes for three MiB");
+    let (_, records) = StateDir::open(temp.path()).unwrap();
+    assert_eq!(records.with_prefix("").count(), 999);
+    assert_eq!(records.get("0").map(<[u8]>::len), Some(1 << 20));
+}
+
+#[test]
 fn a_pipe_in_the_state_directory_stops_nobody() {
     let temp = tempfile::tempdir().unwrap();
-    let state = StateDir::open(temp.path()).unwrap();
-    for name in ["torrents/a.meta", "b.tmp"] {
+    let (state, _) = StateDir::open(temp.path()).unwrap();
+    let hash = crate::base::hash::InfoHash::of(b"a");
+    let piped = format!("torrents/{hash}.meta");
+    for name in [piped.as_str(), "b.tmp"] {
         mknodat(CWD, temp.path().join(name), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
     }
-    assert_eq!(state.torrents().unwrap(), []);
+    assert_eq!(state.read(Path::new(&piped)), None);
     let mut storage = FileStorage::new(Settings::default(), Some(state));
     let save = |name: &str| Job::Save { name: Path::new(name).into(), bytes: vec![1] };
     assert!(run(&mut storage, save("b")).is_err());

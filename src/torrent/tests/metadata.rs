@@ -6,6 +6,7 @@ use crate::codec::metadata::{METADATA_PIECE_LEN, MetadataMessage};
 use crate::codec::metainfo::Metainfo;
 use crate::codec::pex::{Contact, Flags, PexMessage};
 use crate::torrent::command::RefusalKind;
+use crate::torrent::sleep::Body;
 use crate::torrent::snapshot::{Priority, State};
 
 /// A torrent of forty pieces in four files of ten pieces each.
@@ -213,7 +214,8 @@ fn it_is_described_once_whoever_else_describes_it() {
 fn who_asks_for_much_of_our_info_and_does_not_read_waits_in_little_room() {
     let mut torrent = torrent(0..0, &Config::default());
     let info = vec![7; 200 * METADATA_PIECE_LEN as usize];
-    torrent.meta = std::sync::Arc::new(Metainfo { info: info.into(), ..(*torrent.meta).clone() });
+    torrent.head.info_len = u32::try_from(info.len()).unwrap();
+    torrent.body = Body(Some(std::sync::Arc::new(Metainfo { info: info.into(), ..torrent.body.get().clone() })));
     dialled(&mut torrent, 1);
     offer(&mut torrent, 1, 5);
     for piece in (0..200).chain(100..200) {

@@ -1,0 +1,178 @@
+//! A torrent that nobody wants anything of sleeps: it keeps its head and lets go of what describes its content.
+//!
+//! Asleep it announces itself like any other, and is listed. Whoever is about to need its files or its hashes wakes it first: a peer
+//! that comes, a user, a turn to download. What an earlier run claims of its files is believed when they are looked at, which is then;
+//! nothing is served before.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::time::Time;
+use crate::codec::metainfo::Metainfo;
+use crate::codec::resume::Record;
+use crate::torrent::layout::Layout;
+use crate::torrent::torrent::{Ask, LOOK, Phase, Torrent};
+
+/// How long nothing has to happen until it falls asleep.
+const SLEEP_AFTER: Duration = Duration::from_secs(60);
+/// Bytes of `info`: reading more takes so long that it stays awake.
+const SLEEP_INFO_MAX: u32 = 4 << 20;
+/// Files: to look at more takes so long that it is not put to bed by a start.
+pub const SLEEP_FILES_MAX: usize = 256;
+/// How often one that sleeps looks whether its files are still there; and how long it may take after a start until each has looked.
+const LOOK_ASLEEP: Duration = Duration::from_mins(10);
+
+/// All that describes a torrent; none while it sleeps.
+#[derive(Debug, Default)]
+pub(crate) struct Body(pub(crate) Option<Arc<Metainfo>>);
+
+impl Body {
+    /// It.
+    ///
+    /// # Panics
+    /// If the torrent sleeps: whoever needs its body wakes it first.
+    pub(crate) fn get(&self) -> &Metainfo {
+        self.0.as_deref().expect("whoever needs its body wakes it first")
+    }
+}
+
+/// How deep it sleeps.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) enum Sleep {
+    /// It may fall asleep.
+    #[default]
+    Awake,
+    Asleep,
+    /// What describes it could not be read: why, and what to do.
+    Lost(String),
+    /// It would not wake again.
+    Never,
+}
+
+/// What was claimed of its files before they were looked at in this run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// The record was written at a clean end, or of what nobody writes to: they look exactly as they did.
+    pub exact: bool,
+}
+
+impl Torrent {
+    /// It has nothing but its head.
+    #[must_use]
+    pub fn is_asleep(&self) -> bool {
+        self.body.0.is_none()
+    }
+
+    /// True if it could sleep, were it left alone for a while.
+    pub(crate) fn may_sleep(&self) -> bool {
+        self.sleep == Sleep::Awake
+            && self.head.info_len <= SLEEP_INFO_MAX
+            && !self.settings.shared
+            && !self.settings.peek
+            && self.description.is_none()
+            && self.layout.priorities().is_empty()
+            && self.peers.is_empty()
+            && self.dialling == 0
+            && self.download.is_none()
+            && self.check.is_none()
+            && self.fault.is_none()
+            && self.phase == Phase::Ready
+            && self.store.is_some()
+            && !self.recheck
+            && self.is_at_rest()
+    }
+
+    /// Begins or ends the wait for sleep. Called whenever something happened.
+    pub fn consider_sleep(&mut self, now: Time) {
+        self.sleep_at = if self.may_sleep() { self.sleep_at.min(now + SLEEP_AFTER) } else { Time::NEVER };
+    }
+
+    pub(crate) fn handle_sleep_timeout(&mut self, now: Time) {
+        if self.sleep_at <= now {
+            self.sleep_at = Time::NEVER;
+            if self.may_sleep() {
+                self.asks.push_back(Ask::Sleep);
+            }
+        }
+    }
+
+    /// Lets go of its description, if it is `readable` again.
+    pub fn fall_asleep(&mut self, now: Time, readable: bool) {
+        if !readable {
+            self.sleep = Sleep::Never;
+            return;
+        }
+        self.sleep = Sleep::Asleep;
+        self.body = Body::default();
+        self.store = None;
+        self.layout = Layout::asleep(self.head.geometry);
+        if !self.look_at.is_never() {
+            self.look_at = now + LOOK_ASLEEP;
+        }
+    }
+
+    /// It is described by `meta`.
+    #[must_use]
+    pub fn is_described_by(&self, meta: &Metainfo) -> bool {
+        (meta.info_hash, meta.geometry, meta.files.len()) == (self.head.info_hash, self.head.geometry, self.head.files)
+    }
+
+    /// Its description is here again; its content must be opened next.
+    pub fn wake_up(&mut self, now: Time, meta: Arc<Metainfo>) {
+        self.turn_changed |= self.lost().is_some();
+        self.sleep = Sleep::Awake;
+        self.layout = Layout::new(Arc::clone(&meta.files), meta.geometry);
+        self.body = Body(Some(meta));
+        if !self.look_at.is_never() {
+            self.look_at = now + LOOK;
+        }
+    }
+
+    /// Its description cannot be read, or is another's.
+    pub fn lose_description(&mut self, now: Time, why: &str) {
+        let message = format!("{why}; remove it, without its data, and add it again");
+        if self.sleep != Sleep::Lost(message.clone()) {
+            log::error!("{}: {message}", self.display_name());
+            self.sleep = Sleep::Lost(message);
+            self.turn_changed = true;
+            self.reconsider(now);
+        }
+    }
+
+    /// Why its description is not here, if that could not be read.
+    #[must_use]
+    pub fn lost(&self) -> Option<&str> {
+        if let Sleep::Lost(why) = &self.sleep { Some(why) } else { None }
+    }
+
+    /// It needs its description, and no hurry: true if it sleeps.
+    pub(crate) fn rouse(&mut self) -> bool {
+        if self.is_asleep() {
+            self.asks.push_back(Ask::Rouse);
+        }
+        self.is_asleep()
+    }
+
+    /// Takes over what `record` claims of its files; they are still to be looked at.
+    pub fn believe(&mut self, record: &Record) {
+        self.stamped(&record.stamps);
+        self.claim = Some(Claim { exact: record.clean || record.shared });
+    }
+
+    /// Something was claimed of its files and not looked at yet.
+    #[must_use]
+    pub fn has_claim(&self) -> bool {
+        self.claim.is_some()
+    }
+
+    /// When one that sleeps looks at its files: not all of them at once.
+    pub(crate) fn look_asleep(&self, now: Time) -> Time {
+        let share = u32::from(u16::from_be_bytes([self.head.info_hash.0[0], self.head.info_hash.0[1]]));
+        now + LOOK + LOOK_ASLEEP * share / (1 << 16)
+    }
+
+    /// What was claimed of its files and not looked at yet; whoever asks looks.
+    pub fn take_claim(&mut self) -> Option<Claim> {
+        self.claim.take()
+    }
+}
