@@ -2,7 +2,7 @@
 //!
 //! It decides and reports. What it wants from outside comes out of [`Torrent::poll_ask`]; what happens outside is told to
 //! it by the methods in its rooms: `peers` (they come and go), `metadata` (while only a link is known), `download`, `upload`, `check`,
-//! `persist`, `disk`, `settings`, `lsd`, `report`.
+//! `persist`, `disk`, `relocation`, `settings`, `lsd`, `report`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -42,6 +42,7 @@ use crate::torrent::pace::Pace;
 use crate::torrent::peers::TorrentPeer;
 use crate::torrent::persist::Persistence;
 use crate::torrent::policy::Policy;
+use crate::torrent::relocation::{MoveStep, Relocation};
 use crate::torrent::scrapes::ScrapeAsk;
 use crate::torrent::settings::Settings;
 use crate::torrent::sleep::{Body, Claim, Sleep};
@@ -90,6 +91,10 @@ pub enum Ask {
     Describe,
     /// Close the content and open it anew: what is open may not be what lies there.
     Reopen,
+    /// Begin this job of a move; its end is for `handle_scouted`, `handle_moved` or `handle_cleared`.
+    Move(MoveStep),
+    /// Look how far the move is, then call `handle_move_progress`.
+    MoveProgress,
     /// Tell the storage which files are wanted.
     Want,
     /// Make durable what was written, then call `handle_synced`.
@@ -183,6 +188,7 @@ pub struct Torrent {
     pub(crate) check: Option<Box<Check>>,
     pub(crate) persistence: Persistence,
     pub(crate) disk: Disk,
+    pub(crate) relocation: Relocation,
     pub(crate) store: Option<StoreId>,
     pub(crate) phase: Phase,
     pub(crate) fault: Option<Fault>,
@@ -244,6 +250,8 @@ pub struct Torrent {
     pub(crate) seeded_before: Duration,
     /// When a peer took something last; not before it began to seed.
     pub(crate) taken_at: Time,
+    /// It has asked to be taken out.
+    pub(crate) leaves: bool,
     /// When a goal of seeding may be reached.
     pub(crate) goal_at: Time,
     pub(crate) asks: VecDeque<Ask>,
@@ -337,6 +345,7 @@ impl Torrent {
             check: None,
             persistence: Persistence::default(),
             disk: Disk::default(),
+            relocation: Relocation::default(),
             store: None,
             phase: Phase::Ready,
             fault: None,
@@ -378,6 +387,7 @@ impl Torrent {
             seeding_since: Time::NEVER,
             seeded_before: Duration::ZERO,
             taken_at: Time::ZERO,
+            leaves: false,
             goal_at: Time::NEVER,
             asks: VecDeque::new(),
             description: None,
@@ -392,7 +402,12 @@ impl Torrent {
     /// What the storage needs to know of it.
     #[must_use]
     pub fn content(&self) -> Content {
-        Content { dir: self.dir.clone(), files: Arc::clone(&self.body.get().files), wanted: self.layout.wanted_files() }
+        Content {
+            dir: self.dir.clone(),
+            also: self.relocation.recorded_to().map(Path::to_owned),
+            files: Arc::clone(&self.body.get().files),
+            wanted: self.layout.wanted_files(),
+        }
     }
 
     /// The directory that its content is in.
@@ -506,9 +521,11 @@ impl Torrent {
             None if self.check.is_some() && self.phase == Phase::Checking => State::Checking,
             None if self.paused => State::Paused,
             None if self.awaits_item() => State::Metadata,
-            None if self.queued || self.disk.moving => State::Queued,
+            None if self.queued => State::Queued,
             None if self.description.is_some() => State::Metadata,
             None if self.is_finished() => State::Seeding,
+            // What is missing waits for the end of a move.
+            None if !self.may_download() => State::Queued,
             None => State::Downloading,
         }
     }
@@ -517,8 +534,7 @@ impl Torrent {
     #[must_use]
     pub fn wants_to_run(&self) -> bool {
         !self.paused
-            && !self.disk.moving
-            && self.fault.is_none()
+            && self.fault.as_ref().is_none_or(|fault| fault.kind == FaultKind::Full && self.description.is_none())
             && self.broken().is_none()
             && self.phase != Phase::Checking
             && !self.has_seeded_enough()
@@ -623,7 +639,7 @@ impl Torrent {
     }
 
     fn start(&mut self, now: Time) {
-        if !self.is_finished() && self.description.is_none() {
+        if !self.is_finished() && self.description.is_none() && self.may_download() {
             if self.make_room() {
                 return;
             }
@@ -644,7 +660,7 @@ impl Torrent {
 
     /// It runs, and something is wanted that was not: makes room, then asks its peers.
     pub(crate) fn go_on(&mut self, now: Time) {
-        if self.make_room() {
+        if !self.may_download() || self.make_room() {
             return;
         }
         self.begin_download(now);
@@ -675,9 +691,11 @@ impl Torrent {
     pub fn handle_timeout(&mut self, now: Time) {
         if self.retry_at <= now {
             self.retry_at = now + FAULT_RETRY;
-            if !self.disk.moving {
-                // What is open, or was made by an earlier look, may not be what the user has put there meanwhile.
-                self.asks.push_back(Ask::Reopen);
+            if !self.relocation.holds_writes() {
+                if self.fault.as_ref().is_some_and(|fault| fault.kind != FaultKind::Full) {
+                    // What is open, or was made by an earlier look, may not be what the user has put there meanwhile.
+                    self.asks.push_back(Ask::Reopen);
+                }
                 self.asks.push_back(Ask::Probe);
             }
         }
@@ -689,6 +707,7 @@ impl Torrent {
         if self.persistence.poll_timeout() <= now {
             self.persist();
         }
+        self.look_at_move(now);
         self.announces.handle_timeout(now);
         self.consider_pace(now);
         if self.policy_at <= now {
@@ -736,6 +755,7 @@ impl Torrent {
             .min(self.look_at)
             .min(self.sleep_at)
             .min(self.persistence.poll_timeout())
+            .min(self.relocation.poll_timeout())
             .min(self.announces.poll_timeout())
             .min(self.dht.poll_timeout())
             .min(self.pace.poll_timeout())

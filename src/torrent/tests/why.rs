@@ -51,9 +51,9 @@ fn what_it_does_instead() {
     torrent.pause(NOW);
     only(&torrent, &fine(), "paused: it is paused; `resume` starts it");
     torrent.resume(NOW);
-    torrent.begin_move(NOW).unwrap();
+    torrent.begin_move(NOW, "e".into()).unwrap();
     only(&torrent, &fine(), "moving: its content is being moved; it goes on by itself");
-    torrent.handle_moved(NOW, "e".into(), Ok(()));
+    torrent.handle_scouted(NOW, Err(trouble(FaultKind::Full)));
     torrent.phase = Phase::Allocating;
     only(&torrent, &fine(), "allocating: room is being made for it on the disk; it goes on by itself");
     torrent.phase = Phase::Ready;
@@ -167,6 +167,22 @@ fn a_seed_of_which_nobody_wants_anything_and_one_that_nobody_can_reach() {
         said[0].starts_with("port: nobody has connected to us since the start, 10m00s ago; port 0 may not"),
         "{said:?}"
     );
+}
+
+#[test]
+fn who_super_seeds_or_is_throttled_says_so() {
+    let mut torrent = torrent(0..0, &Config::default());
+    torrent.set(NOW, &Change::parse("super-seed", "yes").unwrap());
+    accepted(&mut torrent, 1);
+    tell(&mut torrent, 1, &[Message::Interested]);
+    let said = "super-seed: it super-seeds, so peers are shown one piece at a time; `set ID super-seed no` ends that";
+    only(&torrent, &fine(), said);
+    torrent.set(NOW, &Change::parse("super-seed", "no").unwrap());
+    torrent.throttle = Some(51_200);
+    torrent.apply_rates(NOW);
+    let said =
+        "goal: it has seeded enough, so it sends no more than 50.0K/s; `set ID ratio` or `seed-time` changes the goal";
+    only(&torrent, &fine(), said);
 }
 
 #[test]
