@@ -112,6 +112,21 @@ fn who_is_put_to_the_front_takes_the_turn_of_the_last() {
     assert_eq!(names(&mut engine), ["torrent 0"]);
 }
 
+#[test]
+fn thousands_that_wait_wake_nobody_and_one_that_moves_among_them_moves_nobody_else() {
+    let mut engine = engine(2000, Config { active_downloads_max: 8, ..Config::default() });
+    pass(&mut engine, Time::from_secs(3000));
+    let calls = pass(&mut engine, Time::from_secs(3600));
+    assert!(calls < 24 * 15, "{calls} calls in ten minutes of 24 that run and look for their files every minute");
+    let now = Time::from_secs(3600);
+    let last = list(&mut engine, now).pop().unwrap().info_hash.to_string();
+    let Ok(Answer::Changes { since, .. }) = engine.handle_command(now, Command::Changes(0)) else { panic!() };
+    let (which, key, value) = (Which::Prefix(last), "queue".to_owned(), "1000".to_owned());
+    engine.handle_command(now, Command::Set { which, key, value }).unwrap();
+    let Ok(Answer::Changes { rows, .. }) = engine.handle_command(now, Command::Changes(since)) else { panic!() };
+    assert_eq!(rows.iter().map(|row| row.queue).collect::<Vec<_>>(), [Some(1000)]);
+}
+
 /// So many torrents of small files that lie in the daemon's downloads.
 fn torrents(dir: &Path, count: u8) -> Vec<PathBuf> {
     std::fs::create_dir_all(dir.join("downloads")).unwrap();
@@ -193,6 +208,11 @@ fn rules_say_what_holds_and_take_out_what_has_seeded_enough() {
     wait("and its content", 10, || !temp.path().join("downloads/file1").exists());
     assert!(temp.path().join("downloads/file0").exists() && temp.path().join("downloads/file2").exists());
     assert!(daemon.log().contains("file1: seeded enough (seed-time), removed; its content is deleted with it"));
+    // After a restart it sleeps, and what its files are is read first.
+    assert_eq!(daemon.terminate(), 0);
+    let daemon = Daemon::start(temp.path(), "[[rule]]\nlabel = \"kept\"\nseed_time = \"1s\"\nthen = \"remove-data\"\n");
+    wait("that has gone, too", 10, || names(&daemon) == ["file2"]);
+    wait("and its content", 10, || !temp.path().join("downloads/file0").exists());
 }
 
 #[test]

@@ -307,7 +307,12 @@ impl<S: Storage> Engine<S> {
                     self.stamping.push(id);
                 }
             }
-            Ask::Remove { data } => self.remove_torrent(now, id, data),
+            Ask::Remove { data } => {
+                // What its files are must be known to delete them; a torrent of which that is not known stays, and says why.
+                if !data || self.awake(now, id).is_ok() {
+                    self.remove_torrent(now, id, data);
+                }
+            }
         }
     }
 

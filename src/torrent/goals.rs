@@ -68,7 +68,7 @@ impl Torrent {
     /// Whether it has seeded enough: acts if so, and says when to look again if not.
     pub(crate) fn consider_goals(&mut self, now: Time) {
         self.goal_at = Time::NEVER;
-        if !self.running || !self.is_finished() || self.settings.seeds_on {
+        if !self.running || !self.is_finished() || self.settings.seeds_on || self.leaves {
             return;
         }
         let Some((goal, from)) = self.goal_reached(now) else {
@@ -88,6 +88,7 @@ impl Torrent {
                 let data = self.then(from) == Then::RemoveWithData;
                 let what = if data { "its content is deleted with it" } else { "its content stays" };
                 log::info!("{}: seeded enough ({}), removed; {what}", self.display_name(), goal.key());
+                self.leaves = true;
                 self.asks.push_back(Ask::Remove { data });
             }
             Then::Pause | Then::Remove | Then::RemoveWithData => {

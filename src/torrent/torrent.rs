@@ -250,6 +250,8 @@ pub struct Torrent {
     pub(crate) seeded_before: Duration,
     /// When a peer took something last; not before it began to seed.
     pub(crate) taken_at: Time,
+    /// It has asked to be taken out.
+    pub(crate) leaves: bool,
     /// When a goal of seeding may be reached.
     pub(crate) goal_at: Time,
     pub(crate) asks: VecDeque<Ask>,
@@ -385,6 +387,7 @@ impl Torrent {
             seeding_since: Time::NEVER,
             seeded_before: Duration::ZERO,
             taken_at: Time::ZERO,
+            leaves: false,
             goal_at: Time::NEVER,
             asks: VecDeque::new(),
             description: None,

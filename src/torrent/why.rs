@@ -305,6 +305,10 @@ impl Torrent {
 
     /// What it moves no faster for.
     fn why_of_limits(&self, now: Time, around: &Around, reasons: &mut Vec<Reason>) {
+        if self.is_super_seeding() && self.peers.values().any(|peer| peer.shown.is_some()) {
+            let sentence = "it super-seeds, so peers are shown one piece at a time; `set ID super-seed no` ends that";
+            reasons.push(Reason::new("super-seed", sentence));
+        }
         if self.throttle.is_some() {
             let sentence = format!(
                 "it has seeded enough, so it sends no more than {}/s; `set ID ratio` or `seed-time` changes the goal",

@@ -170,6 +170,22 @@ fn a_seed_of_which_nobody_wants_anything_and_one_that_nobody_can_reach() {
 }
 
 #[test]
+fn who_super_seeds_or_is_throttled_says_so() {
+    let mut torrent = torrent(0..0, &Config::default());
+    torrent.set(NOW, &Change::parse("super-seed", "yes").unwrap());
+    accepted(&mut torrent, 1);
+    tell(&mut torrent, 1, &[Message::Interested]);
+    let said = "super-seed: it super-seeds, so peers are shown one piece at a time; `set ID super-seed no` ends that";
+    only(&torrent, &fine(), said);
+    torrent.set(NOW, &Change::parse("super-seed", "no").unwrap());
+    torrent.throttle = Some(51_200);
+    torrent.apply_rates(NOW);
+    let said =
+        "goal: it has seeded enough, so it sends no more than 50.0K/s; `set ID ratio` or `seed-time` changes the goal";
+    only(&torrent, &fine(), said);
+}
+
+#[test]
 fn what_it_moves_no_faster_for() {
     let mut torrent = torrent(0..PIECES, &Config::default());
     dialled(&mut torrent, 1);
