@@ -97,6 +97,12 @@ impl Storage for Zeros {
     fn stamp(&mut self, _store: StoreId, _file: usize) -> Option<Stamp> {
         Some(STAMP)
     }
+
+    fn move_progress(&self, _store: StoreId) -> Option<(u64, u64)> {
+        None
+    }
+
+    fn stop_move(&mut self, _store: StoreId, _undo: bool) {}
 }
 
 /// A scripted peer and the stream to it.
@@ -246,6 +252,10 @@ impl Torrent {
             clean: true,
             queue: None,
             super_seed: false,
+            checking: false,
+            move_to: None,
+            move_from: None,
+            removing: false,
         };
         record.to_bytes()
     }

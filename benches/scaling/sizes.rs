@@ -229,8 +229,12 @@ fn on_disk(torrent: &Torrent, mib: usize) -> (f64, f64) {
     let temp = tempfile::Builder::new().prefix("swarmtorrent-scaling").tempdir().unwrap();
     let meta = Metainfo::parse(&torrent.metainfo).unwrap();
     let mut storage = FileStorage::without_state();
-    let store =
-        storage.open(Content { dir: temp.path().to_owned(), files: meta.files, wanted: vec![true; torrent.files] });
+    let store = storage.open(Content {
+        dir: temp.path().to_owned(),
+        also: None,
+        files: meta.files,
+        wanted: vec![true; torrent.files],
+    });
     let mut rng = Rng::from_number(7);
     let chosen: Vec<u64> = (0..mib).map(|_| rng.index(torrent.pieces as usize) as u64 * MIB).collect();
     let mut buf = vec![1; usize::try_from(MIB).unwrap()];

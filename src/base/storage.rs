@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::base::files::FileList;
 use crate::base::geometry::Span;
+use crate::base::hash::InfoHash;
 use crate::base::ids::StoreId;
 
 /// Content to open.
@@ -17,6 +18,8 @@ use crate::base::ids::StoreId;
 pub struct Content {
     /// The directory that holds it; all paths of `files` lie below. Made when the first byte is written.
     pub dir: PathBuf,
+    /// Where its files may be, too, while they are being moved there: for who only reads.
+    pub also: Option<PathBuf>,
     /// Its files, shared with the torrent.
     pub files: Arc<FileList>,
     /// Which files are wanted, by index; the others are written only where a shared piece forces it, and never allocated.
@@ -154,6 +157,13 @@ pub trait Storage {
     /// What the file at index `file` looks like; none if it is not there, or is another one than we have open. Pad files look
     /// like [`Stamp::default`].
     fn stamp(&mut self, store: StoreId, file: usize) -> Option<Stamp>;
+
+    /// How far a [`Job::Move`] of the content is: bytes that are there, and bytes of all. None if there is none under way.
+    fn move_progress(&self, store: StoreId) -> Option<(u64, u64)>;
+
+    /// Ends a [`Job::Move`] or [`Job::Clear`] of the content with a fault: at once, and for the next run to go on with, or, a
+    /// move to be undone, with everything where it was. Nothing happens if there is none.
+    fn stop_move(&mut self, store: StoreId, undo: bool);
 }
 
 /// What may wait for a disk. The engine hands it out as an effect; the driver answers with `handle_job`.
@@ -189,16 +199,37 @@ pub enum Job {
         /// Which content.
         store: StoreId,
     },
-    /// Moves the content's files to another directory; on a fault everything is where it was.
+    /// Looks whether the content's files can be moved to another directory; changes nothing.
+    Scout {
+        /// Which content.
+        store: StoreId,
+        /// Where to.
+        dir: PathBuf,
+    },
+    /// Moves the content's files to another directory, durably; on a fault everything is where it was. Of what had to be copied
+    /// the originals stay, for [`Job::Clear`]. Whatever moment it ends at, it can be begun again.
     Move {
         /// Which content.
         store: StoreId,
         /// The new [`Content::dir`].
         dir: PathBuf,
+        /// Whose content it is: what is made on the way is named after it.
+        info_hash: InfoHash,
+        /// An earlier run began it.
+        again: bool,
+    },
+    /// Deletes the content's files from the directory that it was moved from.
+    Clear {
+        /// Which content.
+        store: StoreId,
+        /// Where it was.
+        from: PathBuf,
     },
     /// Deletes the content's files, and the directories that this leaves empty.
     Delete {
         /// Which content.
         store: StoreId,
+        /// Files, by index and in order, that others use: they stay.
+        keep: Vec<usize>,
     },
 }

@@ -162,6 +162,14 @@ pub struct Record {
     pub queue: Option<i64>,
     /// `set super-seed`.
     pub super_seed: bool,
+    /// It was being hashed: what is not claimed may be there all the same.
+    pub checking: bool,
+    /// The content is being moved there, or was about to be: some of it may be there.
+    pub move_to: Option<PathBuf>,
+    /// The content was moved from there, and some of it may be left.
+    pub move_from: Option<PathBuf>,
+    /// The user took it out together with its content, which is being deleted.
+    pub removing: bool,
 }
 
 impl Record {
@@ -172,6 +180,9 @@ impl Record {
         let mut dict = DictWriter::begin(&mut body);
         dict.int("added", int(self.added));
         dict.int("allocated", i64::from(self.allocated));
+        if self.checking {
+            dict.int("checking", 1);
+        }
         dict.int("clean", i64::from(self.clean));
         dict.bytes("dir", self.dir.as_os_str().as_bytes());
         maybe(&mut dict, "down limit", self.down_limit);
@@ -187,6 +198,11 @@ impl Record {
         dict.bytes("info hash", &self.info_hash.0);
         dict.bytes("label", self.label.as_bytes());
         maybe(&mut dict, "max peers", self.max_peers);
+        for (key, dir) in [("move from", &self.move_from), ("move to", &self.move_to)] {
+            if let Some(dir) = dir {
+                dict.bytes(key, dir.as_os_str().as_bytes());
+            }
+        }
         let list = dict.key("partial");
         list.push(b'l');
         for partial in &self.partials {
@@ -200,6 +216,9 @@ impl Record {
             dict.int("queue", rank);
         }
         maybe(&mut dict, "ratio", self.ratio_millis);
+        if self.removing {
+            dict.int("removing", 1);
+        }
         maybe(&mut dict, "seed time", self.seed_time);
         maybe(&mut dict, "seeded", self.seeded);
         dict.int("seeded enough", i64::from(self.seeded_enough));
@@ -239,6 +258,7 @@ impl Record {
         let flag = |key: &[u8]| dict.int(key) == Some(1);
         let url = |url: &Value<'_>| String::from_utf8(url.as_bytes()?.to_vec()).ok();
         let tier = |tier: &Value<'_>| tier.as_list()?.iter().map(url).collect::<Option<Vec<_>>>();
+        let path = |bytes| PathBuf::from(OsStr::from_bytes(bytes));
         let partial = |geometry: &Geometry, pair: &[Value<'_>]| {
             let piece = Piece(u32::try_from(pair.first()?.as_int()?).ok()?);
             let blocks = geometry.contains(piece).then(|| geometry.len_of(piece).div_ceil(BLOCK_LEN))?;
@@ -293,6 +313,10 @@ impl Record {
             clean: flag(b"clean"),
             queue: dict.int(b"queue"),
             super_seed: flag(b"super seed"),
+            checking: flag(b"checking"),
+            move_to: dict.bytes(b"move to").map(path),
+            move_from: dict.bytes(b"move from").map(path),
+            removing: flag(b"removing"),
         })
     }
 }
@@ -379,6 +403,10 @@ mod tests {
             clean: true,
             queue: Some(-5),
             super_seed: true,
+            checking: true,
+            move_to: None,
+            move_from: Some("/c".into()),
+            removing: true,
         }
     }
 
@@ -386,7 +414,15 @@ mod tests {
     fn a_record_is_read_back_as_it_was_written() {
         assert_eq!(Record::parse(&record().to_bytes()), Some(record()));
         let unset = Record { down_limit: None, max_peers: None, ratio_millis: None, idle_time: None, ..record() };
-        let other = Record { finished: None, partials: vec![], paused: false, queue: None, explicit: false, ..unset };
+        let other = Record {
+            finished: None,
+            partials: vec![],
+            paused: false,
+            queue: None,
+            explicit: false,
+            move_to: Some("/d".into()),
+            ..unset
+        };
         assert_eq!(Record::parse(&other.to_bytes()), Some(other));
     }
 

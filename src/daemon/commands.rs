@@ -16,9 +16,13 @@ use crate::reactor::Reactor;
 use crate::service::control::{Alternatively, Host, Report, Request, Verdict};
 use crate::service::tracker::Allowed;
 use crate::storage::FileStorage;
+use crate::storage::space::disks;
 use crate::torrent::command::{Answer, Command, Direction, Refusal, RefusalKind, Source, Status, Which};
 use crate::torrent::event::Filter;
 use crate::torrent::snapshot::State;
+
+/// Directories of content that `status` looks at; of file systems that only others are on it says nothing.
+const DIRS_MAX: usize = 1000;
 
 impl Daemon {
     /// Carries out one request.
@@ -73,7 +77,12 @@ impl Daemon {
             Answer::Status(status) => Ok(Report::Status(status, self.host())),
             Answer::Stats(mut rows) => {
                 rows.extend(self.reactor.stats());
+                rows.extend(self.hooks.stats());
                 Ok(Answer::Stats(rows).into())
+            }
+            Answer::Show(mut row) => {
+                row.hook = self.hooks.last_end(row.info_hash).map(str::to_owned);
+                Ok(Answer::Show(row).into())
             }
             answer => Ok(answer.into()),
         }
@@ -108,7 +117,10 @@ impl Daemon {
             line.split_whitespace().next()?.parse::<u64>().ok()
         };
         let downloads = self.settings.paths.downloads.clone();
+        let dirs = self.engine.content_dirs().into_iter().take(DIRS_MAX).chain([downloads.as_path()]);
+        let disks = disks(dirs).into_iter().map(|disk| (disk.path, disk.free_bytes, disk.total_bytes)).collect();
         Host {
+            disks,
             state_dir: self.settings.paths.state.clone(),
             disk_free: disk_free(&downloads),
             downloads,
@@ -199,6 +211,11 @@ impl Daemon {
                 Ok(()) => "watch directories are those of the config now".to_owned(),
                 Err(error) => format!("watch directories: {error}"),
             });
+        }
+        if old.hook != new.hook {
+            self.settings.hook.clone_from(&new.hook);
+            self.hooks.set(new.hook.clone());
+            lines.push("hooks are those of the config now".to_owned());
         }
         if old.share != new.share {
             self.settings.share.clone_from(&new.share);

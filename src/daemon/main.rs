@@ -19,6 +19,7 @@ use crate::daemon::args::Args;
 use crate::daemon::clients::{BindError, Clients};
 use crate::daemon::commands;
 use crate::daemon::config::Settings;
+use crate::daemon::hooks::Hooks;
 use crate::daemon::notify::Notifier;
 use crate::daemon::schedule::Schedule;
 use crate::daemon::share::Sharer;
@@ -31,7 +32,8 @@ use crate::reactor::signals::{Signal, Signals};
 use crate::reactor::{Reactor, descriptors, entropy, names};
 use crate::storage::FileStorage;
 use crate::storage::state::{StateDir, StateError};
-use crate::torrent::command::{Answer, Command, RefusalKind};
+use crate::torrent::command::{Answer, Command, RefusalKind, Which};
+use crate::torrent::event::Event;
 
 /// How long we may take to end; less than the service manager waits. The engine ends sooner.
 const END_MAX: Duration = Duration::from_secs(28);
@@ -93,6 +95,7 @@ pub(super) struct Daemon {
     pub(super) reactor: Reactor,
     pub(super) engine: Engine<FileStorage>,
     pub(super) notifier: Notifier,
+    pub(super) hooks: Hooks,
     clients: Clients,
     watcher: Watcher,
     watch_id: OutsideId,
@@ -177,6 +180,8 @@ impl Daemon {
         if let Some(trouble) = reactor.trouble() {
             engine.handle_network(reactor.now(), Some(trouble));
         }
+        let hooks = Hooks::new(settings.hook.clone());
+        engine.watch(hooks.is_wanted());
         let (sharer, share_id) =
             share(&settings, &mut reactor, &mut engine).map_err(|error| failed("share directories", error))?;
         let blocked = block::load(&settings.peers.block).map_err(|why| (USAGE, format!("[peers] {why}")))?;
@@ -194,6 +199,7 @@ impl Daemon {
             reactor,
             engine,
             notifier,
+            hooks,
             clients,
             watcher,
             watch_id,
@@ -263,13 +269,15 @@ impl Daemon {
                     if self.heed_signals(now) {
                         return Ok(());
                     }
-                } else {
+                } else if !self.hooks.handle_readable(event.id, &mut self.reactor) {
                     self.clients.handle_event(*event);
                 }
             }
             let mut has_more = self.take_found(now);
             has_more |= self.answer(now);
             has_more |= self.take_shared(now);
+            self.hooks.handle_timeout(now);
+            has_more |= self.hooks.work(now, &mut self.reactor);
             self.heed_allowed(now);
             if now >= self.notifier.poll_timeout() {
                 let status = commands::status_line(&mut self.engine, now);
@@ -277,7 +285,8 @@ impl Daemon {
             }
             let log_at = if journal::pump() { now + LOG_RETRY } else { Time::NEVER };
             let next = self.notifier.poll_timeout().min(self.clients.poll_timeout()).min(self.end_at).min(log_at);
-            let next = next.min(self.sharer.poll_timeout()).min(self.allow.poll_timeout());
+            let next =
+                next.min(self.hooks.poll_timeout()).min(self.sharer.poll_timeout()).min(self.allow.poll_timeout());
             self.reactor.set_deadline(if has_more { Time::ZERO } else { next });
         }
     }
@@ -385,9 +394,19 @@ impl Daemon {
         }
         while let Some(event) = self.engine.poll_event(now) {
             self.clients.tell(now, &event);
+            self.hook(now, &event);
         }
-        self.engine.watch(self.clients.is_watched());
+        self.engine.watch(self.clients.is_watched() || self.hooks.is_wanted());
         self.clients.end_round(now, &mut self.reactor)
+    }
+
+    /// Runs the user's programs for what has happened.
+    fn hook(&mut self, now: Time, event: &Event) {
+        let Some((info_hash, what)) = self.hooks.wants(event) else { return };
+        let show = Command::Show(Which::Prefix(info_hash.to_string()));
+        if let Ok(Answer::Show(torrent)) = self.engine.handle_command(now, show) {
+            self.hooks.handle_event(what, &torrent);
+        }
     }
 
     /// Shares other directories from now on.

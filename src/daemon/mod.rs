@@ -8,6 +8,7 @@ pub mod block;
 pub mod clients;
 mod commands;
 pub mod config;
+mod hooks;
 mod inotify;
 pub mod load;
 pub mod log;

@@ -12,6 +12,7 @@ use crate::engine::peeks::Title;
 use crate::engine::{Effect, Engine, Timer};
 use crate::protocol::mse::obfuscated;
 use crate::torrent::command::{Answer, Reply};
+use crate::torrent::relocation::MoveStep;
 use crate::torrent::settings::Spot;
 use crate::torrent::torrent::{Ask, Torrent};
 
@@ -26,9 +27,13 @@ pub(super) enum Purpose {
     Record(TorrentId),
     /// What describes it.
     Metainfo(TorrentId),
-    Move(TorrentId, PathBuf),
-    /// The torrent is gone; its content follows.
-    Delete(StoreId),
+    Scout(TorrentId),
+    Move(TorrentId),
+    Clear(TorrentId),
+    /// It is recorded that the torrent goes with its content.
+    Removal(InfoHash),
+    /// That is recorded; its content goes.
+    Delete(InfoHash),
     /// Nobody waits for it.
     Other,
 }
@@ -99,6 +104,10 @@ impl<S: Storage> Engine<S> {
             self.wake_up(now, id);
         }
         let Some(torrent) = self.torrents.get_mut(id) else { return };
+        if torrent.postpone_removal(data) {
+            let store = torrent.store().expect("who is being moved is awake");
+            return self.storage.stop_move(store, true);
+        }
         let info_hash = torrent.info_hash();
         torrent.shut_down(now);
         self.act_on_asks(now, id);
@@ -128,26 +137,27 @@ impl<S: Storage> Engine<S> {
                 *purpose = Purpose::Other;
             }
         }
-        if !torrent.is_peek() {
-            self.start_job(Job::Erase { name: metainfo_name(info_hash) }, Purpose::Other);
-            self.start_job(Job::Record { name: record_name(info_hash), value: None }, Purpose::Other);
-        }
-        if let Some(store) = torrent.store() {
-            if data {
-                self.start_job(Job::Delete { store }, Purpose::Delete(store));
-            } else {
-                self.storage.close(store);
+        match torrent.store().filter(|_| data && !torrent.is_link() && !torrent.is_peek()) {
+            Some(store) => self.remove_content(now, &torrent, store),
+            None => {
+                if !torrent.is_peek() {
+                    self.forget_saved(info_hash);
+                }
+                torrent.store().into_iter().for_each(|store| self.storage.close(store));
             }
         }
     }
 
-    /// Begins to move a torrent's content.
+    /// Begins to move a torrent's content, or takes that back.
     pub(super) fn move_content(&mut self, now: Time, id: TorrentId, dir: PathBuf) -> Reply {
         let torrent = self.awake(now, id)?;
-        torrent.begin_move(now)?;
-        let store = torrent.store().expect("who is awake is open");
-        self.act_on_asks(now, id);
-        self.start_job(Job::Move { store, dir: dir.clone() }, Purpose::Move(id, dir));
+        if torrent.calls_move_off(&dir) {
+            let store = torrent.store().expect("who is awake is open");
+            self.storage.stop_move(store, true);
+        } else {
+            torrent.begin_move(now, dir)?;
+        }
+        self.touched.push(id);
         Ok(Answer::Done)
     }
 
@@ -171,8 +181,11 @@ impl<S: Storage> Engine<S> {
             Purpose::Sync(id) => self.tell(id, |torrent| torrent.handle_synced(now, result)),
             Purpose::Record(id) => self.tell(id, |torrent| torrent.handle_saved(now, result.is_ok())),
             Purpose::Metainfo(id) if result.is_err() => self.tell(id, |torrent| torrent.handle_metainfo_unsaved(now)),
-            Purpose::Move(id, dir) => self.tell(id, |torrent| torrent.handle_moved(now, dir, result)),
-            Purpose::Delete(store) => self.storage.close(store),
+            Purpose::Scout(id) => self.tell(id, |torrent| torrent.handle_scouted(now, result)),
+            Purpose::Move(id) => self.tell(id, |torrent| torrent.handle_moved(now, result)),
+            Purpose::Clear(id) => self.tell(id, |torrent| torrent.handle_cleared(now, result)),
+            Purpose::Removal(info_hash) => self.handle_removal_recorded(now, info_hash, &result),
+            Purpose::Delete(info_hash) => self.handle_deleted(info_hash),
             Purpose::Metainfo(_) | Purpose::Other => {}
         }
         self.settle(now);
@@ -277,6 +290,13 @@ impl<S: Storage> Engine<S> {
                 let store = self.storage.open(content);
                 torrent.handle_reopened(store);
             }
+            Ask::Move(MoveStep::Scout(dir)) => self.start_job(Job::Scout { store: open(), dir }, Purpose::Scout(id)),
+            Ask::Move(MoveStep::Go(dir, again)) => {
+                let info_hash = torrent.info_hash();
+                self.start_job(Job::Move { store: open(), dir, info_hash, again }, Purpose::Move(id));
+            }
+            Ask::Move(MoveStep::Clear(from)) => self.start_job(Job::Clear { store: open(), from }, Purpose::Clear(id)),
+            Ask::MoveProgress => torrent.handle_move_progress(self.storage.move_progress(open())),
             Ask::Want => {
                 let wanted = torrent.content().wanted;
                 self.storage.set_wanted(open(), &wanted);
@@ -375,8 +395,13 @@ pub(super) fn take_stamps<S: Storage>(storage: &mut S, torrent: &mut Torrent) ->
 
 /// Looks whether a torrent that stopped can go on: every file that held something is there, and there is room for a piece.
 /// In this order, for making room makes files.
+///
+/// Of one that the full disk stopped the files are there, for it went on serving them: only the room is looked at, so that
+/// thousands of them cost little.
 fn probe<S: Storage>(storage: &mut S, torrent: &Torrent, store: StoreId) -> Result<(), Fault> {
-    look(storage, torrent, store, 0..torrent.file_count())?;
+    if !torrent.is_out_of_space() {
+        look(storage, torrent, store, 0..torrent.file_count())?;
+    }
     torrent.first_missing().map_or(Ok(()), |piece| storage.prepare(store, torrent.piece_span(piece)))
 }
 

@@ -1,8 +1,9 @@
 //! What users ask, carried out: finds the torrents that are meant, and either does all of it or refuses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::hash::{InfoHash, StId};
@@ -95,7 +96,11 @@ impl<S: Storage> Engine<S> {
             Command::Peers(which) => Ok(Answer::Peers(self.one(&which)?.peer_rows(now))),
             Command::Trackers(which) => Ok(Answer::Trackers(self.one(&which)?.tracker_rows(now))),
             Command::Pieces(which) => Ok(Answer::Pieces(self.one(&which)?.piece_states())),
-            Command::Why(which) => Ok(Answer::Why(self.why(now, self.one_id(&which)?))),
+            Command::Why(which) => {
+                let id = self.one_id(&which)?;
+                self.wake_up(now, id);
+                Ok(Answer::Why(self.why(now, id)))
+            }
             Command::Add { source, options } => self.add(now, source, options),
             Command::Remove { which, data } => {
                 let ids = self.meant(&which)?;
@@ -176,6 +181,12 @@ impl<S: Storage> Engine<S> {
         }
     }
 
+    /// The directories that hold content, each once.
+    #[must_use]
+    pub fn content_dirs(&self) -> BTreeSet<&Path> {
+        self.torrents.values().filter(|torrent| !torrent.is_peek()).map(Torrent::dir).collect()
+    }
+
     fn add(&mut self, now: Time, source: Source, options: AddOptions) -> Reply {
         let invalid = |why: &dyn Display| Refusal::new(RefusalKind::Invalid, why.to_string());
         let what = match source {
@@ -188,6 +199,10 @@ impl<S: Storage> Engine<S> {
             What::Metainfo(meta, _) => (meta.info_hash, meta.st_id),
             What::Link(link) => (link.wire_hash(), link.st_id),
         };
+        if self.removals.contains(info_hash) {
+            let message = "its content is still being deleted, as you asked; add it again in a moment";
+            return Err(Refusal::new(RefusalKind::Busy, message));
+        }
         self.make_way(now, info_hash);
         let publisher = if let What::Link(link) = &what { link.publisher.clone() } else { None };
         let followed = publisher.as_ref().and_then(|publisher| self.followed.torrents.get(&publisher.target()));

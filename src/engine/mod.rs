@@ -29,6 +29,7 @@ mod peeks;
 mod proxy;
 mod pump;
 mod questions;
+mod removals;
 mod restore;
 mod served;
 mod shares;
@@ -76,6 +77,7 @@ use self::lane::Shakes;
 use self::limits::Limit;
 use self::peeks::Peeks;
 use self::proxy::Proxy;
+use self::removals::Removals;
 use self::served::Served;
 use self::shares::Shares;
 use self::shedding::Newcomers;
@@ -158,6 +160,7 @@ enum Timer {
     Lsd,
     Peeks,
     Proxy,
+    Removals,
     Shares,
     Served,
     Tracker,
@@ -199,6 +202,7 @@ pub struct Engine<S: Storage> {
     shares: Shares,
     catalogs: Catalogs,
     peeks: Peeks,
+    removals: Removals,
     turns: Turns,
     jobs: BTreeMap<JobId, Purpose>,
     next_job: u64,
@@ -252,6 +256,7 @@ impl<S: Storage> Engine<S> {
             peeks: Peeks::default(),
             cut_off: None,
             proxy: config.proxy.as_ref().map(Proxy::new),
+            removals: Removals::default(),
             lsd: lsd::new(&config, &mut rng),
             tracker: tracker::new(&config, unix_nanos, &mut rng),
             served: Served::default(),
@@ -326,6 +331,7 @@ impl<S: Storage> Engine<S> {
                 Timer::Followed => self.handle_followed_timeout(now),
                 Timer::Lsd => self.handle_lsd_timeout(now),
                 Timer::Proxy => self.handle_proxy_timeout(now),
+                Timer::Removals => self.handle_removals_timeout(now),
                 Timer::Shares => self.put_shares(now),
                 Timer::Served => self.handle_served_timeout(now),
                 Timer::Tracker => self.handle_tracker_timeout(now),
@@ -374,6 +380,7 @@ impl<S: Storage> Engine<S> {
         self.timers.set(Timer::Up, self.up.poll_timeout());
         self.timers.set(Timer::Exchanges, self.exchanges.poll_timeout());
         self.timers.set(Timer::Shares, self.shares.poll_timeout());
+        self.set_removals_timer();
         self.timers.set(Timer::Peeks, self.peeks.poll_timeout());
         self.timers.set(Timer::Served, self.served.poll_timeout());
         self.timers.set(Timer::Tracker, self.tracker.as_ref().map_or(Time::NEVER, Tracker::poll_timeout));
@@ -408,6 +415,9 @@ impl<S: Storage> Engine<S> {
         for id in ids {
             let torrent = self.torrents.get_mut(id).expect("it was just listed");
             torrent.shut_down(now);
+            if let Some(store) = torrent.store() {
+                self.storage.stop_move(store, false);
+            }
             self.touched.push(id);
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::base::bitfield::Bitfield;
 use crate::base::hash::InfoHash;
-use crate::base::storage::Storage;
+use crate::base::storage::{Content, Storage};
 use crate::base::time::Time;
 use crate::codec::magnet::Magnet;
 use crate::codec::metainfo::Metainfo;
@@ -54,6 +54,11 @@ impl<S: Storage> Engine<S> {
             return Err(invalid(&"the description in its file is another's"));
         }
         // What an earlier run, that was ended between two saves, knew of its content may be another's; the rest holds.
+        if let Some(record) = record.as_ref().filter(|record| record.removing) {
+            let wanted = vec![true; meta.files.len()];
+            self.restore_removal(info_hash, Content { dir: record.dir.clone(), also: None, files: meta.files, wanted });
+            return Ok(());
+        }
         let is_whole =
             |record: &Record| record.head.as_ref() == Some(&Head::of(&meta)) && record.stamps.len() == meta.files.len();
         let is_early = record.as_ref().is_some_and(|record| !is_whole(record));
@@ -73,6 +78,10 @@ impl<S: Storage> Engine<S> {
         let store = self.storage.open(torrent.content());
         let id = self.insert_torrent(now, torrent, None, Some(store));
         self.examine_claim(now, id, store);
+        if record.is_some_and(|record| record.checking && !is_early) {
+            log::info!("{info_hash}: its check was not over; it begins anew");
+            self.torrents.get_mut(id).expect("it was just inserted").verify(now);
+        }
         self.touched.push(id);
         Ok(())
     }
@@ -108,6 +117,11 @@ impl<S: Storage> Engine<S> {
 
     /// All that were there are there again: they begin, those whose turn it is.
     pub fn handle_restored(&mut self, now: Time) {
+        // Whoever wants something announces itself at once, those that only give one after the other.
+        let seeds = self.torrents.values_mut().filter(|torrent| torrent.is_finished());
+        for (number, torrent) in (0..).zip(seeds) {
+            torrent.announce_at(now + ANNOUNCE_STEP * u32::saturating_sub(number, ANNOUNCE_AT_ONCE));
+        }
         // Versions that knew of no queue let the oldest run first.
         let unranked = self.torrents.ids().filter_map(|id| {
             let torrent = self.torrents.get(id).filter(|torrent| torrent.rank().is_none())?;
@@ -118,11 +132,7 @@ impl<S: Storage> Engine<S> {
         for (_, _, id) in unranked {
             self.put_in_queue(now, id, Spot::Bottom);
         }
-        // Whoever wants something announces itself at once, those that only give one after the other.
-        let seeds = self.torrents.values_mut().filter(|torrent| torrent.is_finished());
-        for (number, torrent) in (0..).zip(seeds) {
-            torrent.announce_at(now + ANNOUNCE_STEP * u32::saturating_sub(number, ANNOUNCE_AT_ONCE));
-        }
+        self.resume_removals(now);
         self.settle(now);
     }
 }
@@ -130,5 +140,6 @@ impl<S: Storage> Engine<S> {
 /// True if a torrent of an earlier run may begin asleep: what the record says of it is enough, and to look at its files takes no long time.
 fn sleeps(head: &Head, record: &Record) -> bool {
     let is_whole = record.stamps.len() == head.files && head.files <= SLEEP_FILES_MAX;
-    is_whole && record.priorities.is_empty() && !record.shared
+    let is_busy = record.removing || record.checking || record.move_to.is_some() || record.move_from.is_some();
+    is_whole && !is_busy && record.priorities.is_empty() && !record.shared
 }

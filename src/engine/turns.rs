@@ -229,7 +229,7 @@ impl<S: Storage> Engine<S> {
             // Who asks for a few KiB takes no turn of those who ask for much more.
             told.insert(id, torrent.is_link() && torrent.wants_to_run());
             if torrent.wants_to_run() && !torrent.is_link() {
-                self.turns.enter(id, torrent.is_finished(), torrent.is_slow());
+                self.turns.enter(id, torrent.only_seeds(), torrent.is_slow());
             }
         }
         self.turns.downloads.balance(&mut told);

@@ -23,7 +23,7 @@ impl<S: Storage> Engine<S> {
     /// What of this machine holds every torrent up, or those like this one: its interface, its proxy, its disks. One `if` and one
     /// reason each, the gravest first.
     fn why_of_machine(&self, torrent: &Torrent) -> Vec<Reason> {
-        let network = self.why_of_network(torrent.state()).map(|why| Reason::new("network", why));
+        let network = self.why_of_network(torrent.state()).map(|sentence| Reason::new("network", sentence));
         network.into_iter().collect()
     }
 

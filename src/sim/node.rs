@@ -389,11 +389,12 @@ impl Node {
                 (JOB * 2, After::Synced(store), Ok(()))
             }
             Job::Allocate { store } => (JOB, After::Nothing, storage.allocate(store)),
-            Job::Move { store, dir } => {
+            Job::Scout { .. } | Job::Clear { .. } => (JOB, After::Nothing, Ok(())),
+            Job::Move { store, dir, .. } => {
                 storage.relocate(store, dir);
                 (JOB, After::Nothing, Ok(()))
             }
-            Job::Delete { store } => {
+            Job::Delete { store, .. } => {
                 storage.delete(store);
                 (JOB, After::Nothing, Ok(()))
             }

@@ -393,6 +393,12 @@ impl Storage for MemoryStorage {
         let modified_nanos = i64::try_from(state.modified.as_nanos()).unwrap_or(i64::MAX);
         Some(Stamp { len: state.len, modified_nanos, inode: state.inode })
     }
+
+    fn move_progress(&self, _store: StoreId) -> Option<(u64, u64)> {
+        None // it moves in no time
+    }
+
+    fn stop_move(&mut self, _store: StoreId, _undo: bool) {}
 }
 
 impl MemoryStorage {
@@ -437,7 +443,7 @@ mod tests {
         let mut storage = MemoryStorage::default();
         storage.know(&Arc::new(Truth::new("t".into(), bytes, 32 * 1024)));
         let files = Arc::new(FileList::new([("t/a".into(), 60_000, false), ("t/b".into(), 40_000, false)]));
-        let store = storage.open(Content { dir: "d".into(), files, wanted: vec![true; 2] });
+        let store = storage.open(Content { dir: "d".into(), also: None, files, wanted: vec![true; 2] });
         (storage, store)
     }
 

@@ -10,6 +10,7 @@ mod jobs;
 mod journal;
 mod map;
 mod place;
+pub mod space;
 pub mod state;
 mod writeback;
 
@@ -32,6 +33,7 @@ use self::files::{Files, OpenFile};
 use self::jobs::{Jobs, Written};
 pub use self::jobs::{LOOK_AGAIN, Work};
 use self::map::{Iovecs, Windows};
+use self::space::Spaces;
 use self::state::StateDir;
 
 /// How content is sent.
@@ -65,8 +67,6 @@ impl Default for Settings {
 
 /// After so many bytes written to a file the kernel is asked to begin writing them to the disk, so that a later sync is short.
 const WRITEBACK_BYTES: u64 = 8 << 20;
-/// Free space is looked at again after so many bytes were prepared.
-const SPACE_LOOK_BYTES: u64 = 64 << 20;
 /// Bytes that are sent through a buffer in one call.
 const SEND_BUF_LEN: usize = 512 * 1024;
 /// Bytes of content that one vectored write names; what comes beyond waits for the next.
@@ -79,6 +79,7 @@ pub struct FileStorage {
     stores: Arena<StoreKey, Store>,
     files: Files,
     windows: Windows,
+    spaces: Spaces,
     jobs: Jobs,
     state: Option<StateDir>,
     /// For what is not sent from a map.
@@ -89,8 +90,8 @@ pub struct FileStorage {
 #[derive(Debug)]
 struct Store {
     content: Content,
-    /// Bytes that may be prepared before free space is looked at again.
-    space_known: u64,
+    /// The file system that it was on when its space was last looked at.
+    device: Option<u64>,
 }
 
 impl FileStorage {
@@ -102,6 +103,7 @@ impl FileStorage {
             windows: Windows::new(settings.mapped_max_bytes),
             settings,
             stores: Arena::default(),
+            spaces: Spaces::default(),
             jobs: Jobs::default(),
             state,
             send_buf: Buffer::default(),
@@ -159,21 +161,14 @@ impl FileStorage {
         }))
     }
 
-    /// Is there room for `bytes` more at `dir`, with what must stay free? How much there is.
-    fn look_for_space(&self, dir: &Path, bytes: u64) -> Result<u64, Fault> {
-        let free = place::free_bytes(dir).unwrap_or(u64::MAX);
-        let usable = free.saturating_sub(self.settings.min_free_bytes);
-        if bytes == 0 || usable >= bytes {
-            return Ok(usable);
+    /// Promises room for `bytes` more of a content.
+    fn promise(&mut self, store: StoreId, bytes: u64) -> Result<(), Fault> {
+        if bytes == 0 {
+            return Ok(());
         }
-        let message = format!(
-            "no space for {} MiB in {}: {} MiB are free and {} MiB must stay so; make room or lower `min_free_space`",
-            bytes.div_ceil(1 << 20),
-            dir.display(),
-            free >> 20,
-            self.settings.min_free_bytes >> 20
-        );
-        Err(Fault { kind: FaultKind::Full, message })
+        let store = self.stores.get_mut(store).ok_or_else(closed)?;
+        let min_free = self.settings.min_free_bytes;
+        self.spaces.promise(&store.content.dir, &mut store.device, bytes, min_free)
     }
 
     /// What a window or descriptor says of a file is doubtful: it is opened anew when it is needed.
@@ -358,6 +353,11 @@ fn open_file<'f>(
 ) -> Result<&'f mut OpenFile, Fault> {
     let path = &content.files.entries()[file].path;
     let open = || match place::open(&content.dir, path, write) {
+        Err(Errno::NOENT | Errno::NOTDIR) if !write && content.also.is_some() => {
+            // In mid-move it is at one place or the other, and may just have gone from the first.
+            let also = content.also.as_deref().unwrap_or(&content.dir);
+            place::open(also, path, false)
+        }
         Err(Errno::NOENT) if write => {
             let made = place::make(&content.dir, path)?;
             written.note_made(store, file);
@@ -414,7 +414,7 @@ impl Storage for FileStorage {
     type Stream = mio::net::TcpStream;
 
     fn open(&mut self, content: Content) -> StoreId {
-        self.stores.insert(Store { content, space_known: 0 })
+        self.stores.insert(Store { content, device: None })
     }
 
     fn close(&mut self, store: StoreId) {
@@ -430,7 +430,6 @@ impl Storage for FileStorage {
     }
 
     fn prepare(&mut self, store: StoreId, span: Span) -> Result<(), Fault> {
-        let known = self.stores.get(store).ok_or_else(closed)?.space_known;
         let mut needed = 0;
         for part in self.parts(store, span)?.filter(|part| !part.pad) {
             let content = &self.stores.get(store).ok_or_else(closed)?.content;
@@ -440,11 +439,7 @@ impl Storage for FileStorage {
                 needed += part.span.len;
             }
         }
-        let content = &self.stores.get(store).ok_or_else(closed)?.content;
-        let known =
-            if known < needed { self.look_for_space(&content.dir, needed)?.min(SPACE_LOOK_BYTES) } else { known };
-        self.stores.get_mut(store).ok_or_else(closed)?.space_known = known.saturating_sub(needed);
-        Ok(())
+        self.promise(store, needed)
     }
 
     fn write(&mut self, store: StoreId, offset: u64, bytes: &[IoSlice<'_>]) -> Result<(), Fault> {
@@ -463,7 +458,12 @@ impl Storage for FileStorage {
             while left > 0 {
                 let written = match file.write(rest, left, at) {
                     Ok(written) => written,
-                    Err(errno) => return Err(fault(errno, &self.path(store, part.file), "written")),
+                    Err(errno) => {
+                        if matches!(errno, Errno::NOSPC | Errno::DQUOT) {
+                            self.spaces.note_full(self.stores.get(store).and_then(|store| store.device));
+                        }
+                        return Err(fault(errno, &self.path(store, part.file), "written"));
+                    }
                 };
                 IoSlice::advance_slices(&mut rest, written);
                 at += written as u64;
@@ -557,7 +557,17 @@ impl Storage for FileStorage {
         }
         // What is open and what lies there are two things once somebody has put another file in its place.
         let opened = self.files.inode(store, file);
-        place::stamp(&content.dir, &entry.path).filter(|stamp| opened.is_none_or(|inode| inode == stamp.inode))
+        place::stamp(&content.dir, &entry.path)
+            .or_else(|| place::stamp(content.also.as_deref()?, &entry.path))
+            .filter(|stamp| opened.is_none_or(|inode| inode == stamp.inode))
+    }
+
+    fn move_progress(&self, store: StoreId) -> Option<(u64, u64)> {
+        self.jobs.move_progress(store)
+    }
+
+    fn stop_move(&mut self, store: StoreId, undo: bool) {
+        Jobs::stop_move(self, store, undo);
     }
 }
 

@@ -5,10 +5,11 @@
 
 use std::ffi::OsStr;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, fsync, mkdirat, openat, openat2, statvfs, unlinkat,
+    Access, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, access, fstat, fsync, ftruncate, mkdirat, openat,
+    openat2, statat, statvfs, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -17,6 +18,8 @@ use crate::base::storage::Stamp;
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
 const DIR_MODE: Mode = Mode::from_raw_mode(0o777);
+/// A file with more bytes on the disk is shortened by so many at a time before it is deleted: to free all at once would take long.
+const SHORTEN_BYTES: u64 = 1 << 30;
 
 fn open_dir(dir: &Path) -> Result<OwnedFd, Errno> {
     openat(CWD, dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
@@ -76,7 +79,7 @@ fn stat(dir: &Path, path: &Path) -> Option<Stat> {
 /// Makes the directories above `path`, each below the one before.
 fn make_parents(root: &OwnedFd, path: &Path) -> Result<(), Errno> {
     let Some(parents) = path.parent() else { return Ok(()) };
-    let mut whole = std::path::PathBuf::new();
+    let mut whole = PathBuf::new();
     for component in parents.components() {
         let parent = if whole.as_os_str().is_empty() { None } else { Some(beneath(root, &whole)?) };
         let Component::Normal(name) = component else { return Err(Errno::INVAL) };
@@ -115,11 +118,18 @@ pub(super) fn stamp(dir: &Path, path: &Path) -> Option<Stamp> {
     })
 }
 
-/// Bytes that may still be written where `dir` is, or will be.
-pub(super) fn free_bytes(dir: &Path) -> Option<u64> {
-    let existing = dir.ancestors().find(|dir| dir.exists())?;
-    let stat = statvfs(if existing.as_os_str().is_empty() { Path::new(".") } else { existing }).ok()?;
-    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+/// Bytes that may still be written where `dir` is, or will be, and bytes of that file system in all.
+pub(super) fn free_and_total_bytes(dir: &Path) -> Option<(u64, u64)> {
+    let stat = statvfs(existing(dir)).ok()?;
+    Some((stat.f_bavail.saturating_mul(stat.f_frsize), stat.f_blocks.saturating_mul(stat.f_frsize)))
+}
+
+/// Where the file system is mounted that `dir` is on, or will be.
+pub(super) fn mount_point(dir: &Path) -> PathBuf {
+    let existing = std::fs::canonicalize(existing(dir)).unwrap_or_else(|_| dir.to_owned());
+    let device = device(&existing);
+    let above = existing.ancestors().take_while(|above| self::device(above) == device);
+    above.last().unwrap_or(&existing).to_owned()
 }
 
 /// The directory that holds `path`, below `dir`, and the file's name in it.
@@ -136,6 +146,59 @@ pub(super) fn parent<'p>(dir: &Path, path: &'p Path) -> Result<(OwnedFd, &'p OsS
 pub(super) fn make_way(dir: &Path, path: &Path) -> Result<(), Errno> {
     std::fs::create_dir_all(dir).map_err(|error| super::errno_of(&error))?;
     make_parents(&open_dir(dir)?, path)
+}
+
+/// True if there is something of any kind at `path` below `dir`, or something other than a directory on the way to it.
+pub(super) fn is_there(dir: &Path, path: &Path) -> bool {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let result = open_dir(dir).and_then(|dir| openat2(&dir, path, flags, Mode::empty(), BENEATH));
+    !matches!(result, Err(Errno::NOENT))
+}
+
+/// The nearest directory above `dir` that is there, or `dir` itself.
+fn existing(dir: &Path) -> &Path {
+    let existing = dir.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
+    if existing.as_os_str().is_empty() { Path::new(".") } else { existing }
+}
+
+/// Whether files may be made in `dir`, or `dir` itself where it is missing.
+pub(super) fn may_write(dir: &Path) -> Result<(), Errno> {
+    let existing = existing(dir);
+    open_dir(existing)?;
+    access(existing, Access::WRITE_OK | Access::EXEC_OK)
+}
+
+/// The file system that `dir` is on, or will be: its device.
+pub(super) fn device(dir: &Path) -> Option<u64> {
+    rustix::fs::stat(existing(dir)).ok().map(|stat| stat.st_dev)
+}
+
+/// Deletes a regular file, or a part of it if it is large: true if there is more of it. Gone already is fine; anything else in
+/// its place is left.
+pub(super) fn shorten(dir: &Path, path: &Path) -> Result<bool, Errno> {
+    let found = parent(dir, path).and_then(|(parent, name)| {
+        let stat = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok((parent, name, stat))
+    });
+    let (parent, name, stat) = match found {
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(false),
+        found => found?,
+    };
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => {}
+        FileType::Directory => return Err(Errno::ISDIR),
+        FileType::Symlink => return Err(Errno::LOOP),
+        _ => return Err(Errno::INVAL),
+    }
+    // Under another name it is somebody else's, too.
+    if stat.st_nlink == 1 && on_disk_bytes(&stat) > SHORTEN_BYTES {
+        let flags = FLAGS | OFlags::WRONLY | OFlags::NOFOLLOW;
+        let len = u64::try_from(stat.st_size).unwrap_or(0).saturating_sub(SHORTEN_BYTES);
+        if openat(&parent, name, flags, Mode::empty()).and_then(|fd| ftruncate(&fd, len)).is_ok() {
+            return Ok(true);
+        }
+    }
+    unlinkat(&parent, name, AtFlags::empty()).map(|()| false)
 }
 
 /// Deletes a file; gone already is fine.

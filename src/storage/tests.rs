@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::base::config::Config;
 use crate::base::files::FileList;
+use crate::base::hash::InfoHash;
 use crate::base::rng::Rng;
 use crate::base::time::Time;
 use crate::codec::metainfo::Metainfo;
@@ -12,9 +13,13 @@ use crate::torrent::command::AddOptions;
 use crate::torrent::create::{Creator, Notes, Profile};
 use crate::torrent::torrent::{Begin, Torrent};
 
+pub(super) fn moving(store: StoreId, dir: PathBuf) -> Job {
+    Job::Move { store, dir, info_hash: InfoHash::of(b"x"), again: false }
+}
+
 pub(super) fn content(dir: &Path, files: &[(&str, u64, bool)]) -> Content {
     let list = FileList::new(files.iter().map(|&(path, len, pad)| (PathBuf::from(path), len, pad)));
-    Content { dir: dir.to_owned(), wanted: vec![true; files.len()], files: Arc::new(list) }
+    Content { dir: dir.to_owned(), also: None, wanted: vec![true; files.len()], files: Arc::new(list) }
 }
 
 pub(super) fn bytes(len: usize) -> Vec<u8> {
@@ -210,14 +215,18 @@ fn content_moves_within_and_across_file_systems_or_stays() {
     storage.write(store, 0, &[IoSlice::new(&bytes(10_000))]).unwrap();
     let mut read = vec![0; 10_000];
     for dir in [temp.path().join("two"), other.path().join("three")] {
-        run(&mut storage, Job::Move { store, dir: dir.clone() }).unwrap();
+        let from = storage.stores.get(store).unwrap().content.dir.clone();
+        run(&mut storage, Job::Scout { store, dir: dir.clone() }).unwrap();
+        run(&mut storage, moving(store, dir.clone())).unwrap();
         storage.read(store, 0, &mut read).unwrap();
+        run(&mut storage, Job::Clear { store, from }).unwrap();
         assert!(read == bytes(10_000) && dir.join("r/d/b").exists());
     }
     assert!(!temp.path().join("two/r").exists(), "what was left is tidied");
     std::fs::create_dir_all(temp.path().join("four/r/d")).unwrap();
     std::fs::write(temp.path().join("four/r/d/b"), "mine").unwrap();
-    let fault = run(&mut storage, Job::Move { store, dir: temp.path().join("four") }).unwrap_err();
+    run(&mut storage, Job::Scout { store, dir: temp.path().join("four") }).unwrap_err();
+    let fault = run(&mut storage, moving(store, temp.path().join("four"))).unwrap_err();
     assert!(fault.message.contains("already"), "{fault}");
     storage.read(store, 0, &mut read).unwrap();
     assert!(read == bytes(10_000));
@@ -232,7 +241,7 @@ fn deleting_leaves_what_is_not_the_torrents() {
     let store = storage.open(content(temp.path(), &[("r/a", 10, false), ("r/d/b", 10, false), ("r/e/c", 10, false)]));
     storage.write(store, 0, &[IoSlice::new(&bytes(30))]).unwrap();
     std::fs::write(temp.path().join("r/e/mine"), "x").unwrap();
-    run(&mut storage, Job::Delete { store }).unwrap();
+    run(&mut storage, Job::Delete { store, keep: vec![] }).unwrap();
     assert!(temp.path().join("r/e/mine").exists());
     assert!(
         !temp.path().join("r/a").exists() && !temp.path().join("r/d").exists() && !temp.path().join("r/e/c").exists()

@@ -375,17 +375,22 @@ impl Announces {
         next.filter(|_| self.running).unwrap_or(Time::NEVER).min(scrape)
     }
 
-    /// The most complete peers that a tracker knows.
-    #[must_use]
-    pub fn seeders(&self) -> Option<u32> {
-        self.trackers.iter().filter_map(|tracker| tracker.seeders).max()
-    }
-
     /// The trackers' addresses by tier, in the order they are tried.
     #[must_use]
     pub fn urls(&self) -> Vec<Vec<String>> {
         let urls = |tier: &Vec<usize>| tier.iter().map(|&tracker| self.trackers[tracker].url.clone()).collect();
         self.tiers.iter().map(urls).collect()
+    }
+
+    /// It has a tracker at all.
+    pub(crate) fn has_trackers(&self) -> bool {
+        !self.trackers.is_empty()
+    }
+
+    /// The most complete peers that a tracker knows.
+    #[must_use]
+    pub fn seeders(&self) -> Option<u32> {
+        self.trackers.iter().filter_map(|tracker| tracker.seeders).max()
     }
 
     /// What the user sees.

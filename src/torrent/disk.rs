@@ -1,16 +1,14 @@
 //! The torrent's files as others see them: room for them, trouble with them, how they looked when we last wrote to them, whether
-//! they are still there, and their move to another directory.
+//! they are still there.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::geometry::{Piece, Span};
-use crate::base::ids::StoreId;
+use crate::base::ids::{ConnId, StoreId};
 use crate::base::storage::{Fault, FaultKind, Stamp};
 use crate::base::time::Time;
-use crate::torrent::command::{Refusal, RefusalKind};
 use crate::torrent::torrent::{Ask, FAULT_RETRY, LOOK, Phase, Torrent};
 
 /// Files that one look looks at; more are looked at in turns.
@@ -27,10 +25,6 @@ pub(crate) struct Disk {
     doubtful: BTreeSet<usize>,
     /// Where the next look begins.
     look_from: usize,
-    /// The content is being moved; nothing reads or writes it.
-    pub(crate) moving: bool,
-    /// The user asked for a check meanwhile.
-    check_after_move: bool,
 }
 
 impl Disk {
@@ -72,7 +66,7 @@ impl Torrent {
 
     /// How every file looks is known.
     pub(crate) fn is_stamped(&self) -> bool {
-        self.disk.doubtful.is_empty() && self.disk.stamps.len() == self.head.files && !self.disk.moving
+        self.disk.doubtful.is_empty() && self.disk.stamps.len() == self.head.files && self.relocation.is_idle()
     }
 
     /// How its files looked after our last write to them, or when they were described.
@@ -111,51 +105,6 @@ impl Torrent {
         held.map_or(0, |piece| self.piece_span(Piece(piece)).end().min(span.end()) - span.offset)
     }
 
-    /// Stops, because the content is about to be moved.
-    ///
-    /// # Errors
-    /// Something else is being done with it.
-    pub fn begin_move(&mut self, now: Time) -> Result<(), Refusal> {
-        let busy = |message| Err(Refusal::new(RefusalKind::Busy, message));
-        if self.disk.moving {
-            return busy("its content is being moved; wait until `show` says where it is");
-        }
-        if self.check.is_some() {
-            return busy("its content is being hashed; move it when that is done");
-        }
-        if self.phase == Phase::Allocating {
-            return busy("room is being made for it; move it when that is done");
-        }
-        self.disk.moving = true;
-        self.turn_changed = true;
-        self.reconsider(now);
-        Ok(())
-    }
-
-    /// The content is elsewhere now, or still where it was.
-    pub fn handle_moved(&mut self, now: Time, dir: PathBuf, result: Result<(), Fault>) {
-        self.disk.moving = false;
-        self.disk.doubt_all();
-        self.turn_changed = true;
-        if result.is_ok() {
-            self.dir = dir;
-        }
-        self.persistence.touch(now);
-        if self.fault.is_some() {
-            self.retry_at = now;
-        }
-        if std::mem::take(&mut self.disk.check_after_move) {
-            self.verify(now);
-        }
-        self.reconsider(now);
-    }
-
-    /// A check has to wait for a move: true if one is under way.
-    pub(crate) fn postpone_check(&mut self) -> bool {
-        self.disk.check_after_move |= self.disk.moving;
-        self.disk.moving
-    }
-
     /// Begins to make room for all that is wanted, where that is to be done first; true if so.
     pub(crate) fn make_room(&mut self) -> bool {
         let is_due = self.allocate_full && !self.persistence.allocated;
@@ -175,25 +124,66 @@ impl Torrent {
             Ok(()) => {
                 self.disk.doubt_all();
                 self.persistence.allocated = true;
-                if self.running && self.download.is_none() && !self.is_finished() {
-                    self.go_on(now);
-                }
+                self.resume_download(now);
                 self.reconsider(now);
             }
             Err(fault) => self.fail(now, fault),
         }
     }
 
-    /// The disk's fault: this torrent stops, and looks again every while.
+    /// The disk's fault: this torrent stops, and looks again every while. A full disk stops only what writes to it: what is here is
+    /// served on.
     pub fn fail(&mut self, now: Time, fault: Fault) {
         log::warn!("{}: {fault}", self.display_name());
-        self.recheck |= fault.kind != FaultKind::Full || self.check.is_some();
+        let is_full = fault.kind == FaultKind::Full && self.check.is_none();
+        self.recheck |= !is_full;
         self.fault = Some(fault);
         self.retry_at = now + FAULT_RETRY;
         self.check = None;
-        self.asks.push_back(Ask::Reopen);
+        if is_full {
+            self.pause_download(now);
+        } else if !self.relocation.holds_writes() {
+            self.asks.push_back(Ask::Reopen);
+        }
         self.turn_changed = true;
         self.reconsider(now);
+    }
+
+    /// A full disk keeps it from going on.
+    #[must_use]
+    pub fn is_out_of_space(&self) -> bool {
+        self.fault.as_ref().is_some_and(|fault| fault.kind == FaultKind::Full) && !self.recheck
+    }
+
+    /// True unless nothing may be written to the content for now.
+    #[must_use]
+    pub fn may_download(&self) -> bool {
+        self.fault.is_none() && !self.relocation.holds_writes()
+    }
+
+    /// It is running, and only gives: it has everything, or may write nothing for now.
+    #[must_use]
+    pub fn only_seeds(&self) -> bool {
+        self.is_finished() || (self.description.is_none() && !self.may_download())
+    }
+
+    /// Nothing is to be written to the content: peers are asked for no more, and are served on.
+    pub(crate) fn pause_download(&mut self, now: Time) {
+        self.suspend_download();
+        let conns: Vec<ConnId> = self.peers.keys().copied().collect();
+        for conn in conns {
+            if let Some(peer) = self.peers.get_mut(&conn) {
+                peer.machine.take_requests(now, true);
+            }
+            self.consider_interest(now, conn);
+        }
+    }
+
+    /// Something may be written again: what is missing is asked for.
+    pub(crate) fn resume_download(&mut self, now: Time) {
+        if self.running && self.download.is_none() && !self.is_finished() && self.description.is_none() {
+            self.go_on(now);
+        }
     }
 
     /// The storage has its content under another name.
@@ -219,6 +209,7 @@ impl Torrent {
                 if std::mem::take(&mut self.recheck) {
                     self.verify(now);
                 } else {
+                    self.resume_download(now);
                     self.reconsider(now);
                 }
             }

@@ -1,6 +1,7 @@
 //! What happens to torrents, for whoever watches: plain values.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use crate::base::geometry::Piece;
 use crate::base::hash::InfoHash;
@@ -21,6 +22,8 @@ pub enum Kind {
     Piece,
     /// Everything wanted is here.
     Finished,
+    /// Its content is being moved, is elsewhere now, or could not be moved.
+    Move,
     /// It stopped for a reason.
     Error,
     /// A peer came or went.
@@ -31,13 +34,14 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of the manual.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Added,
         Self::Removed,
         Self::Metadata,
         Self::State,
         Self::Piece,
         Self::Finished,
+        Self::Move,
         Self::Error,
         Self::Peer,
         Self::Lost,
@@ -53,6 +57,7 @@ impl Kind {
             Self::State => "state",
             Self::Piece => "piece",
             Self::Finished => "finished",
+            Self::Move => "move",
             Self::Error => "error",
             Self::Peer => "peer",
             Self::Lost => "lost",
@@ -75,6 +80,17 @@ pub enum What {
     Piece(Piece),
     /// See [`Kind`].
     Finished,
+    /// Where to, how much of it is there in thousandths, and whether that is all.
+    Move {
+        /// The directory.
+        dir: PathBuf,
+        /// Of a thousand.
+        thousandths: u16,
+        /// It is the torrent's directory now.
+        is_there: bool,
+    },
+    /// One sentence.
+    MoveFailed(String),
     /// One sentence.
     Error(String),
     /// Who, and whether it came.
@@ -94,6 +110,7 @@ impl What {
             Self::State(_) => Kind::State,
             Self::Piece(_) => Kind::Piece,
             Self::Finished => Kind::Finished,
+            Self::Move { .. } | Self::MoveFailed(_) => Kind::Move,
             Self::Error(_) => Kind::Error,
             Self::Peer(..) => Kind::Peer,
             Self::Lost(_) => Kind::Lost,

@@ -38,8 +38,8 @@ impl Torrent {
         if import.ratio_millis > 0 {
             self.settings.ratio = Some(Duration::from_millis(import.ratio_millis).as_secs_f64());
         }
-        let own = |rate: u64| (rate > 0).then_some(rate);
-        (self.settings.down_limit, self.settings.up_limit) = (own(import.down_limit), own(import.up_limit));
+        self.settings.down_limit = Some(import.down_limit).filter(|rate| *rate > 0);
+        self.settings.up_limit = Some(import.up_limit).filter(|rate| *rate > 0);
         self.find_policy(now);
         self.claim(now, import, stamps);
         if self.is_finished() {

@@ -523,7 +523,7 @@ impl Torrent {
         }
         let addr = peer.listens_at.unwrap_or(peer.addr);
         self.candidates.handle_closed(now, addr, peer.established);
-        if peer.is_seed() && self.download.is_none() {
+        if peer.is_seed() && self.is_finished() {
             self.candidates.mark_complete(addr);
         }
         self.tick_at = self.tick_at.min(now + TICK);
@@ -645,7 +645,7 @@ impl Torrent {
         }
         if wants {
             self.fill_requests(now, conn);
-        } else if peer.is_seed() && self.download.is_none() && self.running && self.phase == Phase::Ready {
+        } else if peer.is_seed() && self.is_finished() && self.running && self.phase == Phase::Ready {
             self.end_super_seeding(now, "there is another seed");
             self.drop_peer(now, conn); // two seeders have nothing to say to one another
         }

@@ -4,6 +4,7 @@
 //! even after a power cut); the blocks of pieces in progress are recorded as they are, because their piece is hashed
 //! before it counts. A second after something changed a sync begins, then the record is saved; one of each at a time.
 
+use std::path::Path;
 use std::time::Duration;
 
 use crate::base::bitfield::Bitfield;
@@ -84,6 +85,16 @@ impl Persistence {
         self.recorded = clean;
     }
 
+    /// The same, and it is to be saved at once.
+    pub(crate) const fn hurry(&mut self, now: Time) {
+        self.due = now;
+    }
+
+    /// The next record is the last one of this run.
+    pub(crate) const fn is_closing(&self) -> bool {
+        self.closing
+    }
+
     pub(crate) fn poll_timeout(&self) -> Time {
         if self.stage == Stage::Idle { self.due } else { Time::NEVER }
     }
@@ -130,6 +141,7 @@ impl Torrent {
 
     fn save(&mut self) {
         self.persistence.stage = Stage::Saving;
+        self.note_saving_move();
         self.asks.push_back(Ask::Save);
     }
 
@@ -163,6 +175,7 @@ impl Torrent {
         } else if self.persistence.closing && self.persistence.due.is_never() {
             self.persistence.closed = true;
         }
+        self.handle_move_recorded(now, saved);
     }
 
     /// What describes it could not be saved: it will be tried again.
@@ -208,6 +221,16 @@ impl Torrent {
     /// Everything that the next run must know. The stamps of [`Torrent::doubtful_files`] were noted.
     #[must_use]
     pub fn record(&self, now: Time) -> Vec<u8> {
+        self.describe_state(now).to_bytes()
+    }
+
+    /// The record that says that it goes, with its content.
+    #[must_use]
+    pub fn last_record(&self, now: Time) -> Vec<u8> {
+        Record { removing: true, ..self.describe_state(now) }.to_bytes()
+    }
+
+    fn describe_state(&self, now: Time) -> Record {
         let partials = match &self.download {
             Some(download) => download.partials.stored_blocks(),
             None => self.restored.clone(),
@@ -246,8 +269,11 @@ impl Torrent {
             clean: self.persistence.closing,
             queue: self.rank,
             super_seed: self.settings.super_seed,
+            checking: self.check.is_some() || self.recheck,
+            move_to: self.relocation.recorded_to().map(Path::to_owned),
+            move_from: self.relocation.recorded_from().map(Path::to_owned),
+            removing: false,
         }
-        .to_bytes()
     }
 
     /// Takes over what an earlier run recorded. Called before the content is opened.
@@ -290,6 +316,7 @@ impl Torrent {
             self.forget_copies();
         }
         self.apply_max_peers(now);
+        self.restore_move(record.move_to.clone(), record.move_from.clone());
         self.find_policy(now);
     }
 

@@ -66,6 +66,9 @@ impl Torrent {
             comment: self.body.0.as_deref().and_then(|meta| meta.comment.clone()),
             created_by: self.body.0.as_deref().and_then(|meta| meta.created_by.clone()),
             dht_item: self.settings.shared.then(|| Sha1Hash::of(&self.dht_item())),
+            moving: self.moving(),
+            move_error: self.move_error().map(str::to_owned),
+            hook: None,
             follows: None,
         }
     }

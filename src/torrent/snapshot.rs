@@ -119,10 +119,25 @@ pub struct Summary {
     pub comment: Option<String>,
     /// Who made its file.
     pub created_by: Option<String>,
+    /// Where its content is being moved to.
+    pub moving: Option<Moving>,
+    /// Why the last move came to nothing.
+    pub move_error: Option<String>,
+    /// How the user's program that was run for it last has ended.
+    pub hook: Option<String>,
     /// Where nodes of the DHT keep an item about it (BEP 44), if it is shared.
     pub dht_item: Option<Sha1Hash>,
     /// The link that it is the newest version of; one of them if there are several.
     pub follows: Option<Follows>,
+}
+
+/// Content on its way.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Moving {
+    /// Where to.
+    pub to: PathBuf,
+    /// How much of it is there, 0 to 1.
+    pub progress: f64,
 }
 
 /// A followed link (BEP 46).

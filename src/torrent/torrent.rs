@@ -2,7 +2,7 @@
 //!
 //! It decides and reports. What it wants from outside comes out of [`Torrent::poll_ask`]; what happens outside is told to
 //! it by the methods in its rooms: `peers` (they come and go), `metadata` (while only a link is known), `download`, `upload`, `check`,
-//! `persist`, `disk`, `settings`, `lsd`, `report`.
+//! `persist`, `disk`, `relocation`, `settings`, `lsd`, `report`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -42,6 +42,7 @@ use crate::torrent::pace::Pace;
 use crate::torrent::peers::TorrentPeer;
 use crate::torrent::persist::Persistence;
 use crate::torrent::policy::Policy;
+use crate::torrent::relocation::{MoveStep, Relocation};
 use crate::torrent::scrapes::ScrapeAsk;
 use crate::torrent::settings::Settings;
 use crate::torrent::sleep::{Body, Claim, Sleep};
@@ -90,21 +91,25 @@ pub enum Ask {
     Describe,
     /// Close the content and open it anew: what is open may not be what lies there.
     Reopen,
+    /// Begin this job of a move; its end is for `handle_scouted`, `handle_moved` or `handle_cleared`.
+    Move(MoveStep),
+    /// Look how far the move is, then call `handle_move_progress`.
+    MoveProgress,
     /// Tell the storage which files are wanted.
     Want,
     /// Make durable what was written, then call `handle_synced`.
     Sync,
     /// Save [`Torrent::record`], then call `handle_saved`.
     Save,
+    /// Wake it, when there is time.
+    Rouse,
+    /// Close its content and call [`Torrent::fall_asleep`], if what describes it can be read again.
+    Sleep,
     /// Take it out, as a user would.
     Remove {
         /// Delete its content too.
         data: bool,
     },
-    /// Wake it, when there is time.
-    Rouse,
-    /// Close its content and call [`Torrent::fall_asleep`], if what describes it can be read again.
-    Sleep,
 }
 
 /// An announce to make.
@@ -183,6 +188,7 @@ pub struct Torrent {
     pub(crate) check: Option<Box<Check>>,
     pub(crate) persistence: Persistence,
     pub(crate) disk: Disk,
+    pub(crate) relocation: Relocation,
     pub(crate) store: Option<StoreId>,
     pub(crate) phase: Phase,
     pub(crate) fault: Option<Fault>,
@@ -339,6 +345,7 @@ impl Torrent {
             check: None,
             persistence: Persistence::default(),
             disk: Disk::default(),
+            relocation: Relocation::default(),
             store: None,
             phase: Phase::Ready,
             fault: None,
@@ -395,7 +402,12 @@ impl Torrent {
     /// What the storage needs to know of it.
     #[must_use]
     pub fn content(&self) -> Content {
-        Content { dir: self.dir.clone(), files: Arc::clone(&self.body.get().files), wanted: self.layout.wanted_files() }
+        Content {
+            dir: self.dir.clone(),
+            also: self.relocation.recorded_to().map(Path::to_owned),
+            files: Arc::clone(&self.body.get().files),
+            wanted: self.layout.wanted_files(),
+        }
     }
 
     /// The directory that its content is in.
@@ -509,9 +521,11 @@ impl Torrent {
             None if self.check.is_some() && self.phase == Phase::Checking => State::Checking,
             None if self.paused => State::Paused,
             None if self.awaits_item() => State::Metadata,
-            None if self.queued || self.disk.moving => State::Queued,
+            None if self.queued => State::Queued,
             None if self.description.is_some() => State::Metadata,
             None if self.is_finished() => State::Seeding,
+            // What is missing waits for the end of a move.
+            None if !self.may_download() => State::Queued,
             None => State::Downloading,
         }
     }
@@ -520,8 +534,7 @@ impl Torrent {
     #[must_use]
     pub fn wants_to_run(&self) -> bool {
         !self.paused
-            && !self.disk.moving
-            && self.fault.is_none()
+            && self.fault.as_ref().is_none_or(|fault| fault.kind == FaultKind::Full && self.description.is_none())
             && self.broken().is_none()
             && self.phase != Phase::Checking
             && !self.has_seeded_enough()
@@ -626,7 +639,7 @@ impl Torrent {
     }
 
     fn start(&mut self, now: Time) {
-        if !self.is_finished() && self.description.is_none() {
+        if !self.is_finished() && self.description.is_none() && self.may_download() {
             if self.make_room() {
                 return;
             }
@@ -647,7 +660,7 @@ impl Torrent {
 
     /// It runs, and something is wanted that was not: makes room, then asks its peers.
     pub(crate) fn go_on(&mut self, now: Time) {
-        if self.make_room() {
+        if !self.may_download() || self.make_room() {
             return;
         }
         self.begin_download(now);
@@ -678,9 +691,11 @@ impl Torrent {
     pub fn handle_timeout(&mut self, now: Time) {
         if self.retry_at <= now {
             self.retry_at = now + FAULT_RETRY;
-            if !self.disk.moving {
-                // What is open, or was made by an earlier look, may not be what the user has put there meanwhile.
-                self.asks.push_back(Ask::Reopen);
+            if !self.relocation.holds_writes() {
+                if self.fault.as_ref().is_some_and(|fault| fault.kind != FaultKind::Full) {
+                    // What is open, or was made by an earlier look, may not be what the user has put there meanwhile.
+                    self.asks.push_back(Ask::Reopen);
+                }
                 self.asks.push_back(Ask::Probe);
             }
         }
@@ -692,6 +707,7 @@ impl Torrent {
         if self.persistence.poll_timeout() <= now {
             self.persist();
         }
+        self.look_at_move(now);
         self.announces.handle_timeout(now);
         self.consider_pace(now);
         if self.policy_at <= now {
@@ -739,6 +755,7 @@ impl Torrent {
             .min(self.look_at)
             .min(self.sleep_at)
             .min(self.persistence.poll_timeout())
+            .min(self.relocation.poll_timeout())
             .min(self.announces.poll_timeout())
             .min(self.dht.poll_timeout())
             .min(self.pace.poll_timeout())

@@ -110,7 +110,7 @@ impl Torrent {
             let sentence = format!("its content is being hashed, {:.0} % of it is; it goes on by itself", done * 100.0);
             return Some(Reason::new("checking", sentence));
         }
-        if self.disk.moving {
+        if self.relocation.holds_writes() {
             return Some(Reason::new("moving", "its content is being moved; it goes on by itself"));
         }
         if self.paused {
@@ -227,7 +227,7 @@ impl Torrent {
             }
             return;
         }
-        if self.announces.urls().iter().flatten().next().is_none() {
+        if !self.announces.has_trackers() {
             reasons.push(Reason::new("tracker", "it has no tracker"));
         }
         match around.dht_nodes {

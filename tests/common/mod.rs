@@ -46,6 +46,54 @@ pub fn in_a_network_of_its_own(name: &str, addrs: &[Ipv4Addr], inside: impl FnOn
     assert!(status.unwrap().success());
 }
 
+/// Does `inside` with a table of mounts of its own, where file systems in memory may be mounted. It is the test `name` itself that
+/// is run again in there.
+pub fn in_mounts_of_its_own(name: &str, inside: impl FnOnce()) {
+    let is_inside = "SWARMTORRENT_TEST_INSIDE";
+    if std::env::var_os(is_inside).is_some() {
+        return inside();
+    }
+    let may = Command::new("unshare").args(["-rm", "true"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !may.is_ok_and(|status| status.success()) {
+        eprintln!("left out: no mount namespace may be made");
+        return;
+    }
+    let program = std::env::current_exe().unwrap();
+    let status = Command::new("unshare")
+        .arg("-rm")
+        .arg(program)
+        .args(["--exact", name, "--nocapture"])
+        .env(is_inside, "1")
+        .status();
+    assert!(status.unwrap().success());
+}
+
+/// Mounts a file system in memory of this `size` at `dir`, which is made.
+pub fn mount_memory(dir: &Path, size: &str) {
+    std::fs::create_dir_all(dir).unwrap();
+    let options = format!("size={size}");
+    let status = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(dir).status();
+    assert!(status.unwrap().success());
+}
+
+/// Everything below `dir` that is no directory, as relative paths in order; and how many directories there are.
+pub fn tree(dir: &Path) -> (Vec<PathBuf>, usize) {
+    let (mut files, mut dirs, mut to_look) = (Vec::new(), 0, vec![dir.to_owned()]);
+    while let Some(at) = to_look.pop() {
+        for entry in std::fs::read_dir(at).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.is_symlink() {
+                dirs += 1;
+                to_look.push(path);
+            } else {
+                files.push(path.strip_prefix(dir).unwrap().to_owned());
+            }
+        }
+    }
+    files.sort();
+    (files, dirs)
+}
+
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()

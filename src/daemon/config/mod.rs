@@ -40,6 +40,8 @@ pub struct Settings {
     pub watch: Vec<Watch>,
     /// Directories whose content is seeded.
     pub share: Vec<Share>,
+    /// The user's programs.
+    pub hook: Vec<Hook>,
     /// The control socket.
     pub control: Control,
     /// Connections with peers.
@@ -121,6 +123,40 @@ pub enum ShareFormat {
     St,
     /// A `.torrent` file.
     Torrent,
+}
+
+/// `[[hook]]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hook {
+    /// When it is run.
+    pub on: Vec<HookEvent>,
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// Only for torrents with this label; for all if empty.
+    #[serde(default)]
+    pub label: String,
+    /// How long it may take.
+    #[serde(default = "ten_minutes", with = "fields::wait")]
+    pub timeout: Duration,
+}
+
+/// What a hook waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HookEvent {
+    /// A torrent was added.
+    Added,
+    /// The description of a torrent that came as a link is here.
+    Metadata,
+    /// Everything wanted is here.
+    Finished,
+    /// It stopped for a reason.
+    Error,
+}
+
+const fn ten_minutes() -> Duration {
+    Duration::from_secs(600)
 }
 
 /// `[control]`
@@ -370,6 +406,7 @@ impl Default for Settings {
             paths: Paths::default(),
             watch: vec![Watch::at("/var/lib/swarmtorrentd/watch")],
             share: Vec::new(),
+            hook: Vec::new(),
             control: Control::default(),
             peers: Peers::default(),
             limits: Limits::default(),
@@ -579,6 +616,13 @@ impl Settings {
         }
         if let Some(fault) = rules::fault(&settings.rule) {
             return Err(Error(format!("{}: {fault}", file.display())));
+        }
+        for hook in &settings.hook {
+            if hook.on.is_empty() || hook.command.first().is_none_or(String::is_empty) {
+                let what =
+                    "a [[hook]] needs `on`, such as [\"finished\"], and `command`, such as [\"/usr/local/bin/x\"]";
+                return Err(Error(format!("{}: {what}", file.display())));
+            }
         }
         if !settings.tracker.open && settings.tracker.allow_file.is_empty() {
             let what = "[tracker] open = false needs an allow_file that lists the torrents it is for";

@@ -59,7 +59,7 @@ pub const COMMANDS: &[Spec] = &[
     spec("priority", "ID FILE off|low|normal|high", "FILE: index, range or glob"),
     spec("limit", "down|up RATE", "global rate limit in bytes a second, with K, M or G; 0 = none"),
     spec("limit alternative", "on|off|auto", "have [limits.alternative] hold, or not, or by the clock"),
-    spec("move", "ID DIR", "move its content and go on"),
+    spec("move", "ID DIR", "move its content, and serve it meanwhile; to where it is: call that off"),
     spec("connect", "ID HOST:PORT", "dial one peer now"),
     spec("magnet", "ID", "its magnet link"),
     spec("catalog", "HOST:PORT", "what a SwarmTorrent node shares; ask again until it says `OK done`"),

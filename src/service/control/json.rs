@@ -109,6 +109,10 @@ fn summary(row: &Summary) -> Value {
         "added": row.added,
         "finished": row.finished,
         "dir": row.dir.to_string_lossy(),
+        "moving_to": row.moving.as_ref().map(|moving| moving.to.to_string_lossy()),
+        "moved": row.moving.as_ref().map(|moving| moving.progress),
+        "move_error": row.move_error,
+        "hook": row.hook,
         "private": row.private,
         "pieces": row.pieces.0,
         "have_pieces": row.pieces.1,
@@ -145,6 +149,8 @@ fn status(figures: &Status, host: Option<&Host>) -> Value {
     if let Some(host) = host {
         object["downloads"] = json!(host.downloads.to_string_lossy());
         object["disk_free"] = json!(host.disk_free);
+        let disk = |(path, free, total): &(std::path::PathBuf, u64, u64)| json!({ "path": path.to_string_lossy(), "free": free, "total": total });
+        object["disks"] = host.disks.iter().map(disk).collect();
         object["state_dir"] = json!(host.state_dir.to_string_lossy());
         object["memory"] = json!(host.memory);
         object["threads"] = json!(host.threads);

@@ -73,6 +73,8 @@ pub struct Host {
     pub downloads: PathBuf,
     /// Bytes free where downloads go; none if that is not known.
     pub disk_free: Option<u64>,
+    /// File systems that content is on: where each is mounted, bytes free and bytes in all.
+    pub disks: Vec<(PathBuf, u64, u64)>,
     /// Private memory of this process in bytes (`RssAnon`: without mapped files).
     pub memory: u64,
     /// Threads of this process.

@@ -139,6 +139,9 @@ fn push_status(out: &mut String, figures: &Status) {
 fn push_host(out: &mut String, host: &Host) {
     push_pair(out, "downloads", host.downloads.display());
     push_pair(out, "disk free", host.disk_free.map_or_else(|| "-".to_owned(), human_size));
+    for (path, free, total) in &host.disks {
+        push_pair(out, "disk", format!("{} of {} free at {}", human_size(*free), human_size(*total), path.display()));
+    }
     push_pair(out, "state dir", host.state_dir.display());
     push_pair(out, "memory", human_size(host.memory));
     push_pair(out, "threads", host.threads);
@@ -180,6 +183,16 @@ fn push_summary(out: &mut String, row: &Summary) {
     }
     push_pair(out, "label", if row.label.is_empty() { "-" } else { &row.label });
     push_pair(out, "dir", row.dir.display());
+    if let Some(moving) = &row.moving {
+        push_pair(out, "moving to", moving.to.display());
+        push_pair(out, "moved", percent(moving.progress));
+    }
+    if let Some(error) = &row.move_error {
+        push_pair(out, "not moved", error);
+    }
+    if let Some(hook) = &row.hook {
+        push_pair(out, "hook", hook);
+    }
     push_pair(out, "follows", row.follows.map_or_else(dash, |follows| follows.target.to_string()));
     push_pair(out, "seq", row.follows.and_then(|follows| follows.seq).map_or_else(dash, |seq| seq.to_string()));
     push_pair(out, "private", if row.private { "yes" } else { "no" });
@@ -195,8 +208,12 @@ fn list(rows: &[Summary]) -> Table {
     for row in rows {
         table.row([
             row.info_hash.to_string()[..ID_DIGITS].to_owned(),
-            row.state.word().to_owned(),
-            percent(row.checked.unwrap_or_else(|| row.progress())),
+            if row.moving.is_some() { "moving" } else { row.state.word() }.to_owned(),
+            percent(
+                row.moving
+                    .as_ref()
+                    .map_or_else(|| row.checked.unwrap_or_else(|| row.progress()), |moving| moving.progress),
+            ),
             human_size(row.down_rate),
             human_size(row.up_rate),
             format!("{:.2}", row.ratio()),

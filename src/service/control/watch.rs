@@ -18,7 +18,13 @@ pub(super) fn push_text(out: &mut String, event: &Event) {
         What::Added | What::Removed | What::Metadata | What::Finished => String::new(),
         What::State(state) => format!("{} ", state.word()),
         What::Piece(piece) => format!("{} ", piece.0),
-        What::Error(why) => return push_payload(out, &format!("{} {kind} {id} {}", event.at, escape(why))),
+        What::Move { dir, thousandths, is_there } => {
+            let state = if *is_there { "done".to_owned() } else { format!("{}%", thousandths / 10) };
+            format!("{state} {} ", escape(&dir.to_string_lossy()))
+        }
+        What::MoveFailed(why) | What::Error(why) => {
+            return push_payload(out, &format!("{} {kind} {id} {}", event.at, escape(why)));
+        }
         What::Peer(addr, came) => format!("{addr} {} ", if *came { "came" } else { "went" }),
         What::Lost(count) => return push_payload(out, &format!("{} {kind} {id} {count}", event.at)),
     };
@@ -38,7 +44,12 @@ pub(super) fn push_json_line(out: &mut String, event: &Event) {
         What::Added | What::Removed | What::Metadata | What::Finished => {}
         What::State(state) => _ = set("state", json!(state.word())),
         What::Piece(piece) => _ = set("piece", json!(piece.0)),
-        What::Error(why) => _ = set("message", json!(why)),
+        What::Move { dir, thousandths, is_there } => {
+            set("dir", json!(dir.to_string_lossy()));
+            set("progress", json!(f64::from(*thousandths) / 1000.0));
+            set("done", json!(is_there));
+        }
+        What::MoveFailed(why) | What::Error(why) => _ = set("message", json!(why)),
         What::Peer(addr, came) => {
             set("addr", json!(addr.to_string()));
             set("came", json!(came));

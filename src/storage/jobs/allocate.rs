@@ -36,7 +36,7 @@ impl Allocate {
             if !self.counting {
                 return Ok(Slice::Done);
             }
-            storage.look_for_space(&content.dir, self.missing_bytes)?;
+            storage.promise(self.store, self.missing_bytes)?;
             (self.counting, self.file) = (false, 0);
             return Ok(Slice::More);
         };

@@ -9,14 +9,16 @@ use crate::storage::{FileStorage, closed, fault, place};
 #[derive(Debug)]
 pub(super) struct Delete {
     store: StoreId,
+    /// Files that others use, in order.
+    keep: Vec<usize>,
     file: usize,
     /// The first trouble; everything else is deleted all the same.
     fault: Option<Fault>,
 }
 
 impl Delete {
-    pub(super) const fn begin(store: StoreId) -> Self {
-        Self { store, file: 0, fault: None }
+    pub(super) const fn begin(store: StoreId, keep: Vec<usize>) -> Self {
+        Self { store, keep, file: 0, fault: None }
     }
 
     pub(super) fn step(&mut self, storage: &mut FileStorage) -> Result<Slice, Fault> {
@@ -25,15 +27,16 @@ impl Delete {
         let Some(entry) = content.files.entries().get(self.file) else {
             return self.fault.take().map_or(Ok(Slice::Done), Err);
         };
-        self.file += 1;
-        if !entry.pad {
-            match place::delete(&content.dir, &entry.path) {
-                Ok(()) => place::tidy(&content.dir, &entry.path),
+        if !entry.pad && self.keep.binary_search(&self.file).is_err() {
+            match place::shorten(&content.dir, &entry.path) {
+                Ok(true) => return Ok(Slice::More),
+                Ok(false) => place::tidy(&content.dir, &entry.path),
                 Err(errno) => {
                     self.fault.get_or_insert(fault(errno, &content.dir.join(&entry.path), "deleted"));
                 }
             }
         }
+        self.file += 1;
         Ok(Slice::More)
     }
 }

@@ -11,6 +11,7 @@
 //! were written, and 0.25 ms in `fdatasync`.
 
 mod allocate;
+mod copy;
 mod delete;
 mod relocate;
 mod sync;
@@ -26,7 +27,7 @@ use crate::storage::state::{Saving, StateDir};
 
 use self::allocate::Allocate;
 use self::delete::Delete;
-use self::relocate::Relocate;
+use self::relocate::{Clear, Relocate, Scout, Stop};
 use self::sync::Sync;
 
 /// Whether jobs want another slice.
@@ -90,7 +91,9 @@ enum Task {
     Erase { name: PathBuf },
     Sync(Sync),
     Allocate(Allocate),
+    Scout(Scout),
     Relocate(Box<Relocate>),
+    Clear(Clear),
     Delete(Delete),
 }
 
@@ -134,9 +137,12 @@ impl Jobs {
     pub(super) fn push(&mut self, id: JobId, job: Job) {
         let line = match &job {
             Job::Record { .. } | Job::Save { .. } | Job::Erase { .. } => Line::State,
-            Job::Sync { store } | Job::Allocate { store } | Job::Move { store, .. } | Job::Delete { store } => {
-                Line::Content(*store)
-            }
+            Job::Sync { store }
+            | Job::Allocate { store }
+            | Job::Scout { store, .. }
+            | Job::Move { store, .. }
+            | Job::Clear { store, .. }
+            | Job::Delete { store, .. } => Line::Content(*store),
         };
         let jobs = self.lines.entry(line).or_default();
         if jobs.is_empty() {
@@ -144,6 +150,32 @@ impl Jobs {
         }
         jobs.push_back((vec![id], Task::Begin(job)));
         self.waiting = 0;
+    }
+
+    /// How far the move of a content is.
+    pub(super) fn move_progress(&self, store: StoreId) -> Option<(u64, u64)> {
+        match self.lines.get(&Line::Content(store))?.front()? {
+            (_, Task::Relocate(relocate)) => Some(relocate.progress()),
+            _ => None,
+        }
+    }
+
+    /// Ends the move of a content before it is done.
+    pub(super) fn stop_move(storage: &mut FileStorage, store: StoreId, undo: bool) {
+        let Some(line) = storage.jobs.lines.get_mut(&Line::Content(store)) else { return };
+        let mut line = std::mem::take(line);
+        for (_, task) in &mut line {
+            if matches!(task, Task::Begin(Job::Move { .. } | Job::Clear { .. })) {
+                *task = begin(storage, std::mem::replace(task, Task::Erase { name: PathBuf::new() }));
+            }
+            match task {
+                Task::Relocate(relocate) => relocate.stop(if undo { Stop::Undo } else { Stop::Leave }),
+                Task::Clear(clear) if !undo => clear.stop = true,
+                _ => {}
+            }
+        }
+        storage.jobs.lines.insert(Line::Content(store), line);
+        storage.jobs.waiting = 0;
     }
 
     pub(super) fn poll(&mut self) -> Option<(JobId, Result<(), Fault>)> {
@@ -209,8 +241,12 @@ fn begin(storage: &mut FileStorage, task: Task) -> Task {
         Task::Begin(Job::Erase { name }) => Task::Erase { name },
         Task::Begin(Job::Sync { store }) => Task::Sync(Sync::begin(storage, store)),
         Task::Begin(Job::Allocate { store }) => Task::Allocate(Allocate::begin(store)),
-        Task::Begin(Job::Move { store, dir }) => Task::Relocate(Box::new(Relocate::begin(storage, store, dir))),
-        Task::Begin(Job::Delete { store }) => Task::Delete(Delete::begin(store)),
+        Task::Begin(Job::Scout { store, dir }) => Task::Scout(Scout::begin(store, dir)),
+        Task::Begin(Job::Move { store, dir, info_hash, again }) => {
+            Task::Relocate(Box::new(Relocate::begin(storage, store, dir, info_hash, again)))
+        }
+        Task::Begin(Job::Clear { store, from }) => Task::Clear(Clear::begin(storage, store, from)),
+        Task::Begin(Job::Delete { store, keep }) => Task::Delete(Delete::begin(store, keep)),
         begun => begun,
     }
 }
@@ -236,7 +272,9 @@ fn step(storage: &mut FileStorage, task: &mut Task) -> Result<Slice, Fault> {
         },
         Task::Sync(sync) => sync.step(storage),
         Task::Allocate(allocate) => allocate.step(storage),
+        Task::Scout(scout) => scout.step(storage),
         Task::Relocate(relocate) => relocate.step(storage),
+        Task::Clear(clear) => clear.step(),
         Task::Delete(delete) => delete.step(storage),
     }
 }

@@ -8,7 +8,7 @@ use super::*;
 use crate::base::storage::{FaultKind, Storage};
 use crate::storage::Settings;
 use crate::storage::state::StateDir;
-use crate::storage::tests::{bytes, content, finish, run};
+use crate::storage::tests::{bytes, content, finish, moving, run};
 
 fn ended(storage: &mut FileStorage) -> Vec<u64> {
     std::iter::from_fn(|| storage.poll_job()).map(|(id, _)| id.0).collect()
@@ -41,8 +41,8 @@ fn jobs_of_one_content_keep_their_order() {
     let store = storage.open(content(temp.path(), &[("a", 100, false), ("b", 100, false)]));
     storage.write(store, 0, &[IoSlice::new(&[1; 200])]).unwrap();
     storage.start(JobId(1), Job::Sync { store });
-    storage.start(JobId(2), Job::Move { store, dir: temp.path().join("there") });
-    storage.start(JobId(3), Job::Delete { store });
+    storage.start(JobId(2), moving(store, temp.path().join("there")));
+    storage.start(JobId(3), Job::Delete { store, keep: vec![] });
     finish(&mut storage);
     assert_eq!(ended(&mut storage), [1, 2, 3]);
     assert!(!temp.path().join("a").exists() && !temp.path().join("there/a").exists());
@@ -105,7 +105,7 @@ fn what_has_room_needs_no_space() {
 }
 
 #[test]
-fn a_copy_keeps_holes_and_ends_well_even_if_its_torrent_is_removed() {
+fn a_copy_keeps_holes_and_times_and_is_read_from_either_place() {
     let temp = tempfile::tempdir().unwrap();
     let other = tempfile::tempdir_in("/dev/shm").unwrap();
     let mut storage = FileStorage::without_state();
@@ -113,17 +113,22 @@ fn a_copy_keeps_holes_and_ends_well_even_if_its_torrent_is_removed() {
     storage.write(store, 32 << 20, &[IoSlice::new(&bytes(100_000))]).unwrap();
     storage.write(store, 64 << 20, &[IoSlice::new(&bytes(10))]).unwrap();
     std::fs::File::options().write(true).open(temp.path().join("a")).unwrap().set_len(64 << 20).unwrap();
-    storage.start(JobId(1), Job::Move { store, dir: other.path().to_owned() });
+    storage.start(JobId(1), moving(store, other.path().to_owned()));
+    let before = temp.path().join("a").metadata().unwrap().modified().unwrap();
     for _ in 0..3 {
         storage.work();
+        storage.forget_file(store, 0);
+        storage.read(store, 32 << 20, &mut [0; 100_000]).unwrap();
     }
-    storage.close(store);
     finish(&mut storage);
     assert_eq!(storage.poll_job(), Some((JobId(1), Ok(()))));
     let metadata = other.path().join("a").metadata().unwrap();
     assert!(metadata.len() == 64 << 20 && metadata.blocks() * 512 < 1 << 20, "{} blocks", metadata.blocks());
     let copied = std::fs::read(other.path().join("a")).unwrap();
     assert!(copied[32 << 20..][..100_000] == bytes(100_000));
+    assert_eq!(metadata.modified().unwrap(), before);
+    run(&mut storage, Job::Clear { store, from: temp.path().to_owned() }).unwrap();
+    assert_eq!(std::fs::read_dir(other.path()).unwrap().count(), 2, "nothing else is left");
     assert!(other.path().join("b").exists() && !temp.path().join("a").exists() && !temp.path().join("b").exists());
 }
 
@@ -167,4 +172,71 @@ fn a_pipe_in_the_state_directory_stops_nobody() {
     assert!(run(&mut storage, save("b")).is_err());
     run(&mut storage, save("c")).unwrap();
     assert_eq!(std::fs::read(temp.path().join("c")).unwrap(), [1]);
+}
+
+#[test]
+fn a_move_that_was_cut_off_anywhere_goes_on_or_goes_back() {
+    let names = ["r/a", "r/d/b", "r/e"];
+    let files = [("r/a", 300_000, false), ("r/d/b", 300_000, false), ("r/e", 0, false)];
+    for slices in 0..60 {
+        for undo in [false, true] {
+            let (temp, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap());
+            let (from, to) = (temp.path().join("x"), other.path().join("y"));
+            let open = |also: Option<PathBuf>, dir: &Path| {
+                let mut storage = FileStorage::without_state();
+                let store = storage.open(crate::base::storage::Content { also, ..content(dir, &files) });
+                (storage, store)
+            };
+            let (mut storage, store) = open(None, &from);
+            storage.write(store, 0, &[IoSlice::new(&bytes(600_000))]).unwrap();
+            std::fs::write(from.join("r/e"), "").unwrap();
+            storage.start(JobId(1), moving(store, to.clone()));
+            for _ in 0..slices {
+                storage.work();
+            }
+            drop(storage);
+            // As a killed process leaves it.
+            let (mut storage, store) = open(Some(to.clone()), &from);
+            let mut read = vec![0; 600_000];
+            storage.read(store, 0, &mut read).unwrap();
+            assert!(read == bytes(600_000), "after {slices} slices");
+            let info_hash = crate::base::hash::InfoHash::of(b"x");
+            storage.start(JobId(2), Job::Move { store, dir: to.clone(), info_hash, again: true });
+            if undo {
+                storage.stop_move(store, true);
+            }
+            finish(&mut storage);
+            assert_eq!(storage.poll_job().unwrap().1.is_ok(), !undo);
+            let (at, not_at) = if undo { (&from, &to) } else { (&to, &from) };
+            if !undo {
+                run(&mut storage, Job::Clear { store, from: from.clone() }).unwrap();
+            }
+            storage.read(store, 0, &mut read).unwrap();
+            assert!(read == bytes(600_000) && names.iter().all(|name| at.join(name).exists()), "after {slices} slices");
+            let left = std::fs::read_dir(not_at).map_or(0, Iterator::count);
+            assert!(left == 0, "after {slices} slices, {undo}: {left} left in {}", not_at.display());
+            assert_eq!(std::fs::read_dir(at).unwrap().count(), 1);
+        }
+    }
+}
+
+#[test]
+fn deleting_goes_through_no_link_and_leaves_what_others_use() {
+    let temp = tempfile::tempdir().unwrap();
+    let (dir, outside) = (temp.path().join("in"), temp.path().join("out"));
+    std::fs::create_dir_all(&outside).unwrap();
+    std::fs::create_dir_all(dir.join("r/d")).unwrap();
+    for name in ["r/a", "r/b", "r/d/c"] {
+        std::fs::write(dir.join(name), bytes(10)).unwrap();
+    }
+    std::fs::write(outside.join("x"), "mine").unwrap();
+    std::os::unix::fs::symlink(&outside, dir.join("r/link")).unwrap();
+    std::os::unix::fs::symlink(outside.join("x"), dir.join("r/e")).unwrap();
+    let names = ["r/a", "r/b", "r/d/c", "r/e", "r/link/x"];
+    let mut storage = FileStorage::without_state();
+    let store = storage.open(content(&dir, &names.map(|name| (name, 10, false))));
+    let fault = run(&mut storage, Job::Delete { store, keep: vec![1] }).unwrap_err();
+    assert_eq!(fault.kind, FaultKind::Denied);
+    assert_eq!(std::fs::read(outside.join("x")).unwrap(), b"mine");
+    assert!(dir.join("r/b").exists() && !dir.join("r/a").exists() && !dir.join("r/d").exists());
 }

@@ -51,9 +51,9 @@ fn what_it_does_instead() {
     torrent.pause(NOW);
     only(&torrent, &fine(), "paused: it is paused; `resume` starts it");
     torrent.resume(NOW);
-    torrent.begin_move(NOW).unwrap();
+    torrent.begin_move(NOW, "e".into()).unwrap();
     only(&torrent, &fine(), "moving: its content is being moved; it goes on by itself");
-    torrent.handle_moved(NOW, "e".into(), Ok(()));
+    torrent.handle_scouted(NOW, Err(trouble(FaultKind::Full)));
     torrent.phase = Phase::Allocating;
     only(&torrent, &fine(), "allocating: room is being made for it on the disk; it goes on by itself");
     torrent.phase = Phase::Ready;

@@ -1,0 +1,144 @@
+//! Torrents that go together with their content: first that is recorded, then the files are deleted, then the record goes.
+//!
+//! So whenever we end, the next run either has the whole torrent or finishes what was begun.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::base::files::FileList;
+use crate::base::hash::InfoHash;
+use crate::base::ids::{StoreId, TorrentId};
+use crate::base::storage::{Content, Fault, Job, Storage};
+use crate::base::time::Time;
+use crate::engine::asks::{Purpose, metainfo_name, record_name};
+use crate::engine::{Engine, Timer};
+use crate::torrent::torrent::Torrent;
+
+/// How soon what could not be recorded is tried again.
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// One of them.
+#[derive(Debug)]
+struct Removal {
+    store: StoreId,
+    content: Content,
+    /// What is still to be recorded.
+    record: Vec<u8>,
+    /// When it is tried again.
+    again_at: Time,
+}
+
+/// All of them. There are no more than there were torrents.
+#[derive(Debug, Default)]
+pub(super) struct Removals(BTreeMap<InfoHash, Removal>);
+
+impl Removals {
+    /// True while the content of a torrent is being deleted.
+    pub(super) fn contains(&self, info_hash: InfoHash) -> bool {
+        self.0.contains_key(&info_hash)
+    }
+
+    pub(super) fn poll_timeout(&self) -> Time {
+        self.0.values().map(|removal| removal.again_at).min().unwrap_or(Time::NEVER)
+    }
+}
+
+impl<S: Storage> Engine<S> {
+    /// A torrent that was just taken out goes with its content.
+    pub(super) fn remove_content(&mut self, now: Time, torrent: &Torrent, store: StoreId) {
+        let info_hash = torrent.info_hash();
+        let record = torrent.last_record(now);
+        let removal = Removal { store, content: torrent.content(), record, again_at: Time::NEVER };
+        self.removals.0.insert(info_hash, removal);
+        self.record_removal(info_hash);
+    }
+
+    /// An earlier run has recorded that a torrent goes: it is done once all others are known.
+    pub(super) fn restore_removal(&mut self, info_hash: InfoHash, content: Content) {
+        let store = self.storage.open(content.clone());
+        let removal = Removal { store, content, record: Vec::new(), again_at: Time::NEVER };
+        self.removals.0.insert(info_hash, removal);
+    }
+
+    /// Goes on with what earlier runs have recorded.
+    pub(super) fn resume_removals(&mut self, now: Time) {
+        let hashes: Vec<InfoHash> = self.removals.0.keys().copied().collect();
+        hashes.into_iter().for_each(|info_hash| self.delete_content(now, info_hash));
+    }
+
+    fn record_removal(&mut self, info_hash: InfoHash) {
+        let Some(removal) = self.removals.0.get_mut(&info_hash) else { return };
+        removal.again_at = Time::NEVER;
+        let record = removal.record.clone();
+        self.start_job(Job::Record { name: record_name(info_hash), value: Some(record) }, Purpose::Removal(info_hash));
+    }
+
+    /// It is recorded, or will be tried again.
+    pub(super) fn handle_removal_recorded(&mut self, now: Time, info_hash: InfoHash, result: &Result<(), Fault>) {
+        if result.is_ok() {
+            self.delete_content(now, info_hash);
+        } else if let Some(removal) = self.removals.0.get_mut(&info_hash) {
+            removal.again_at = now + AGAIN;
+        }
+    }
+
+    /// It is time to try again.
+    pub(super) fn handle_removals_timeout(&mut self, now: Time) {
+        let due = self.removals.0.iter().filter(|(_, removal)| removal.again_at <= now);
+        let due: Vec<InfoHash> = due.map(|(info_hash, _)| *info_hash).collect();
+        due.into_iter().for_each(|info_hash| self.record_removal(info_hash));
+    }
+
+    fn delete_content(&mut self, now: Time, info_hash: InfoHash) {
+        let Some(removal) = self.removals.0.get(&info_hash) else { return };
+        let (store, content) = (removal.store, removal.content.clone());
+        let keep = self.used_by_others(now, &content.dir, &content.files);
+        self.start_job(Job::Delete { store, keep }, Purpose::Delete(info_hash));
+    }
+
+    /// The content is gone, as far as it may: so goes what is kept of the torrent. What describes it goes first, for without that
+    /// a record means nothing.
+    pub(super) fn handle_deleted(&mut self, info_hash: InfoHash) {
+        if let Some(removal) = self.removals.0.remove(&info_hash) {
+            self.storage.close(removal.store);
+            self.forget_saved(info_hash);
+        }
+    }
+
+    /// Erases what is kept of a torrent.
+    pub(super) fn forget_saved(&mut self, info_hash: InfoHash) {
+        self.start_job(Job::Erase { name: metainfo_name(info_hash) }, Purpose::Other);
+        self.start_job(Job::Record { name: record_name(info_hash), value: None }, Purpose::Other);
+    }
+
+    /// The files below `dir`, by index, that are files of torrents, too.
+    fn used_by_others(&mut self, now: Time, dir: &Path, files: &FileList) -> Vec<usize> {
+        let Some(top) = files.entries().first().and_then(|file| file.path.components().next()) else {
+            return Vec::new();
+        };
+        let root = dir.join(top);
+        let mut used: BTreeSet<PathBuf> = BTreeSet::new();
+        let touches = |other: &Torrent| {
+            let at = other.top();
+            !other.is_peek() && (at.starts_with(&root) || root.starts_with(&at))
+        };
+        let others: Vec<TorrentId> =
+            self.torrents.ids().filter(|id| self.torrents.get(*id).is_some_and(touches)).collect();
+        for id in others {
+            // Of one whose description is lost nobody knows which files are its.
+            let Ok(other) = self.awake(now, id) else { return (0..files.len()).collect() };
+            let content = other.content();
+            let paths = content.files.entries().iter().filter(|file| !file.pad);
+            used.extend(paths.map(|file| content.dir.join(&file.path)));
+        }
+        let entries = files.entries().iter().enumerate();
+        let is_used = |path: &Path| !used.is_empty() && used.contains(&dir.join(path));
+        entries.filter(|(_, file)| is_used(&file.path)).map(|(index, _)| index).collect()
+    }
+
+    pub(super) fn set_removals_timer(&mut self) {
+        let at = if self.exiting { Time::NEVER } else { self.removals.poll_timeout() };
+        self.timers.set(Timer::Removals, at);
+    }
+}

@@ -1,0 +1,91 @@
+//! Disks that fill up and empty, by other programs, under a daemon with torrents on several of them.
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests fail where they stand")]
+
+use std::path::{Path, PathBuf};
+
+mod common;
+
+use common::{Daemon, in_mounts_of_its_own, make, mount_memory, noise, wait};
+
+const LEN: usize = 16_000_000;
+
+/// A torrent of `LEN` bytes that a daemon seeds.
+fn seed(seeder: &Daemon, temp: &Path, name: &str, seed: u64) -> PathBuf {
+    let path = temp.join(name);
+    std::fs::write(&path, noise(seed, LEN)).unwrap();
+    let out = temp.join(format!("of-{name}"));
+    std::fs::create_dir_all(&out).unwrap();
+    let st = make(&path, &out, &[]).0;
+    seeder.add(&st, &format!("dir={}", temp.display()));
+    st
+}
+
+fn state_of(daemon: &Daemon, name: &str) -> String {
+    let rows = daemon.json("list");
+    rows.iter().find(|row| row["name"] == name).unwrap()["state"].as_str().unwrap().to_owned()
+}
+
+fn field_of(daemon: &Daemon, name: &str, field: &str) -> u64 {
+    daemon.json("list").iter().find(|row| row["name"] == name).unwrap()[field].as_u64().unwrap()
+}
+
+#[test]
+fn a_disk_that_others_fill_stops_what_writes_to_it_and_nothing_else() {
+    in_mounts_of_its_own("a_disk_that_others_fill_stops_what_writes_to_it_and_nothing_else", || {
+        let temp = tempfile::tempdir().unwrap();
+        let (one, two) = (temp.path().join("one"), temp.path().join("two"));
+        mount_memory(&one, "48M");
+        mount_memory(&two, "48M");
+        let seeder = Daemon::start(&temp.path().join("seeder"), "");
+        let first = seed(&seeder, temp.path(), "first", 1);
+        let second = seed(&seeder, temp.path(), "second", 2);
+        wait("both are seeded", 30, || seeder.json("list").iter().all(|row| row["state"] == "seeding"));
+        seeder.ask("limit up 2M");
+        let config = "[limits]\nmin_free_space = \"16M\"\n[storage]\nallocate = \"sparse\"\n";
+        let leecher = Daemon::start(&temp.path().join("leecher"), config);
+        leecher.add(&first, &format!("dir={}", one.display()));
+        let id = leecher.torrent()["id"].as_str().unwrap().to_owned();
+        leecher.ask(&format!("connect {id} {}", seeder.listen));
+        wait("some of it is here", 30, || field_of(&leecher, "first", "have_bytes") > 2_000_000);
+        // Another program leaves less than must stay free.
+        std::fs::write(one.join("ballast"), vec![1; 26_000_000]).unwrap();
+        wait("there is no space", 40, || state_of(&leecher, "first") == "nospace");
+        let why = leecher.ask(&format!("why {id}")).join(" ");
+        assert!(why.contains(&format!("file system at {}", one.display())) && why.contains("16 MiB"), "{why}");
+        assert!(why.contains("MiB are free") && why.contains("goes on when"), "{why}");
+        // What is on the other disk goes on, and so does what is here of the first.
+        leecher.add(&second, &format!("dir={}", two.display()));
+        let other = leecher.json("list").iter().find(|row| row["name"] == "second").unwrap()["id"].clone();
+        leecher.ask(&format!("connect {} {}", other.as_str().unwrap(), seeder.listen));
+        let third = Daemon::start(&temp.path().join("third"), "");
+        third.add(&first, "");
+        third.ask(&format!("connect all {}", leecher.listen));
+        wait("it is served all the same", 30, || third.torrent()["have_bytes"].as_u64().unwrap() > 1_000_000);
+        assert_eq!(state_of(&leecher, "first"), "nospace");
+        seeder.ask("limit up 0");
+        wait("the second is here", 40, || state_of(&leecher, "second") == "seeding");
+        assert_eq!(state_of(&leecher, "first"), "nospace");
+        let status = leecher.json("status").remove(0);
+        for disk in [&one, &two] {
+            let disks = status["disks"].as_array().unwrap();
+            assert!(disks.iter().any(|row| row["path"] == disk.to_str().unwrap()), "{status}");
+        }
+        // A little more than must stay free is not enough to go on: else it would stop again soon.
+        let file = std::fs::File::options().write(true).open(one.join("ballast")).unwrap();
+        let free = |bytes: u64| {
+            let stat = rustix::fs::statvfs(&one).unwrap();
+            let excess = bytes.saturating_sub(stat.f_bavail * stat.f_frsize);
+            file.set_len(file.metadata().unwrap().len() - excess).unwrap();
+        };
+        free((16 << 20) + (1 << 20));
+        let probes = || leecher.log().matches("first: goes on").count();
+        assert_eq!(probes(), 0);
+        drop(file);
+        std::fs::remove_file(one.join("ballast")).unwrap();
+        wait("it goes on by itself", 30, || state_of(&leecher, "first") != "nospace");
+        leecher.ask(&format!("connect {id} {}", seeder.listen));
+        wait("the first is here", 40, || state_of(&leecher, "first") == "seeding");
+        assert!(std::fs::read(one.join("first")).unwrap() == noise(1, LEN));
+        assert_eq!((probes(), leecher.log().matches("first: no space").count()), (1, 1), "it does not flap");
+    });
+}
