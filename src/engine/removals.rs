@@ -4,13 +4,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::files::FileList;
 use crate::base::hash::InfoHash;
 use crate::base::ids::{StoreId, TorrentId};
 use crate::base::storage::{Content, Fault, Job, Storage};
 use crate::base::time::Time;
+use crate::codec::metainfo::Metainfo;
+use crate::codec::resume::Record;
 use crate::engine::asks::{Purpose, metainfo_name, record_name};
 use crate::engine::{Engine, Timer};
 use crate::torrent::torrent::Torrent;
@@ -55,7 +57,9 @@ impl<S: Storage> Engine<S> {
     }
 
     /// An earlier run has recorded that a torrent goes: it is done once all others are known.
-    pub(super) fn restore_removal(&mut self, info_hash: InfoHash, content: Content) {
+    pub(super) fn restore_removal(&mut self, info_hash: InfoHash, meta: &Metainfo, record: &Record) {
+        let files = Arc::clone(&meta.files);
+        let content = Content { dir: record.dir.clone(), also: None, wanted: vec![true; files.len()], files };
         let store = self.storage.open(content.clone());
         let removal = Removal { store, content, record: Vec::new(), again_at: Time::NEVER };
         self.removals.0.insert(info_hash, removal);
@@ -70,8 +74,8 @@ impl<S: Storage> Engine<S> {
     fn record_removal(&mut self, info_hash: InfoHash) {
         let Some(removal) = self.removals.0.get_mut(&info_hash) else { return };
         removal.again_at = Time::NEVER;
-        let record = removal.record.clone();
-        self.start_job(Job::Record { name: record_name(info_hash), value: Some(record) }, Purpose::Removal(info_hash));
+        let bytes = removal.record.clone();
+        self.start_job(Job::Record { name: record_name(info_hash), value: Some(bytes) }, Purpose::Removal(info_hash));
     }
 
     /// It is recorded, or will be tried again.
@@ -93,7 +97,7 @@ impl<S: Storage> Engine<S> {
     fn delete_content(&mut self, now: Time, info_hash: InfoHash) {
         let Some(removal) = self.removals.0.get(&info_hash) else { return };
         let (store, content) = (removal.store, removal.content.clone());
-        let keep = self.used_by_others(now, &content.dir, &content.files);
+        let keep = self.used_by_others(now, &content);
         self.start_job(Job::Delete { store, keep }, Purpose::Delete(info_hash));
     }
 
@@ -112,29 +116,27 @@ impl<S: Storage> Engine<S> {
         self.start_job(Job::Record { name: record_name(info_hash), value: None }, Purpose::Other);
     }
 
-    /// The files below `dir`, by index, that are files of torrents, too.
-    fn used_by_others(&mut self, now: Time, dir: &Path, files: &FileList) -> Vec<usize> {
-        let Some(top) = files.entries().first().and_then(|file| file.path.components().next()) else {
-            return Vec::new();
+    /// The files, by index, that are files of torrents, too.
+    fn used_by_others(&mut self, now: Time, content: &Content) -> Vec<usize> {
+        let entries = content.files.entries();
+        let Some(top) = entries.first().and_then(|file| file.path.components().next()) else { return Vec::new() };
+        let root = content.dir.join(top);
+        let is_near = |torrent: &Torrent| {
+            let at = torrent.top();
+            !torrent.is_peek() && !torrent.is_link() && (at.starts_with(&root) || root.starts_with(&at))
         };
-        let root = dir.join(top);
+        let ids = self.torrents.ids().filter(|id| self.torrents.get(*id).is_some_and(is_near));
+        let near: Vec<TorrentId> = ids.collect();
         let mut used: BTreeSet<PathBuf> = BTreeSet::new();
-        let touches = |other: &Torrent| {
-            let at = other.top();
-            !other.is_peek() && (at.starts_with(&root) || root.starts_with(&at))
-        };
-        let others: Vec<TorrentId> =
-            self.torrents.ids().filter(|id| self.torrents.get(*id).is_some_and(touches)).collect();
-        for id in others {
+        for id in near {
             // Of one whose description is lost nobody knows which files are its.
-            let Ok(other) = self.awake(now, id) else { return (0..files.len()).collect() };
-            let content = other.content();
-            let paths = content.files.entries().iter().filter(|file| !file.pad);
-            used.extend(paths.map(|file| content.dir.join(&file.path)));
+            let Ok(other) = self.awake(now, id) else { return (0..entries.len()).collect() };
+            let other = other.content();
+            let paths = other.files.entries().iter().filter(|file| !file.pad);
+            used.extend(paths.map(|file| other.dir.join(&file.path)));
         }
-        let entries = files.entries().iter().enumerate();
-        let is_used = |path: &Path| !used.is_empty() && used.contains(&dir.join(path));
-        entries.filter(|(_, file)| is_used(&file.path)).map(|(index, _)| index).collect()
+        let is_used = |path: &Path| !used.is_empty() && used.contains(&content.dir.join(path));
+        entries.iter().enumerate().filter(|(_, file)| is_used(&file.path)).map(|(index, _)| index).collect()
     }
 
     pub(super) fn set_removals_timer(&mut self) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::base::bitfield::Bitfield;
 use crate::base::hash::InfoHash;
-use crate::base::storage::{Content, Storage};
+use crate::base::storage::Storage;
 use crate::base::time::Time;
 use crate::codec::magnet::Magnet;
 use crate::codec::metainfo::Metainfo;
@@ -33,6 +33,15 @@ impl<S: Storage> Engine<S> {
             return Err(Refusal::new(RefusalKind::Exists, format!("{info_hash} is there already")));
         }
         let record = record.and_then(Record::parse).filter(|record| record.info_hash == info_hash);
+        if let Some(record) = record.as_ref().filter(|record| record.removing) {
+            // What describes it is the first to go.
+            let metainfo = self.storage.saved(&metainfo_name(info_hash)).map(|bytes| Metainfo::parse(&bytes));
+            match metainfo {
+                Some(Ok(meta)) => self.restore_removal(info_hash, &meta, record),
+                _ => self.forget_saved(info_hash),
+            }
+            return Ok(());
+        }
         if let Some(record) = &record
             && let Some(head) = record.head.clone().filter(|head| sleeps(head, record))
         {
@@ -54,11 +63,6 @@ impl<S: Storage> Engine<S> {
             return Err(invalid(&"the description in its file is another's"));
         }
         // What an earlier run, that was ended between two saves, knew of its content may be another's; the rest holds.
-        if let Some(record) = record.as_ref().filter(|record| record.removing) {
-            let wanted = vec![true; meta.files.len()];
-            self.restore_removal(info_hash, Content { dir: record.dir.clone(), also: None, files: meta.files, wanted });
-            return Ok(());
-        }
         let is_whole =
             |record: &Record| record.head.as_ref() == Some(&Head::of(&meta)) && record.stamps.len() == meta.files.len();
         let is_early = record.as_ref().is_some_and(|record| !is_whole(record));
@@ -140,6 +144,6 @@ impl<S: Storage> Engine<S> {
 /// True if a torrent of an earlier run may begin asleep: what the record says of it is enough, and to look at its files takes no long time.
 fn sleeps(head: &Head, record: &Record) -> bool {
     let is_whole = record.stamps.len() == head.files && head.files <= SLEEP_FILES_MAX;
-    let is_busy = record.removing || record.checking || record.move_to.is_some() || record.move_from.is_some();
+    let is_busy = record.checking || record.move_to.is_some() || record.move_from.is_some();
     is_whole && !is_busy && record.priorities.is_empty() && !record.shared
 }

@@ -60,14 +60,14 @@ pub enum MoveStep {
 }
 
 impl Relocation {
-    /// Nothing is being moved.
-    pub(crate) const fn is_idle(&self) -> bool {
-        self.stage.is_none()
-    }
-
     /// True while nothing may be written to the content.
     pub(crate) const fn holds_writes(&self) -> bool {
         !matches!(self.stage, None | Some(Stage::Clearing { .. }))
+    }
+
+    /// The content is not at rest.
+    pub(crate) const fn is_under_way(&self) -> bool {
+        self.stage.is_some()
     }
 
     /// Where it goes, if that is on record.
