@@ -30,6 +30,7 @@ mod persist;
 pub mod picker;
 mod proposals;
 pub mod relocation;
+pub mod renaming;
 mod report;
 pub mod scrapes;
 pub mod settings;
