@@ -150,7 +150,7 @@ fn a_list_is_made_for_who_reads_it() {
     let plain = tool(&args);
     assert!(plain.starts_with("id            state") && plain.contains(&name) && !plain.contains('\x1b'), "{plain}");
     let json = tool(&[&args[..], &["--json"]].concat());
-    let row: serde_json::Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
+    let row: serde_json::Value = serde_json::from_str(&json).expect("one object and nothing else");
     assert_eq!((&row["id"], &row["label"]), (&hashes[0].clone().into(), &"isos".into()));
     let shown = |env: &[(&str, &str)]| {
         let mut list = Terminal::start(Path::new(TOOL), &args, env, 90, 24);
@@ -233,7 +233,7 @@ fn svg(screen: &vt100::Screen) -> String {
     let (rows, columns) = screen.size();
     let (width, height) = (f64::from(columns) * 8.4 + 20.0, f64::from(rows) * 18.0 + 20.0);
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" font-family=\"monospace\" font-size=\"14\">\n\
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" font-family=\"monospace\" font-size=\"14\" shape-rendering=\"crispEdges\">\n\
          <rect width=\"100%\" height=\"100%\" rx=\"6\" fill=\"#16181d\"/>\n"
     );
     for row in 0..rows {

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::ids::SocketId;
 use crate::base::net::Net;
+use crate::base::rules::Defaults;
 
 /// Whether MSE encryption of peer connections is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -146,10 +148,8 @@ pub struct Config {
     pub active_downloads_max: usize,
     /// Torrents that may seed at once; 0 is all.
     pub active_seeds_max: usize,
-    /// Stop seeding at this ratio; 0 is never.
-    pub ratio: f64,
-    /// Stop seeding after so long; zero is never.
-    pub seed_time: Duration,
+    /// What holds for torrents whose user has said nothing else.
+    pub defaults: Arc<Defaults>,
     /// Hash content that is there when a torrent is added.
     pub verify_on_add: bool,
     /// Allocate whole files before the first byte.
@@ -265,8 +265,7 @@ impl Default for Config {
             up_rate_bytes: 0,
             active_downloads_max: 8,
             active_seeds_max: 0,
-            ratio: 0.0,
-            seed_time: Duration::ZERO,
+            defaults: Arc::default(),
             verify_on_add: true,
             allocate_full: true,
             announce_to_all: false,

@@ -16,6 +16,7 @@ pub mod net;
 pub mod queue;
 pub mod rate;
 pub mod rng;
+pub mod rules;
 pub mod sabotage;
 pub mod storage;
 pub mod tally;

@@ -22,7 +22,7 @@ use crate::torrent::create::{Creator, NewFile, Notes, Profile, piece_len_for};
 /// Bytes read at a time.
 const READ_LEN: usize = 1 << 20;
 
-/// Makes a torrent of a file or directory.
+/// Makes a torrent of a file or directory; prints its hash and its magnet link.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// The file or directory.

@@ -11,6 +11,7 @@ use crate::cli::ctl::{self, CONTENT_MAX};
 use crate::cli::daemon::Daemon;
 use crate::cli::output::say_raw;
 use crate::cli::paint::{Colour, Paper, Table};
+use crate::codec::control::json_text;
 use crate::codec::units::{human_duration, human_size};
 use crate::daemon::load::{METAINFO_MAX, read_regular};
 
@@ -23,7 +24,7 @@ pub struct Args {
     /// The daemon's control socket; the user's own if there is one, else that of the system.
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
-    /// A JSON object a line, sizes in bytes.
+    /// A JSON object a line, sizes in bytes; of a question what is asked for, of anything else what became of it.
     #[arg(long)]
     json: bool,
     /// What the command takes; `swarmtorrent ctl help COMMAND` tells.
@@ -47,10 +48,14 @@ pub(crate) fn run(word: &str, args: &Args) -> Result<bool, String> {
         "trackers" => Some(trackers),
         _ => None,
     };
-    if let (Some(table), false) = (rows, args.json) {
+    let is_question = rows.is_some() || ["status", "why", "stats"].contains(&word);
+    if rows.is_some() || (is_question && args.json) {
         words.insert(0, "json".to_owned());
-        let (rows, _) = Daemon::connect(args.socket.as_deref())?.ask(&ctl::line(&words)?)?;
-        say_raw(&table(&rows).write(Paper::stdout()));
+        let (found, _) = Daemon::connect(args.socket.as_deref())?.ask(&ctl::line(&words)?)?;
+        say_raw(&match rows {
+            Some(table) if !args.json => table(&found).write(Paper::stdout()),
+            _ => found.iter().map(|row| json_text(row) + "\n").collect(),
+        });
         return Ok(true);
     }
     if args.json {

@@ -123,6 +123,12 @@ fn tell_warnings() {
     let _already_told = builder.try_init();
 }
 
+/// What the tool understands, for manuals.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {

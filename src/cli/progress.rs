@@ -162,6 +162,8 @@ mod tests {
 
     fn summary(state: State) -> Summary {
         Summary {
+            queue: None,
+            settings: Vec::new(),
             info_hash: InfoHash::of(b""),
             st_id: None,
             name: "debian.iso".to_owned(),

@@ -132,22 +132,37 @@ pub struct Record {
     pub shared: bool,
     /// `set sequential`.
     pub sequential: bool,
-    /// `set down-limit`, bytes a second.
-    pub down_limit: u64,
+    /// `set down-limit`, bytes a second; as the next five it is none where the user has not set it.
+    pub down_limit: Option<u64>,
     /// `set up-limit`, bytes a second.
-    pub up_limit: u64,
+    pub up_limit: Option<u64>,
     /// `set max-peers`.
-    pub max_peers: u64,
+    pub max_peers: Option<u64>,
     /// `set ratio`, in thousandths.
-    pub ratio_millis: u64,
+    pub ratio_millis: Option<u64>,
     /// `set seed-time`, seconds.
-    pub seed_time: u64,
+    pub seed_time: Option<u64>,
+    /// `set idle-time`, seconds.
+    pub idle_time: Option<u64>,
+    /// What the user has not set is none. Otherwise it is what the config said when the torrent was added: so did versions that
+    /// knew of no rules.
+    pub explicit: bool,
+    /// How long it has seeded, seconds.
+    pub seeded: Option<u64>,
     /// The goal of seeding was reached.
     pub seeded_enough: bool,
+    /// It was that nobody took anything.
+    pub idle_enough: bool,
+    /// The user started it again after that.
+    pub seeds_on: bool,
     /// All files have room.
     pub allocated: bool,
     /// It was written at a clean end: nothing was written to the content since.
     pub clean: bool,
+    /// Its rank in the queue.
+    pub queue: Option<i64>,
+    /// `set super-seed`.
+    pub super_seed: bool,
     /// It was being hashed: what is not claimed may be there all the same.
     pub checking: bool,
     /// The content is being moved there, or was about to be: some of it may be there.
@@ -175,18 +190,19 @@ impl Record {
         }
         dict.int("clean", i64::from(self.clean));
         dict.bytes("dir", self.dir.as_os_str().as_bytes());
-        dict.int("down limit", int(self.down_limit));
+        maybe(&mut dict, "down limit", self.down_limit);
         dict.int("downloaded", int(self.downloaded));
-        if let Some(finished) = self.finished {
-            dict.int("finished", int(finished));
-        }
+        dict.int("explicit", i64::from(self.explicit));
+        maybe(&mut dict, "finished", self.finished);
         dict.bytes("have", self.have.as_bytes());
         if let Some(head) = &self.head {
             head.write(dict.key("head"));
         }
+        dict.int("idle enough", i64::from(self.idle_enough));
+        maybe(&mut dict, "idle time", self.idle_time);
         dict.bytes("info hash", &self.info_hash.0);
         dict.bytes("label", self.label.as_bytes());
-        dict.int("max peers", int(self.max_peers));
+        maybe(&mut dict, "max peers", self.max_peers);
         for (key, dir) in [("move from", &self.move_from), ("move to", &self.move_to)] {
             if let Some(dir) = dir {
                 dict.bytes(key, dir.as_os_str().as_bytes());
@@ -207,16 +223,22 @@ impl Record {
         list.push(b'e');
         dict.int("paused", i64::from(self.paused));
         dict.bytes("priorities", &self.priorities);
-        dict.int("ratio", int(self.ratio_millis));
+        if let Some(rank) = self.queue {
+            dict.int("queue", rank);
+        }
+        maybe(&mut dict, "ratio", self.ratio_millis);
         if self.removing {
             dict.int("removing", 1);
         }
-        dict.int("seed time", int(self.seed_time));
+        maybe(&mut dict, "seed time", self.seed_time);
+        maybe(&mut dict, "seeded", self.seeded);
         dict.int("seeded enough", i64::from(self.seeded_enough));
+        dict.int("seeds on", i64::from(self.seeds_on));
         dict.int("sequential", i64::from(self.sequential));
         dict.int("shared", i64::from(self.shared));
         let stamps: Vec<u8> = self.stamps.iter().flat_map(stamp_bytes).collect();
         dict.bytes("stamps", &stamps);
+        dict.int("super seed", i64::from(self.super_seed));
         let tiers = dict.key("trackers");
         tiers.push(b'l');
         for tier in &self.trackers {
@@ -225,7 +247,7 @@ impl Record {
             tiers.push(b'e');
         }
         tiers.push(b'e');
-        dict.int("up limit", int(self.up_limit));
+        maybe(&mut dict, "up limit", self.up_limit);
         dict.int("uploaded", int(self.uploaded));
         dict.end();
         let mut bytes = MAGIC.to_vec();
@@ -245,9 +267,9 @@ impl Record {
         let dict = document.as_dict()?;
         let number = |key: &[u8]| dict.int(key).and_then(|int| u64::try_from(int).ok());
         let flag = |key: &[u8]| dict.int(key) == Some(1);
-        let path = |bytes| PathBuf::from(OsStr::from_bytes(bytes));
         let url = |url: &Value<'_>| String::from_utf8(url.as_bytes()?.to_vec()).ok();
         let tier = |tier: &Value<'_>| tier.as_list()?.iter().map(url).collect::<Option<Vec<_>>>();
+        let path = |bytes| PathBuf::from(OsStr::from_bytes(bytes));
         let partial = |geometry: &Geometry, pair: &[Value<'_>]| {
             let piece = Piece(u32::try_from(pair.first()?.as_int()?).ok()?);
             let blocks = geometry.contains(piece).then(|| geometry.len_of(piece).div_ceil(BLOCK_LEN))?;
@@ -287,14 +309,21 @@ impl Record {
             paused: flag(b"paused"),
             sequential: flag(b"sequential"),
             shared: flag(b"shared"),
-            down_limit: number(b"down limit")?,
-            up_limit: number(b"up limit")?,
-            max_peers: number(b"max peers")?,
-            ratio_millis: number(b"ratio")?,
-            seed_time: number(b"seed time")?,
+            down_limit: number(b"down limit"),
+            up_limit: number(b"up limit"),
+            max_peers: number(b"max peers"),
+            ratio_millis: number(b"ratio"),
+            seed_time: number(b"seed time"),
+            idle_time: number(b"idle time"),
+            explicit: flag(b"explicit"),
+            seeded: number(b"seeded"),
             seeded_enough: flag(b"seeded enough"),
+            idle_enough: flag(b"idle enough"),
+            seeds_on: flag(b"seeds on"),
             allocated: flag(b"allocated"),
             clean: flag(b"clean"),
+            queue: dict.int(b"queue"),
+            super_seed: flag(b"super seed"),
             checking: flag(b"checking"),
             move_to: dict.bytes(b"move to").map(path),
             move_from: dict.bytes(b"move from").map(path),
@@ -349,6 +378,12 @@ fn read_stamp(bytes: &[u8; 24]) -> Stamp {
     }
 }
 
+fn maybe(dict: &mut DictWriter<'_>, key: &str, number: Option<u64>) {
+    if let Some(number) = number {
+        dict.int(key, int(number));
+    }
+}
+
 /// Counters stay below 2⁶³.
 fn int(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
@@ -391,14 +426,21 @@ mod tests {
             paused: true,
             sequential: false,
             shared: true,
-            down_limit: 5,
-            up_limit: 6,
-            max_peers: 7,
-            ratio_millis: 1500,
-            seed_time: 8,
+            down_limit: Some(5),
+            up_limit: Some(6),
+            max_peers: Some(7),
+            ratio_millis: Some(1500),
+            seed_time: Some(8),
+            idle_time: Some(0),
+            explicit: true,
+            seeded: Some(9),
             seeded_enough: false,
+            idle_enough: true,
+            seeds_on: true,
             allocated: true,
             clean: true,
+            queue: Some(-5),
+            super_seed: true,
             checking: true,
             move_to: None,
             move_from: Some("/c".into()),
@@ -411,7 +453,16 @@ mod tests {
     #[test]
     fn a_record_is_read_back_as_it_was_written() {
         assert_eq!(Record::parse(&record().to_bytes()), Some(record()));
-        let other = Record { finished: None, partials: vec![], paused: false, move_to: Some("/d".into()), ..record() };
+        let unset = Record { down_limit: None, max_peers: None, ratio_millis: None, idle_time: None, ..record() };
+        let other = Record {
+            finished: None,
+            partials: vec![],
+            paused: false,
+            queue: None,
+            explicit: false,
+            move_to: Some("/d".into()),
+            ..unset
+        };
         assert_eq!(Record::parse(&other.to_bytes()), Some(other));
     }
 

@@ -13,7 +13,7 @@ use crate::daemon::log as journal;
 use crate::daemon::main::Daemon;
 use crate::engine::Engine;
 use crate::reactor::Reactor;
-use crate::service::control::{Host, Report, Request, Verdict};
+use crate::service::control::{Alternatively, Host, Report, Request, Verdict};
 use crate::service::tracker::Allowed;
 use crate::storage::FileStorage;
 use crate::storage::space::disks;
@@ -50,6 +50,15 @@ impl Daemon {
                 let info_hash = which.map(|which| self.hash_of(now, which)).transpose()?;
                 self.engine.watch(true);
                 Ok(Report::Watching(Filter { info_hash, kinds }))
+            }
+            Request::Alternative(mode) => {
+                if self.settings.limits.alternative.is_none() && mode == Alternatively::On {
+                    let message = "there are no alternative limits; write [limits.alternative] into the config";
+                    return Err(Refusal::new(RefusalKind::NotFound, message));
+                }
+                self.schedule.set_mode(mode);
+                self.heed_schedule(now);
+                Ok(Answer::Done.into())
             }
             Request::Reload => self.reload(now).map(Report::Lines),
         }
@@ -116,6 +125,7 @@ impl Daemon {
             disk_free: disk_free(&downloads),
             downloads,
             memory: figure("RssAnon").unwrap_or(0) * 1024,
+            limits: self.schedule.words(self.engine.is_alternative()),
             threads: figure("Threads").and_then(|count| u32::try_from(count).ok()).unwrap_or(1),
         }
     }
@@ -160,6 +170,22 @@ impl Daemon {
             journal::set(new.log.level, None);
             lines.push(format!("log.level is {} now", new.log.level.as_str().to_lowercase()));
         }
+        let turns = |settings: &Settings| (settings.limits.active_downloads, settings.limits.active_seeds);
+        if turns(old) != turns(new) {
+            let (downloads, seeds) = turns(new);
+            self.engine.set_turns(now, downloads, seeds);
+            lines.push(format!("{} download and {} seed at once now", number(downloads), number(seeds)));
+        }
+        if old.defaults() != new.defaults() {
+            self.engine.set_defaults(now, new.defaults());
+            lines.push(format!("rules and goals of seeding are those of the config now, {} rules", new.rule.len()));
+        }
+        self.settings.take_policy(new);
+        if old.limits.alternative != new.limits.alternative {
+            self.heed_schedule(now);
+            let words = self.schedule.words(self.engine.is_alternative());
+            lines.push(format!("alternative limits are those of the config now; those that hold are: {words}"));
+        }
         match block::load(&new.peers.block) {
             Ok(list) if self.engine.blocklist() != &list => {
                 lines.push(format!("{} ranges of addresses are blocked now", list.len()));
@@ -202,9 +228,16 @@ impl Daemon {
     }
 }
 
+/// A number of torrents, of which 0 is any.
+fn number(count: usize) -> String {
+    if count == 0 { "all".to_owned() } else { count.to_string() }
+}
+
 /// Sections that differ in something that is read at the start only.
 fn need_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
-    let mut limits = new.limits.clone();
+    let mut applied = new.clone();
+    applied.take_policy(old);
+    let mut limits = applied.limits;
     (limits.down, limits.up) = (old.limits.down, old.limits.up);
     let mut peers = new.peers.clone();
     peers.block.clone_from(&old.peers.block);
@@ -291,6 +324,9 @@ mod tests {
         new.watch.clear();
         assert!(need_restart(&old, &new).is_empty());
         new.limits.active_seeds = 5;
+        new.limits.ratio = 5.0;
+        assert!(need_restart(&old, &new).is_empty());
+        new.limits.memory = 5;
         new.peers.listen.clear();
         assert_eq!(need_restart(&old, &new), ["peers", "limits"]);
     }

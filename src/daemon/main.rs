@@ -4,7 +4,7 @@
 //! what those want goes to the engine as commands. Nothing is decided here but the order.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use crate::daemon::commands;
 use crate::daemon::config::Settings;
 use crate::daemon::hooks::Hooks;
 use crate::daemon::notify::Notifier;
+use crate::daemon::schedule::Schedule;
 use crate::daemon::share::Sharer;
 use crate::daemon::watch::Watcher;
 use crate::daemon::{block, load, log as journal};
@@ -104,6 +105,9 @@ pub(super) struct Daemon {
     pub(super) allow: AllowList,
     signals: Signals,
     signals_id: OutsideId,
+    /// Which rate limits hold.
+    pub(super) schedule: Schedule,
+    schedule_id: OutsideId,
     /// When to end whoever still waits; [`Time::NEVER`] until the end is asked for.
     end_at: Time,
 }
@@ -137,6 +141,10 @@ impl Daemon {
         let mut signals = Signals::new().map_err(|error| failed("signals", error))?;
         let signals_id =
             reactor.register(&mut signals, Interest::READABLE).map_err(|error| failed("signals", error))?;
+        let schedule = Schedule::new().map_err(|error| failed("schedule of limits", error))?;
+        let schedule_id = reactor
+            .register(&mut SourceFd(&schedule.as_raw_fd()), Interest::READABLE)
+            .map_err(|error| failed("schedule of limits", error))?;
         let clients = Clients::bind(&settings.control, &mut reactor).map_err(|error| match error {
             BindError::Taken(why) => (TAKEN, why),
             BindError::Failed(why) => (FAILED, why),
@@ -184,7 +192,8 @@ impl Daemon {
         let mut allow = settings.tracker.allow_list();
         engine.allow(allow.load(reactor.now()).map_err(|why| (USAGE, format!("[tracker] {why}")))?);
         let notifier = Notifier::new(reactor.now());
-        let daemon = Self {
+        let now = reactor.now();
+        let mut daemon = Self {
             args,
             settings,
             reactor,
@@ -199,8 +208,11 @@ impl Daemon {
             allow,
             signals,
             signals_id,
+            schedule,
+            schedule_id,
             end_at: Time::NEVER,
         };
+        daemon.heed_schedule(now);
         daemon.greet();
         daemon.notifier.ready();
         Ok(daemon)
@@ -251,6 +263,8 @@ impl Daemon {
                     self.watcher.handle_readable();
                 } else if event.id == self.share_id {
                     self.sharer.handle_readable(now);
+                } else if event.id == self.schedule_id {
+                    self.heed_schedule(now);
                 } else if event.id == self.signals_id {
                     if self.heed_signals(now) {
                         return Ok(());
@@ -291,6 +305,20 @@ impl Daemon {
             }
             Ok(None) => {}
             Err(why) => log::error!("[tracker] {why}; what was allowed before still is"),
+        }
+    }
+
+    /// Has the rate limits hold that should now.
+    pub(super) fn heed_schedule(&mut self, now: Time) {
+        match self.schedule.look(self.settings.limits.alternative.as_ref()) {
+            Ok(alternative) => {
+                let before = self.engine.is_alternative();
+                self.engine.set_alternative(now, alternative);
+                if self.engine.is_alternative() != before {
+                    log::info!("limits: {}", self.schedule.words(!before));
+                }
+            }
+            Err(error) => log::error!("the schedule of limits: {error}; those that hold stay"),
         }
     }
 

@@ -14,5 +14,6 @@ pub mod load;
 pub mod log;
 pub mod main;
 pub mod notify;
+mod schedule;
 mod share;
 pub mod watch;

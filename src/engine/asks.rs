@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::base::hash::InfoHash;
 use crate::base::ids::{JobId, StoreId, TorrentId};
+use crate::base::rules::End;
 use crate::base::storage::{Fault, FaultKind, Job, Storage};
 use crate::base::time::Time;
 use crate::engine::peeks::Title;
@@ -12,6 +13,7 @@ use crate::engine::{Effect, Engine, Timer};
 use crate::protocol::mse::obfuscated;
 use crate::torrent::command::{Answer, Reply};
 use crate::torrent::relocation::MoveStep;
+use crate::torrent::settings::Spot;
 use crate::torrent::torrent::{Ask, Torrent};
 
 /// Files that are looked at in one slice before a record is saved.
@@ -53,18 +55,33 @@ impl<S: Storage> Engine<S> {
     pub(super) fn insert_torrent(
         &mut self,
         now: Time,
-        torrent: Torrent,
+        mut torrent: Torrent,
         metainfo: Option<Vec<u8>>,
         store: Option<StoreId>,
     ) -> TorrentId {
         let info_hash = torrent.info_hash();
-        let new = metainfo.map(|metainfo| (torrent.record(), metainfo));
+        torrent.begin_policy(now, self.unix_nanos / 1_000_000_000);
         let (content, st_id) = ((!torrent.is_asleep()).then(|| torrent.content()), torrent.st_id());
         if let Some(node) = &mut self.dht {
             torrent.dht_nodes().iter().for_each(|(host, port)| node.begin_with(now, host, *port));
         }
         let id = self.torrents.insert(torrent);
-        if let Some((record, metainfo)) = new {
+        let torrent = self.torrents.get_mut(id).expect("it was just inserted");
+        match torrent.rank() {
+            Some(rank) => self.turns.take_rank(id, rank),
+            // One without a rank that was saved gets it with all those like it, in their order.
+            None if metainfo.is_some() => {
+                let ranks = self.turns.put(id, spot_of(torrent).unwrap_or(Spot::Bottom));
+                match ranks[..] {
+                    [(_, rank)] => torrent.rank = Some(rank), // it is about to be saved
+                    _ => self.take_ranks(now, ranks),
+                }
+            }
+            None => {}
+        }
+        let torrent = self.torrents.get_mut(id).expect("it was just inserted");
+        if let Some(metainfo) = metainfo {
+            let record = torrent.record(now);
             self.save_new(id, record, metainfo);
         }
         self.by_hash.insert(info_hash, id);
@@ -88,7 +105,8 @@ impl<S: Storage> Engine<S> {
         }
         let Some(torrent) = self.torrents.get_mut(id) else { return };
         if torrent.postpone_removal(data) {
-            return self.storage.stop_move(torrent.store().expect("a torrent in the table is opened"), true);
+            let store = torrent.store().expect("who is being moved is awake");
+            return self.storage.stop_move(store, true);
         }
         let info_hash = torrent.info_hash();
         torrent.shut_down(now);
@@ -109,7 +127,7 @@ impl<S: Storage> Engine<S> {
         }
         self.by_obfuscated.remove(&obfuscated(info_hash));
         self.timers.remove(Timer::Torrent(id));
-        self.turns.changed(id);
+        self.turns.forget(id);
         for purpose in self.jobs.values_mut() {
             let (Purpose::Allocate(of) | Purpose::Sync(of) | Purpose::Record(of) | Purpose::Metainfo(of)) = purpose
             else {
@@ -120,7 +138,7 @@ impl<S: Storage> Engine<S> {
             }
         }
         match torrent.store().filter(|_| data && !torrent.is_link() && !torrent.is_peek()) {
-            Some(store) => self.remove_content(&torrent, store),
+            Some(store) => self.remove_content(now, &torrent, store),
             None => {
                 if !torrent.is_peek() {
                     self.forget_saved(info_hash);
@@ -280,15 +298,20 @@ impl<S: Storage> Engine<S> {
             Ask::Move(MoveStep::Clear(from)) => self.start_job(Job::Clear { store: open(), from }, Purpose::Clear(id)),
             Ask::MoveProgress => torrent.handle_move_progress(self.storage.move_progress(open())),
             Ask::Rename => rename(&mut self.storage, now, torrent),
-            Ask::Remove(data) => self.remove_torrent(now, id, data),
             Ask::Want => {
                 let wanted = torrent.content().wanted;
                 self.storage.set_wanted(open(), &wanted);
             }
             Ask::Sync => self.start_job(Job::Sync { store: open() }, Purpose::Sync(id)),
             Ask::Save => {
-                if !self.save_record(id) {
+                if !self.save_record(now, id) {
                     self.stamping.push(id);
+                }
+            }
+            Ask::Remove { data } => {
+                // What its files are must be known to delete them; a torrent of which that is not known stays, and says why.
+                if !data || self.awake(now, id).is_ok() {
+                    self.remove_torrent(now, id, data);
                 }
             }
         }
@@ -315,8 +338,15 @@ impl<S: Storage> Engine<S> {
         // Of many files some may be there of which the first are not: all is hashed.
         let is_new = files <= STAMPS_MAX && (0..files).all(|file| self.storage.stamp(store, file).is_none());
         torrent.handle_described(now, store, is_new);
-        let (record, metainfo) = (torrent.record(), torrent.metainfo_bytes());
+        let before = spot_of(torrent);
+        torrent.apply_policy(now);
+        let spot = spot_of(torrent).filter(|_| before.is_none());
+        let (record, metainfo) = (torrent.record(now), torrent.metainfo_bytes());
         self.save_new(id, record, metainfo);
+        if let Some(spot) = spot {
+            // A rule is about what is known only now.
+            self.put_in_queue(now, id, spot);
+        }
     }
 
     /// Saves what is new of a torrent. The record goes first: without it the next run would not know where the content is, nor
@@ -328,11 +358,11 @@ impl<S: Storage> Engine<S> {
     }
 
     /// Takes stamps of some files that need one; saves the record once all have theirs. False if some have not.
-    pub(super) fn save_record(&mut self, id: TorrentId) -> bool {
+    pub(super) fn save_record(&mut self, now: Time, id: TorrentId) -> bool {
         let Some(torrent) = self.torrents.get_mut(id) else { return true };
         let is_whole = take_stamps(&mut self.storage, torrent);
         if is_whole {
-            let (info_hash, record) = (torrent.info_hash(), torrent.record());
+            let (info_hash, record) = (torrent.info_hash(), torrent.record(now));
             let metainfo = torrent.take_metainfo_unsaved();
             self.start_job(Job::Record { name: record_name(info_hash), value: Some(record) }, Purpose::Record(id));
             if let Some(bytes) = metainfo {
@@ -341,6 +371,14 @@ impl<S: Storage> Engine<S> {
         }
         is_whole
     }
+}
+
+/// Where in the queue a rule puts a torrent that is new.
+fn spot_of(torrent: &Torrent) -> Option<Spot> {
+    torrent.queue_end().map(|end| match end {
+        End::Top => Spot::Top,
+        End::Bottom => Spot::Bottom,
+    })
 }
 
 /// Takes stamps of some files that need one; true once all have theirs.

@@ -77,6 +77,7 @@ impl<S: Storage> Engine<S> {
         let mut rows: Vec<_> =
             torrents.filter(|torrent| !torrent.is_peek()).map(|torrent: &Torrent| torrent.summary(now)).collect();
         self.followed.fill(&self.by_hash, &mut rows);
+        self.fill_places(&mut rows);
         Answer::Changes { rows, gone, since: self.changes.last, is_whole }
     }
 }

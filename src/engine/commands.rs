@@ -19,6 +19,7 @@ use crate::torrent::candidates::Origin;
 use crate::torrent::command::{
     AddOptions, Answer, Command, Direction, Refusal, RefusalKind, Reply, Source, Status, Which,
 };
+use crate::torrent::settings::Change;
 use crate::torrent::snapshot::State;
 use crate::torrent::torrent::{Begin, Torrent};
 
@@ -77,21 +78,29 @@ impl<S: Storage> Engine<S> {
                 let rows = self.torrents.values().filter(|torrent| wanted(torrent));
                 let mut rows: Vec<_> = rows.map(|torrent| torrent.summary(now)).collect();
                 self.followed.fill(&self.by_hash, &mut rows);
+                self.fill_places(&mut rows);
                 Ok(Answer::List(rows))
             }
             Command::Changes(since) => Ok(self.changes(now, since)),
             Command::Show(which) => {
                 let id = self.one_id(&which)?;
                 self.wake_up(now, id);
-                let mut row = self.one(&which)?.summary(now);
+                let torrent = self.one(&which)?;
+                let mut row = torrent.summary(now);
+                row.settings = torrent.settings(None, self.turns.position(id))?;
                 self.followed.fill(&self.by_hash, std::slice::from_mut(&mut row));
+                self.fill_places(std::slice::from_mut(&mut row));
                 Ok(Answer::Show(Box::new(row)))
             }
             Command::Files(which) => Ok(Answer::Files(self.one_awake(now, &which)?.file_rows())),
             Command::Peers(which) => Ok(Answer::Peers(self.one(&which)?.peer_rows(now))),
             Command::Trackers(which) => Ok(Answer::Trackers(self.one(&which)?.tracker_rows(now))),
             Command::Pieces(which) => Ok(Answer::Pieces(self.one(&which)?.piece_states())),
-            Command::Why(which) => Ok(Answer::Why(self.why(now, self.one_id(&which)?))),
+            Command::Why(which) => {
+                let id = self.one_id(&which)?;
+                self.wake_up(now, id);
+                Ok(Answer::Why(self.why(now, id)))
+            }
             Command::Add { source, options } => self.add(now, source, options),
             Command::Remove { which, data } => {
                 let ids = self.meant(&which)?;
@@ -112,14 +121,21 @@ impl<S: Storage> Engine<S> {
             }
             Command::Set { which, key, value } => {
                 let ids = self.meant(&which)?;
-                let change = crate::torrent::settings::Change::parse(&key, &value)?;
+                let change = Change::parse(&key, &value)?;
                 for &id in &ids {
+                    if let Change::Queue(spot) = change {
+                        self.put_in_queue(now, id, spot);
+                        continue;
+                    }
                     self.torrents.get_mut(id).expect("it was just found").set(now, &change);
                     self.touched.push(id);
                 }
                 Ok(Answer::DoneTo(ids.len()))
             }
-            Command::Get { which, key } => self.one(&which)?.settings(key.as_deref()).map(Answer::Settings),
+            Command::Get { which, key } => {
+                let id = self.one_id(&which)?;
+                self.one(&which)?.settings(key.as_deref(), self.turns.position(id)).map(Answer::Settings)
+            }
             Command::Prioritize { which, files, priority } => {
                 self.one_awake(now, &which)?;
                 self.one_mut(&which)?.prioritize(now, &files, priority)?;
@@ -127,9 +143,10 @@ impl<S: Storage> Engine<S> {
             }
             Command::Limit { direction, rate_bytes } => {
                 match direction {
-                    Direction::Down => self.down.set_rate(now, rate_bytes),
-                    Direction::Up => self.up.set_rate(now, rate_bytes),
+                    Direction::Down => self.usual.0 = rate_bytes,
+                    Direction::Up => self.usual.1 = rate_bytes,
                 }
+                self.apply_limits(now);
                 Ok(Answer::Done)
             }
             Command::Move { which, dir } => {

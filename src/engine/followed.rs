@@ -20,8 +20,9 @@ use crate::engine::asks::Purpose;
 use crate::engine::commands::TORRENTS_MAX;
 use crate::protocol::dht::items::{OwnedAuthor, OwnedItem, is_genuine};
 use crate::torrent::command::{AddOptions, Refusal, RefusalKind};
-use crate::torrent::snapshot::{Follows, State, Summary};
+use crate::torrent::snapshot::{Follows, Summary};
 use crate::torrent::torrent::{Begin, Torrent};
+use crate::torrent::why::Reason;
 
 /// Where they are kept, below the state directory.
 pub const FOLLOWED_STATE: &str = "followed";
@@ -354,16 +355,9 @@ impl<S: Storage> Engine<S> {
         }
     }
 
-    /// Why a torrent does not move, and what is known of newer versions of it.
-    pub(super) fn why(&self, now: Time, id: TorrentId) -> Vec<String> {
-        let Some(torrent) = self.torrents.get(id) else { return Vec::new() };
-        let mut sentences = match torrent.state() {
-            State::Metadata if torrent.awaits_item() => Vec::new(),
-            _ => torrent.why(now),
-        };
-        sentences.splice(0..0, self.why_of_network(torrent.state()));
-        sentences.extend(self.followed.of(id).map(|(_, link)| self.why_of_link(now, link)));
-        sentences
+    /// How far the links are that a torrent follows.
+    pub(super) fn why_of_followed(&self, now: Time, id: TorrentId) -> impl Iterator<Item = Reason> {
+        self.followed.of(id).map(move |(_, link)| Reason::new("link", self.why_of_link(now, link)))
     }
 
     fn why_of_link(&self, now: Time, link: &Link) -> String {

@@ -39,6 +39,7 @@ mod stats;
 mod store;
 mod tracker;
 mod turns;
+mod why;
 mod work;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -219,6 +220,10 @@ pub struct Engine<S: Storage> {
     /// The tracker server; none if it is off.
     tracker: Option<Tracker>,
     served: Served,
+    /// The usual limits, bytes a second: down and up.
+    usual: (u64, u64),
+    /// These hold instead.
+    alternative: Option<(u64, u64)>,
     down: Limit,
     up: Limit,
     down_meter: Meter,
@@ -249,13 +254,15 @@ impl<S: Storage> Engine<S> {
             shares: Shares::default(),
             catalogs: Catalogs::default(),
             peeks: Peeks::default(),
-            removals: Removals::default(),
             cut_off: None,
             proxy: config.proxy.as_ref().map(Proxy::new),
+            removals: Removals::default(),
             lsd: lsd::new(&config, &mut rng),
             tracker: tracker::new(&config, unix_nanos, &mut rng),
             served: Served::default(),
             turns: Turns::new(&config),
+            usual: (config.down_rate_bytes, config.up_rate_bytes),
+            alternative: None,
             down: Limit::new(Time::ZERO, config.down_rate_bytes),
             up: Limit::new(Time::ZERO, config.up_rate_bytes),
             config,
@@ -323,8 +330,8 @@ impl<S: Storage> Engine<S> {
                 Timer::Dht => self.handle_dht_timeout(now),
                 Timer::Followed => self.handle_followed_timeout(now),
                 Timer::Lsd => self.handle_lsd_timeout(now),
-                Timer::Removals => self.handle_removals_timeout(now),
                 Timer::Proxy => self.handle_proxy_timeout(now),
+                Timer::Removals => self.handle_removals_timeout(now),
                 Timer::Shares => self.put_shares(now),
                 Timer::Served => self.handle_served_timeout(now),
                 Timer::Tracker => self.handle_tracker_timeout(now),

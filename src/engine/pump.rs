@@ -373,7 +373,7 @@ fn feed<S: Storage>(
             }
         }
         *disk_since = None;
-        torrent.send_block(conn, block, store, span);
+        torrent.send_block(now, conn, block, store, span);
     }
     false
 }

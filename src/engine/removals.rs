@@ -48,9 +48,9 @@ impl Removals {
 
 impl<S: Storage> Engine<S> {
     /// A torrent that was just taken out goes with its content.
-    pub(super) fn remove_content(&mut self, torrent: &Torrent, store: StoreId) {
+    pub(super) fn remove_content(&mut self, now: Time, torrent: &Torrent, store: StoreId) {
         let info_hash = torrent.info_hash();
-        let record = torrent.last_record();
+        let record = torrent.last_record(now);
         let removal = Removal { store, content: torrent.content(), record, again_at: Time::NEVER };
         self.removals.0.insert(info_hash, removal);
         self.record_removal(info_hash);
@@ -129,8 +129,8 @@ impl<S: Storage> Engine<S> {
         let near: Vec<TorrentId> = ids.collect();
         let mut used: BTreeSet<PathBuf> = BTreeSet::new();
         for id in near {
-            self.wake_up(now, id);
-            let Some(other) = self.torrents.get(id).filter(|other| !other.is_asleep()) else { continue };
+            // Of one whose description is lost nobody knows which files are its.
+            let Ok(other) = self.awake(now, id) else { return (0..entries.len()).collect() };
             let other = other.content();
             let paths = other.files.entries().iter().filter(|file| !file.pad);
             used.extend(paths.map(|file| other.dir.join(&file.path)));

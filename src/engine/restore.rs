@@ -13,6 +13,7 @@ use crate::codec::resume::{Head, Record};
 use crate::engine::Engine;
 use crate::engine::asks::{self, metainfo_name};
 use crate::torrent::command::{AddOptions, Refusal, RefusalKind};
+use crate::torrent::settings::Spot;
 use crate::torrent::sleep::SLEEP_FILES_MAX;
 use crate::torrent::torrent::{Begin, Torrent};
 
@@ -84,7 +85,7 @@ impl<S: Storage> Engine<S> {
             asks::rename(&mut self.storage, now, torrent);
         }
         self.examine_claim(now, id, store);
-        if record.is_some_and(|record| record.checking) {
+        if record.is_some_and(|record| record.checking && !is_early) {
             log::info!("{info_hash}: its check was not over; it begins anew");
             self.torrents.get_mut(id).expect("it was just inserted").verify(now);
         }
@@ -123,12 +124,22 @@ impl<S: Storage> Engine<S> {
 
     /// All that were there are there again: they begin, those whose turn it is.
     pub fn handle_restored(&mut self, now: Time) {
-        self.resume_removals(now);
         // Whoever wants something announces itself at once, those that only give one after the other.
         let seeds = self.torrents.values_mut().filter(|torrent| torrent.is_finished());
         for (number, torrent) in (0..).zip(seeds) {
             torrent.announce_at(now + ANNOUNCE_STEP * u32::saturating_sub(number, ANNOUNCE_AT_ONCE));
         }
+        // Versions that knew of no queue let the oldest run first.
+        let unranked = self.torrents.ids().filter_map(|id| {
+            let torrent = self.torrents.get(id).filter(|torrent| torrent.rank().is_none())?;
+            Some((torrent.added(), torrent.info_hash(), id))
+        });
+        let mut unranked: Vec<_> = unranked.collect();
+        unranked.sort_unstable();
+        for (_, _, id) in unranked {
+            self.put_in_queue(now, id, Spot::Bottom);
+        }
+        self.resume_removals(now);
         self.settle(now);
     }
 }
@@ -136,7 +147,7 @@ impl<S: Storage> Engine<S> {
 /// True if a torrent of an earlier run may begin asleep: what the record says of it is enough, and to look at its files takes no long time.
 fn sleeps(head: &Head, record: &Record) -> bool {
     let is_whole = record.stamps.len() == head.files && head.files <= SLEEP_FILES_MAX;
-    let is_at_rest =
-        record.move_to.is_none() && record.move_from.is_none() && record.next_names.is_none() && !record.checking;
-    is_whole && is_at_rest && record.priorities.is_empty() && !record.shared
+    let is_moving = record.move_to.is_some() || record.move_from.is_some();
+    let is_busy = record.removing || record.checking || is_moving || record.next_names.is_some();
+    is_whole && !is_busy && record.priorities.is_empty() && !record.shared
 }

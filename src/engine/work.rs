@@ -10,7 +10,7 @@ impl<S: Storage> Engine<S> {
     /// One slice of background work (at most 256 KiB of hashing, a look at 256 files, and a torrent that wakes); true while more waits.
     pub fn work(&mut self, now: Time) -> bool {
         if let Some(id) = self.stamping.pop()
-            && !self.save_record(id)
+            && !self.save_record(now, id)
         {
             self.stamping.push(id);
         }

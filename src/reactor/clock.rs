@@ -1,7 +1,7 @@
 //! The clock: the one place of the programs that reads it.
 //!
 //! Everything below is handed a [`Time`]. Calendar time is read once, at the start; what needs it later adds the two, so that a
-//! clock set back while we run moves nothing.
+//! clock set back while we run moves nothing. Only schedules go by what calendars say now: `calendar`.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 

@@ -4,6 +4,7 @@
 //! everybody who is ready a bounded share. The daemon's own descriptors come back as values. It knows no protocol.
 
 pub(crate) mod batch;
+pub mod calendar;
 pub mod clock;
 pub mod datagrams;
 pub mod descriptors;

@@ -382,6 +382,17 @@ impl Announces {
         self.tiers.iter().map(urls).collect()
     }
 
+    /// It has a tracker at all.
+    pub(crate) fn has_trackers(&self) -> bool {
+        !self.trackers.is_empty()
+    }
+
+    /// The most complete peers that a tracker knows.
+    #[must_use]
+    pub fn seeders(&self) -> Option<u32> {
+        self.trackers.iter().filter_map(|tracker| tracker.seeders).max()
+    }
+
     /// What the user sees.
     #[must_use]
     pub fn rows(&self, now: Time) -> Vec<TrackerRow> {

@@ -256,6 +256,7 @@ impl Torrent {
             self.finished = Some(self.epoch_secs + now.as_secs());
         }
         self.content_changed(now);
+        self.apply_policy(now);
         self.turn_changed = true;
         self.reconsider(now);
     }

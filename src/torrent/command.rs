@@ -9,8 +9,10 @@ use crate::codec::catalog::Entry;
 use crate::codec::import::Import;
 use crate::torrent::create::{NewFile, Profile};
 use crate::torrent::dht_command::{DhtAnswer, DhtCommand};
+use crate::torrent::settings::SettingRow;
 use crate::torrent::snapshot::{FileRow, PeerRow, PieceState, Priority, State, Summary, TrackerRow};
 use crate::torrent::tracker_state::TrackerState;
+use crate::torrent::why::Reason;
 
 /// Which torrents a command means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -359,10 +361,10 @@ pub enum Answer {
     Trackers(Vec<TrackerRow>),
     /// To `Pieces`.
     Pieces(Vec<PieceState>),
-    /// To `Why`: sentences.
-    Why(Vec<String>),
-    /// To `Get`: keys and values.
-    Settings(Vec<(String, String)>),
+    /// To `Why`.
+    Why(Vec<Reason>),
+    /// To `Get`.
+    Settings(Vec<SettingRow>),
     /// To `Catalog`.
     Catalog {
         /// What it has told so far.

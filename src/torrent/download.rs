@@ -80,7 +80,8 @@ impl Torrent {
     /// Everything wanted is here.
     pub(crate) fn finish_download(&mut self, now: Time) {
         self.download = None;
-        self.seeding_since = now;
+        self.begin_seeding(now);
+        self.begin_pace(now);
         let is_first = self.finished.is_none();
         if is_first {
             self.finished = Some(self.epoch_secs + now.as_secs());
@@ -94,6 +95,7 @@ impl Torrent {
             self.announces.completed(now);
         }
         self.persistence.touch(now);
+        self.apply_policy(now);
         self.turn_changed = true;
         let conns: Vec<ConnId> = self.peers.keys().copied().collect();
         for conn in conns {
@@ -303,6 +305,7 @@ impl Torrent {
     /// A peer chokes us: without the fast extension it forgets what we asked; others may be asked.
     pub(crate) fn handle_choked(&mut self, now: Time, conn: ConnId) {
         let Some(peer) = self.peers.get_mut(&conn) else { return };
+        peer.choked_at = now;
         if !peer.machine.is_fast() {
             peer.machine.take_requests(now, false);
             self.give_up(now, conn);

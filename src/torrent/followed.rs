@@ -16,9 +16,6 @@ pub struct Heritage {
     pub paused: bool,
     /// Hash what is there, if the user has said so.
     pub verify: Option<bool>,
-    /// Bytes a second down and up, 0 is no limit.
-    limits: (u64, u64),
-    peers_max: usize,
     /// Peers that the user named.
     peers: Vec<SocketAddr>,
 }
@@ -40,12 +37,17 @@ impl Torrent {
     #[must_use]
     pub fn bequeath(&self) -> Heritage {
         Heritage {
-            settings: Settings { shared: false, seeded_enough: false, ..self.settings.clone() },
+            settings: Settings {
+                shared: false,
+                seeded_enough: false,
+                idle_enough: false,
+                seeds_on: false,
+                super_seed: false,
+                ..self.settings.clone()
+            },
             // Who has seeded enough of one version has none of the next.
             paused: self.paused && !self.settings.seeded_enough,
             verify: self.description.as_ref().map(|description| description.begin.verify),
-            limits: (self.down_bucket.rate_bytes(), self.up_bucket.rate_bytes()),
-            peers_max: self.connections_max,
             peers: self.candidates.named_by(Origin::User),
         }
     }
@@ -53,9 +55,8 @@ impl Torrent {
     /// Takes over what the version before had.
     pub fn inherit(&mut self, now: Time, heritage: Heritage) {
         self.settings = heritage.settings;
-        self.down_bucket.set_rate(now, heritage.limits.0);
-        self.up_bucket.set_rate(now, heritage.limits.1);
-        self.connections_max = heritage.peers_max;
+        self.apply_max_peers(now);
+        self.apply_policy(now);
         self.add_candidates(now, &heritage.peers, Origin::User);
         self.persistence.touch(now);
     }

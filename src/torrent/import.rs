@@ -14,7 +14,9 @@ use crate::torrent::check::Check;
 use crate::torrent::snapshot::Priority;
 use crate::torrent::torrent::{Phase, Torrent};
 
-/// How much longer than it was known a file may have been changed: the other client noted whole seconds.
+/// Bytes a second of a limit; a higher one is this.
+const RATE_MAX: u64 = 1 << 52;
+/// In a second: other clients note whole ones.
 const NANOS: i64 = 1_000_000_000;
 
 impl Torrent {
@@ -36,10 +38,11 @@ impl Torrent {
         }
         self.settings.sequential |= import.sequential;
         if import.ratio_millis > 0 {
-            self.settings.ratio = Duration::from_millis(import.ratio_millis).as_secs_f64();
+            self.settings.ratio = Some(Duration::from_millis(import.ratio_millis).as_secs_f64());
         }
-        self.down_bucket.set_rate(now, import.down_limit);
-        self.up_bucket.set_rate(now, import.up_limit);
+        self.settings.down_limit = Some(import.down_limit.min(RATE_MAX)).filter(|rate| *rate > 0);
+        self.settings.up_limit = Some(import.up_limit.min(RATE_MAX)).filter(|rate| *rate > 0);
+        self.find_policy(now);
         self.claim(now, import, stamps);
         if self.is_finished() {
             self.finished = Some(import.finished).filter(|at| *at > 0).or(Some(self.added));

@@ -1,8 +1,7 @@
 //! One torrent: what it knows and decides. It knows no sockets.
 //!
 //! `torrent` routes between the parts; its rooms are `peers`, `metadata`, `download`, `upload`, `check`, `proposals`, `persist`, `disk`,
-//! `relocation`,
-//! `exchange`, `followed`, `lsd`, `settings` and `report`. The
+//! `exchange`, `followed`, `goals`, `lsd`, `pace`, `policy`, `relocation`, `settings`, `super_seed`, `report` and `why`. The
 //! parts that know nothing of one another: `layout`, `picker`, `partial`, `blame`, `choker`, `candidates`, `announces` (with
 //! `scrapes`).
 
@@ -20,14 +19,17 @@ pub mod download;
 pub mod event;
 pub(crate) mod exchange;
 pub mod followed;
+mod goals;
 mod import;
 pub mod layout;
 mod lsd;
 mod metadata;
+pub mod pace;
 pub mod partial;
 pub mod peers;
 mod persist;
 pub mod picker;
+mod policy;
 mod proposals;
 pub mod relocation;
 pub mod renaming;
@@ -38,10 +40,12 @@ pub mod share;
 
 pub mod sleep;
 pub mod snapshot;
+mod super_seed;
 #[expect(clippy::module_inception, reason = "the torrent itself, among its parts")]
 pub mod torrent;
 pub mod tracker_state;
 mod upload;
+pub mod why;
 
 #[cfg(test)]
 mod tests;

@@ -17,6 +17,7 @@ use crate::torrent::candidates::Origin;
 use crate::torrent::command::{Refusal, RefusalKind};
 use crate::torrent::download::Landing;
 use crate::torrent::event::What;
+use crate::torrent::super_seed::Shown;
 use crate::torrent::torrent::{Ask, LOOK_SOON, Phase, TICK, Torrent};
 
 /// Two connections with one peer are of one moment if no more lies between them.
@@ -43,11 +44,15 @@ pub(crate) struct TorrentPeer {
     pub(crate) established: bool,
     /// What it has. No allocation until it says so.
     pub(crate) field: Bitfield,
+    /// What it was shown of what we have, while that is not all.
+    pub(crate) shown: Option<Box<Shown>>,
     /// What it proposes to be asked for (BEP 6), the oldest first; at most [`SUGGESTED_MAX`].
     pub(crate) suggested: Vec<Piece>,
     /// What we proposed to it, and it has not.
     pub(crate) proposed: Vec<Piece>,
     pub(crate) connected_at: Time,
+    /// Since then it chokes us, while it does.
+    pub(crate) choked_at: Time,
     /// It let us wait when it was last looked at.
     pub(crate) snubbed: bool,
     /// Its id, to find it twice.
@@ -231,9 +236,11 @@ impl Torrent {
             incoming,
             established: false,
             field: Bitfield::default(),
+            shown: None,
             suggested: Vec::new(),
             proposed: Vec::new(),
             connected_at: now,
+            choked_at: now,
             peer_id: [0; 20],
             listens_at: None,
             shaking: false,
@@ -276,8 +283,8 @@ impl Torrent {
         self.news.push(What::Peer(peer.addr, true));
         peer.peer_id = handshake.peer_id;
         self.say_extensions(conn);
+        self.introduce(conn);
         let peer = self.peers.get_mut(&conn).expect("it was just there");
-        peer.machine.send_field(&self.have);
         let port = self.dht_ports[usize::from(peer.addr.is_ipv6())];
         if let Some(port) = port.filter(|_| self.dht.may() && handshake.reserved.dht()) {
             peer.machine.send_dht_port(port);
@@ -288,7 +295,8 @@ impl Torrent {
 
     /// Says what we can (BEP 10). Once more when there is more to say: handshakes are additive.
     pub(crate) fn say_extensions(&mut self, conn: ConnId) {
-        let (metadata_size, is_finished) = (self.metadata_size(), self.is_finished());
+        // Who shows one piece at a time does not say that it has all.
+        let (metadata_size, is_finished) = (self.metadata_size(), self.is_finished() && !self.is_super_seeding());
         let Some(peer) = self.peers.get_mut(&conn).filter(|peer| peer.machine.is_extended() && peer.established) else {
             return;
         };
@@ -540,6 +548,7 @@ impl Torrent {
             download.picker.add_field(&peer.field);
         }
         self.allow_fast(conn);
+        self.handle_field_seen(now, conn);
         self.consider_interest(now, conn);
     }
 
@@ -560,6 +569,7 @@ impl Torrent {
                 self.consider_interest(now, conn);
             }
             self.handle_taken(conn, piece);
+            self.handle_seen(now, conn, piece);
         }
     }
 
@@ -598,6 +608,9 @@ impl Torrent {
     /// Lets a peer that has next to nothing have a few pieces though it is choked (BEP 6), so that it has something to give.
     fn allow_fast(&mut self, conn: ConnId) {
         let allowed = self.peers.values().filter(|peer| peer.machine.has_allowance()).count();
+        if self.peers.get(&conn).is_some_and(|peer| peer.shown.is_some()) {
+            return; // it gets what it was shown
+        }
         if allowed >= ALLOWED_FAST_PEERS_MAX || self.choker.slots() == 0 {
             return;
         }
@@ -633,6 +646,7 @@ impl Torrent {
         if wants {
             self.fill_requests(now, conn);
         } else if peer.is_seed() && self.is_finished() && self.running && self.phase == Phase::Ready {
+            self.end_super_seeding(now, "there is another seed");
             self.drop_peer(now, conn); // two seeders have nothing to say to one another
         }
     }

@@ -13,6 +13,7 @@ use crate::base::sabotage::{self, Sabotage};
 use crate::base::storage::{Fault, Stamp};
 use crate::base::time::Time;
 use crate::codec::resume::{PartialPiece, Record};
+use crate::torrent::settings::PEERS_MAX;
 use crate::torrent::snapshot::Priority;
 use crate::torrent::torrent::{Ask, Torrent};
 
@@ -79,6 +80,11 @@ impl Persistence {
         self.due = self.due.min(now + SAVE_DELAY);
     }
 
+    /// A clean end of an earlier run has recorded it.
+    pub(crate) fn is_recorded(&mut self, clean: bool) {
+        self.recorded = clean;
+    }
+
     /// The same, and it is to be saved at once.
     pub(crate) const fn hurry(&mut self, now: Time) {
         self.due = now;
@@ -87,11 +93,6 @@ impl Persistence {
     /// The next record is the last one of this run.
     pub(crate) const fn is_closing(&self) -> bool {
         self.closing
-    }
-
-    /// A clean end of an earlier run has recorded it.
-    pub(crate) fn is_recorded(&mut self, clean: bool) {
-        self.recorded = clean;
     }
 
     pub(crate) fn poll_timeout(&self) -> Time {
@@ -221,17 +222,17 @@ impl Torrent {
 
     /// Everything that the next run must know. The stamps of [`Torrent::doubtful_files`] were noted.
     #[must_use]
-    pub fn record(&self) -> Vec<u8> {
-        self.describe_state().to_bytes()
+    pub fn record(&self, now: Time) -> Vec<u8> {
+        self.describe_state(now).to_bytes()
     }
 
     /// The record that says that it goes, with its content.
     #[must_use]
-    pub fn last_record(&self) -> Vec<u8> {
-        Record { removing: true, ..self.describe_state() }.to_bytes()
+    pub fn last_record(&self, now: Time) -> Vec<u8> {
+        Record { removing: true, ..self.describe_state(now) }.to_bytes()
     }
 
-    fn describe_state(&self) -> Record {
+    fn describe_state(&self, now: Time) -> Record {
         let partials = match &self.download {
             Some(download) => download.partials.stored_blocks(),
             None => self.restored.clone(),
@@ -255,14 +256,21 @@ impl Torrent {
             paused: self.paused,
             shared: self.settings.shared,
             sequential: self.settings.sequential,
-            down_limit: self.down_bucket.rate_bytes(),
-            up_limit: self.up_bucket.rate_bytes(),
-            max_peers: self.connections_max as u64,
-            ratio_millis: millis(self.settings.ratio),
-            seed_time: self.settings.seed_time.as_secs(),
+            down_limit: self.settings.down_limit,
+            up_limit: self.settings.up_limit,
+            max_peers: self.settings.max_peers.map(|count| count as u64),
+            ratio_millis: self.settings.ratio.map(millis),
+            seed_time: self.settings.seed_time.map(|time| time.as_secs()),
+            idle_time: self.settings.idle_time.map(|time| time.as_secs()),
+            explicit: true,
+            seeded: Some(self.seeded(now).as_secs()),
             seeded_enough: self.settings.seeded_enough,
+            idle_enough: self.settings.idle_enough,
+            seeds_on: self.settings.seeds_on,
             allocated: self.persistence.allocated,
             clean: self.persistence.closing,
+            queue: self.rank,
+            super_seed: self.settings.super_seed,
             checking: self.check.is_some() || self.recheck,
             move_to: self.relocation.recorded_to().map(Path::to_owned),
             move_from: self.relocation.recorded_from().map(Path::to_owned),
@@ -287,6 +295,7 @@ impl Torrent {
         self.have = record.have.clone();
         self.restored = record.partials.iter().map(|partial| (partial.piece, partial.blocks.clone())).collect();
         self.finished = record.finished;
+        self.rank = record.queue;
         self.downloaded_before = record.downloaded;
         self.uploaded_before = record.uploaded;
         self.paused = record.paused;
@@ -294,12 +303,23 @@ impl Torrent {
         self.settings.label.clone_from(&record.label);
         self.settings.shared = record.shared;
         self.settings.sequential = record.sequential;
-        self.settings.ratio = record.ratio_millis as f64 / 1000.0;
-        self.settings.seed_time = Duration::from_secs(record.seed_time);
+        self.settings.ratio = record.ratio_millis.map(|millis| millis as f64 / 1000.0);
+        self.settings.seed_time = record.seed_time.map(Duration::from_secs);
+        self.settings.idle_time = record.idle_time.map(Duration::from_secs);
         self.settings.seeded_enough = record.seeded_enough;
-        self.connections_max = usize::try_from(record.max_peers).unwrap_or(usize::MAX).max(1);
-        self.down_bucket.set_rate(now, record.down_limit);
-        self.up_bucket.set_rate(now, record.up_limit);
+        self.settings.idle_enough = record.idle_enough;
+        self.settings.seeds_on = record.seeds_on;
+        self.settings.super_seed = record.super_seed;
+        self.settings.max_peers =
+            record.max_peers.map(|count| usize::try_from(count).unwrap_or(usize::MAX).clamp(1, PEERS_MAX));
+        (self.settings.down_limit, self.settings.up_limit) = (record.down_limit, record.up_limit);
+        // Of one that was paused before the time was counted it is what was asked for.
+        let seeded = record.seeded.or(record.seed_time.filter(|_| record.seeded_enough));
+        self.seeded_before = Duration::from_secs(seeded.unwrap_or(0));
+        if !record.explicit {
+            self.forget_copies();
+        }
+        self.apply_max_peers(now);
         self.renaming.next.clone_from(&record.next_names);
         if self.is_asleep() || self.is_link() {
             self.renaming.names.clone_from(&record.names);
@@ -307,6 +327,18 @@ impl Torrent {
             self.take_names(record.names.clone());
         }
         self.restore_move(record.move_to.clone(), record.move_from.clone());
+        self.find_policy(now);
+    }
+
+    /// What an older version kept as the user's may be what it had copied from the config: what is the same there now counts as not
+    /// set, and so does no limit. An upgrade changes nothing that way until the config does.
+    fn forget_copies(&mut self) {
+        let settings = &mut self.settings;
+        settings.ratio = settings.ratio.filter(|ratio| millis(*ratio) != millis(self.defaults.ratio));
+        settings.seed_time = settings.seed_time.filter(|time| *time != self.defaults.seed_time);
+        settings.max_peers = settings.max_peers.filter(|count| *count != self.default_peers);
+        settings.down_limit = settings.down_limit.filter(|rate| *rate > 0);
+        settings.up_limit = settings.up_limit.filter(|rate| *rate > 0);
     }
 
     /// All of its content was just read and hashed; its files looked like `stamps` before and after.
@@ -316,6 +348,7 @@ impl Torrent {
         self.finished = Some(self.epoch_secs + now.as_secs());
         stamps.iter().enumerate().for_each(|(file, stamp)| self.note_stamp(file, *stamp));
         self.content_changed(now);
+        self.apply_policy(now);
         self.turn_changed = true;
     }
 

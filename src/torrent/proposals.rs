@@ -24,7 +24,7 @@ impl Torrent {
     pub(crate) fn propose(&mut self, conn: ConnId) {
         let Some(peer) = self.peers.get(&conn) else { return };
         let may_ask = !peer.machine.am_choking() && peer.machine.peer_interested() && peer.machine.is_fast();
-        if self.download.is_some() || !may_ask || peer.proposed.len() >= PROPOSED_MAX {
+        if self.download.is_some() || peer.shown.is_some() || !may_ask || peer.proposed.len() >= PROPOSED_MAX {
             return;
         }
         let mut taken = self.spread();

@@ -60,6 +60,11 @@ pub enum MoveStep {
 }
 
 impl Relocation {
+    /// Nothing is being moved.
+    pub(crate) const fn is_idle(&self) -> bool {
+        self.stage.is_none()
+    }
+
     /// True while nothing may be written to the content.
     pub(crate) const fn holds_writes(&self) -> bool {
         !matches!(self.stage, None | Some(Stage::Clearing { .. }))
@@ -224,7 +229,7 @@ impl Torrent {
         self.relocation.look_at = None;
         self.persistence.touch(now);
         if let Some(data) = self.relocation.remove_after.take() {
-            self.asks.push_back(Ask::Remove(data));
+            self.asks.push_back(Ask::Remove { data });
             return;
         }
         if std::mem::take(&mut self.relocation.check_after) {

@@ -1,4 +1,4 @@
-//! What can be seen of a torrent, copied out: rows for lists, and sentences that say why it does not move.
+//! What can be seen of a torrent, copied out: rows for lists.
 
 use crate::base::geometry::Piece;
 use crate::base::hash::Sha1Hash;
@@ -7,7 +7,7 @@ use crate::codec::catalog::{Entry, dht_item};
 use crate::codec::magnet::Magnet;
 use crate::torrent::command::{Refusal, RefusalKind};
 use crate::torrent::peers::TorrentPeer;
-use crate::torrent::snapshot::{FileRow, PeerRow, PieceState, Priority, State, Summary, TrackerRow};
+use crate::torrent::snapshot::{FileRow, PeerRow, PieceState, Priority, Summary, TrackerRow};
 use crate::torrent::torrent::Torrent;
 
 impl Torrent {
@@ -54,6 +54,8 @@ impl Torrent {
             peers: count(self.peers.len()),
             seeds: count(self.peers.values().filter(|peer| peer.is_seed()).count()),
             eta: (wanted - have_wanted_bytes).checked_div(down_rate).filter(|_| wanted > have_wanted_bytes),
+            queue: None,
+            settings: Vec::new(),
             label: self.settings.label.clone(),
             added: self.added,
             finished: self.finished,
@@ -150,80 +152,6 @@ impl Torrent {
             }
             None => PieceState::Missing(0),
         }
-    }
-
-    /// Plain sentences: why it does not move, and what would help.
-    #[must_use]
-    pub fn why(&self, now: Time) -> Vec<String> {
-        match self.state() {
-            State::Checking => vec!["its content is being hashed; it goes on by itself".into()],
-            State::Paused if self.settings.seeded_enough => {
-                vec!["it has seeded as much as was asked (`ratio`, `seed-time`); `resume` lets it seed on".into()]
-            }
-            State::Paused => vec!["it is paused; `resume` starts it".into()],
-            State::Queued if self.relocation.holds_writes() => {
-                vec!["its content is being moved; it goes on by itself".into()]
-            }
-            State::Queued => vec!["it waits for its turn (`active_downloads`, `active_seeds` in the config)".into()],
-            State::NoSpace | State::Error if self.broken().is_some() => {
-                self.broken().map(str::to_owned).into_iter().collect()
-            }
-            State::NoSpace | State::Error => {
-                let fault = self.fault.as_ref().map_or_else(String::new, |fault| fault.message.clone());
-                vec![format!("{fault}; it is tried again every {} s", crate::torrent::torrent::FAULT_RETRY.as_secs())]
-            }
-            State::Metadata => self.why_of_description(now),
-            State::Seeding | State::Downloading => self.why_of_peers(now),
-        }
-    }
-
-    fn why_of_description(&self, now: Time) -> Vec<String> {
-        let (offers, share) = self.description_progress().unwrap_or_default();
-        let mut sentences = vec![if offers > 0 {
-            format!("its description is being fetched from {offers} peers; {:.0} % of it is here", share * 100.0)
-        } else {
-            "only its link is known; its description comes from the first peer that has it".into()
-        }];
-        let has_peers = self.peers.values().any(|peer| peer.established);
-        if has_peers && offers == 0 {
-            sentences.push("no connected peer says that it has it; they may be waiting for it themselves".into());
-        } else if !has_peers {
-            sentences.extend(self.why_of_peers(now));
-        }
-        sentences
-    }
-
-    fn why_of_peers(&self, now: Time) -> Vec<String> {
-        let mut sentences = Vec::new();
-        if self.down.rate_bytes(now) > 0 || self.up.rate_bytes(now) > 0 {
-            sentences.push("it is moving".to_owned());
-        }
-        for row in self.tracker_rows(now) {
-            if row.state == "failed" {
-                let message = row.message.unwrap_or_default();
-                sentences.push(format!("tracker {} failed: {message}", row.url));
-            }
-        }
-        let peers = || self.peers.values().filter(|peer| peer.established);
-        if peers().next().is_none() {
-            sentences.push(if self.candidates.is_empty() {
-                "no peers are known; `announce` asks the trackers again, `connect` dials one".into()
-            } else {
-                "peers are known, but none is connected; they may be offline or unreachable".into()
-            });
-        } else if self.is_finished() {
-            if !peers().any(|peer| peer.machine.peer_interested()) {
-                sentences.push("no connected peer wants anything".into());
-            }
-        } else if !peers().any(|peer| peer.machine.am_interested()) {
-            sentences.push("no connected peer has a piece that is missing here".into());
-        } else if peers().all(|peer| peer.machine.peer_choking()) {
-            sentences.push("every connected peer chokes us; they give others their slots for now".into());
-        }
-        if sentences.is_empty() {
-            sentences.push("nothing holds it up; data was asked for and should come".into());
-        }
-        sentences
     }
 
     /// What others are told of it where it is shared.

@@ -6,11 +6,15 @@ use crate::base::geometry::Span;
 use crate::base::time::Time;
 use crate::torrent::command::{FilePattern, Refusal, RefusalKind};
 use crate::torrent::download::Download;
+use crate::torrent::policy::Source;
 use crate::torrent::snapshot::Priority;
 use crate::torrent::torrent::{Ask, Torrent};
 
 /// The longest label, in bytes; a longer one is refused.
 pub const LABEL_MAX: usize = 255;
+
+/// The most that `max-peers` may be; more is refused.
+pub(crate) const PEERS_MAX: usize = 10_000;
 
 /// The settings of one torrent.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -21,35 +25,83 @@ pub(crate) struct Settings {
     /// Nobody is to see it.
     pub(crate) peek: bool,
     pub(crate) sequential: bool,
-    /// Stop seeding there; 0 is never.
-    pub(crate) ratio: f64,
-    /// Stop seeding after so long; zero is never.
-    pub(crate) seed_time: Duration,
-    /// The goal was reached; `resume` forgets it.
+    /// Show each peer one piece at a time, until the swarm has all.
+    pub(crate) super_seed: bool,
+    /// What the user has not set is none: rules and the config say it.
+    pub(crate) ratio: Option<f64>,
+    pub(crate) seed_time: Option<Duration>,
+    pub(crate) idle_time: Option<Duration>,
+    pub(crate) down_limit: Option<u64>,
+    pub(crate) up_limit: Option<u64>,
+    pub(crate) max_peers: Option<usize>,
+    /// A goal of seeding was reached, and so it was paused.
     pub(crate) seeded_enough: bool,
+    /// It was that nobody took anything for long enough.
+    pub(crate) idle_enough: bool,
+    /// The user started it again after that: goals count no more until they change.
+    pub(crate) seeds_on: bool,
+}
+
+/// A setting, its value, and where that comes from, for the user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingRow {
+    /// Its name.
+    pub key: &'static str,
+    /// Its value, as `set` takes it.
+    pub value: String,
+    /// `own` if the user set it, else what says so: `rule 2`, `config`.
+    pub from: String,
+}
+
+/// A place in the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spot {
+    /// Before everybody else.
+    Top,
+    /// Behind everybody else.
+    Bottom,
+    /// So many are before it then, and itself; behind everybody if there are fewer.
+    At(usize),
 }
 
 /// One change of a setting, understood and in range.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
-    /// `down-limit`: bytes a second, 0 is none.
-    DownLimit(u64),
+    /// `down-limit`: bytes a second, 0 is none. This and the next five are none for `default`: rules and the config say it.
+    DownLimit(Option<u64>),
     /// `up-limit`: bytes a second, 0 is none.
-    UpLimit(u64),
+    UpLimit(Option<u64>),
     /// `max-peers`: 1 to 10,000.
-    MaxPeers(usize),
+    MaxPeers(Option<usize>),
     /// `ratio`: stop seeding there, 0 is never.
-    Ratio(f64),
+    Ratio(Option<f64>),
     /// `seed-time`: stop seeding after so long, 0 is never.
-    SeedTime(Duration),
+    SeedTime(Option<Duration>),
+    /// `idle-time`: stop seeding when nobody took anything for so long, 0 is never.
+    IdleTime(Option<Duration>),
     /// `sequential`: pieces in the order of the content.
     Sequential(bool),
+    /// `super-seed`: show each peer one piece at a time, until the swarm has all.
+    SuperSeed(bool),
     /// `label`: a word of the user's.
     Label(String),
+    /// `queue`: its place among all torrents, which the engine keeps.
+    Queue(Spot),
 }
 
 /// The settings that there are, in the order `get` shows them.
-const KEYS: [&str; 7] = ["down-limit", "up-limit", "max-peers", "ratio", "seed-time", "sequential", "label"];
+const KEYS: [&str; 10] = [
+    "down-limit",
+    "up-limit",
+    "max-peers",
+    "ratio",
+    "seed-time",
+    "idle-time",
+    "sequential",
+    "super-seed",
+    "label",
+    "queue",
+];
 
 impl Change {
     /// What `set` was asked.
@@ -63,33 +115,62 @@ impl Change {
                 format!("{key} cannot be `{}`; it takes {allowed}", value.escape_debug()),
             )
         };
+        let rate = || {
+            let allowed = "a rate such as 500K or 2M, 0 for none, or `default`";
+            own(value, parse_size).ok_or_else(|| invalid(allowed))
+        };
+        let switch = || match value {
+            "yes" | "true" | "on" => Ok(true),
+            "no" | "false" | "off" => Ok(false),
+            _ => Err(invalid("yes or no")),
+        };
+        let time = || {
+            let allowed = "a time such as 90s, 15m, 12h or 7d, 0s for never, or `default`";
+            own(value, parse_duration).ok_or_else(|| invalid(allowed))
+        };
         match key {
-            "down-limit" => {
-                parse_size(value).map(Self::DownLimit).ok_or_else(|| invalid("a rate such as 500K or 2M, 0 for none"))
-            }
-            "up-limit" => {
-                parse_size(value).map(Self::UpLimit).ok_or_else(|| invalid("a rate such as 500K or 2M, 0 for none"))
-            }
+            "down-limit" => rate().map(Self::DownLimit),
+            "up-limit" => rate().map(Self::UpLimit),
             "max-peers" => {
-                let count = value.parse().ok().filter(|count| (1..=10_000).contains(count));
-                count.map(Self::MaxPeers).ok_or_else(|| invalid("a number from 1 to 10000"))
+                let count = own(value, |text| text.parse().ok().filter(|count| (1..=PEERS_MAX).contains(count)));
+                count.map(Self::MaxPeers).ok_or_else(|| invalid("a number from 1 to 10000, or `default`"))
             }
             "ratio" => {
-                let ratio = value.parse().ok().filter(|ratio: &f64| ratio.is_finite() && *ratio >= 0.0);
-                ratio.map(Self::Ratio).ok_or_else(|| invalid("a number such as 1.5, 0 for never"))
+                let is_ratio = |ratio: &f64| ratio.is_finite() && *ratio >= 0.0;
+                let ratio = own(value, |text| text.parse().ok().filter(is_ratio));
+                ratio.map(Self::Ratio).ok_or_else(|| invalid("a number such as 1.5, 0 for never, or `default`"))
             }
-            "seed-time" => parse_duration(value)
-                .map(Self::SeedTime)
-                .ok_or_else(|| invalid("a time such as 90s, 15m, 12h or 7d, 0s for never")),
-            "sequential" => match value {
-                "yes" | "true" | "on" => Ok(Self::Sequential(true)),
-                "no" | "false" | "off" => Ok(Self::Sequential(false)),
-                _ => Err(invalid("yes or no")),
-            },
+            "seed-time" => time().map(Self::SeedTime),
+            "idle-time" => time().map(Self::IdleTime),
+            "sequential" => switch().map(Self::Sequential),
+            "super-seed" => switch().map(Self::SuperSeed),
             "label" if value.len() <= LABEL_MAX => Ok(Self::Label(value.to_owned())),
             "label" => Err(invalid("at most 255 bytes")),
+            "queue" => match value {
+                "top" => Ok(Self::Queue(Spot::Top)),
+                "bottom" => Ok(Self::Queue(Spot::Bottom)),
+                _ => {
+                    let number = value.parse().ok().filter(|number| *number >= 1);
+                    let spot = number.map(|number| Self::Queue(Spot::At(number)));
+                    spot.ok_or_else(|| invalid("a number from 1, `top` or `bottom`"))
+                }
+            },
             _ => Err(unknown_key(key)),
         }
+    }
+}
+
+/// What a value means, or none for the word that takes it back.
+fn own<T>(value: &str, parse: impl Fn(&str) -> Option<T>) -> Option<Option<T>> {
+    if value == "default" { Some(None) } else { parse(value).map(Some) }
+}
+
+/// Where a value comes from, for the user.
+pub(crate) fn source(from: Source) -> String {
+    match from {
+        Source::Own => "own".to_owned(),
+        Source::Rule(number) => format!("rule {number}"),
+        Source::Config => "config".to_owned(),
     }
 }
 
@@ -132,51 +213,85 @@ impl Torrent {
     /// Makes a change.
     pub fn set(&mut self, now: Time, change: &Change) {
         match change {
-            Change::DownLimit(rate) => self.down_bucket.set_rate(now, *rate),
-            Change::UpLimit(rate) => self.up_bucket.set_rate(now, *rate),
+            Change::DownLimit(rate) => self.settings.down_limit = *rate,
+            Change::UpLimit(rate) => self.settings.up_limit = *rate,
             Change::MaxPeers(count) => {
-                self.connections_max = *count;
-                let beyond: Vec<_> = self.peers.keys().copied().skip(*count).collect();
-                for conn in beyond {
-                    self.drop_peer(now, conn);
-                }
+                self.settings.max_peers = *count;
+                self.apply_max_peers(now);
             }
             Change::Ratio(ratio) => self.settings.ratio = *ratio,
             Change::SeedTime(time) => self.settings.seed_time = *time,
+            Change::IdleTime(time) => self.settings.idle_time = *time,
             Change::Sequential(on) => {
                 self.settings.sequential = *on;
                 if let Some(download) = &mut self.download {
                     download.picker.set_sequential(*on);
                 }
             }
+            Change::SuperSeed(true) => self.settings.super_seed = true,
+            Change::SuperSeed(false) => self.end_super_seeding(now, "the user wants that"),
             Change::Label(label) => self.settings.label.clone_from(label),
+            Change::Queue(_) => {} // the engine's
         }
+        self.apply_policy(now);
         self.wake_all();
         self.persistence.touch(now);
     }
 
-    /// Settings and their values: all, or the one that is named.
+    /// So many peers it may have, unless the user has said otherwise.
+    pub fn set_default_peers(&mut self, now: Time, count: usize) {
+        self.default_peers = count;
+        self.apply_max_peers(now);
+    }
+
+    pub(crate) fn apply_max_peers(&mut self, now: Time) {
+        self.connections_max = self.settings.max_peers.unwrap_or(self.default_peers);
+        let beyond: Vec<_> = self.peers.keys().copied().skip(self.connections_max).collect();
+        for conn in beyond {
+            self.drop_peer(now, conn);
+        }
+    }
+
+    /// Settings and their values: all, or the one that is named. `place` is the torrent's in the queue.
     ///
     /// # Errors
     /// There is no such setting.
-    pub fn settings(&self, key: Option<&str>) -> Result<Vec<(String, String)>, Refusal> {
-        let value = |key: &str| match key {
-            "down-limit" => self.down_bucket.rate_bytes().to_string(),
-            "up-limit" => self.up_bucket.rate_bytes().to_string(),
-            "max-peers" => self.connections_max.to_string(),
-            "ratio" => self.settings.ratio.to_string(),
-            "seed-time" => format!("{}s", self.settings.seed_time.as_secs()),
-            "sequential" => if self.settings.sequential { "yes" } else { "no" }.to_owned(),
-            _ => self.settings.label.clone(),
-        };
+    pub fn settings(&self, key: Option<&str>, place: Option<usize>) -> Result<Vec<SettingRow>, Refusal> {
         let rows: Vec<_> = KEYS
             .into_iter()
             .filter(|known| key.is_none_or(|key| key == *known))
-            .map(|key| (key.to_owned(), value(key)))
+            .map(|key| {
+                let (value, from) = self.setting(key, place);
+                SettingRow { key, value, from }
+            })
             .collect();
         match (rows.is_empty(), key) {
             (true, Some(key)) => Err(unknown_key(key)),
             _ => Ok(rows),
+        }
+    }
+
+    fn setting(&self, key: &str, place: Option<usize>) -> (String, String) {
+        let seconds = |time: Duration| format!("{}s", time.as_secs());
+        let policy = &self.policy;
+        let own = |value: String| (value, "own".to_owned());
+        match key {
+            "down-limit" => (policy.down.value.to_string(), source(policy.down.from)),
+            "up-limit" if self.throttle.is_some_and(|throttle| throttle == self.up_bucket.rate_bytes()) => {
+                (self.up_bucket.rate_bytes().to_string(), "seeded enough".to_owned())
+            }
+            "up-limit" => (policy.up.value.to_string(), source(policy.up.from)),
+            "max-peers" => {
+                let from = if self.settings.max_peers.is_some() { Source::Own } else { Source::Config };
+                (self.connections_max.to_string(), source(from))
+            }
+            "ratio" => (policy.ratio.value.to_string(), source(policy.ratio.from)),
+            "seed-time" => (seconds(policy.seed_time.value), source(policy.seed_time.from)),
+            "idle-time" => (seconds(policy.idle_time.value), source(policy.idle_time.from)),
+            "sequential" => own(if self.settings.sequential { "yes" } else { "no" }.to_owned()),
+            "super-seed" => own(if self.settings.super_seed { "yes" } else { "no" }.to_owned()),
+            "queue" => own(place.map_or_else(|| "-".to_owned(), |place| place.to_string())),
+            _ => own(self.settings.label.clone()),
         }
     }
 
@@ -218,6 +333,8 @@ impl Torrent {
             let (was, is) = (self.download.is_some(), !self.is_finished());
             if is && !was {
                 self.finished = None;
+                self.end_seeding(now);
+                self.apply_policy(now);
                 self.go_on(now);
             } else if was && !is {
                 self.finish_download(now);
@@ -245,7 +362,7 @@ impl Torrent {
 }
 
 /// `*` is any run of bytes, `?` any byte, anything else itself. Linear in the text for each `*`.
-fn glob_matches(glob: &[u8], text: &[u8]) -> bool {
+pub(crate) fn glob_matches(glob: &[u8], text: &[u8]) -> bool {
     let (mut at, mut from) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
     while from < text.len() {
@@ -304,7 +421,9 @@ mod tests {
 
     #[test]
     fn a_setting_out_of_range_is_refused_with_what_is_allowed() {
-        assert_eq!(Change::parse("max-peers", "50"), Ok(Change::MaxPeers(50)));
+        assert_eq!(Change::parse("max-peers", "50"), Ok(Change::MaxPeers(Some(50))));
+        assert_eq!(Change::parse("ratio", "default"), Ok(Change::Ratio(None)));
+        assert_eq!(Change::parse("label", "default"), Ok(Change::Label("default".to_owned())));
         let refusal = Change::parse("max-peers", "0").unwrap_err();
         assert!(refusal.message.contains("1 to 10000"), "{}", refusal.message);
         let refusal = Change::parse("colour", "red").unwrap_err();

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::base::hash::{InfoHash, Sha1Hash, StId};
+use crate::torrent::settings::SettingRow;
 
 /// What a torrent is doing. The words are those of the control socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,6 +97,10 @@ pub struct Summary {
     pub seeds: u32,
     /// Seconds until everything wanted is here at the present rate.
     pub eta: Option<u64>,
+    /// Its place in the queue, from 1.
+    pub queue: Option<usize>,
+    /// Its settings; empty but for who asks about one torrent.
+    pub settings: Vec<SettingRow>,
     /// The user's label, or empty.
     pub label: String,
     /// When it was added.

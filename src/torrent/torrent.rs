@@ -18,6 +18,7 @@ use crate::base::hash::{InfoHash, StId};
 use crate::base::ids::{ConnId, StoreId};
 use crate::base::rate::{Bucket, Meter};
 use crate::base::rng::Rng;
+use crate::base::rules::Defaults;
 use crate::base::sabotage::{self, Sabotage};
 use crate::base::storage::{Content, Fault, FaultKind};
 use crate::base::time::Time;
@@ -37,8 +38,10 @@ use crate::torrent::event::What;
 use crate::torrent::exchange::Exchange;
 use crate::torrent::layout::Layout;
 use crate::torrent::metadata::Description;
+use crate::torrent::pace::Pace;
 use crate::torrent::peers::TorrentPeer;
 use crate::torrent::persist::Persistence;
+use crate::torrent::policy::Policy;
 use crate::torrent::relocation::{MoveStep, Relocation};
 use crate::torrent::renaming::Renaming;
 use crate::torrent::scrapes::ScrapeAsk;
@@ -95,8 +98,6 @@ pub enum Ask {
     MoveProgress,
     /// Do [`Torrent::next_rename`] on the disk, then call `handle_renamed`.
     Rename,
-    /// Take it out, and its content with it if so: that had to wait.
-    Remove(bool),
     /// Tell the storage which files are wanted.
     Want,
     /// Make durable what was written, then call `handle_synced`.
@@ -107,6 +108,11 @@ pub enum Ask {
     Rouse,
     /// Close its content and call [`Torrent::fall_asleep`], if what describes it can be read again.
     Sleep,
+    /// Take it out, as a user would.
+    Remove {
+        /// Delete its content too.
+        data: bool,
+    },
 }
 
 /// An announce to make.
@@ -163,6 +169,9 @@ pub struct Torrent {
     pub(crate) dir: PathBuf,
     pub(crate) added: u64,
     pub(crate) finished: Option<u64>,
+    /// Its rank in the queue, which the engine keeps.
+    pub(crate) rank: Option<i64>,
+    pub(crate) pace: Pace,
     /// When it was last finished it lacked something that was not wanted.
     pub(crate) partial_seed: bool,
     /// What happened since it was last asked.
@@ -197,6 +206,16 @@ pub struct Torrent {
     pub(crate) running: bool,
     pub(crate) allocate_full: bool,
     pub(crate) connections_max: usize,
+    /// So many are they unless the user has said otherwise.
+    pub(crate) default_peers: usize,
+    /// What holds for torrents.
+    pub(crate) defaults: Arc<Defaults>,
+    /// What holds for this one.
+    pub(crate) policy: Policy,
+    /// When other rules may match.
+    pub(crate) policy_at: Time,
+    /// It has seeded enough, and sends no more than this any more, bytes a second.
+    pub(crate) throttle: Option<u64>,
     /// Dialled, not yet connected.
     pub(crate) dialling: usize,
     pub(crate) peer_id: [u8; 20],
@@ -231,6 +250,14 @@ pub struct Torrent {
     pub(crate) retry_at: Time,
     pub(crate) look_at: Time,
     pub(crate) seeding_since: Time,
+    /// How long it had seeded before.
+    pub(crate) seeded_before: Duration,
+    /// When a peer took something last; not before it began to seed.
+    pub(crate) taken_at: Time,
+    /// It has asked to be taken out.
+    pub(crate) leaves: bool,
+    /// When a goal of seeding may be reached.
+    pub(crate) goal_at: Time,
     pub(crate) asks: VecDeque<Ask>,
 }
 
@@ -254,6 +281,7 @@ impl Torrent {
         let verify = begin.verify;
         let mut torrent = Self::with_head(now, Head::of(&meta), &meta.trackers, begin, config, rng, peer_id);
         (torrent.layout, torrent.body, torrent.sleep) = (layout, Body(Some(meta)), Sleep::Awake);
+        torrent.find_policy(now);
         if verify {
             torrent.begin_check();
         }
@@ -297,14 +325,14 @@ impl Torrent {
             shared: begin.options.shared,
             peek: begin.options.peek,
             sequential: begin.options.sequential,
-            ratio: config.ratio,
-            seed_time: config.seed_time,
             ..Settings::default()
         };
         Self {
             dir: begin.dir,
             added: begin.added,
             finished: None,
+            rank: None,
+            pace: Pace::default(),
             partial_seed: false,
             news: Vec::new(),
             settings,
@@ -332,6 +360,11 @@ impl Torrent {
             running: false,
             allocate_full: config.allocate_full,
             connections_max: config.connections_per_torrent_max,
+            default_peers: config.connections_per_torrent_max,
+            defaults: Arc::clone(&config.defaults),
+            policy: Policy::default(),
+            policy_at: Time::NEVER,
+            throttle: None,
             dialling: 0,
             peer_id,
             announced_port: config.announced_port(),
@@ -357,6 +390,10 @@ impl Torrent {
             retry_at: Time::NEVER,
             look_at: Time::NEVER,
             seeding_since: Time::NEVER,
+            seeded_before: Duration::ZERO,
+            taken_at: Time::ZERO,
+            leaves: false,
+            goal_at: Time::NEVER,
             asks: VecDeque::new(),
             description: None,
             body: Body::default(),
@@ -529,6 +566,18 @@ impl Torrent {
         self.added
     }
 
+    /// Its rank in the queue; none of one that was saved by a version that knew of none.
+    #[must_use]
+    pub fn rank(&self) -> Option<i64> {
+        self.rank
+    }
+
+    /// It has this rank in the queue now.
+    pub fn set_rank(&mut self, now: Time, rank: i64) {
+        self.rank = Some(rank);
+        self.persistence.touch(now);
+    }
+
     /// True once after its claim to a turn may have changed.
     pub fn turn_changed(&mut self) -> bool {
         std::mem::take(&mut self.turn_changed)
@@ -537,6 +586,7 @@ impl Torrent {
     /// The user stops it.
     pub fn pause(&mut self, now: Time) {
         self.paused = true;
+        self.forget_goals(false);
         self.turn_changed = true;
         self.persistence.touch(now);
         self.reconsider(now);
@@ -546,7 +596,7 @@ impl Torrent {
     pub fn resume(&mut self, now: Time) {
         self.paused = false;
         self.turn_changed = true;
-        self.settings.seeded_enough = false;
+        self.forget_goals(true);
         self.persistence.touch(now);
         if self.fault.is_some() {
             self.retry_at = now;
@@ -604,8 +654,9 @@ impl Torrent {
         self.tick_at = now;
         self.look_at = if self.is_asleep() { self.look_asleep(now) } else { now + LOOK };
         if self.is_finished() {
-            self.seeding_since = now;
+            self.begin_seeding(now);
         }
+        self.begin_pace(now);
         self.candidates.reset(now);
         self.announces.start(now, self.is_finished());
         self.dht.start(now);
@@ -628,7 +679,8 @@ impl Torrent {
         self.running = false;
         self.tick_at = Time::NEVER;
         self.look_at = Time::NEVER;
-        self.seeding_since = Time::NEVER;
+        self.end_seeding(now);
+        self.end_pace();
         self.drop_all_peers(now);
         self.suspend_download();
         self.announces.stop(now);
@@ -662,6 +714,13 @@ impl Torrent {
         }
         self.look_at_move(now);
         self.announces.handle_timeout(now);
+        self.consider_pace(now);
+        if self.policy_at <= now {
+            self.apply_policy(now);
+        }
+        if self.goal_at <= now {
+            self.consider_goals(now);
+        }
         if self.tick_at <= now {
             self.tick(now);
             let idle = self.peers.is_empty() && self.candidates.poll_timeout().is_never();
@@ -676,27 +735,12 @@ impl Torrent {
         if self.description.is_some() {
             self.tick_metadata(now);
         } else {
+            self.tick_super_seeding(now);
             self.consider_slots();
             self.tick_choker(now);
         }
         self.look_for_peers(now);
         self.consider_goals(now);
-    }
-
-    /// Stops seeding once the user's ratio or time is reached.
-    fn consider_goals(&mut self, now: Time) {
-        if !self.running || !self.is_finished() || self.settings.seeded_enough {
-            return;
-        }
-        let by_ratio = self.settings.ratio > 0.0 && self.ratio() >= self.settings.ratio;
-        let by_time = !self.settings.seed_time.is_zero() && now.since(self.seeding_since) >= self.settings.seed_time;
-        if by_ratio || by_time {
-            log::info!("{}: seeded enough", self.display_name());
-            self.settings.seeded_enough = true;
-            self.paused = true;
-            self.turn_changed = true;
-            self.reconsider(now);
-        }
     }
 
     /// Why it cannot go on whatever the disk does, if so: its description cannot be used, or it lies in a share directory and
@@ -709,10 +753,6 @@ impl Torrent {
         unusable.or(self.lost()).or_else(|| is_changed.then_some(changed))
     }
 
-    pub(crate) fn has_seeded_enough(&self) -> bool {
-        self.settings.seeded_enough && self.is_finished()
-    }
-
     /// When `handle_timeout` wants to be called, at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
@@ -723,6 +763,9 @@ impl Torrent {
             .min(self.relocation.poll_timeout())
             .min(self.announces.poll_timeout())
             .min(self.dht.poll_timeout())
+            .min(self.pace.poll_timeout())
+            .min(self.policy_at)
+            .min(self.goal_at)
             .min(self.tick_at)
     }
 

@@ -16,9 +16,12 @@ const EXPECT_MAX: u64 = 1 << 20;
 impl Torrent {
     /// A peer asks for a block: what we do not have, or does not exist, is rejected; the rest will be sent soon.
     pub(crate) fn handle_request(&mut self, conn: ConnId, block: Block) {
+        let may_have = self.may_have(conn, block.piece);
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         match self.head.geometry.span_of_block(block) {
-            Some(span) if self.have.get(block.piece.0) || sabotage::is_broken(Sabotage::UnverifiedServed) => {
+            Some(span)
+                if may_have && self.have.get(block.piece.0) || sabotage::is_broken(Sabotage::UnverifiedServed) =>
+            {
                 peer.machine.queue_upload(block);
                 if self.expect_more(conn, span) {
                     return;
@@ -57,9 +60,10 @@ impl Torrent {
     }
 
     /// The block that `next_upload` gave goes out.
-    pub fn send_block(&mut self, conn: ConnId, block: Block, store: StoreId, span: Span) {
+    pub fn send_block(&mut self, now: Time, conn: ConnId, block: Block, store: StoreId, span: Span) {
         if let Some(peer) = self.peers.get_mut(&conn) {
             peer.machine.send_block(block, store, span);
+            self.handle_shown_sent(now, conn, block);
         }
     }
 
@@ -68,6 +72,9 @@ impl Torrent {
         let Some(peer) = self.peers.get_mut(&conn) else { return 0 };
         let payload = peer.machine.advance(now, sent);
         self.up.add(now, payload);
+        if payload > 0 {
+            self.taken_at = now;
+        }
         payload
     }
 

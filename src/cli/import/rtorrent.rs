@@ -1,5 +1,6 @@
 //! rtorrent's session directory: `HASH.torrent`, `HASH.torrent.libtorrent_resume` and `HASH.torrent.rtorrent`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::{Found, Read, What, label, load, parse, pieces_where, with_ending, with_trackers};
@@ -69,15 +70,13 @@ fn import(session: &Dict<'_>, resume: &Dict<'_>, meta: &Metainfo) -> Import {
     let number = |key: &[u8]| session.int(key).and_then(|int| u64::try_from(int).ok()).unwrap_or(0);
     let pieces = meta.geometry.pieces();
     // What was downloaded last may not have been on the disk.
-    let uncertain: Vec<u32> = match resume.bytes(b"uncertain_pieces").unwrap_or_default().as_chunks::<4>() {
-        (pieces, []) => pieces.iter().map(|bytes| u32::from_be_bytes(*bytes)).collect(),
-        _ => (0..pieces).collect(),
-    };
+    let (uncertain, odd) = resume.bytes(b"uncertain_pieces").unwrap_or_default().as_chunks::<4>();
+    let uncertain: BTreeSet<u32> = uncertain.iter().map(|bytes| u32::from_be_bytes(*bytes)).collect();
     let (all, bits) = (resume.int(b"bitfield"), resume.bytes(b"bitfield").unwrap_or_default());
     let is_whole = bits.len() == pieces.div_ceil(8) as usize;
     let has = |piece: u32| {
         let bit = bits.get(piece as usize / 8).is_some_and(|byte| byte & (0x80 >> (piece % 8)) != 0);
-        !uncertain.contains(&piece) && (all == Some(i64::from(pieces)) || (is_whole && bit))
+        odd.is_empty() && !uncertain.contains(&piece) && (all == Some(i64::from(pieces)) || (is_whole && bit))
     };
     let files = resume.list(b"files").unwrap_or_default();
     let of_file = |file: usize, key: &[u8]| files.get(file)?.as_dict()?.int(key);

@@ -30,6 +30,8 @@ use screen::{Screen, Signal, Signals, broken};
 
 /// How often a daemon that is not there is called.
 const CALL_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a daemon may take to answer before that is told.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of a pane's answer for which a second more is waited before it is asked for again: a list of 100,000 files is not fetched
 /// every second.
 const DETAIL_BYTES_A_SECOND: u64 = 200_000;
@@ -64,6 +66,7 @@ pub fn run(args: &Args) -> Result<(), String> {
         model: Model::new(),
         interval: Duration::from_secs(args.interval),
         look_at: now,
+        asked_at: now,
         detail_at: now,
         is_new: true,
         colours: has_colours(|name| std::env::var_os(name)),
@@ -82,6 +85,8 @@ struct Top {
     interval: Duration,
     /// When the daemon is asked, or called, next.
     look_at: Time,
+    /// When the daemon was asked last.
+    asked_at: Time,
     /// When the pane is asked for next.
     detail_at: Time,
     /// A connection at which nothing was asked yet.
@@ -133,7 +138,13 @@ impl Top {
                 let kinds = "added,removed,metadata,state,finished,error";
                 self.link.ask(&format!("json watch events={kinds}"), Question::Watch);
             }
-            if !self.link.awaits(|question| matches!(question, Question::List | Question::Status)) {
+            if self.link.awaits(|question| matches!(question, Question::List | Question::Status)) {
+                let secs = now.since(self.asked_at).as_secs();
+                if secs >= PATIENCE.as_secs() {
+                    self.model.trouble = Some(format!("the daemon has not answered for {secs} seconds"));
+                }
+            } else {
+                self.asked_at = now;
                 self.link.ask(&format!("json list since={}", self.model.since), Question::List);
                 self.link.ask("json status", Question::Status);
             }

@@ -114,7 +114,7 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, model: &Model, ink: Ink) {
 }
 
 fn draw_rates(frame: &mut Frame<'_>, area: Rect, model: &Model, ink: Ink) {
-    let halves: [Rect; 2] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(area);
+    let halves: [Rect; 2] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).spacing(1).areas(area);
     let status = &model.status;
     let rates = [
         ("down", status.down_rate, status.down_limit, Colour::Cyan),

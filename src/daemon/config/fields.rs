@@ -96,11 +96,99 @@ pub(super) mod duration {
     }
 }
 
+/// A time of day, in minutes since midnight, that may not be said.
+pub(super) mod minute {
+    use super::*;
+
+    fn parse(text: &str) -> Option<u16> {
+        let (hour, minute) = text.split_once(':')?;
+        let number = |text: &str, len: usize, below: u16| {
+            let is_number = (1..=len).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+            text.parse().ok().filter(|number: &u16| is_number && *number < below)
+        };
+        Some(number(hour, 2, 24)? * 60 + number(minute, 2, 60).filter(|_| minute.len() == 2)?)
+    }
+
+    #[expect(clippy::ref_option, reason = "serde's signature")]
+    pub(in super::super) fn serialize<S: serde::Serializer>(minute: &Option<u16>, to: S) -> Result<S::Ok, S::Error> {
+        let minute = minute.unwrap_or_default();
+        to.serialize_str(&format!("{:02}:{:02}", minute / 60, minute % 60))
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u16>, D::Error> {
+        text(from, "a time of day such as \"08:00\" or \"23:30\"", parse).map(Some)
+    }
+}
+
+/// A size that may not be said.
+pub(super) mod size_option {
+    use super::*;
+
+    #[expect(clippy::ref_option, reason = "serde's signature")]
+    pub(in super::super) fn serialize<S: serde::Serializer>(bytes: &Option<u64>, to: S) -> Result<S::Ok, S::Error> {
+        size::serialize(&bytes.unwrap_or(0), to)
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+        size::deserialize(from).map(Some)
+    }
+}
+
+/// A duration that may not be said.
+pub(super) mod duration_option {
+    use super::*;
+
+    #[expect(clippy::ref_option, reason = "serde's signature")]
+    pub(in super::super) fn serialize<S: serde::Serializer>(time: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+        duration::serialize(&time.unwrap_or_default(), to)
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+        duration::deserialize(from).map(Some)
+    }
+}
+
+pub(super) fn ratio_option<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    ratio(deserializer).map(Some)
+}
+
+/// What becomes of a torrent that has seeded enough.
+pub(super) mod then {
+    use super::*;
+    use crate::base::rules::Then;
+    use crate::codec::units::{parse_size, size};
+
+    fn parse(text: &str) -> Option<Then> {
+        match text {
+            "pause" => Some(Then::Pause),
+            "remove" => Some(Then::Remove),
+            "remove-data" => Some(Then::RemoveWithData),
+            _ => parse_size(text.strip_prefix("throttle ")?).filter(|rate| *rate > 0).map(Then::Throttle),
+        }
+    }
+
+    #[expect(clippy::ref_option, reason = "serde's signature")]
+    pub(in super::super) fn serialize<S: serde::Serializer>(then: &Option<Then>, to: S) -> Result<S::Ok, S::Error> {
+        match then.unwrap_or_default() {
+            Then::Pause => to.serialize_str("pause"),
+            Then::Remove => to.serialize_str("remove"),
+            Then::RemoveWithData => to.serialize_str("remove-data"),
+            Then::Throttle(rate) => to.serialize_str(&format!("throttle {}", size(rate))),
+        }
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Then>, D::Error> {
+        let allowed =
+            "one of \"pause\", \"remove\", \"remove-data\", or \"throttle\" with a rate such as \"throttle 50K\"";
+        text(from, allowed, parse).map(Some)
+    }
+}
+
 /// A duration that something waits for: from a second to a day.
 pub(super) mod wait {
-    pub(in super::super) use super::duration::serialize;
     use super::*;
     use crate::codec::units::parse_duration;
+    pub(in super::super) use duration::serialize;
 
     pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         let day = Duration::from_secs(86_400);

@@ -3,8 +3,10 @@
 //! An unknown key, a wrong type or a value out of range is an [`Error`] that names file, line, key and what is allowed.
 //! `conf/swarmtorrentd.toml` shows every key with its default; a test holds the two together.
 
+mod alternative;
 mod fields;
 mod report;
+mod rules;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -16,10 +18,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::config::{Config, DHT_BOOTSTRAP, Encryption as Mse, Proxy, Secret, TrackerConfig, UploadSlots};
 use crate::base::net::Net;
+use crate::base::rules::Defaults;
 use crate::codec::socks::ProxyUrl;
 use crate::codec::url::host_and_port;
 use crate::daemon::allow::AllowList;
 use crate::service::control::place;
+
+pub use self::alternative::{Alternative, Day};
+pub use self::rules::{QueueEnd, Rule};
 
 /// Bytes of a config file; a longer one is refused.
 pub const FILE_MAX: u64 = 1024 * 1024;
@@ -42,6 +48,8 @@ pub struct Settings {
     pub peers: Peers,
     /// How much of everything.
     pub limits: Limits,
+    /// What holds for some torrents.
+    pub rule: Vec<Rule>,
     /// How content is kept.
     pub storage: Storage,
     /// Announcing.
@@ -248,6 +256,12 @@ pub struct Limits {
     /// Stop seeding after so long; zero is never.
     #[serde(with = "fields::duration")]
     pub seed_time: Duration,
+    /// Stop seeding when nobody took anything for so long; zero is never.
+    #[serde(with = "fields::duration")]
+    pub idle_time: Duration,
+    /// Other limits, at times. The last key, for it is a table.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alternative: Option<Alternative>,
 }
 
 /// `[storage]`
@@ -396,6 +410,7 @@ impl Default for Settings {
             control: Control::default(),
             peers: Peers::default(),
             limits: Limits::default(),
+            rule: Vec::new(),
             storage: Storage::default(),
             trackers: Trackers::default(),
             dht: Dht::default(),
@@ -459,6 +474,8 @@ impl Default for Limits {
             min_free_space: 1 << 30,
             ratio: 0.0,
             seed_time: Duration::ZERO,
+            idle_time: Duration::ZERO,
+            alternative: None,
         }
     }
 }
@@ -594,6 +611,12 @@ impl Settings {
                 return Err(Error(format!("{}: two [[watch]] have the path {}", file.display(), watch.path.display())));
             }
         }
+        if let Some(fault) = settings.limits.alternative.as_ref().and_then(Alternative::fault) {
+            return Err(Error(format!("{}: {fault}", file.display())));
+        }
+        if let Some(fault) = rules::fault(&settings.rule) {
+            return Err(Error(format!("{}: {fault}", file.display())));
+        }
         for hook in &settings.hook {
             if hook.on.is_empty() || hook.command.first().is_none_or(String::is_empty) {
                 let what =
@@ -667,6 +690,27 @@ impl Settings {
         }
     }
 
+    /// Takes over from another config what holds for torrents and for how many of them: that may change while it runs.
+    pub fn take_policy(&mut self, other: &Self) {
+        self.rule.clone_from(&other.rule);
+        let theirs = &other.limits;
+        let limits = &mut self.limits;
+        (limits.active_downloads, limits.active_seeds) = (theirs.active_downloads, theirs.active_seeds);
+        limits.alternative.clone_from(&theirs.alternative);
+        (limits.ratio, limits.seed_time, limits.idle_time) = (theirs.ratio, theirs.seed_time, theirs.idle_time);
+    }
+
+    /// What holds for torrents whose user has said nothing else.
+    #[must_use]
+    pub fn defaults(&self) -> Defaults {
+        Defaults {
+            ratio: self.limits.ratio,
+            seed_time: self.limits.seed_time,
+            idle_time: self.limits.idle_time,
+            rules: self.rule.iter().map(Rule::meant).collect(),
+        }
+    }
+
     /// What the engine is to know; the driver adds addresses as bound, name servers and hosts.
     #[must_use]
     pub fn engine(&self) -> Config {
@@ -695,8 +739,7 @@ impl Settings {
             up_rate_bytes: self.limits.up,
             active_downloads_max: self.limits.active_downloads,
             active_seeds_max: self.limits.active_seeds,
-            ratio: self.limits.ratio,
-            seed_time: self.limits.seed_time,
+            defaults: self.defaults().into(),
             verify_on_add: self.storage.verify_on_add,
             allocate_full: self.storage.allocate == Allocate::Full,
             announce_to_all: self.trackers.announce_to_all,

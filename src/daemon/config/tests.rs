@@ -72,6 +72,32 @@ fn every_key_is_read_and_printed_back() {
         min_free_space = "5"
         ratio = 1.5
         seed_time = "7d"
+        idle_time = "12h"
+        [limits.alternative]
+        down = "3M"
+        up = "4K"
+        from = "08:05"
+        to = "18:00"
+        days = ["mon", "sun"]
+        [[rule]]
+        label = "a*"
+        tracker = "example.org"
+        private = true
+        size_min = "1M"
+        size_max = "1G"
+        added_min = "1d"
+        added_max = "2d"
+        finished_min = "1h"
+        finished_max = "2h"
+        ratio = 2.5
+        seed_time = "3d"
+        then = "throttle 10K"
+        down = "1M"
+        up = "2M"
+        queue = "top"
+        [[rule]]
+        idle_time = "3d"
+        then = "remove-data"
         [storage]
         allocate = "sparse"
         backend = "mmap"

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::dht;
-use super::request::{Field, Request};
+use super::request::{Alternatively, Field, Request};
 use crate::codec::control::Word;
 use crate::codec::units::{SIZE_FORM, parse_size};
 use crate::codec::url::host_and_port;
@@ -54,10 +54,11 @@ pub const COMMANDS: &[Spec] = &[
     spec("resume", "ID", "start it again"),
     spec("verify", "ID", "hash its content again"),
     spec("announce", "ID", "ask its trackers now"),
-    spec("set", "ID KEY VALUE", "change a setting of a torrent"),
-    spec("get", "ID [KEY]", "its settings"),
+    spec("set", "ID KEY VALUE", "change a setting of a torrent; VALUE `default` takes it back"),
+    spec("get", "ID [KEY]", "its settings, and where each comes from"),
     spec("priority", "ID FILE off|low|normal|high", "FILE: index, range or glob"),
     spec("limit", "down|up RATE", "global rate limit in bytes a second, with K, M or G; 0 = none"),
+    spec("limit alternative", "on|off|auto", "have [limits.alternative] hold, or not, or by the clock"),
     spec("move", "ID DIR", "move its content, and serve it meanwhile; to where it is: call that off"),
     spec("rename", "ID FILE NAME", "FILE: index, or glob of one; . is the file or directory that holds all"),
     spec("connect", "ID HOST:PORT", "dial one peer now"),
@@ -128,6 +129,15 @@ fn command_of(word: &str, arguments: &mut Arguments<'_>) -> Result<Parsed, Refus
         "export" => return export(arguments).map(|request| Parsed::Request(request, None)),
         "watch" => return watch(arguments).map(|request| Parsed::Request(request, None)),
         "log" => return log_level(arguments).map(|request| Parsed::Request(request, None)),
+        "limit alternative" => {
+            let mode = match arguments.next()? {
+                "on" => Alternatively::On,
+                "off" => Alternatively::Off,
+                "auto" => Alternatively::Auto,
+                _ => return Err(arguments.usage()),
+            };
+            return Ok(Parsed::Request(Request::Alternative(mode), None));
+        }
         "reload" => return Ok(Parsed::Request(Request::Reload, None)),
         "status" => Command::Status,
         "stats" => Command::Stats,
@@ -471,6 +481,7 @@ mod tests {
             " abcd x",
             " abcd /x low",
             " up 1",
+            " auto",
             " abcd 1.2.3.4:5",
             " 1.2.3.4:5",
             " abcd /x",

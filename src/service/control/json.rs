@@ -9,7 +9,9 @@ use super::tracker as tracker_server;
 use crate::codec::catalog::Entry;
 use crate::codec::control::push_json;
 use crate::torrent::command::{Answer, Status};
+use crate::torrent::settings::SettingRow;
 use crate::torrent::snapshot::{FileRow, PeerRow, PieceState, State, Summary, TrackerRow};
+use crate::torrent::why::Reason;
 
 /// Writes the lines of `report`; returns what the closing line says beside `ok`.
 pub(super) fn push(out: &mut String, report: &Report) -> Vec<(&'static str, Value)> {
@@ -37,18 +39,23 @@ fn push_answer(out: &mut String, answer: &Answer) -> Vec<(&'static str, Value)> 
             return vec![("since", json!(since)), ("all", json!(is_whole))];
         }
         Answer::List(rows) => rows.iter().for_each(|row| push_json(out, &summary(row))),
-        Answer::Show(row) => push_json(out, &summary(row)),
+        Answer::Show(row) => {
+            let mut object = summary(row);
+            object["settings"] = row.settings.iter().map(setting).collect();
+            push_json(out, &object);
+        }
         Answer::Files(rows) => rows.iter().for_each(|row| push_json(out, &file(row))),
         Answer::Peers(rows) => rows.iter().for_each(|row| push_json(out, &peer(row))),
         Answer::Trackers(rows) => rows.iter().for_each(|row| push_json(out, &tracker(row))),
         Answer::Pieces(states) => {
             states.iter().enumerate().for_each(|(index, state)| push_json(out, &piece(index, *state)));
         }
-        Answer::Why(sentences) => {
-            sentences.iter().for_each(|sentence| push_json(out, &json!({ "message": sentence })));
+        Answer::Why(reasons) => {
+            let line = |reason: &Reason| json!({ "topic": reason.topic, "message": reason.sentence });
+            reasons.iter().for_each(|reason| push_json(out, &line(reason)));
         }
         Answer::Settings(rows) => {
-            rows.iter().for_each(|(key, value)| push_json(out, &json!({ "key": key, "value": value })));
+            rows.iter().for_each(|row| push_json(out, &setting(row)));
         }
         Answer::Catalog { entries, is_whole } => {
             entries.iter().for_each(|entry| push_json(out, &catalog_entry(entry)));
@@ -61,6 +68,10 @@ fn push_answer(out: &mut String, answer: &Answer) -> Vec<(&'static str, Value)> 
         Answer::Metainfo(bytes) => return vec![("bytes", json!(bytes.len()))],
     }
     Vec::new()
+}
+
+fn setting(row: &SettingRow) -> Value {
+    json!({ "key": row.key, "value": row.value, "from": row.from })
 }
 
 fn catalog_entry(entry: &Entry) -> Value {
@@ -93,6 +104,7 @@ fn summary(row: &Summary) -> Value {
         "peers": row.peers,
         "seeds": row.seeds,
         "eta": row.eta,
+        "queue": row.queue,
         "label": row.label,
         "added": row.added,
         "finished": row.finished,
@@ -142,6 +154,7 @@ fn status(figures: &Status, host: Option<&Host>) -> Value {
         object["state_dir"] = json!(host.state_dir.to_string_lossy());
         object["memory"] = json!(host.memory);
         object["threads"] = json!(host.threads);
+        object["limits"] = json!(host.limits);
     }
     object
 }

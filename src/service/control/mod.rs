@@ -17,7 +17,7 @@ mod text;
 mod tracker;
 mod watch;
 
-pub use request::{Field, Host, Report, Request, Verdict};
+pub use request::{Alternatively, Field, Host, Report, Request, Verdict};
 pub use session::{Session, WAITING_MAX};
 
 #[cfg(test)]

@@ -42,6 +42,8 @@ pub enum Request {
     },
     /// Read the config again.
     Reload,
+    /// Have the alternative limits hold or not.
+    Alternative(Alternatively),
     /// Tell what happens to a torrent, or to all, until the client goes.
     Watch {
         /// One torrent, or all.
@@ -49,6 +51,17 @@ pub enum Request {
         /// These kinds of events; all if there are none.
         kinds: Vec<Kind>,
     },
+}
+
+/// Whether the alternative limits hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alternatively {
+    /// They do.
+    On,
+    /// They do not.
+    Off,
+    /// As the clock says.
+    Auto,
 }
 
 /// What the driver knows of the machine, for `status`.
@@ -66,6 +79,8 @@ pub struct Host {
     pub memory: u64,
     /// Threads of this process.
     pub threads: u32,
+    /// Which rate limits hold, and by whose word.
+    pub limits: &'static str,
 }
 
 /// What was found out or done.
@@ -117,11 +132,13 @@ pub enum Field {
     Added,
     /// The label.
     Label,
+    /// The place in the queue.
+    Queue,
 }
 
 impl Field {
     /// Every field with its word.
-    pub const ALL: [(&'static str, Self); 12] = [
+    pub const ALL: [(&'static str, Self); 13] = [
         ("id", Self::Id),
         ("state", Self::State),
         ("done", Self::Done),
@@ -134,5 +151,6 @@ impl Field {
         ("name", Self::Name),
         ("added", Self::Added),
         ("label", Self::Label),
+        ("queue", Self::Queue),
     ];
 }

@@ -34,8 +34,9 @@ const PATIENCE: Duration = Duration::from_millis(250);
 /// Bytes of requests that may wait. The driver reads no more then; the kernel makes the client wait.
 const INPUT_MAX: usize = 2 * LINE_MAX;
 
-/// Bytes of a file that a client may send in parts before it is added; more are refused, and those that came forgotten.
-pub(super) const PARTS_MAX: usize = 32 * 1024 * 1024;
+/// Bytes of a file that a client may send in parts before it is added; more are refused, and those that came forgotten. (Tests are not to
+/// take half a minute for it.)
+pub(super) const PARTS_MAX: usize = if cfg!(test) { 1024 * 1024 } else { 32 * 1024 * 1024 };
 
 /// One client. Invariant: `pending` is the form of the answer to the one request that `poll_request` gave and that
 /// `reply` has not answered.

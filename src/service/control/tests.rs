@@ -13,12 +13,16 @@ use crate::codec::import::Import;
 use crate::protocol::dht::items::{OwnedAuthor, OwnedItem};
 use crate::torrent::command::{Answer, Command, Refusal, RefusalKind, Source, Status, Which};
 use crate::torrent::dht_command::{DhtAnswer, DhtState, NodeRow, Progress, Swarm};
+use crate::torrent::settings::SettingRow;
 use crate::torrent::snapshot::{FileRow, Follows, PeerRow, PieceState, Priority, State, Summary, TrackerRow};
+use crate::torrent::why::Reason;
 
 const NOW: Time = Time::ZERO;
 
 fn row(name: &str) -> Summary {
     Summary {
+        queue: Some(3),
+        settings: vec![SettingRow { key: "ratio", value: "1.5".to_owned(), from: "rule 2".to_owned() }],
         info_hash: Sha1Hash::of(name.as_bytes()),
         st_id: Some(Sha256Hash::of(name.as_bytes())),
         name: name.to_owned(),
@@ -357,8 +361,11 @@ fn every_answer_has_both_forms() {
         ("files abcd", Answer::Files(vec![file])),
         ("trackers abcd", Answer::Trackers(vec![tracker])),
         ("pieces abcd", Answer::Pieces(vec![PieceState::Have, PieceState::Missing(1)])),
-        ("why abcd", Answer::Why(vec!["OK, nobody has it".to_owned()])),
-        ("get abcd", Answer::Settings(vec![("label".to_owned(), "a=b".to_owned())])),
+        ("why abcd", Answer::Why(vec![Reason::new("peers", "OK, nobody has it")])),
+        (
+            "get abcd",
+            Answer::Settings(vec![SettingRow { key: "label", value: "a=b".to_owned(), from: "own".to_owned() }]),
+        ),
         ("stats", Answer::Stats(vec![("peers.dialled".to_owned(), 3)])),
     ];
     for (line, answer) in answers {

@@ -11,12 +11,21 @@ use crate::codec::catalog::Entry;
 use crate::codec::control::{escape, push_payload};
 use crate::codec::units::{human_duration, human_size, moment};
 use crate::torrent::command::{Answer, Status};
+use crate::torrent::settings::SettingRow;
 use crate::torrent::snapshot::{FileRow, PeerRow, PieceState, State, Summary, TrackerRow};
 
 /// Digits of an id in a list: enough to name a torrent by, short enough to read.
 const ID_DIGITS: usize = 12;
 /// Pieces a line of the piece map.
 const MAP_WIDTH: usize = 64;
+
+/// Settings that are what a torrent is: `show` tells of them among that.
+const SHOWN_ANYWAY: [&str; 2] = ["label", "queue"];
+
+/// A setting as people read it: where its value comes from stands behind it unless it is their own.
+fn setting(row: &SettingRow) -> String {
+    if row.from == "own" { row.value.clone() } else { format!("{} ({})", row.value, row.from) }
+}
 
 /// Puts the rows of a list into the order of `field`; anything else stays as it is.
 pub(super) fn sort(report: &mut Report, field: Field) {
@@ -40,6 +49,7 @@ fn order(a: &Summary, b: &Summary, field: Field) -> Ordering {
         Field::Name => a.name.to_lowercase().cmp(&b.name.to_lowercase()),
         Field::Added => Reverse(a.added).cmp(&Reverse(b.added)),
         Field::Label => a.label.cmp(&b.label),
+        Field::Queue => a.queue.cmp(&b.queue),
     }
 }
 
@@ -77,8 +87,8 @@ fn push_answer(out: &mut String, answer: &Answer) -> String {
         Answer::Peers(rows) => peers(rows).write(out),
         Answer::Trackers(rows) => trackers(rows).write(out),
         Answer::Pieces(states) => push_map(out, states),
-        Answer::Why(sentences) => sentences.iter().for_each(|sentence| push_payload(out, &escape(sentence))),
-        Answer::Settings(rows) => rows.iter().for_each(|(key, value)| push_pair(out, key, value)),
+        Answer::Why(reasons) => reasons.iter().for_each(|reason| push_payload(out, &escape(&reason.sentence))),
+        Answer::Settings(rows) => rows.iter().for_each(|row| push_pair(out, row.key, setting(row))),
         Answer::Catalog { entries, is_whole } => {
             catalog(entries).write(out);
             return if *is_whole { "done" } else { "searching" }.to_owned();
@@ -135,6 +145,7 @@ fn push_host(out: &mut String, host: &Host) {
     push_pair(out, "state dir", host.state_dir.display());
     push_pair(out, "memory", human_size(host.memory));
     push_pair(out, "threads", host.threads);
+    push_pair(out, "limits", host.limits);
 }
 
 fn push_summary(out: &mut String, row: &Summary) {
@@ -165,6 +176,11 @@ fn push_summary(out: &mut String, row: &Summary) {
     push_pair(out, "peers", row.peers);
     push_pair(out, "seeds", row.seeds);
     push_pair(out, "eta", row.eta.map_or_else(dash, human_duration));
+    push_pair(out, "queue", row.queue.map_or_else(dash, |place| place.to_string()));
+    for row in row.settings.iter().filter(|row| !SHOWN_ANYWAY.contains(&row.key)) {
+        let key = if row.key == "ratio" { "ratio goal".to_owned() } else { row.key.replace('-', " ") };
+        push_pair(out, &key, setting(row));
+    }
     push_pair(out, "label", if row.label.is_empty() { "-" } else { &row.label });
     push_pair(out, "dir", row.dir.display());
     if let Some(moving) = &row.moving {

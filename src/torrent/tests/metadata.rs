@@ -243,7 +243,7 @@ fn what_cannot_be_loaded_stops_the_torrent_and_says_why() {
     offer(&mut torrent, 1, info.len());
     give(&mut torrent, 1, info).unwrap();
     assert_eq!(torrent.state(), State::Error);
-    assert!(torrent.why(NOW)[0].contains("cannot be used"), "{:?}", torrent.why(NOW));
+    assert!(why(&torrent)[0].contains("cannot be used"), "{:?}", why(&torrent));
     assert!(!torrent.wants_to_run());
 }
 
