@@ -13,6 +13,7 @@ use mio::Interest;
 use mio::unix::SourceFd;
 
 use crate::base::config::{Config, TrackerConfig};
+use crate::base::hash::InfoHash;
 use crate::base::time::Time;
 use crate::daemon::allow::AllowList;
 use crate::daemon::args::Args;
@@ -25,7 +26,7 @@ use crate::daemon::schedule::Schedule;
 use crate::daemon::share::Sharer;
 use crate::daemon::watch::Watcher;
 use crate::daemon::{block, load, log as journal};
-use crate::engine::{Engine, record_name};
+use crate::engine::{Engine, RECORD_PREFIX, record_name};
 use crate::reactor::clock::Clock;
 use crate::reactor::outside::{OutsideEvent, OutsideId};
 use crate::reactor::signals::{Signal, Signals};
@@ -123,7 +124,13 @@ impl Daemon {
             StateError::Held(_) => (TAKEN, error.to_string()),
             StateError::Io(..) => (FAILED, error.to_string()),
         })?;
-        let saved = state.torrents().map_err(|error| failed("state directory", error))?;
+        let mut saved = state.torrents().map_err(|error| failed("state directory", error))?;
+        // Of one that was being taken out there may be no more than its record.
+        let named =
+            records.with_prefix(RECORD_PREFIX).filter_map(|(name, _)| InfoHash::from_hex(&name[RECORD_PREFIX.len()..]));
+        saved.extend(named);
+        saved.sort_unstable();
+        saved.dedup();
         let proxy = settings.proxy_among(&names::hosts()).map_err(|why| (USAGE, why))?;
         // Behind a proxy nobody is let in: what came directly would go around it.
         let listen = if proxy.is_some() { &[][..] } else { &settings.peers.listen[..] };

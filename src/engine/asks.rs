@@ -44,10 +44,13 @@ pub(super) fn metainfo_name(info_hash: InfoHash) -> PathBuf {
     PathBuf::from(format!("torrents/{info_hash}.meta"))
 }
 
+/// What the names of resume records begin with in the journal.
+pub const RECORD_PREFIX: &str = "torrent ";
+
 /// What the journal calls the resume record of a torrent.
 #[must_use]
 pub fn record_name(info_hash: InfoHash) -> String {
-    format!("torrent {info_hash}")
+    format!("{RECORD_PREFIX}{info_hash}")
 }
 
 impl<S: Storage> Engine<S> {

@@ -84,7 +84,7 @@ use self::shedding::Newcomers;
 use self::stats::Stats;
 use self::turns::Turns;
 
-pub use self::asks::record_name;
+pub use self::asks::{RECORD_PREFIX, record_name};
 pub use self::audit::View;
 pub use self::commands::TORRENTS_MAX;
 pub use self::dht::DHT_STATE;

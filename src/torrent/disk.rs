@@ -68,7 +68,7 @@ impl Torrent {
     pub(crate) fn is_stamped(&self) -> bool {
         self.disk.doubtful.is_empty()
             && self.disk.stamps.len() == self.head.files
-            && self.relocation.is_idle()
+            && !self.relocation.is_under_way()
             && self.renaming.next.is_none()
     }
 

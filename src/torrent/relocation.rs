@@ -60,11 +60,6 @@ pub enum MoveStep {
 }
 
 impl Relocation {
-    /// Nothing is being moved.
-    pub(crate) const fn is_idle(&self) -> bool {
-        self.stage.is_none()
-    }
-
     /// True while nothing may be written to the content.
     pub(crate) const fn holds_writes(&self) -> bool {
         !matches!(self.stage, None | Some(Stage::Clearing { .. }))
