@@ -121,7 +121,7 @@ impl Torrent {
     pub fn wake_up(&mut self, now: Time, meta: Arc<Metainfo>) {
         self.turn_changed |= self.lost().is_some();
         self.sleep = Sleep::Awake;
-        self.layout = Layout::new(Arc::clone(&meta.files), meta.geometry);
+        self.layout = Layout::new(Arc::new(self.renaming.names.apply(&meta.files)), meta.geometry);
         self.body = Body(Some(meta));
         if !self.look_at.is_never() {
             self.look_at = now + LOOK;
