@@ -106,9 +106,18 @@ impl Torrent {
         self.body = Body::default();
         self.store = None;
         self.layout = Layout::asleep(self.head.geometry);
+        self.rest();
         if !self.look_at.is_never() {
             self.look_at = now + LOOK_ASLEEP;
         }
+    }
+
+    /// Nothing is drawn for a while.
+    pub(crate) fn rest(&mut self) {
+        self.rng.rest();
+        self.announces.rest();
+        self.candidates.rest();
+        self.choker.rest();
     }
 
     /// It is described by `meta`.

@@ -303,6 +303,7 @@ impl Torrent {
         torrent.restore(now, record);
         torrent.believe(record);
         torrent.persistence.is_recorded(record.clean);
+        torrent.rest();
         torrent
     }
 
