@@ -32,6 +32,7 @@ pub mod picker;
 mod policy;
 mod proposals;
 pub mod relocation;
+pub mod renaming;
 mod report;
 pub mod scrapes;
 pub mod settings;
