@@ -172,11 +172,13 @@ fn whatever_clients_do_another_is_answered() {
     silent.truncate(0);
     let silent: Vec<UnixStream> = (0..100).map(|_| connect(&daemon)).collect();
     daemon.ask("version");
-    let spent = ticks(daemon.pid());
-    thread::sleep(Duration::from_secs(1));
-    let spent = ticks(daemon.pid()) - spent;
-    println!("a second of silence of {} clients: {spent} hundredths of the processor", silent.len());
-    assert!(spent <= 10, "{spent}");
+    wait("they cost nothing", 10, || {
+        let spent = ticks(daemon.pid());
+        thread::sleep(Duration::from_secs(1));
+        let spent = ticks(daemon.pid()) - spent;
+        println!("a second of silence of {} clients: {spent} hundredths of the processor", silent.len());
+        spent <= 5
+    });
 }
 
 #[test]
