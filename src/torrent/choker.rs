@@ -125,6 +125,11 @@ impl Choker {
         }
     }
 
+    /// So many slots from the next round on.
+    pub fn set_slots(&mut self, slots: UploadSlots) {
+        self.slots = slots;
+    }
+
     /// Pieces have so many bytes.
     pub fn set_piece_len(&mut self, piece_len: u32) {
         self.credit_bytes = CREDIT_BYTES.max(u64::from(piece_len));

@@ -195,6 +195,12 @@ impl Tracker {
         self.access.is_proxy(ip)
     }
 
+    /// So many swarms, and peers of them all, there may be from now on; what is known beyond goes as it falls silent.
+    pub fn set_bounds(&mut self, swarms_max: usize, peers_max: usize) {
+        (self.config.swarms_max, self.config.peers_max) = (swarms_max, peers_max);
+        self.swarms.set_bounds(swarms_max, peers_max);
+    }
+
     /// Other swarms and keys are allowed from now on. Peers of swarms that no longer are stay known until they are silent.
     pub fn allow(&mut self, allowed: Allowed) {
         self.access.set(allowed);
