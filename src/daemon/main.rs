@@ -97,7 +97,7 @@ pub(super) struct Daemon {
     pub(super) engine: Engine<FileStorage>,
     pub(super) notifier: Notifier,
     pub(super) hooks: Hooks,
-    clients: Clients,
+    pub(super) clients: Clients,
     watcher: Watcher,
     watch_id: OutsideId,
     sharer: Sharer,
