@@ -374,6 +374,24 @@ mod tests {
     }
 
     #[test]
+    fn the_manual_says_which_keys_are_read_at_the_start_only() {
+        let manual = include_str!("../../man/swarmtorrentd.toml.5");
+        let mut said = Vec::new();
+        for section in manual.split("\n.Ss ").skip(1) {
+            let name = section.lines().next().unwrap().trim_matches(['[', ']']);
+            // A list within the text of a key has items without a name.
+            for item in section.split("\n.It Ic ").skip(1).filter(|item| item.contains("\nRead at the start only.")) {
+                let keys = item.lines().next().unwrap().split(" , Ic ");
+                said.extend(keys.map(|key| format!("{name}.{key}")));
+            }
+        }
+        said.sort();
+        let is_missing = |key: &&str| key.starts_with("http.");
+        let expected: Vec<&str> = AT_START.into_iter().filter(|key| !is_missing(key)).collect();
+        assert_eq!(said, expected);
+    }
+
+    #[test]
     fn what_waits_is_named_and_stays_as_it_was() {
         let old = full();
         let text = "[paths]\nstate = \"/x\"\ndownloads = \"/y\"\n[peers]\nproxy = \"socks5://u:secret@127.0.0.1:1\"\n\
