@@ -2,7 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests fail where they stand")]
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
@@ -163,6 +163,21 @@ fn fewer_connections_may_be_than_there_are() {
     assert!(plain_peer(daemon.listen, &hash, b"-XX0001-abcdefghijkz").is_some());
 }
 
+/// Whether a node of the DHT answers there.
+fn answers_in_the_dht(addr: SocketAddr) -> bool {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket.send_to(b"d1:ad2:id20:abcdefghij0123456789e1:q4:ping1:t2:aa1:y1:qe", addr).unwrap();
+    let mut reply = [0; 500];
+    // It asks, too, who we are.
+    while let Ok((len, from)) = socket.recv_from(&mut reply) {
+        if from == addr && reply[..len].ends_with(b"1:y1:re") {
+            return true;
+        }
+    }
+    false
+}
+
 /// Bytes of what a tracker says of a swarm.
 fn announce(tracker: SocketAddr, hash: &str) -> Vec<u8> {
     let hash: String = (0..20).map(|at| format!("%{}", &hash[2 * at..2 * at + 2])).collect();
@@ -188,7 +203,7 @@ fn the_port_moves_while_a_transfer_goes_on() {
     std::fs::write(seed_dir.join("downloads/content"), &content).unwrap();
     let url = format!("http://{tracker}/announce");
     let (_, torrent, hash) = make(&seed_dir.join("downloads/content"), temp.path(), &["--tracker", &url]);
-    let seed = Daemon::start(&seed_dir, "[limits]\nup = \"1M\"\n");
+    let seed = Daemon::start(&seed_dir, "[limits]\nup = \"1M\"\n[dht]\nbootstrap = []\n");
     seed.add(&torrent, "");
     seed.wait_state("seeding", 10);
     let leech = Daemon::start(&leech_dir, "");
@@ -201,6 +216,8 @@ fn the_port_moves_while_a_transfer_goes_on() {
     edit(&seed_dir, &[(&format!("listen = [\"{}\"]", seed.listen), &format!("listen = [\"{new}\"]"))]);
     assert_eq!(seed.ask("reload"), [format!("peers.listen: [{}] → [{new}]", seed.listen), "OK".to_owned()]);
     assert_eq!(seed.json("status")[0]["listen"][0].as_str(), Some(new.to_string().as_str()));
+    assert_eq!(seed.json("status")[0]["dht_listen"], seed.json("status")[0]["listen"]);
+    assert!(answers_in_the_dht(new));
     assert!(TcpStream::connect(local(old)).is_err(), "nobody is let in there any more");
     assert!(plain_peer(new, &hash, b"-XX0001-abcdefghijkl").is_some());
     let so_far = have();
@@ -228,12 +245,17 @@ fn the_port_moves_while_a_transfer_goes_on() {
     assert_eq!(told[1..], ["limits.up: 1M → 2M", "OK"]);
     assert!(TcpStream::connect(another).is_err());
     assert!(plain_peer(new, &hash, b"-XX0001-abcdefghijkl").is_some());
-    // Once it is free both are listened at, in another order, and the old one goes.
     drop(holder);
-    assert_eq!(seed.ask("reload"), [format!("peers.listen: [{new}] → [{another}, {taken}]"), "OK".to_owned()]);
-    edit(&seed_dir, &[(&format!("[\"{another}\", \"{taken}\"]"), &format!("[\"{new}\", \"{taken}\"]"))]);
-    assert_eq!(seed.ask("reload").len(), 2);
-    for addr in [new, taken] {
+    let told = seed.ask("reload");
+    assert!(told[0].contains("the DHT speaks from there") && told[0].ends_with(": restart to apply"), "{told:?}");
+
+    // Without the DHT there may be more of them, in any order, and what stays is never closed.
+    let first = leech.listen;
+    edit(&leech_dir, &[(&format!("[\"{first}\"]"), &format!("[\"{another}\", \"{first}\"]"))]);
+    assert_eq!(leech.ask("reload"), [format!("peers.listen: [{first}] → [{another}, {first}]"), "OK".to_owned()]);
+    edit(&leech_dir, &[(&format!("[\"{another}\", \"{first}\"]"), &format!("[\"{first}\", \"{taken}\"]"))]);
+    assert_eq!(leech.ask("reload").len(), 2);
+    for addr in [first, taken] {
         assert!(plain_peer(addr, &hash, b"-XX0001-abcdefghijkl").is_some(), "{addr}");
     }
     assert!(TcpStream::connect(another).is_err());

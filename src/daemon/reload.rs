@@ -21,7 +21,7 @@ use crate::torrent::command::{Command, Direction, Refusal, RefusalKind};
 
 /// Keys that hold at once.
 #[cfg(test)]
-const AT_ONCE: [&str; 44] = [
+const AT_ONCE: [&str; 45] = [
     "control.group",
     "control.mode",
     "dht.bootstrap",
@@ -59,6 +59,7 @@ const AT_ONCE: [&str; 44] = [
     "tracker.max_peers",
     "tracker.max_swarms",
     "tracker.open",
+    "tracker.proxies",
     "trackers.announce_to_all",
     "trackers.timeout",
     "watch",
@@ -70,7 +71,7 @@ const AT_ONCE: [&str; 44] = [
 ];
 
 /// Keys that are read at the start only.
-const AT_START: [&str; 18] = [
+const AT_START: [&str; 17] = [
     "control.socket",
     "dht.enabled",
     "dht.listen",
@@ -85,7 +86,6 @@ const AT_START: [&str; 18] = [
     "peers.proxy",
     "tracker.http",
     "tracker.interval",
-    "tracker.proxies",
     "tracker.store",
     "tracker.udp",
     "trackers.proxy",

@@ -17,9 +17,8 @@ impl<S: Storage> Engine<S> {
     pub fn reconfigure(&mut self, now: Time, new: Config) {
         let old = self.config.clone();
         self.config = merged(&old, new);
-        let tracker = &self.config.tracker;
         if let Some(server) = &mut self.tracker {
-            server.set_bounds(tracker.swarms_max, tracker.peers_max);
+            server.reconfigure(&self.config.tracker);
         }
         self.exchanges.trackers.set_patience(self.config.tracker_timeout);
         if old.listen != self.config.listen {
@@ -132,7 +131,7 @@ fn merged(old: &Config, new: Config) -> Config {
         name_servers: _,
         hosts: _,
     } = new;
-    let TrackerConfig { connections_max: served_max, swarms_max, peers_max, .. } = tracker;
+    let TrackerConfig { connections_max: served_max, swarms_max, peers_max, proxies, .. } = tracker;
     Config {
         downloads,
         listen,
@@ -149,7 +148,7 @@ fn merged(old: &Config, new: Config) -> Config {
         allocate_full,
         announce_to_all,
         tracker_timeout,
-        tracker: TrackerConfig { connections_max: served_max, swarms_max, peers_max, ..old.tracker.clone() },
+        tracker: TrackerConfig { connections_max: served_max, swarms_max, peers_max, proxies, ..old.tracker.clone() },
         ..old.clone()
     }
 }
