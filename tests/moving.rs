@@ -16,12 +16,16 @@ const FILES: [(&str, usize); 5] =
 
 /// Writes the content below `dir/content`; the torrent of it.
 fn content(dir: &Path, out: &Path) -> PathBuf {
+    write(dir);
+    make(&dir.join("content"), out, &[]).0
+}
+
+fn write(dir: &Path) {
     for (number, (name, len)) in FILES.iter().enumerate() {
         let path = dir.join("content").join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, noise(number as u64, *len)).unwrap();
     }
-    make(&dir.join("content"), out, &[]).0
 }
 
 fn is_whole(dir: &Path) -> bool {
@@ -78,7 +82,16 @@ fn a_move_that_is_killed_anywhere_leaves_all_here_or_all_there() {
             leecher.ask(&format!("connect all {listen}"));
             let reply = seeder.ask(&format!("move all {}", to.display()));
             assert!(reply.last().unwrap().starts_with("OK"), "{reply:?}");
-            linger(&seeder, rng.below(60));
+            if round % 2 == 0 {
+                linger(&seeder, rng.below(60));
+            } else {
+                // Until something is there, and then for as long as it takes to look a few times.
+                let mut looks = 0;
+                while looks < 5000 && tree(to).0.is_empty() {
+                    looks += 1;
+                }
+                (0..rng.below(12)).for_each(|_| drop(tree(to)));
+            }
             let dir = seeder.dir.clone();
             seeder.kill();
             cut_short += usize::from(!is_whole(to) || !tree(&from).0.is_empty());
@@ -210,9 +223,8 @@ fn a_torrent_that_is_removed_in_mid_move_leaves_no_strays() {
             if data == "yes" {
                 assert_eq!((tree(&home).0, tree(&memory).0), (vec![], vec![]));
             } else if is_whole(&memory) {
-                std::fs::rename(memory.join("content"), memory.join("content2")).unwrap();
-                content(&home, temp.path());
-                std::fs::remove_dir_all(memory.join("content2")).unwrap();
+                std::fs::remove_dir_all(memory.join("content")).unwrap();
+                write(&home);
             }
         }
     });
@@ -298,4 +310,74 @@ fn what_another_torrent_uses_is_not_deleted() {
     remove(&ids[0], FILES.len());
     remove(&ids[1], 1);
     remove(&ids[2], 0);
+}
+
+#[test]
+fn files_get_other_names_and_keep_them_whatever_happens() {
+    let temp = tempfile::tempdir().unwrap();
+    let home = temp.path().join("home");
+    let st = content(&home, temp.path());
+    let mut daemon = Daemon::start(&temp.path().join("daemon"), ANY_SPACE);
+    daemon.add(&st, &format!("dir={}", home.display()));
+    daemon.wait_state("seeding", 20);
+    let id = daemon.torrent()["id"].as_str().unwrap().to_owned();
+    let rename =
+        |daemon: &Daemon, file: &str, name: &str| daemon.ask(&format!("rename {id} '{file}' '{name}'")).pop().unwrap();
+    let paths = |daemon: &Daemon| -> Vec<String> {
+        daemon.json(&format!("files {id}")).iter().map(|row| row["path"].as_str().unwrap().to_owned()).collect()
+    };
+    let index = |daemon: &Daemon, path: &str| {
+        let rows = daemon.json(&format!("files {id}"));
+        rows.iter().find(|row| row["path"] == path).unwrap()["index"].to_string()
+    };
+    std::fs::write(home.join("content/mine"), "x").unwrap();
+    for (file, name, code) in [
+        ("*/one", "a/b", "invalid"),
+        ("*/one", "..", "invalid"),
+        ("*/one", "z", "exists"),
+        ("*/one", "deep", "exists"),
+        ("*/one", "one", "exists"),
+        ("*/one", "mine", "exists"),
+        ("*", "x", "not-found"),
+        ("nothing", "x", "not-found"),
+    ] {
+        let reply = rename(&daemon, file, name);
+        assert!(reply.starts_with(&format!("ERR {code} ")), "{file} to {name}: {reply}");
+    }
+    std::fs::remove_file(home.join("content/mine")).unwrap();
+    // A file, then the directory of all, then a file in there, each killed at another moment.
+    let renames = [("content/one", "two ones", "content/two ones"), (".", "other", ""), ("other/z", "y", "other/y")];
+    for (round, (file, name, path)) in renames.iter().enumerate() {
+        let by = if *file == "." { ".".to_owned() } else { index(&daemon, file) };
+        assert_eq!(rename(&daemon, &by, name), "OK");
+        if round != 1 {
+            wait("it has its name", 10, || paths(&daemon).iter().any(|found| found == path) || path.is_empty());
+        }
+        let dir = daemon.dir.clone();
+        daemon.kill();
+        daemon = Daemon::start(&dir, ANY_SPACE);
+        daemon.wait_state("seeding", 20);
+        let is_renamed = paths(&daemon).iter().all(|found| home.join(found).exists());
+        assert!(is_renamed, "{:?} {:?}", paths(&daemon), tree(&home));
+        if *file == "." && home.join("content").exists() {
+            assert_eq!(rename(&daemon, ".", name), "OK"); // it was killed before it was recorded
+            wait("it has its name", 10, || home.join(name).exists());
+        }
+    }
+    assert_eq!(
+        tree(&home).0.iter().map(|path| path.to_str().unwrap()).collect::<Vec<_>>(),
+        ["other/deep/er/two", "other/deep/none", "other/deep/three", "other/two ones", "other/y"]
+    );
+    assert_eq!(daemon.log().matches(": checked, ").count(), 1, "nothing is hashed again");
+    // It is served as before, and a check finds it all.
+    daemon.ask(&format!("verify {id}"));
+    wait("it is checked", 20, || daemon.log().matches(": checked, ").count() == 2);
+    daemon.wait_state("seeding", 20);
+    let leecher = Daemon::start(&temp.path().join("leecher"), ANY_SPACE);
+    leecher.add(&st, "");
+    leecher.ask(&format!("connect all {}", daemon.listen));
+    leecher.wait_state("seeding", 30);
+    assert!(is_whole(&leecher.dir.join("downloads")), "others have the names of the description");
+    daemon.ask(&format!("remove {id} data=yes"));
+    wait("it is gone", 20, || tree(&home) == (vec![], 0));
 }

@@ -89,3 +89,45 @@ fn a_disk_that_others_fill_stops_what_writes_to_it_and_nothing_else() {
         assert_eq!((probes(), leecher.log().matches("first: no space").count()), (1, 1), "it does not flap");
     });
 }
+
+#[test]
+fn what_cannot_be_saved_for_want_of_room_is_saved_later() {
+    in_mounts_of_its_own("what_cannot_be_saved_for_want_of_room_is_saved_later", || {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("daemon");
+        let state = dir.join("state");
+        mount_memory(&state, "1M");
+        let daemon = Daemon::start(&dir, "");
+        let st = seed(&daemon, temp.path(), "first", 1);
+        daemon.wait_state("seeding", 30);
+        let id = daemon.torrent()["id"].as_str().unwrap().to_owned();
+        // Not a byte is left, and a record needs some.
+        let fill = || drop(std::fs::write(state.join("ballast"), vec![1; 1 << 20]));
+        wait("nothing is left", 10, || {
+            fill();
+            rustix::fs::statvfs(&state).unwrap().f_bavail == 0
+        });
+        let mut number = 0;
+        wait("it is told", 20, || {
+            number += 1;
+            daemon.ask(&format!("set {id} label {}", "x".repeat(40 + number % 60)));
+            daemon.log().contains("no space")
+        });
+        daemon.ask(&format!("set {id} label last"));
+        assert_eq!(daemon.torrent()["state"], "seeding", "content is not touched by that");
+        std::fs::remove_file(state.join("ballast")).unwrap();
+        let saved = || {
+            let files = common::tree(&state).0;
+            files.iter().any(|file| {
+                let bytes = std::fs::read(state.join(file)).unwrap_or_default();
+                bytes.windows(13).any(|bytes| bytes == b"5:label4:last")
+            })
+        };
+        wait("it is tried again", 30, saved);
+        daemon.kill();
+        let again = Daemon::start(&dir, "");
+        again.wait_state("seeding", 20);
+        assert_eq!(again.torrent()["label"], "last");
+        assert!(again.log().matches(": checked, ").count() == 1 && st.exists(), "nothing is hashed again");
+    });
+}

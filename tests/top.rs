@@ -201,14 +201,11 @@ fn a_picture_of_the_screen_can_be_drawn() {
     let (seeder, hashes) = daemon(&first, &names);
     let getter = Daemon::start(&last, "");
     for (seed, hash) in hashes.iter().enumerate() {
-        seeder.ask(&format!("move {hash} {}", first.join("made").display()));
-        wait("it is there", 20, || {
-            seeder.json(&format!("show {hash}"))[0]["dir"] == first.join("made").to_str().unwrap()
-        });
-        seeder.ask(&format!("verify {hash}"));
-        wait("it is checked", 20, || seeder.json(&format!("show {hash}"))[0]["progress"] == 1.0);
-        seeder.ask(&format!("resume {hash}"));
-        getter.add(&first.join(format!("out{seed}/made.torrent")), "label=isos");
+        let torrent = first.join(format!("out{seed}/made.torrent"));
+        seeder.ask(&format!("remove {hash}"));
+        seeder.add(&torrent, &format!("dir={}", first.join("made").display()));
+        wait("it seeds", 20, || seeder.json(&format!("show {hash}"))[0]["state"] == "seeding");
+        getter.add(&torrent, "label=isos");
         getter.ask(&format!("set {hash} down-limit {}", rate * (seed + 1)));
         seeder.ask(&format!("connect {hash} {}", getter.listen));
     }

@@ -3,14 +3,17 @@
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sha1::{Digest, Sha1};
 use swarmtorrent::base::bitfield::Bitfield;
 use swarmtorrent::base::config::{Config, Encryption, UploadSlots};
+use swarmtorrent::base::files::FileList;
 use swarmtorrent::base::geometry::{BLOCK_LEN, Block, Piece, Span};
 use swarmtorrent::base::hash::{InfoHash, Sha1Hash};
 use swarmtorrent::base::ids::{ConnId, ListenerId, SocketId, StoreId};
+use swarmtorrent::base::names::Names;
 use swarmtorrent::base::rate::Budget;
 use swarmtorrent::base::rng::Rng;
 use swarmtorrent::base::storage::{Chunk, Content, Fault, SendError, Stamp, Storage};
@@ -96,6 +99,14 @@ impl Storage for Zeros {
 
     fn stamp(&mut self, _store: StoreId, _file: usize) -> Option<Stamp> {
         Some(STAMP)
+    }
+
+    fn is_there(&mut self, _store: StoreId, _path: &Path) -> bool {
+        false
+    }
+
+    fn rename(&mut self, _store: StoreId, _from: &Path, _to: &Path, _files: Arc<FileList>) -> Result<(), Fault> {
+        Ok(()) // nobody renames anything here
     }
 
     fn move_progress(&self, _store: StoreId) -> Option<(u64, u64)> {
@@ -255,6 +266,8 @@ impl Torrent {
             checking: false,
             move_to: None,
             move_from: None,
+            names: Names::default(),
+            next_names: None,
             removing: false,
         };
         record.to_bytes()

@@ -72,9 +72,13 @@ fn is_open(stream: &mut TcpStream) -> bool {
     }
 }
 
-/// Memory and CPU of `count` torrents that are seeded to nobody, and how long a start with them takes.
+/// Memory and CPU of `count` torrents that are seeded to nobody, and how long it takes until all of them are announced by who did not
+/// know them, and until all of them seed in who did.
 pub fn torrents(bench: &Bench, count: usize) {
-    println!("\n{count} idle torrents: resident memory, CPU over {WATCHED:?}, start to all seeding");
+    println!(
+        "\n{count} idle torrents: resident memory, CPU over {WATCHED:?}, begin to all announced; start to all seeding"
+    );
+    let patience = PATIENCE + Duration::from_millis(100) * u32::try_from(count).expect("as many as fit a directory");
     let tracker = Tracker::start(None);
     let save = bench.dir.join("many");
     std::fs::create_dir_all(&save).unwrap();
@@ -83,12 +87,13 @@ pub fn torrents(bench: &Bench, count: usize) {
         let (home, port) = (bench.home(peer), free_port());
         let job = Job { torrents: &torrents, save: &save, home: &home, port, connections: 100 };
         tracker.forget();
+        let begin = Instant::now();
         let mut client = peer.start(&job);
-        if tracker.wait_for_many(count, PATIENCE, |said| said.left == Some(0)).is_none() {
-            println!("  {:<18}  does not seed all of them", peer.name());
+        let Some(at) = tracker.wait_for_many(count, patience, |said| said.left == Some(0)) else {
+            println!("  {:<18}  does not seed all of them within {patience:?}", peer.name());
             continue;
-        }
-        let mut started = String::new();
+        };
+        let mut started = format!(", {:.1} s", at.duration_since(begin).as_secs_f64());
         if peer.is_ours() {
             // Again, now that it knows them: as after a reboot.
             client.end();
@@ -98,7 +103,15 @@ pub fn torrents(bench: &Bench, count: usize) {
                 assert!(start.elapsed() < PATIENCE, "not all are seeding");
                 std::thread::sleep(Duration::from_millis(5));
             }
-            started = format!(", {:.3} s", start.elapsed().as_secs_f64());
+            started += &format!("; {:.3} s", start.elapsed().as_secs_f64());
+        } else if peer == Peer::Transmission {
+            client.end();
+            tracker.forget();
+            let start = Instant::now();
+            client = peer.start(&Job { torrents: &[], ..job });
+            if let Some(at) = tracker.wait_for_many(count, patience, |said| said.left == Some(0)) {
+                started += &format!("; all announced {:.1} s", at.duration_since(start).as_secs_f64());
+            }
         }
         std::thread::sleep(SETTLE);
         let cpu = Cpu::of(client.pid());
@@ -106,7 +119,34 @@ pub fn torrents(bench: &Bench, count: usize) {
         let share = cpu.spent() / WATCHED.as_secs_f64();
         let resident = machine::memory_kib(client.pid(), "VmRSS:") as f64 / 1024.0;
         println!("  {:<18} {resident:>7.1} MiB, {:.3} %{started}", peer.name(), 100.0 * share);
+        if peer.is_ours() {
+            asked(&home);
+        }
     }
+}
+
+/// How long the daemon takes to answer with all of its torrents, and with those that changed since: the least of five.
+fn asked(home: &Path) {
+    let took = |line: &str| {
+        let once = || {
+            let start = Instant::now();
+            (peers::reply(home, line), start.elapsed())
+        };
+        (0..5).map(|_| once()).min_by_key(|(_, took)| *took).expect("five of them")
+    };
+    let millis = |took: Duration| took.as_secs_f64() * 1000.0;
+    let (list, json) = (took("list").1, took("json list").1);
+    let (reply, _) = took("json list since=0");
+    let closing = reply.last().expect("a closing line");
+    let since = closing.split("\"since\":").nth(1).and_then(|rest| rest.split(['}', ',']).next()).expect("a number");
+    let (_, changes) = took(&format!("json list since={since}"));
+    println!(
+        "  {:<18} `list` {:.1} ms, `json list` {:.1} ms, `json list since=N` {:.2} ms",
+        "",
+        millis(list),
+        millis(json),
+        millis(changes)
+    );
 }
 
 fn small(bench: &Bench, save: &Path, number: usize, tracker: &Tracker) -> PathBuf {

@@ -3,7 +3,8 @@
 //! `cargo bench --bench whole -- [seeding] [downloading] [checking] [creating] [connections] [torrents] [turns] [start] [dht] [tracker]`,
 //! all if none is named. `SWARMTORRENT_BENCH_MIB` sets the
 //! content's size (1024), `SWARMTORRENT_BENCH_DIR` where it lies (`/dev/shm`), `SWARMTORRENT_BENCH_ROUNDS` how often each figure
-//! is taken (3; the median is shown), `SWARMTORRENT_BENCH_PEERS` a comma-separated choice of peers. It runs in a network namespace
+//! is taken (3; the median is shown), `SWARMTORRENT_BENCH_TORRENTS` how many torrents idle (1000), `SWARMTORRENT_BENCH_PEERS` a
+//! comma-separated choice of peers. It runs in a network namespace
 //! of its own, with `reno`, for what a host's congestion control does to loopback is not what is measured.
 //!
 //! Figures are CPU seconds a GiB, user and system, of all threads of the program; compare rows of one run, not runs.
@@ -114,7 +115,8 @@ fn main() {
         IDLE_CONNECTIONS.into_iter().for_each(|count| idle::connections(&bench, count));
     }
     if is_wanted("torrents") {
-        idle::torrents(&bench, IDLE_TORRENTS);
+        let count = number("SWARMTORRENT_BENCH_TORRENTS", IDLE_TORRENTS as u64);
+        idle::torrents(&bench, usize::try_from(count).expect("as many as fit a directory"));
     }
     if is_wanted("turns") {
         turns::row(&bench);

@@ -213,6 +213,14 @@ fn wait_for_ours(home: &Path) {
     }
 }
 
+/// All that the daemon at home in `home` replies to a line.
+pub fn reply(home: &Path, line: &str) -> Vec<String> {
+    let mut stream = UnixStream::connect(home.join("control")).unwrap();
+    writeln!(stream, "{line}").unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    BufReader::new(stream).lines().map(Result::unwrap).collect()
+}
+
 /// What the daemon at home in `home` replies, but for the last line.
 pub fn ask(home: &Path, line: &str) -> Vec<String> {
     let mut stream = UnixStream::connect(home.join("control")).unwrap();

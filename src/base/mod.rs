@@ -11,6 +11,7 @@ pub mod geometry;
 pub mod hash;
 pub mod ids;
 pub mod lanes;
+pub mod names;
 pub mod net;
 pub mod queue;
 pub mod rate;

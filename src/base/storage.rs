@@ -158,6 +158,16 @@ pub trait Storage {
     /// like [`Stamp::default`].
     fn stamp(&mut self, store: StoreId, file: usize) -> Option<Stamp>;
 
+    /// True if there is something of any kind at `path` of the content's directory.
+    fn is_there(&mut self, store: StoreId, path: &Path) -> bool;
+
+    /// Renames a file of the content, or the directory that holds all of them, unless that was done already; the content's files
+    /// are `files` from then on. Nothing is ever written over; what is not there has its new name when it is made.
+    ///
+    /// # Errors
+    /// What the disk says; nothing has changed then.
+    fn rename(&mut self, store: StoreId, from: &Path, to: &Path, files: Arc<FileList>) -> Result<(), Fault>;
+
     /// How far a [`Job::Move`] of the content is: bytes that are there, and bytes of all. None if there is none under way.
     fn move_progress(&self, store: StoreId) -> Option<(u64, u64)>;
 

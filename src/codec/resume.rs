@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::{BLOCK_LEN, Geometry, Piece};
 use crate::base::hash::{InfoHash, Sha1Hash, Sha256Hash, StId};
+use crate::base::names::{self, Names};
 use crate::base::storage::Stamp;
 use crate::codec::bencode::{self, Dict, DictWriter, Value, write_bytes, write_int};
 use crate::codec::metainfo::Metainfo;
@@ -168,6 +169,10 @@ pub struct Record {
     pub move_to: Option<PathBuf>,
     /// The content was moved from there, and some of it may be left.
     pub move_from: Option<PathBuf>,
+    /// Names that the user gave to its files.
+    pub names: Names,
+    /// Those that they are about to have, if a file is being renamed.
+    pub next_names: Option<Names>,
     /// The user took it out together with its content, which is being deleted.
     pub removing: bool,
 }
@@ -202,6 +207,12 @@ impl Record {
             if let Some(dir) = dir {
                 dict.bytes(key, dir.as_os_str().as_bytes());
             }
+        }
+        if !self.names.is_empty() {
+            write_names(dict.key("names"), &self.names);
+        }
+        if let Some(names) = &self.next_names {
+            write_names(dict.key("next names"), names);
         }
         let list = dict.key("partial");
         list.push(b'l');
@@ -316,9 +327,36 @@ impl Record {
             checking: flag(b"checking"),
             move_to: dict.bytes(b"move to").map(path),
             move_from: dict.bytes(b"move from").map(path),
+            names: dict.get(b"names").map_or_else(|| Some(Names::default()), read_names)?,
+            next_names: match dict.get(b"next names") {
+                Some(names) => Some(read_names(names)?),
+                None => None,
+            },
             removing: flag(b"removing"),
         })
     }
+}
+
+/// A list: the name of what holds everything, or an empty string; then the index and the name of each file.
+fn write_names(out: &mut Vec<u8>, names: &Names) {
+    out.push(b'l');
+    write_bytes(out, names.top.as_deref().unwrap_or_default().as_bytes());
+    for (file, name) in &names.files {
+        write_int(out, int(*file as u64));
+        write_bytes(out, name.as_bytes());
+    }
+    out.push(b'e');
+}
+
+fn read_names(value: &Value<'_>) -> Option<Names> {
+    let (top, files) = value.as_list()?.split_first()?;
+    let name = |value: &Value<'_>| {
+        let name = OsStr::from_bytes(value.as_bytes()?);
+        names::is_safe(name).then(|| name.to_owned())
+    };
+    let file = |pair: &[Value<'_>]| Some((usize::try_from(pair.first()?.as_int()?).ok()?, name(pair.get(1)?)?));
+    let top = if top.as_bytes()?.is_empty() { None } else { Some(name(top)?) };
+    Some(Names { top, files: files.chunks(2).map(file).collect::<Option<_>>()? })
 }
 
 /// A stamp: its length, time and inode, eight bytes each with the high one first. 100,000 of them, which are saved twice a
@@ -406,6 +444,8 @@ mod tests {
             checking: true,
             move_to: None,
             move_from: Some("/c".into()),
+            names: Names { top: Some("t".into()), files: [(1, "x".into()), (2, "y".into())].into() },
+            next_names: Some(Names { top: None, files: [(1, "x".into())].into() }),
             removing: true,
         }
     }

@@ -300,6 +300,7 @@ impl<S: Storage> Engine<S> {
             }
             Ask::Move(MoveStep::Clear(from)) => self.start_job(Job::Clear { store: open(), from }, Purpose::Clear(id)),
             Ask::MoveProgress => torrent.handle_move_progress(self.storage.move_progress(open())),
+            Ask::Rename => rename(&mut self.storage, now, torrent),
             Ask::Want => {
                 let wanted = torrent.content().wanted;
                 self.storage.set_wanted(open(), &wanted);
@@ -427,4 +428,11 @@ pub(super) fn look<S: Storage>(
         }
     }
     Ok(())
+}
+
+/// Does what is on record of a rename.
+pub(super) fn rename<S: Storage>(storage: &mut S, now: Time, torrent: &mut Torrent) {
+    let Some(store) = torrent.store() else { return };
+    let result = torrent.next_rename().map_or(Ok(()), |step| storage.rename(store, &step.from, &step.to, step.files));
+    torrent.handle_renamed(now, result);
 }

@@ -153,6 +153,19 @@ impl<S: Storage> Engine<S> {
                 let id = self.one_id(&which)?;
                 self.move_content(now, id, dir)
             }
+            Command::Rename { which, file, name } => {
+                let id = self.one_id(&which)?;
+                let torrent = self.awake(now, id)?;
+                let (step, names) = torrent.begin_rename(&file, &name)?;
+                let store = torrent.store();
+                if store.is_some_and(|store| self.storage.is_there(store, &step.to)) {
+                    let message = format!("{} is there already; move it away first", step.to.display());
+                    return Err(Refusal::new(RefusalKind::Exists, message));
+                }
+                self.torrents.get_mut(id).expect("it was just found").rename(now, names);
+                self.touched.push(id);
+                Ok(Answer::Done)
+            }
             Command::Connect { which, host, port } => {
                 let id = self.one_id(&which)?;
                 match host.parse::<IpAddr>() {

@@ -11,7 +11,7 @@ use crate::codec::magnet::Magnet;
 use crate::codec::metainfo::Metainfo;
 use crate::codec::resume::{Head, Record};
 use crate::engine::Engine;
-use crate::engine::asks::metainfo_name;
+use crate::engine::asks::{self, metainfo_name};
 use crate::torrent::command::{AddOptions, Refusal, RefusalKind};
 use crate::torrent::settings::Spot;
 use crate::torrent::sleep::SLEEP_FILES_MAX;
@@ -81,6 +81,9 @@ impl<S: Storage> Engine<S> {
         }
         let store = self.storage.open(torrent.content());
         let id = self.insert_torrent(now, torrent, None, Some(store));
+        if let Some(torrent) = self.torrents.get_mut(id).filter(|torrent| torrent.next_rename().is_some()) {
+            asks::rename(&mut self.storage, now, torrent);
+        }
         self.examine_claim(now, id, store);
         if record.is_some_and(|record| record.checking && !is_early) {
             log::info!("{info_hash}: its check was not over; it begins anew");
@@ -144,6 +147,7 @@ impl<S: Storage> Engine<S> {
 /// True if a torrent of an earlier run may begin asleep: what the record says of it is enough, and to look at its files takes no long time.
 fn sleeps(head: &Head, record: &Record) -> bool {
     let is_whole = record.stamps.len() == head.files && head.files <= SLEEP_FILES_MAX;
-    let is_busy = record.checking || record.move_to.is_some() || record.move_from.is_some();
+    let is_moving = record.move_to.is_some() || record.move_from.is_some();
+    let is_busy = record.removing || record.checking || is_moving || record.next_names.is_some();
     is_whole && !is_busy && record.priorities.is_empty() && !record.shared
 }

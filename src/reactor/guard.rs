@@ -59,6 +59,10 @@ pub(super) struct Guard {
     /// The number that all sockets are bound to; none while there are none.
     bound_to: Option<u32>,
     families: Families,
+    /// The address that sockets of IPv4 are bound to.
+    bound_v4: Option<Ipv4Addr>,
+    /// The number, and what has an address there, as last seen while nothing is bound.
+    seen: Option<(u32, Families)>,
     /// What was last said about it.
     said: String,
     look_at: Time,
@@ -74,6 +78,8 @@ impl Guard {
             socket,
             bound_to: None,
             families: Families::default(),
+            bound_v4: None,
+            seen: None,
             said: String::new(),
             look_at: Time::ZERO,
         })
@@ -147,7 +153,7 @@ impl Reactor {
     pub(super) fn begin_guard(&mut self) {
         let Some(guard) = &mut self.guard else { return };
         match guard.look() {
-            Ok(index) => guard.bound_to = Some(index),
+            Ok(index) => (guard.bound_to, guard.bound_v4) = (Some(index), guard.families.v4),
             Err(why) => guard.say(&why),
         }
     }
@@ -198,12 +204,13 @@ impl Reactor {
         let Some(guard) = self.guard.as_mut().filter(|guard| guard.look_at <= self.now) else { return false };
         guard.look_at = self.now + LOOK_EVERY;
         match (guard.look(), guard.bound_to) {
-            (Ok(index), Some(bound)) if index == bound => false,
+            (Ok(index), Some(bound)) if index == bound && guard.families.v4 == guard.bound_v4 => false,
+            // One that is just being made goes on changing for a moment, and what is sent then may have another one's address.
+            (Ok(index), None) if guard.seen.replace((index, guard.families)) != Some((index, guard.families)) => false,
             (Ok(index), None) => self.bind_again(engine, index),
-            (Ok(index), Some(_)) => {
+            (Ok(_), Some(_)) => {
                 let why = format!("the network interface {} is not the one it was: everything begins anew", guard.name);
                 self.cut_off(engine, &why);
-                self.bind_again(engine, index);
                 true
             }
             (Err(why), Some(_)) => {
@@ -211,6 +218,7 @@ impl Reactor {
                 true
             }
             (Err(why), None) => {
+                guard.seen = None;
                 self.tell_anew(engine, why);
                 false
             }
@@ -229,7 +237,7 @@ impl Reactor {
     /// Closes every socket that could send something, and tells the engine: first that nobody can be dialled, then of each connection.
     fn cut_off(&mut self, engine: &mut Engine<FileStorage>, why: &str) {
         let guard = self.guard.as_mut().expect("only a guard cuts off");
-        guard.bound_to = None;
+        (guard.bound_to, guard.seen) = (None, None);
         guard.say(why);
         self.close_all();
         let conns: Vec<ConnId> = self.sockets.conns().collect();
@@ -247,7 +255,7 @@ impl Reactor {
             return false;
         }
         let guard = self.guard.as_mut().expect("only a guard binds again");
-        guard.bound_to = Some(index);
+        (guard.bound_to, guard.bound_v4) = (Some(index), guard.families.v4);
         guard.said.clear();
         log::info!("the network interface {} is up: everything goes on", guard.name);
         engine.handle_network(self.now, None);

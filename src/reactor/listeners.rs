@@ -15,7 +15,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::base::ids::ListenerId;
 use crate::base::time::Time;
-use crate::reactor::options::set_defer_accept;
+use crate::reactor::options::{set_defer_accept, v4_of};
 use crate::reactor::tokens::Whose;
 
 /// Connections that the kernel has made and we have not accepted; beyond it the kernel drops their last handshake packet.
@@ -88,7 +88,8 @@ pub(crate) fn bind_all_datagrams(
 ) -> Result<Vec<BoundDatagrams>, BindError> {
     bind_each(addrs, |addr, _| {
         let socket = bind_datagrams(addr, interface)?;
-        Ok(BoundDatagrams { addr: socket.local_addr()?, socket })
+        // The address that was asked for: that of an interface is looked up anew each time.
+        Ok(BoundDatagrams { addr: SocketAddr::new(addr.ip(), socket.local_addr()?.port()), socket })
     })
 }
 
@@ -199,6 +200,9 @@ pub(crate) fn bind_datagrams(addr: SocketAddr, interface: Option<&str>) -> io::R
     if let Err(error) = socket.set_recv_buffer_size(DATAGRAM_BUFFER_BYTES) {
         log::debug!("a datagram socket keeps its default buffer: {error}");
     }
+    // Left to the kernel, what is sent through an interface may get the address of another one.
+    let local = interface.filter(|_| addr.ip() == Ipv4Addr::UNSPECIFIED).and_then(|name| v4_of(&socket, name));
+    let addr = local.map_or(addr, |ip| SocketAddr::from((ip, addr.port())));
     socket.bind(&addr.into())?;
     Ok(UdpSocket::from_std(socket.into()))
 }

@@ -11,6 +11,8 @@ use std::io::{self, IoSlice, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::base::files::FileList;
+
 use crate::base::arena::Arena;
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::Span;
@@ -392,6 +394,14 @@ impl Storage for MemoryStorage {
         let state = image.files.get(file).filter(|state| state.is_there && !image.is_unlinked)?;
         let modified_nanos = i64::try_from(state.modified.as_nanos()).unwrap_or(i64::MAX);
         Some(Stamp { len: state.len, modified_nanos, inode: state.inode })
+    }
+
+    fn is_there(&mut self, _store: StoreId, _path: &Path) -> bool {
+        false
+    }
+
+    fn rename(&mut self, _store: StoreId, _from: &Path, _to: &Path, _files: Arc<FileList>) -> Result<(), Fault> {
+        Ok(()) // nobody renames anything here
     }
 
     fn move_progress(&self, _store: StoreId) -> Option<(u64, u64)> {

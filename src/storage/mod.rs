@@ -571,6 +571,19 @@ impl Storage for FileStorage {
             .filter(|stamp| opened.is_none_or(|inode| inode == stamp.inode))
     }
 
+    fn is_there(&mut self, store: StoreId, path: &Path) -> bool {
+        self.stores.get(store).is_some_and(|store| place::is_there(&store.content.dir, path))
+    }
+
+    fn rename(&mut self, store: StoreId, from: &Path, to: &Path, files: Arc<FileList>) -> Result<(), Fault> {
+        let content = &mut self.stores.get_mut(store).ok_or_else(closed)?.content;
+        if let Err(errno) = place::rename(&content.dir, from, to) {
+            return Err(fault(errno, &content.dir.join(to), "renamed"));
+        }
+        content.files = files;
+        Ok(())
+    }
+
     fn move_progress(&self, store: StoreId) -> Option<(u64, u64)> {
         self.jobs.move_progress(store)
     }

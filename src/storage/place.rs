@@ -11,6 +11,7 @@ use rustix::fs::{
     Access, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, access, fstat, fsync, ftruncate, mkdirat, openat,
     openat2, statat, statvfs, unlinkat,
 };
+use rustix::fs::{RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use crate::base::storage::Stamp;
@@ -199,6 +200,17 @@ pub(super) fn shorten(dir: &Path, path: &Path) -> Result<bool, Errno> {
         }
     }
     unlinkat(&parent, name, AtFlags::empty()).map(|()| false)
+}
+
+/// Renames what is at `from` below `dir` to `to` in the same directory, durably, unless it is not there; never over anything.
+pub(super) fn rename(dir: &Path, from: &Path, to: &Path) -> Result<(), Errno> {
+    if !is_there(dir, from) {
+        return Ok(());
+    }
+    let (parent, name) = parent(dir, from)?;
+    let new = to.file_name().ok_or(Errno::INVAL)?;
+    renameat_with(&parent, name, &parent, new, RenameFlags::NOREPLACE)?;
+    sync_dir(dir, from.parent().unwrap_or(Path::new("")))
 }
 
 /// Deletes a file; gone already is fine.

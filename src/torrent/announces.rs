@@ -110,6 +110,11 @@ impl Announces {
         announces
     }
 
+    /// Nothing is drawn for a while.
+    pub(crate) fn rest(&mut self) {
+        self.rng.rest();
+    }
+
     /// There are more trackers, in tiers behind those that there are; who is known already is passed over.
     pub fn add(&mut self, now: Time, tiers: &[Vec<String>]) {
         let known: BTreeSet<Vec<u8>> = self.trackers.iter().map(|tracker| identity(&tracker.url)).collect();

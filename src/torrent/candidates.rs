@@ -169,6 +169,11 @@ impl Candidates {
         }
     }
 
+    /// Nothing is drawn for a while.
+    pub(crate) fn rest(&mut self) {
+        self.rng.rest();
+    }
+
     /// How many addresses are known; at most [`CANDIDATES_MAX`].
     #[must_use]
     pub fn len(&self) -> usize {

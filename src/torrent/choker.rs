@@ -130,6 +130,11 @@ impl Choker {
         self.slots = slots;
     }
 
+    /// Nothing is drawn for a while.
+    pub(crate) fn rest(&mut self) {
+        self.rng.rest();
+    }
+
     /// Pieces have so many bytes.
     pub fn set_piece_len(&mut self, piece_len: u32) {
         self.credit_bytes = CREDIT_BYTES.max(u64::from(piece_len));

@@ -185,6 +185,15 @@ pub enum Command {
         /// Where to.
         dir: PathBuf,
     },
+    /// Renames a file.
+    Rename {
+        /// Which.
+        which: Which,
+        /// Which file; `.` is what holds all of them.
+        file: FilePattern,
+        /// Its new name, a single one.
+        name: String,
+    },
     /// Dials a peer.
     Connect {
         /// For which torrent.

@@ -66,7 +66,10 @@ impl Torrent {
 
     /// How every file looks is known.
     pub(crate) fn is_stamped(&self) -> bool {
-        self.disk.doubtful.is_empty() && self.disk.stamps.len() == self.head.files && !self.relocation.is_under_way()
+        self.disk.doubtful.is_empty()
+            && self.disk.stamps.len() == self.head.files
+            && !self.relocation.is_under_way()
+            && self.renaming.next.is_none()
     }
 
     /// How its files looked after our last write to them, or when they were described.

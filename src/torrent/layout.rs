@@ -46,6 +46,20 @@ impl Layout {
         self.files.as_ref().expect("whoever needs its files wakes it first")
     }
 
+    /// They have other names, and nothing else has changed.
+    pub fn set_files(&mut self, files: Arc<FileList>) {
+        self.files = Some(files);
+    }
+
+    /// The files, to share.
+    ///
+    /// # Panics
+    /// While the torrent sleeps.
+    #[must_use]
+    pub fn shared_files(&self) -> Arc<FileList> {
+        Arc::clone(self.files.as_ref().expect("whoever needs its files wakes it first"))
+    }
+
     /// How the content is divided.
     #[must_use]
     pub const fn geometry(&self) -> Geometry {

@@ -33,6 +33,7 @@ mod policy;
 mod proposals;
 mod reload;
 pub mod relocation;
+pub mod renaming;
 mod report;
 pub mod scrapes;
 pub mod settings;

@@ -142,6 +142,7 @@ impl Torrent {
     fn save(&mut self) {
         self.persistence.stage = Stage::Saving;
         self.note_saving_move();
+        self.note_saving_rename();
         self.asks.push_back(Ask::Save);
     }
 
@@ -176,6 +177,7 @@ impl Torrent {
             self.persistence.closed = true;
         }
         self.handle_move_recorded(now, saved);
+        self.handle_rename_recorded(saved);
     }
 
     /// What describes it could not be saved: it will be tried again.
@@ -272,6 +274,8 @@ impl Torrent {
             checking: self.check.is_some() || self.recheck,
             move_to: self.relocation.recorded_to().map(Path::to_owned),
             move_from: self.relocation.recorded_from().map(Path::to_owned),
+            names: self.renaming.names.clone(),
+            next_names: self.renaming.next.clone(),
             removing: false,
         }
     }
@@ -316,6 +320,12 @@ impl Torrent {
             self.forget_copies();
         }
         self.apply_max_peers(now);
+        self.renaming.next.clone_from(&record.next_names);
+        if self.is_asleep() || self.is_link() {
+            self.renaming.names.clone_from(&record.names);
+        } else {
+            self.take_names(record.names.clone());
+        }
         self.restore_move(record.move_to.clone(), record.move_from.clone());
         self.find_policy(now);
     }

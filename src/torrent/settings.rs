@@ -315,7 +315,7 @@ impl Torrent {
         Ok(())
     }
 
-    fn is_meant(&self, pattern: &FilePattern, file: usize) -> bool {
+    pub(crate) fn is_meant(&self, pattern: &FilePattern, file: usize) -> bool {
         let entry = &self.layout.files().entries()[file];
         !entry.pad
             && match pattern {

@@ -106,9 +106,18 @@ impl Torrent {
         self.body = Body::default();
         self.store = None;
         self.layout = Layout::asleep(self.head.geometry);
+        self.rest();
         if !self.look_at.is_never() {
             self.look_at = now + LOOK_ASLEEP;
         }
+    }
+
+    /// Nothing is drawn for a while.
+    pub(crate) fn rest(&mut self) {
+        self.rng.rest();
+        self.announces.rest();
+        self.candidates.rest();
+        self.choker.rest();
     }
 
     /// It is described by `meta`.
@@ -121,7 +130,7 @@ impl Torrent {
     pub fn wake_up(&mut self, now: Time, meta: Arc<Metainfo>) {
         self.turn_changed |= self.lost().is_some();
         self.sleep = Sleep::Awake;
-        self.layout = Layout::new(Arc::clone(&meta.files), meta.geometry);
+        self.layout = Layout::new(Arc::new(self.renaming.names.apply(&meta.files)), meta.geometry);
         self.body = Body(Some(meta));
         if !self.look_at.is_never() {
             self.look_at = now + LOOK;

@@ -43,6 +43,7 @@ use crate::torrent::peers::TorrentPeer;
 use crate::torrent::persist::Persistence;
 use crate::torrent::policy::Policy;
 use crate::torrent::relocation::{MoveStep, Relocation};
+use crate::torrent::renaming::Renaming;
 use crate::torrent::scrapes::ScrapeAsk;
 use crate::torrent::settings::Settings;
 use crate::torrent::sleep::{Body, Claim, Sleep};
@@ -95,6 +96,8 @@ pub enum Ask {
     Move(MoveStep),
     /// Look how far the move is, then call `handle_move_progress`.
     MoveProgress,
+    /// Do [`Torrent::next_rename`] on the disk, then call `handle_renamed`.
+    Rename,
     /// Tell the storage which files are wanted.
     Want,
     /// Make durable what was written, then call `handle_synced`.
@@ -189,6 +192,7 @@ pub struct Torrent {
     pub(crate) persistence: Persistence,
     pub(crate) disk: Disk,
     pub(crate) relocation: Relocation,
+    pub(crate) renaming: Renaming,
     pub(crate) store: Option<StoreId>,
     pub(crate) phase: Phase,
     pub(crate) fault: Option<Fault>,
@@ -299,6 +303,7 @@ impl Torrent {
         torrent.restore(now, record);
         torrent.believe(record);
         torrent.persistence.is_recorded(record.clean);
+        torrent.rest();
         torrent
     }
 
@@ -346,6 +351,7 @@ impl Torrent {
             persistence: Persistence::default(),
             disk: Disk::default(),
             relocation: Relocation::default(),
+            renaming: Renaming::default(),
             store: None,
             phase: Phase::Ready,
             fault: None,
@@ -405,7 +411,7 @@ impl Torrent {
         Content {
             dir: self.dir.clone(),
             also: self.relocation.recorded_to().map(Path::to_owned),
-            files: Arc::clone(&self.body.get().files),
+            files: self.layout.shared_files(),
             wanted: self.layout.wanted_files(),
         }
     }
@@ -422,7 +428,7 @@ impl Torrent {
     /// If there is no such file.
     #[must_use]
     pub fn file(&self, index: usize) -> &FileEntry {
-        &self.body.get().files.entries()[index]
+        &self.layout.files().entries()[index]
     }
 
     /// The storage has its content under `store`.
@@ -482,7 +488,7 @@ impl Torrent {
     /// The file or directory that holds all of it.
     #[must_use]
     pub fn top(&self) -> PathBuf {
-        self.dir.join(&self.head.top)
+        self.dir.join(self.renaming.names.top.as_ref().map_or(self.head.top.as_path(), Path::new))
     }
 
     /// The user's label, or empty.

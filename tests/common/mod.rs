@@ -308,7 +308,8 @@ while True:
         kind, to, at = packet[23], socket.inet_ntop(2, packet[30:34]), 14 + (packet[14] & 15) * 4
     elif kind == 0x86dd:
         kind, to, at = packet[20], socket.inet_ntop(10, packet[38:54]), 54
-    if kind == 17 or kind == 6:
+    # A bare reset is the kernel's own answer, for a connection that nobody has any more; it goes by the routes.
+    if kind == 17 or kind == 6 and packet[at + 13] not in (4, 20):
         out.write('%d %s %d\\n' % (kind, to, struct.unpack('!H', packet[at + 2:at + 4])[0]))
 ";
 

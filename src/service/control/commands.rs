@@ -60,6 +60,7 @@ pub const COMMANDS: &[Spec] = &[
     spec("limit", "down|up RATE", "global rate limit in bytes a second, with K, M or G; 0 = none"),
     spec("limit alternative", "on|off|auto", "have [limits.alternative] hold, or not, or by the clock"),
     spec("move", "ID DIR", "move its content, and serve it meanwhile; to where it is: call that off"),
+    spec("rename", "ID FILE NAME", "FILE: index, or glob of one; . is the file or directory that holds all"),
     spec("connect", "ID HOST:PORT", "dial one peer now"),
     spec("magnet", "ID", "its magnet link"),
     spec("catalog", "HOST:PORT", "what a SwarmTorrent node shares; ask again until it says `OK done`"),
@@ -73,7 +74,11 @@ pub const COMMANDS: &[Spec] = &[
     spec("watch", "[ID] [events=KIND,…]", "what happens, a line each, until the client goes"),
     spec("stats", "", "every counter"),
     spec("log", "LEVEL [TARGET]", "change what is logged: off, error, warn, info, debug, trace"),
-    spec("reload", "", "read the config again"),
+    spec(
+        "reload",
+        "",
+        "read the config again, and say of each key that has changed what it was and is, or that it waits for a restart",
+    ),
     spec("shutdown", "", "save, say goodbye to trackers, end"),
 ];
 
@@ -179,6 +184,11 @@ fn command_of(word: &str, arguments: &mut Arguments<'_>) -> Result<Parsed, Refus
                 parse_size(rate).ok_or_else(|| invalid(format!("a rate is {SIZE_FORM}, a second; not `{rate}`")))?;
             Command::Limit { direction, rate_bytes }
         }
+        "rename" => Command::Rename {
+            which: arguments.which()?,
+            file: file_pattern(arguments.next()?),
+            name: arguments.next()?.to_owned(),
+        },
         "move" => Command::Move { which: arguments.which()?, dir: absolute(arguments.next()?)? },
         "connect" => {
             let (which, (host, port)) = (arguments.which()?, node(arguments.next()?)?);
