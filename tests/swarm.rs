@@ -316,3 +316,40 @@ fn who_has_no_exchange_is_met_and_meets_nobody_by_himself() {
     assert_eq!(peers, [6; 6], "the others were told of the sixth, and dialled it");
     assert_eq!(star(6, false, 6), (vec![1; 6], 0), "the seeder alone has nobody who would listen");
 }
+
+/// An hour of suspension is made up for once, not as often as it would have happened: no flood of announces, dials or rounds, and
+/// nobody who has gone meanwhile is taken for somebody.
+#[test]
+fn an_hour_of_suspension_is_no_burst() {
+    let mut world = world(5, 3, 12_000_000, &Config::default());
+    let is_under_way = |world: &mut World| summary(world, 4).downloaded > 2_000_000;
+    assert!(world.run(Time::from_secs(60), is_under_way), "not begun after {:?}", world.now());
+    let hour = Duration::from_secs(3600);
+    world.suspend(4, hour);
+    // The others end, and forget it.
+    let until = world.now() + hour;
+    assert!(!world.run(until, |_| false));
+    for node in 1..4 {
+        assert_eq!(summary(&mut world, node).state, State::Seeding, "{node}");
+        assert_eq!(command(&mut world, node, Command::Peers(Which::All)), Answer::Peers(Vec::new()), "{node}");
+    }
+    let announces = |world: &mut World| tracker(world).events.iter().sum::<u32>();
+    let before = announces(&mut world);
+    let messages = |world: &mut World| world.nodes[4].engine().expect("it is up").messages_in();
+    let messages_before = messages(&mut world);
+    world.wake(4);
+    let at = world.now();
+    assert!(!world.run(at + Duration::from_millis(900), |_| false));
+    let soon = summary(&mut world, 4);
+    assert!(soon.down_rate <= 2 * RATE_BYTES, "{}", soon.down_rate);
+    assert!(soon.peers <= 3, "{} peers", soon.peers);
+    let announced = announces(&mut world) - before;
+    assert!(announced <= 4, "{announced} announces in a second, of four nodes");
+    let arrived = messages(&mut world) - messages_before;
+    assert!(arrived < 1000, "{arrived} messages in a second");
+    assert!(world.run(at + Duration::from_secs(60), all_seed), "{:?}", summary(&mut world, 4));
+    let done = summary(&mut world, 4);
+    let twice = done.downloaded - done.wasted - 12_000_000;
+    assert!(twice <= 3 * 16 * 1024, "three peers were in the midst of a block each, at most: {twice}");
+    assert!(announces(&mut world) - before <= 10, "each announces every two minutes");
+}

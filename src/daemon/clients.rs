@@ -22,7 +22,8 @@ use crate::reactor::outside::{OutsideEvent, OutsideId};
 use crate::service::control::{Request, Session, Verdict};
 use crate::torrent::event::Event;
 
-/// Clients at once; another is told that it is one too many and closed.
+/// Clients at once. For another one of them is told so and closed, so that whoever comes always gets in: of those that ask nothing
+/// the one that has been silent for longest, else the one that has let answers wait for longest, else a watcher, else any.
 const CLIENTS_MAX: usize = 64;
 /// Connections accepted in a round; the rest waits in the kernel.
 const ACCEPTS_MAX: usize = 16;
@@ -32,6 +33,14 @@ const ACCEPT_RETRY: Duration = Duration::from_secs(1);
 const READ_MAX: usize = 64 * 1024;
 /// Requests of a client carried out in a round; the rest waits for the next.
 const REQUESTS_MAX: u32 = 16;
+/// Bytes of answers to all clients that a round may begin with; the rest waits for the next. Who was given least of late comes first.
+const ANSWERS_MAX: usize = 256 * 1024;
+/// What a request costs beside the bytes of its answer.
+const REQUEST_COST: usize = 1024;
+/// How long "of late" is.
+const LATE: Duration = Duration::from_secs(1);
+/// Bytes of answers that may wait for all clients together. Beyond it who has taken nothing for longest is disconnected.
+const WAITING_MAX: usize = 64 * 1024 * 1024;
 
 /// Why there is no control socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +59,21 @@ struct Client {
     readable: bool,
     /// Requests that it may still ask in this round.
     requests_left: u32,
+    /// What it was given of late.
+    given: usize,
+    /// When it last sent something; at first, when it came.
+    heard_at: Time,
     is_broken: bool,
+}
+
+/// What clients have been, since the start.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    accepted: u64,
+    /// Closed for a newer one.
+    shed: u64,
+    /// Closed for letting too much wait.
+    overrun: u64,
 }
 
 /// The listener and whoever has connected. Removes its socket when dropped.
@@ -65,6 +88,11 @@ pub struct Clients {
     /// Accepting failed, for want of descriptors perhaps; then it is tried again, for the kernel will not say when.
     accept_at: Time,
     clients: BTreeMap<OutsideId, Client>,
+    counts: Counts,
+    /// What this round has given.
+    given: usize,
+    /// When all begin anew.
+    late_at: Time,
 }
 
 /// Has the socket belong to its group, `own_group` if none is named, and then be for whom it should.
@@ -115,6 +143,9 @@ impl Clients {
             may_accept: true,
             accept_at: Time::NEVER,
             clients: BTreeMap::new(),
+            counts: Counts::default(),
+            given: 0,
+            late_at: Time::ZERO,
         })
     }
 
@@ -138,20 +169,31 @@ impl Clients {
     /// Begins a round: takes new clients, reads from all that have something.
     pub fn begin_round(&mut self, now: Time, reactor: &mut Reactor) {
         self.accept(now, reactor);
+        self.given = 0;
+        let is_late = now >= self.late_at;
+        if is_late {
+            self.late_at = now + LATE;
+        }
         for client in self.clients.values_mut() {
             client.requests_left = REQUESTS_MAX;
-            client.read();
+            client.given = if is_late { 0 } else { client.given };
+            client.read(now);
         }
     }
 
     /// The next request of this round; answer it with [`Clients::reply`] before asking for another.
     pub fn poll_request(&mut self, now: Time) -> Option<(OutsideId, Request)> {
-        for (id, client) in &mut self.clients {
-            if client.requests_left > 0
-                && !client.is_broken
-                && let Some(request) = client.session.poll_request(now)
-            {
-                client.requests_left -= 1;
+        while self.given < ANSWERS_MAX {
+            let waits = |client: &Client| client.requests_left > 0 && !client.is_broken && client.session.is_ready(now);
+            let asking = self.clients.iter_mut().filter(|(_, client)| waits(client));
+            let (id, client) = asking.min_by_key(|(_, client)| client.given)?;
+            client.requests_left -= 1;
+            let before = client.session.waiting();
+            let request = client.session.poll_request(now);
+            let given = client.session.waiting().saturating_sub(before) + REQUEST_COST;
+            client.given += given;
+            self.given += given;
+            if let Some(request) = request {
                 return Some((*id, request));
             }
         }
@@ -161,7 +203,11 @@ impl Clients {
     /// Answers a request.
     pub fn reply(&mut self, now: Time, id: OutsideId, verdict: Verdict) {
         if let Some(client) = self.clients.get_mut(&id) {
+            let before = client.session.waiting();
             client.session.reply(now, verdict);
+            let given = client.session.waiting() - before;
+            client.given += given;
+            self.given += given;
         }
     }
 
@@ -186,12 +232,17 @@ impl Clients {
             }
         }
         for id in closed {
-            let mut client = self.clients.remove(&id).expect("it was just seen");
-            if let Err(error) = reactor.deregister(id, &mut client.stream) {
-                log::debug!("a control client cannot be forgotten: {error}");
-            }
+            self.counts.overrun += u64::from(self.clients[&id].session.is_overrun());
+            self.close(id, reactor);
         }
-        let has_more = |client: &Client| client.requests_left == 0 || (client.readable && client.session.wants_input());
+        while self.clients.values().map(|client| client.session.waiting()).sum::<usize>() > WAITING_MAX {
+            let owing = self.clients.iter().filter(|(_, client)| client.session.waiting() > 0);
+            let Some((id, _)) = owing.min_by_key(|(_, client)| client.session.taken_at()) else { break };
+            self.counts.overrun += 1;
+            self.close(*id, reactor);
+        }
+        let has_more =
+            |client: &Client| client.session.is_ready(now) || (client.readable && client.session.wants_input());
         self.may_accept || self.clients.values().any(has_more)
     }
 
@@ -199,6 +250,39 @@ impl Clients {
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
         self.clients.values().map(|client| client.session.poll_timeout()).fold(self.accept_at, Time::min)
+    }
+
+    /// Figures for `stats`: names and values.
+    #[must_use]
+    pub fn stats(&self) -> Vec<(String, u64)> {
+        let Counts { accepted, shed, overrun } = self.counts;
+        let rows = [
+            ("control_clients", self.clients.len() as u64),
+            ("control_accepted", accepted),
+            ("control_shed", shed),
+            ("control_overrun", overrun),
+        ];
+        rows.map(|(name, value)| (name.to_owned(), value)).into()
+    }
+
+    fn close(&mut self, id: OutsideId, reactor: &mut Reactor) {
+        let Some(mut client) = self.clients.remove(&id) else { return };
+        if let Err(error) = reactor.deregister(id, &mut client.stream) {
+            log::debug!("a control client cannot be forgotten: {error}");
+        }
+    }
+
+    /// Closes the client that is missed least.
+    fn shed(&mut self, reactor: &mut Reactor) {
+        let least = self.clients.iter().min_by_key(|(_, client)| client.worth()).map(|(id, _)| *id);
+        let Some(id) = least else { return };
+        let client = self.clients.get_mut(&id).expect("it was just seen");
+        if client.session.output().is_empty() {
+            // It goes into an empty buffer, or nowhere.
+            drop(client.stream.write(b"ERR busy another client needed the place; connect again\n"));
+        }
+        self.counts.shed += 1;
+        self.close(id, reactor);
     }
 
     fn accept(&mut self, now: Time, reactor: &mut Reactor) {
@@ -224,15 +308,22 @@ impl Clients {
                 }
             };
             if self.clients.len() >= CLIENTS_MAX {
-                // It goes into an empty buffer, or nowhere.
-                drop(stream.write(b"ERR busy too many clients are connected; try again later\n"));
-                continue;
+                self.shed(reactor);
             }
             match reactor.register(&mut stream, Interest::READABLE | Interest::WRITABLE) {
                 Ok(id) => {
                     let session = Session::new(now);
-                    let client = Client { stream, session, readable: true, requests_left: 0, is_broken: false };
+                    let client = Client {
+                        stream,
+                        session,
+                        readable: true,
+                        requests_left: 0,
+                        given: 0,
+                        heard_at: now,
+                        is_broken: false,
+                    };
                     self.clients.insert(id, client);
+                    self.counts.accepted += 1;
                 }
                 Err(error) => log::warn!("control socket: {error}"),
             }
@@ -248,7 +339,20 @@ impl Drop for Clients {
 }
 
 impl Client {
-    fn read(&mut self) {
+    /// Who is missed less has less of it: what it does, and since when it does that.
+    fn worth(&self) -> (u8, Time) {
+        if !self.session.output().is_empty() {
+            (1, self.session.taken_at())
+        } else if self.session.is_watching() {
+            (2, self.heard_at)
+        } else if self.session.is_asking() {
+            (3, self.heard_at)
+        } else {
+            (0, self.heard_at)
+        }
+    }
+
+    fn read(&mut self, now: Time) {
         let mut buf = [0; 16 * 1024];
         let mut left = READ_MAX;
         while self.readable && left > 0 && self.session.wants_input() {
@@ -259,6 +363,7 @@ impl Client {
                 }
                 Ok(len) => {
                     self.session.handle_input(&buf[..len]);
+                    self.heard_at = now;
                     left = left.saturating_sub(len);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}

@@ -75,6 +75,7 @@ impl Daemon {
             Answer::Stats(mut rows) => {
                 rows.extend(self.reactor.stats());
                 rows.extend(self.hooks.stats());
+                rows.extend(self.clients.stats());
                 Ok(Answer::Stats(rows).into())
             }
             Answer::Show(mut row) => {

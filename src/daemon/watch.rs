@@ -206,7 +206,10 @@ impl Watcher {
 
     fn consider(&mut self, path: PathBuf, rule: usize) {
         let is_ours = matches!(path.extension().and_then(OsStr::to_str), Some("st" | "torrent" | "magnet"));
-        if !is_ours || path.file_name().is_none_or(is_hidden) || self.waiting.iter().any(|(other, _)| *other == path) {
+        if !is_ours
+            || path.file_name().is_none_or(is_hidden)
+            || self.waiting.iter().any(|(other, _)| other.as_os_str() == path.as_os_str())
+        {
             return;
         }
         if self.waiting.len() >= WAITING_MAX {

@@ -13,6 +13,7 @@
 mod asks;
 mod audit;
 mod blocks;
+mod calendar;
 mod catalogs;
 mod changes;
 mod commands;
@@ -175,6 +176,7 @@ pub struct Engine<S: Storage> {
     storage: S,
     config: Config,
     rng: Rng,
+    /// What calendars say at [`Time::ZERO`], as far as is known now; `calendar` changes it.
     unix_nanos: u64,
     peer_id: [u8; 20],
     connections: Arena<ConnKey, Connection>,
@@ -396,10 +398,6 @@ impl<S: Storage> Engine<S> {
         if self.exiting && self.is_quiet() {
             self.exit();
         }
-    }
-
-    fn unix_secs(&self, now: Time) -> u64 {
-        (self.unix_nanos + now.as_nanos()) / 1_000_000_000
     }
 
     /// Says goodbye to trackers and saves everything; [`Effect::Exit`] follows: trackers have [`SHUTDOWN_MAX`] to

@@ -1,7 +1,8 @@
 //! The clock: the one place of the programs that reads it.
 //!
-//! Everything below is handed a [`Time`]. Calendar time is read once, at the start; what needs it later adds the two, so that a
-//! clock set back while we run moves nothing. Only schedules go by what calendars say now: `calendar`.
+//! Everything below is handed a [`Time`], and waits and lasts by that alone. What calendars say is read beside it, so that the engine
+//! can be told when somebody has set them, or when the machine has slept; only dates and ages go by that. Schedules go by what
+//! calendars say where people live: `calendar`.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -19,9 +20,7 @@ impl Clock {
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the driver's clock")]
     pub fn start() -> Self {
-        // A machine that believes to live before 1970 starts at its epoch; only what people are shown suffers.
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { start: Instant::now(), unix_nanos: u64::try_from(unix.as_nanos()).unwrap_or(u64::MAX) }
+        Self { start: Instant::now(), unix_nanos: unix_nanos() }
     }
 
     /// The time since the start. Never goes back; stands still while the machine sleeps.
@@ -36,6 +35,15 @@ impl Clock {
     pub const fn unix_nanos(&self) -> u64 {
         self.unix_nanos
     }
+}
+
+/// What calendars say now: nanoseconds since the Unix epoch.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the driver's clock")]
+pub fn unix_nanos() -> u64 {
+    // A machine that believes to live before 1970 lives at its epoch; only what people are shown suffers.
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(unix.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

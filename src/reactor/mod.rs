@@ -38,7 +38,7 @@ use crate::base::time::Time;
 use crate::engine::{Effect, Engine};
 use crate::protocol::tls;
 use crate::reactor::batch::{BATCH, Inbox};
-use crate::reactor::clock::Clock;
+use crate::reactor::clock::{Clock, unix_nanos};
 use crate::reactor::datagrams::{Datagrams, Received};
 use crate::reactor::guard::Guard;
 use crate::reactor::lag::Histogram;
@@ -63,6 +63,8 @@ const WORK_MAX: Duration = Duration::from_millis(1);
 const WORK_SHARE: Duration = Duration::from_micros(500);
 /// No wait is longer, so that no arithmetic of the kernel's is ever near its end.
 const WAIT_MAX: Duration = Duration::from_secs(3600);
+/// How often calendars are looked at while the loop turns: somebody may have set them, or the machine has slept.
+const CALENDAR_EVERY: Duration = Duration::from_millis(100);
 /// Rounds in a row that neither waited nor did anything but call a timer; beyond it each round waits for [`IDLE_WAIT`].
 const IDLE_ROUNDS_MAX: u32 = 256;
 const IDLE_WAIT: Duration = Duration::from_millis(1);
@@ -103,6 +105,8 @@ pub struct Reactor {
     work_waits: bool,
     /// When jobs that wait for the disk are looked at again.
     look_at: Time,
+    /// When calendars are looked at again, should the loop turn then; nobody wakes for it.
+    calendar_at: Time,
     /// What datagrams are received into, and what one to send is written into.
     inbox: Inbox,
     transmit: Vec<u8>,
@@ -156,6 +160,7 @@ impl Reactor {
             deadline: Time::NEVER,
             work_waits: false,
             look_at: Time::NEVER,
+            calendar_at: Time::ZERO,
             inbox: Inbox::new(),
             transmit: Vec::new(),
             lag: Histogram::default(),
@@ -329,6 +334,10 @@ impl Reactor {
         self.drain(engine, &mut turn);
         let waited = self.wait(engine, &turn)?;
         self.now = self.clock.now();
+        if self.now >= self.calendar_at {
+            self.calendar_at = self.now + CALENDAR_EVERY;
+            engine.handle_calendar(self.now, unix_nanos());
+        }
 
         let mut happened = self.note(engine, outside);
         happened |= self.heed_interface(engine);

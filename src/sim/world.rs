@@ -684,6 +684,17 @@ impl World {
         }
     }
 
+    /// Suspends a node for so long. It goes on when [`World::wake`] is called after that.
+    pub fn suspend(&mut self, node: usize, lasts: Duration) {
+        self.nodes[node].frozen_until = self.nodes[node].frozen_until.max(self.now + lasts);
+    }
+
+    /// Lets a node go on whose suspension is over.
+    pub fn wake(&mut self, node: usize) {
+        self.thaw(node);
+        self.stir(node);
+    }
+
     /// A suspended machine goes on if nothing else suspends it: what happened meanwhile happens now.
     pub(crate) fn thaw(&mut self, node: usize) {
         if self.nodes[node].frozen_until <= self.now {

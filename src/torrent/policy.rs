@@ -130,6 +130,12 @@ impl Torrent {
         self.reconsider_goals(now, before.idle_time.value);
     }
 
+    /// The clock on the wall was set: by what it says now it said so at [`Time::ZERO`], Unix seconds.
+    pub fn set_calendar(&mut self, now: Time, epoch_secs: u64) {
+        self.epoch_secs = epoch_secs;
+        self.apply_policy(now);
+    }
+
     /// Something that rules are about has changed, or what they say, or what the user set.
     pub(crate) fn apply_policy(&mut self, now: Time) {
         let before = self.find_policy(now);

@@ -238,7 +238,7 @@ pub struct Limits {
     /// Bytes a second that go out; 0 is no limit.
     #[serde(with = "fields::size")]
     pub up: u64,
-    /// Bytes of buffers, queues and mapped windows together.
+    /// Bytes of files that are mapped at once. Everything else has bounds of its own.
     #[serde(with = "fields::size")]
     pub memory: u64,
     /// Torrents that download at once; 0 is all.

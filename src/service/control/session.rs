@@ -31,6 +31,8 @@ const PAUSE_LEN: usize = 256 * 1024;
 /// A client that read nothing for so long while replies waited is a slow one: its requests are carried out regardless,
 /// until [`WAITING_MAX`] ends it.
 const PATIENCE: Duration = Duration::from_millis(250);
+/// Lines that are answered without anybody's help in a row; [`Session::is_ready`] tells whether there are more.
+const LINES_MAX: usize = 64;
 /// Bytes of requests that may wait. The driver reads no more then; the kernel makes the client wait.
 const INPUT_MAX: usize = 2 * LINE_MAX;
 
@@ -156,9 +158,13 @@ impl Session {
         self.watching.is_some()
     }
 
-    /// The next request; none while one is unanswered, while the client should read first, or when there is no more.
+    /// The next request; none while one is unanswered, while the client should read first, or when there is no more, unless
+    /// [`Session::is_ready`].
     pub fn poll_request(&mut self, now: Time) -> Option<Request> {
-        while self.pending.is_none() && !self.is_overrun && !self.is_paused(now) {
+        for _ in 0..LINES_MAX {
+            if self.pending.is_some() || self.is_overrun || self.is_paused(now) {
+                return None;
+            }
             let line = self.take_line(now)?;
             if let Some(request) = self.read_line(now, &line) {
                 return Some(request);
@@ -186,6 +192,31 @@ impl Session {
         !self.has_ended && !self.is_overrun && self.input.len() < INPUT_MAX
     }
 
+    /// True if it has asked what is not answered yet; the begin of a line asks nothing.
+    #[must_use]
+    pub fn is_asking(&self) -> bool {
+        self.pending.is_some() || self.input.contains(&b'\n') || (self.has_ended && !self.input.is_empty())
+    }
+
+    /// True if [`Session::poll_request`] has something to do right now.
+    #[must_use]
+    pub fn is_ready(&self, now: Time) -> bool {
+        let may = self.pending.is_none() && !self.is_overrun && !self.is_paused(now);
+        may && (self.is_asking() || self.input.len() > LINE_MAX || (self.is_skipping && !self.input.is_empty()))
+    }
+
+    /// When it last took something of what waits for it, or that began to wait.
+    #[must_use]
+    pub const fn taken_at(&self) -> Time {
+        self.taken_at
+    }
+
+    /// True if it let more wait than [`WAITING_MAX`].
+    #[must_use]
+    pub const fn is_overrun(&self) -> bool {
+        self.is_overrun
+    }
+
     /// True when the connection should be closed: everything is said, or the client let too much wait.
     #[must_use]
     pub fn is_over(&self) -> bool {
@@ -193,7 +224,9 @@ impl Session {
             || (self.has_ended && self.input.is_empty() && self.pending.is_none() && self.output().is_empty())
     }
 
-    fn waiting(&self) -> usize {
+    /// Bytes that wait for it.
+    #[must_use]
+    pub const fn waiting(&self) -> usize {
         self.output.len() - self.sent
     }
 

@@ -189,6 +189,14 @@ impl Tracker {
         tracker
     }
 
+    /// The clock on the wall was set: by what it says now it said so at [`Time::ZERO`], nanoseconds. Only what is shared with other
+    /// trackers goes by it.
+    pub fn set_calendar(&mut self, unix_nanos: u64) {
+        if let Some(shared) = &mut self.shared {
+            shared.set_calendar(unix_nanos);
+        }
+    }
+
     /// True for a proxy of ours: many strangers come from its address.
     #[must_use]
     pub fn is_proxy(&self, ip: IpAddr) -> bool {

@@ -173,6 +173,11 @@ impl Shared {
         }
     }
 
+    /// Unix time at [`Time::ZERO`] is another one than it seemed. What was written by the old one lives longer or shorter for once.
+    pub(super) const fn set_calendar(&mut self, unix_nanos: u64) {
+        self.unix_nanos = unix_nanos;
+    }
+
     fn unix_millis(&self, now: Time) -> u64 {
         (self.unix_nanos + now.as_nanos()) / 1_000_000
     }
