@@ -83,7 +83,6 @@ fn whatever_clients_do_another_is_answered() {
     assert_eq!(told, "ERR busy another client needed the place; connect again\n");
     assert!(stat(&daemon, "control_clients") <= 64);
     assert!(stat(&daemon, "control_shed") >= 436);
-
     let done = AtomicBool::new(false);
     let mut most = 0;
     let mut took = Vec::new();
@@ -92,7 +91,7 @@ fn whatever_clients_do_another_is_answered() {
             scope.spawn(|| {
                 let mut stream = connect(&daemon);
                 let part = vec![b'x'; MIB];
-                for _ in 0..256 {
+                for _ in 0..128 {
                     stream.write_all(&part).unwrap();
                 }
                 stream.write_all(b"\nversion\n").unwrap();
@@ -138,7 +137,7 @@ fn whatever_clients_do_another_is_answered() {
         ];
         // Each asks for far more than may wait, and reads none of it.
         let asked = "json list\n".repeat(16 * MIB / list_len);
-        let mut owing: Vec<UnixStream> = (0..20)
+        let mut owing: Vec<UnixStream> = (0..12)
             .map(|_| {
                 let mut stream = connect(&daemon);
                 stream.write_all(asked.as_bytes()).unwrap();
@@ -153,7 +152,7 @@ fn whatever_clients_do_another_is_answered() {
         }
         wait("all that read nothing are disconnected", 20, || {
             most = most.max(daemon.memory_kib());
-            stat(&daemon, "control_overrun") >= 21
+            stat(&daemon, "control_overrun") >= 13
         });
         for stream in &mut owing {
             let len = stream.read_to_end(&mut Vec::new()).unwrap_or_default();
@@ -169,16 +168,17 @@ fn whatever_clients_do_another_is_answered() {
     // 64 MiB of answers wait at most, in strings that have grown to twice as much.
     assert!(most < before + 140 * 1024, "{before} KiB before, {most} at most");
     wait("memory is given back", 10, || daemon.memory_kib() < before + 16 * 1024);
-
     // Clients that are silent cost nothing.
     silent.truncate(0);
     let silent: Vec<UnixStream> = (0..100).map(|_| connect(&daemon)).collect();
     daemon.ask("version");
-    let spent = ticks(daemon.pid());
-    thread::sleep(Duration::from_secs(1));
-    let spent = ticks(daemon.pid()) - spent;
-    println!("a second of silence of {} clients: {spent} hundredths of the processor", silent.len());
-    assert!(spent <= 10, "{spent}");
+    wait("they cost nothing", 10, || {
+        let spent = ticks(daemon.pid());
+        thread::sleep(Duration::from_secs(1));
+        let spent = ticks(daemon.pid()) - spent;
+        println!("a second of silence of {} clients: {spent} hundredths of the processor", silent.len());
+        spent <= 5
+    });
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn a_log_that_nobody_reads_costs_lines_and_nothing_else() {
     });
     let (half, nearly_all) = percentiles(took);
     println!("with a log that nobody reads: half within {half:?}, 99 of 100 within {nearly_all:?}");
-    assert!(nearly_all < Duration::from_secs(1), "{nearly_all:?}");
+    assert!(half < Duration::from_millis(100) && nearly_all < Duration::from_millis(500), "{half:?}, {nearly_all:?}");
     let spent = ticks(daemon.pid());
     thread::sleep(Duration::from_millis(500));
     assert!(ticks(daemon.pid()) - spent <= 10, "it waits for the reader, and does not ask all the time");
@@ -300,9 +300,9 @@ fn a_clock_that_is_set_changes_dates_and_nothing_else() {
 fn a_stop_that_lasts_is_gone_on_after() {
     let temp = tempfile::tempdir().unwrap();
     let content = temp.path().join("content");
-    fs::write(&content, noise(2, 24 * MIB)).unwrap();
+    fs::write(&content, noise(2, 12 * MIB)).unwrap();
     let (_, torrent, _) = make(&content, temp.path(), &[]);
-    let seeder = Daemon::start(&temp.path().join("a"), "[limits]\nup = \"6M\"\n");
+    let seeder = Daemon::start(&temp.path().join("a"), "[limits]\nup = \"3M\"\n");
     seeder.add(&torrent, &format!("dir={}", temp.path().display()));
     seeder.wait_state("seeding", 20);
     let leecher = Daemon::start(&temp.path().join("b"), "");
@@ -324,9 +324,9 @@ fn a_stop_that_lasts_is_gone_on_after() {
     let stopped = have(&leecher);
     signal(&seeder, Signal::CONT);
     leecher.wait_state("seeding", 30);
-    assert!(stopped < 24 * MIB as u64, "it was stopped meanwhile");
+    assert!(stopped < 12 * MIB as u64, "it was stopped meanwhile");
     let row = leecher.torrent();
-    assert_eq!(row["downloaded"].as_u64(), Some(24 * MIB as u64), "nothing twice: {row}");
+    assert_eq!(row["downloaded"].as_u64(), Some(12 * MIB as u64), "nothing twice: {row}");
     for daemon in [&seeder, &leecher] {
         wait("it is quiet again", 10, || {
             let spent = ticks(daemon.pid());
@@ -342,7 +342,7 @@ fn a_stop_that_lasts_is_gone_on_after() {
 fn little_address_space_is_enough() {
     let temp = tempfile::tempdir().unwrap();
     let content = temp.path().join("content");
-    fs::write(&content, noise(3, 32 * MIB)).unwrap();
+    fs::write(&content, noise(3, 16 * MIB)).unwrap();
     let (_, torrent, _) = make(&content, temp.path(), &[]);
     for backend in ["pread", "mmap"] {
         let dir = temp.path().join(backend);
@@ -363,7 +363,7 @@ fn little_address_space_is_enough() {
         }
         for leecher in &leechers {
             leecher.wait_state("seeding", 60);
-            assert_eq!(leecher.torrent()["have_bytes"].as_u64(), Some(32 * MIB as u64));
+            assert_eq!(leecher.torrent()["have_bytes"].as_u64(), Some(16 * MIB as u64));
         }
         for daemon in leechers.into_iter().chain([seeder]) {
             let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();

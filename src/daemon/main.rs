@@ -40,7 +40,7 @@ use crate::torrent::event::Event;
 const END_MAX: Duration = Duration::from_secs(28);
 /// How soon a slow reader of the log is tried again.
 const LOG_RETRY: Duration = Duration::from_millis(100);
-/// Files of watch directories taken in a round; the rest waits for the next.
+/// Files of watch directories looked at in a round; the rest waits for the next.
 const FOUND_MAX: usize = 4;
 
 /// Ended as asked.
@@ -364,7 +364,8 @@ impl Daemon {
     /// Adds what was dropped into watch directories. True if more waits.
     fn take_found(&mut self, now: Time) -> bool {
         for _ in 0..FOUND_MAX {
-            let Some(found) = self.watcher.poll_found() else { return false };
+            let Some(looked) = self.watcher.poll_found() else { return false };
+            let Some(found) = looked else { continue };
             let command = Command::Add { source: found.source, options: found.options };
             match self.engine.handle_command(now, command) {
                 Ok(_) => {

@@ -6,8 +6,8 @@
 //! `.invalid`, with the reason beside it). Directories are looked through at the start, and again whenever the kernel
 //! has lost count. Files whose names begin with a dot are left alone.
 
-use std::collections::VecDeque;
-use std::ffi::OsStr;
+use std::collections::{BTreeSet, VecDeque};
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -49,7 +49,7 @@ struct Dir {
     descriptor: i32,
 }
 
-/// The watch directories. Invariant: each path in `waiting` once.
+/// The watch directories. Invariant: each path in `waiting` once, and those alone in `known`.
 #[derive(Debug)]
 pub struct Watcher {
     inotify: OwnedFd,
@@ -57,6 +57,8 @@ pub struct Watcher {
     dirs: Vec<Dir>,
     /// Files to read, and the rule each was found by.
     waiting: VecDeque<(PathBuf, usize)>,
+    /// The paths of those.
+    known: BTreeSet<OsString>,
     /// Look through everything again once `waiting` is empty.
     must_scan: bool,
 }
@@ -68,8 +70,14 @@ impl Watcher {
     /// If the kernel has no inotify for us.
     pub fn new(rules: &[Watch]) -> io::Result<Self> {
         let inotify = kernel::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        let mut watcher =
-            Self { inotify, rules: rules.to_vec(), dirs: Vec::new(), waiting: VecDeque::new(), must_scan: false };
+        let mut watcher = Self {
+            inotify,
+            rules: rules.to_vec(),
+            dirs: Vec::new(),
+            waiting: VecDeque::new(),
+            known: BTreeSet::new(),
+            must_scan: false,
+        };
         for (rule, watch) in rules.iter().enumerate() {
             if let Err(error) = std::fs::create_dir_all(&watch.path) {
                 log::warn!("watch directory {}: {error}", watch.path.display());
@@ -93,21 +101,20 @@ impl Watcher {
         }
     }
 
-    /// The next source; files that hold none have been renamed on the way.
-    pub fn poll_found(&mut self) -> Option<Found> {
-        loop {
-            while let Some((path, rule)) = self.waiting.pop_front() {
-                match read(&path) {
-                    Ok(Some(source)) => return Some(Found { path, source, options: self.options(rule) }),
-                    Ok(None) => {}
-                    Err(why) => self.refused(&path, &why),
-                }
-            }
-            if !std::mem::take(&mut self.must_scan) {
-                return None;
-            }
+    /// Looks at the next file; none if no file waits. The source in it, if it holds one and has not gone; one that holds none has been
+    /// renamed on the way.
+    pub fn poll_found(&mut self) -> Option<Option<Found>> {
+        if self.waiting.is_empty() && std::mem::take(&mut self.must_scan) {
             self.scan();
         }
+        let (path, rule) = self.waiting.pop_front()?;
+        self.known.remove(path.as_os_str());
+        match read(&path) {
+            Ok(Some(source)) => return Some(Some(Found { path, source, options: self.options(rule) })),
+            Ok(None) => {}
+            Err(why) => self.refused(&path, &why),
+        }
+        Some(None)
     }
 
     /// What was found at `path` is a torrent now.
@@ -206,16 +213,14 @@ impl Watcher {
 
     fn consider(&mut self, path: PathBuf, rule: usize) {
         let is_ours = matches!(path.extension().and_then(OsStr::to_str), Some("st" | "torrent" | "magnet"));
-        if !is_ours
-            || path.file_name().is_none_or(is_hidden)
-            || self.waiting.iter().any(|(other, _)| other.as_os_str() == path.as_os_str())
-        {
+        if !is_ours || path.file_name().is_none_or(is_hidden) || self.known.contains(path.as_os_str()) {
             return;
         }
         if self.waiting.len() >= WAITING_MAX {
             self.must_scan = true;
             return;
         }
+        self.known.insert(path.clone().into_os_string());
         self.waiting.push_back((path, rule));
     }
 }
@@ -284,7 +289,7 @@ mod tests {
 
     fn found(watcher: &mut Watcher) -> Vec<Found> {
         watcher.handle_readable();
-        std::iter::from_fn(|| watcher.poll_found()).collect()
+        std::iter::from_fn(|| watcher.poll_found()).flatten().collect()
     }
 
     fn names(dir: &Path) -> Vec<String> {
