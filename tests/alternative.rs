@@ -49,8 +49,8 @@ fn the_clock_decides_until_somebody_does() {
     let (before, after) = config.split_once("[limits.alternative]").unwrap();
     let rest = after.split_once("[dht]").unwrap().1;
     std::fs::write(&path, format!("{before}[dht]{rest}")).unwrap();
-    let told = "alternative limits are those of the config now; those that hold are: usual";
-    assert_eq!(daemon.ask("reload"), [told, "OK"]);
+    let told = ["limits that hold: usual", "limits.alternative is as in the file now", "OK"];
+    assert_eq!(daemon.ask("reload"), told);
     assert_eq!(limits(&daemon), usual(7, "usual"));
     assert!(daemon.ask("limit alternative on")[0].starts_with("ERR not-found there are no alternative limits"));
     assert_eq!(daemon.threads(), 1);

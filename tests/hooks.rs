@@ -74,7 +74,7 @@ fn a_hook_is_told_what_happened_and_inherits_nothing() {
             + &hook("\"error\"", &format!("echo \"$SWARMTORRENT_ERROR\" >> {}", out.display()), ""),
     )
     .unwrap();
-    assert!(daemon.ask("reload").join(" ").contains("hooks are those of the config now"));
+    assert!(daemon.ask("reload").join(" ").contains("[[hook]] is as in the file now"));
     std::fs::write(&out, "").unwrap();
     std::fs::remove_file(&file).unwrap();
     std::fs::create_dir(&file).unwrap();

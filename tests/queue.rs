@@ -169,7 +169,7 @@ fn the_order_outlives_a_restart_and_a_reload_gives_more_of_them_a_turn() {
     assert_eq!(names(&daemon), order);
     let config = std::fs::read_to_string(temp.path().join("config.toml")).unwrap();
     std::fs::write(temp.path().join("config.toml"), config.replace("active_seeds = 1", "active_seeds = 3")).unwrap();
-    assert_eq!(daemon.ask("reload"), ["8 download and 3 seed at once now", "OK"]);
+    assert_eq!(daemon.ask("reload"), ["limits.active_seeds: 1 → 3", "OK"]);
     assert_eq!(states(&daemon), ["seeding", "seeding", "seeding", "queued"]);
 }
 
@@ -203,7 +203,7 @@ fn rules_say_what_holds_and_take_out_what_has_seeded_enough() {
     std::fs::write(temp.path().join("config.toml"), config.replacen("[[rule]]", &format!("{rule}[[rule]]"), 1))
         .unwrap();
     let told = daemon.ask("reload");
-    assert_eq!(told, ["rules and goals of seeding are those of the config now, 3 rules", "OK"]);
+    assert_eq!(told, ["[[rule]] is as in the file now, 3 in all", "OK"]);
     wait("one has gone", 10, || names(&daemon) == ["file0", "file2"]);
     wait("and its content", 10, || !temp.path().join("downloads/file1").exists());
     assert!(temp.path().join("downloads/file0").exists() && temp.path().join("downloads/file2").exists());

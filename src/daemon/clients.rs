@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -80,6 +80,8 @@ struct Counts {
 #[derive(Debug)]
 pub struct Clients {
     path: PathBuf,
+    /// The socket's group as it was made.
+    own_group: u32,
     listener: UnixListener,
     id: OutsideId,
     may_accept: bool,
@@ -91,6 +93,26 @@ pub struct Clients {
     given: usize,
     /// When all begin anew.
     late_at: Time,
+}
+
+/// Has the socket belong to its group, `own_group` if none is named, and then be for whom it should.
+fn permit(path: &Path, control: &Control, own_group: u32) -> Result<(), String> {
+    let failed = |error: io::Error| format!("control socket {}: {error}", path.display());
+    let group = match &control.group[..] {
+        "" => own_group,
+        name => group_id(name).ok_or_else(|| format!("[control] group: there is no group `{name}` in /etc/group"))?,
+    };
+    let meta = fs::metadata(path).map_err(failed)?;
+    if meta.gid() != group {
+        // Nobody of the other group may get in on the way.
+        let both = meta.mode() & control.mode & 0o777;
+        fs::set_permissions(path, fs::Permissions::from_mode(both)).map_err(failed)?;
+        if let Err(error) = std::os::unix::fs::chown(path, None, Some(group)) {
+            let back = fs::set_permissions(path, fs::Permissions::from_mode(meta.mode() & 0o777));
+            return Err(failed(back.err().unwrap_or(error)));
+        }
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(control.mode)).map_err(failed)
 }
 
 impl Clients {
@@ -110,16 +132,12 @@ impl Clients {
         let bound = UnixListener::bind(path);
         rustix::process::umask(mask);
         let mut listener = bound.map_err(failed)?;
-        if !control.group.is_empty() {
-            let group = group_id(&control.group).ok_or_else(|| {
-                BindError::Failed(format!("[control] group: there is no group `{}` in /etc/group", control.group))
-            })?;
-            std::os::unix::fs::chown(path, None, Some(group)).map_err(failed)?;
-        }
-        fs::set_permissions(path, fs::Permissions::from_mode(control.mode)).map_err(failed)?;
+        let own_group = fs::metadata(path).map_err(failed)?.gid();
+        permit(path, control, own_group).map_err(BindError::Failed)?;
         let id = reactor.register(&mut listener, Interest::READABLE).map_err(failed)?;
         Ok(Self {
             path: path.clone(),
+            own_group,
             listener,
             id,
             may_accept: true,
@@ -129,6 +147,14 @@ impl Clients {
             given: 0,
             late_at: Time::ZERO,
         })
+    }
+
+    /// The socket has the mode and the group of `control` from now on. Whoever is connected stays so.
+    ///
+    /// # Errors
+    /// One sentence for the user; nothing has changed then.
+    pub fn set_permissions(&self, control: &Control) -> Result<(), String> {
+        permit(&self.path, control, self.own_group)
     }
 
     /// Something happened to a descriptor; anybody else's is none of ours.

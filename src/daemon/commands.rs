@@ -5,19 +5,16 @@ use std::path::Path;
 
 use crate::base::hash::InfoHash;
 use crate::base::time::Time;
-use crate::codec::units::{human_size, size};
-use crate::daemon::block;
-use crate::daemon::config::Settings;
-use crate::daemon::load::{self, METAINFO_MAX, read_regular, write_new};
+use crate::codec::units::human_size;
+use crate::daemon::load::{METAINFO_MAX, read_regular, write_new};
 use crate::daemon::log as journal;
 use crate::daemon::main::Daemon;
 use crate::engine::Engine;
 use crate::reactor::Reactor;
 use crate::service::control::{Alternatively, Host, Report, Request, Verdict};
-use crate::service::tracker::Allowed;
 use crate::storage::FileStorage;
 use crate::storage::space::disks;
-use crate::torrent::command::{Answer, Command, Direction, Refusal, RefusalKind, Source, Status, Which};
+use crate::torrent::command::{Answer, Command, Refusal, RefusalKind, Source, Status, Which};
 use crate::torrent::event::Filter;
 use crate::torrent::snapshot::State;
 
@@ -130,133 +127,6 @@ impl Daemon {
             threads: figure("Threads").and_then(|count| u32::try_from(count).ok()).unwrap_or(1),
         }
     }
-
-    /// Reads the config again and applies what can be applied while running; says what changed and what must wait.
-    pub(super) fn reload(&mut self, now: Time) -> Result<Vec<String>, Refusal> {
-        let Some(file) = self.args.config.as_deref() else {
-            let message = "the daemon was started without a config file, so there is nothing to read again";
-            return Err(Refusal::new(RefusalKind::Unsupported, message));
-        };
-        let new = load::settings(Some(file), |_| None).map_err(|why| Refusal::new(RefusalKind::Invalid, why))?;
-        self.notifier.reloading();
-        let old = self.settings.clone();
-        let mut lines = self.apply(now, &old, &new);
-        lines.extend(need_restart(&old, &new).into_iter().map(|key| format!("[{key}] has changed: restart to apply")));
-        if lines.is_empty() {
-            lines.push("nothing has changed".to_owned());
-        }
-        self.notifier.ready();
-        Ok(lines)
-    }
-
-    fn apply(&mut self, now: Time, old: &Settings, new: &Settings) -> Vec<String> {
-        let mut lines = Vec::new();
-        let limits = [
-            (Direction::Down, "limits.down", old.limits.down, new.limits.down),
-            (Direction::Up, "limits.up", old.limits.up, new.limits.up),
-        ];
-        for (direction, key, before, rate_bytes) in limits {
-            if before == rate_bytes {
-                continue;
-            }
-            match self.engine.handle_command(now, Command::Limit { direction, rate_bytes }) {
-                Ok(_) => lines.push(format!("{key} is {} now", size(rate_bytes))),
-                Err(refusal) => lines.push(format!("{key}: {}", refusal.message)),
-            }
-        }
-        // What waits for a restart stays as it was: `status` tells of what is in effect.
-        (self.settings.limits.down, self.settings.limits.up) = (new.limits.down, new.limits.up);
-        if old.log != new.log {
-            self.settings.log = new.log.clone();
-            journal::set(new.log.level, None);
-            lines.push(format!("log.level is {} now", new.log.level.as_str().to_lowercase()));
-        }
-        let turns = |settings: &Settings| (settings.limits.active_downloads, settings.limits.active_seeds);
-        if turns(old) != turns(new) {
-            let (downloads, seeds) = turns(new);
-            self.engine.set_turns(now, downloads, seeds);
-            lines.push(format!("{} download and {} seed at once now", number(downloads), number(seeds)));
-        }
-        if old.defaults() != new.defaults() {
-            self.engine.set_defaults(now, new.defaults());
-            lines.push(format!("rules and goals of seeding are those of the config now, {} rules", new.rule.len()));
-        }
-        self.settings.take_policy(new);
-        if old.limits.alternative != new.limits.alternative {
-            self.heed_schedule(now);
-            let words = self.schedule.words(self.engine.is_alternative());
-            lines.push(format!("alternative limits are those of the config now; those that hold are: {words}"));
-        }
-        match block::load(&new.peers.block) {
-            Ok(list) if self.engine.blocklist() != &list => {
-                lines.push(format!("{} ranges of addresses are blocked now", list.len()));
-                self.engine.block(now, list);
-            }
-            Ok(_) => {}
-            Err(why) => lines.push(format!("[peers] {why}; what was blocked still is")),
-        }
-        self.settings.peers.block.clone_from(&new.peers.block);
-        let tracker = old.tracker.with_lists_of(&new.tracker);
-        self.allow.hurry(now);
-        if tracker != old.tracker {
-            self.allow = tracker.allow_list();
-            if self.allow.is_empty() {
-                self.engine.allow(Allowed::default());
-            } // else what was allowed stays so until the lists are read
-            self.settings.tracker = tracker;
-            lines.push("the tracker's lists are those of the config now".to_owned());
-        }
-        if old.watch != new.watch {
-            self.settings.watch.clone_from(&new.watch);
-            lines.push(match self.watch_anew() {
-                Ok(()) => "watch directories are those of the config now".to_owned(),
-                Err(error) => format!("watch directories: {error}"),
-            });
-        }
-        if old.hook != new.hook {
-            self.settings.hook.clone_from(&new.hook);
-            self.hooks.set(new.hook.clone());
-            lines.push("hooks are those of the config now".to_owned());
-        }
-        if old.share != new.share {
-            self.settings.share.clone_from(&new.share);
-            lines.push(match self.share_anew() {
-                Ok(()) => "share directories are those of the config now".to_owned(),
-                Err(error) => format!("share directories: {error}"),
-            });
-        }
-        lines
-    }
-}
-
-/// A number of torrents, of which 0 is any.
-fn number(count: usize) -> String {
-    if count == 0 { "all".to_owned() } else { count.to_string() }
-}
-
-/// Sections that differ in something that is read at the start only.
-fn need_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
-    let mut applied = new.clone();
-    applied.take_policy(old);
-    let mut limits = applied.limits;
-    (limits.down, limits.up) = (old.limits.down, old.limits.up);
-    let mut peers = new.peers.clone();
-    peers.block.clone_from(&old.peers.block);
-    [
-        ("paths", old.paths != new.paths),
-        ("control", old.control != new.control),
-        ("peers", old.peers != peers),
-        ("limits", old.limits != limits),
-        ("storage", old.storage != new.storage),
-        ("trackers", old.trackers != new.trackers),
-        ("dht", old.dht != new.dht),
-        ("nat", old.nat != new.nat),
-        ("http", old.http != new.http),
-        ("tracker", old.tracker != new.tracker.with_lists_of(&old.tracker)),
-    ]
-    .into_iter()
-    .filter_map(|(section, differs)| differs.then_some(section))
-    .collect()
 }
 
 /// Bytes free where `dir` is or will be.
@@ -315,22 +185,6 @@ pub(super) fn dump(engine: &mut Engine<FileStorage>, reactor: &Reactor, now: Tim
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_sections_that_are_read_at_the_start_need_one() {
-        let old = Settings::default();
-        let mut new = old.clone();
-        new.limits.down = 5;
-        new.log.level = log::LevelFilter::Debug;
-        new.watch.clear();
-        assert!(need_restart(&old, &new).is_empty());
-        new.limits.active_seeds = 5;
-        new.limits.ratio = 5.0;
-        assert!(need_restart(&old, &new).is_empty());
-        new.limits.memory = 5;
-        new.peers.listen.clear();
-        assert_eq!(need_restart(&old, &new), ["peers", "limits"]);
-    }
 
     #[test]
     fn the_status_line_says_what_moves() {

@@ -104,6 +104,18 @@ impl DhtNodes {
         Some(nodes)
     }
 
+    /// The sockets of the config are others, of the same families as before.
+    pub(super) fn set_sockets(&mut self, config: &Config) {
+        let of_family = |v6: bool| config.dht_sockets().filter(move |(_, addr)| addr.is_ipv6() == v6);
+        for (at, node) in self.nodes.iter_mut().enumerate() {
+            for (own, v6) in node.sockets.iter_mut().zip([false, true]) {
+                if let Some(own) = own {
+                    *own = of_family(v6).nth(at).unwrap_or(*own);
+                }
+            }
+        }
+    }
+
     /// Which of our nodes should look for something that one is enough for: the one that knows most nodes.
     pub(super) fn best(&self, now: Time) -> usize {
         (0..self.nodes.len()).rev().max_by_key(|at| self.nodes[*at].good(now)).unwrap_or(0)

@@ -13,10 +13,15 @@ use crate::protocol::lsd::Lsd;
 /// The sockets of each group, IPv4 first.
 const SOCKETS: [SocketId; 2] = [SocketId::Lsd4, SocketId::Lsd6];
 
+/// Where neighbours reach us, by family, IPv4 first.
+pub(super) fn ports(config: &Config) -> [Option<u16>; 2] {
+    let port = |v6: bool| config.listen.iter().find(|listen| listen.is_ipv6() == v6).map(SocketAddr::port);
+    [port(false), port(true)]
+}
+
 /// The part in it that the config wants. Only what is needed draws from `rng`.
 pub(super) fn new(config: &Config, rng: &mut Rng) -> Option<Lsd> {
-    let port = |v6: bool| config.listen.iter().find(|listen| listen.is_ipv6() == v6).map(SocketAddr::port);
-    let ports = [port(false), port(true)];
+    let ports = ports(config);
     (config.lsd && ports != [None; 2]).then(|| Lsd::new(ports, rng.fork("lsd")))
 }
 

@@ -30,6 +30,7 @@ mod peeks;
 mod proxy;
 mod pump;
 mod questions;
+mod reload;
 mod removals;
 mod restore;
 mod served;

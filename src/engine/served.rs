@@ -54,18 +54,24 @@ impl<S: Storage> Engine<S> {
             self.stats.served_refused += 1;
             return None;
         }
-        if self.served.count >= self.config.tracker.connections_max {
-            let Some(silent) = self.served.patience.pop(Time::NEVER - std::time::Duration::from_nanos(1)) else {
-                self.stats.served_refused += 1;
-                return None;
-            };
-            self.stats.served_shed += 1;
-            self.close(now, silent);
+        if self.served.count >= self.config.tracker.connections_max && !self.shed_served(now) {
+            self.stats.served_refused += 1;
+            return None;
         }
         self.stats.served_accepted += 1;
         self.served.count += 1;
         // Its first turn comes at once, and sets its patience if it stays.
         Some(self.keep(Connection::new(addr, Role::Served(Box::new(HttpServer::accepted(now))))))
+    }
+
+    /// Closes the one that is silent for longest; false if none is.
+    pub(super) fn shed_served(&mut self, now: Time) -> bool {
+        let silent = self.served.patience.pop(Time::NEVER - std::time::Duration::from_nanos(1));
+        if let Some(silent) = silent {
+            self.stats.served_shed += 1;
+            self.close(now, silent);
+        }
+        silent.is_some()
     }
 
     /// Those that were silent for too long are closed.

@@ -115,6 +115,14 @@ impl Lsd {
         }
     }
 
+    /// We listen elsewhere now. Whoever is in a swarm joins it again, so that it is announced as soon as it may be.
+    pub fn set_ports(&mut self, ports: [Option<u16>; 2]) {
+        self.ports = ports;
+        for (unsent, port) in self.unsent.iter_mut().zip(ports) {
+            *unsent &= port.is_some();
+        }
+    }
+
     /// A datagram came to one of the groups. Only neighbours are heard, and only what they say about our swarms.
     pub fn handle_packet(&mut self, now: Time, from: SocketAddr, packet: &[u8]) {
         let mut addr = canonical_addr(from);

@@ -260,6 +260,16 @@ impl TrackerClient {
         }
     }
 
+    /// Each address has so long to answer, from the next one on.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
+    /// The node listens elsewhere now.
+    pub fn set_listen(&mut self, listen: &[SocketAddr]) {
+        self.families.set_listen(listen);
+    }
+
     /// No tracker is told which program asks.
     #[must_use]
     pub fn anonymous(self) -> Self {

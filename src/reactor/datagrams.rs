@@ -107,6 +107,25 @@ impl Datagrams {
         self.add(registry, id, bind_datagrams(addr, interface)?)
     }
 
+    /// Gives each another name, and closes those that have none. What was to be sent must have been.
+    pub(crate) fn renumber(&mut self, registry: &Registry, name: impl Fn(SocketId) -> Option<SocketId>) {
+        self.ports.retain_mut(|port| {
+            name(port.id).is_some_and(|id| {
+                port.id = id;
+                true
+            })
+        });
+        for (index, port) in self.ports.iter_mut().enumerate() {
+            let waits = port.unsent.is_some();
+            port.watch(
+                registry,
+                index,
+                if waits { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE },
+            );
+        }
+        self.out_index = 0;
+    }
+
     /// Closes them all; what was to be sent is forgotten.
     pub(crate) fn clear(&mut self) {
         self.ports.clear();

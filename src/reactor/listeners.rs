@@ -257,6 +257,22 @@ impl Listeners {
         Ok(())
     }
 
+    /// Gives each another name, and closes those that have none.
+    pub(crate) fn renumber(&mut self, registry: &Registry, name: impl Fn(ListenerId) -> Option<ListenerId>) {
+        self.all.retain_mut(|listening| {
+            name(listening.id).is_some_and(|id| {
+                listening.id = id;
+                true
+            })
+        });
+        for (index, listening) in self.all.iter_mut().enumerate() {
+            let token = Whose::Listener(index).token();
+            if let Err(error) = registry.reregister(&mut listening.socket, token, Interest::READABLE) {
+                log::error!("{:?}: cannot be watched: {error}", listening.id);
+            }
+        }
+    }
+
     /// Closes them all.
     pub(crate) fn clear(&mut self) {
         self.all.clear();

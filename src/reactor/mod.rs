@@ -13,6 +13,7 @@ mod guard;
 pub(crate) mod interfaces;
 pub(crate) mod lag;
 pub mod listeners;
+pub mod moves;
 pub(crate) mod multicast;
 pub mod names;
 pub(crate) mod options;

@@ -179,6 +179,39 @@ fn truncating_name_server() -> SocketAddr {
     addr
 }
 
+/// Whether `addr` lets somebody in, by TCP and by UDP.
+fn is_open(addr: SocketAddr) -> (bool, bool) {
+    (TcpStream::connect(addr).is_ok(), UdpSocket::bind(addr).is_err())
+}
+
+#[test]
+fn listening_moves_at_once_or_not_at_all() {
+    let (mut reactor, mut engine) = pair();
+    let first = reactor.bound()[0];
+    // Port 0 is another one; what stays keeps its socket, whatever its place is then.
+    let to = reactor.prepare_move(&[LOCALHOST.into(), first]).unwrap();
+    let second = to.addrs().next().unwrap();
+    assert!(to.addrs().eq([second, first]) && second != first && second.port() != 0);
+    assert_eq!(reactor.bound(), [first], "nothing has happened yet");
+    reactor.move_to(to);
+    assert_eq!(reactor.bound(), [second, first]);
+    let strangers: Vec<_> = [first, second].map(|addr| TcpStream::connect(addr).unwrap()).into();
+    turn_until(&mut reactor, &mut engine, |reactor, _, _| reactor.accepted == 2);
+    // One of several that is taken is enough for nothing to change.
+    let taken = TcpListener::bind(SocketAddr::from(LOCALHOST)).unwrap().local_addr().unwrap();
+    let holder = TcpListener::bind(taken).unwrap();
+    let error = reactor.prepare_move(&[LOCALHOST.into(), taken]).unwrap_err();
+    assert_eq!(error.addr, taken);
+    assert_eq!([first, second].map(is_open), [(true, true); 2]);
+    drop(holder);
+    reactor.move_to(reactor.prepare_move(&[second, taken]).unwrap());
+    assert_eq!([first, second, taken].map(is_open), [(false, false), (true, true), (true, true)]);
+    assert_eq!(reactor.sockets.len(), strangers.len(), "who is connected stays so");
+    // Nowhere is fine, too.
+    reactor.move_to(reactor.prepare_move(&[]).unwrap());
+    assert_eq!([second, taken].map(is_open), [(false, false); 2]);
+}
+
 #[test]
 fn a_tracker_is_found_whose_name_does_not_fit_a_datagram() {
     let (mut reactor, engine) = pair();

@@ -37,6 +37,14 @@ impl Files {
         Self { open: BTreeMap::new(), max: max.max(1), clock: 0 }
     }
 
+    /// No more may be open from now on: those that were not used for longest are closed.
+    pub(super) fn set_max(&mut self, max: usize) {
+        self.max = max.max(1);
+        while self.open.len() > self.max {
+            self.forget_oldest();
+        }
+    }
+
     /// The file at `index` of `store`, opened by `open` if it is not (or not for writing).
     pub(super) fn get(
         &mut self,

@@ -110,6 +110,15 @@ impl FileStorage {
         }
     }
 
+    /// It works so from now on.
+    pub fn set_settings(&mut self, settings: Settings) {
+        if self.settings.mapped_max_bytes != settings.mapped_max_bytes || self.settings.backend != settings.backend {
+            self.windows = Windows::new(settings.mapped_max_bytes);
+        }
+        self.files.set_max(settings.files_max);
+        self.settings = settings;
+    }
+
     /// A storage that keeps no state between runs.
     #[must_use]
     pub fn without_state() -> Self {

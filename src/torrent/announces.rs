@@ -193,6 +193,13 @@ impl Announces {
         self.ask_due(now);
     }
 
+    /// Whether every tracker is asked, from now on.
+    pub fn set_to_all(&mut self, now: Time, to_all: bool) {
+        if std::mem::replace(&mut self.to_all, to_all) != to_all {
+            self.ask_due(now);
+        }
+    }
+
     /// The user is in a hurry: all are asked as soon as they allow.
     pub fn hurry(&mut self, now: Time) {
         if self.running {

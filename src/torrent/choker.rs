@@ -125,6 +125,11 @@ impl Choker {
         }
     }
 
+    /// So many slots from the next round on.
+    pub fn set_slots(&mut self, slots: UploadSlots) {
+        self.slots = slots;
+    }
+
     /// Nothing is drawn for a while.
     pub(crate) fn rest(&mut self) {
         self.rng.rest();

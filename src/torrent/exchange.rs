@@ -3,6 +3,7 @@
 //! Whom others are told of: peers that have introduced themselves and whose listening address is known, because we dialled
 //! it or they said it. What peers tell us is hearsay: it becomes candidates, of which it may only fill its share, and nothing else.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use crate::base::addr::reach;
@@ -46,6 +47,15 @@ impl Exchange {
             contacts: Contacts::default(),
             counts: ExchangeCounts::default(),
         }
+    }
+
+    /// Whether there is any, and whether we would rather cipher, from now on. True if there is some and was none.
+    pub(crate) fn set(&mut self, may: bool, prefers_cipher: bool, peers: &mut BTreeMap<ConnId, TorrentPeer>) -> bool {
+        self.prefers_cipher = prefers_cipher;
+        if !may {
+            peers.values_mut().for_each(|peer| self.forget(peer));
+        }
+        !std::mem::replace(&mut self.may, may) && may
     }
 
     /// `ids`, and that of peer exchange if there is any.

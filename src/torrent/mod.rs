@@ -1,7 +1,7 @@
 //! One torrent: what it knows and decides. It knows no sockets.
 //!
 //! `torrent` routes between the parts; its rooms are `peers`, `metadata`, `download`, `upload`, `check`, `proposals`, `persist`, `disk`,
-//! `exchange`, `followed`, `goals`, `lsd`, `pace`, `policy`, `relocation`, `settings`, `super_seed`, `report` and `why`. The
+//! `exchange`, `followed`, `goals`, `lsd`, `pace`, `policy`, `relocation`, `reload`, `settings`, `super_seed`, `report` and `why`. The
 //! parts that know nothing of one another: `layout`, `picker`, `partial`, `blame`, `choker`, `candidates`, `announces` (with
 //! `scrapes`).
 
@@ -31,6 +31,7 @@ mod persist;
 pub mod picker;
 mod policy;
 mod proposals;
+mod reload;
 pub mod relocation;
 pub mod renaming;
 mod report;

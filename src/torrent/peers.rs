@@ -201,13 +201,26 @@ impl Torrent {
     /// The peer that has been here for longest, since when, of those that neither give nor want anything.
     #[must_use]
     pub fn idlest(&self, now: Time) -> Option<(Time, ConnId)> {
-        let is_idle = |peer: &TorrentPeer| {
-            let machine = &peer.machine;
-            let gives = machine.am_interested() && !peer.snubbed;
-            let wants = machine.peer_interested() && !self.is_link();
-            peer.established && !gives && !wants && now.since(peer.connected_at) >= IDLE_MIN
-        };
-        self.peers.iter().filter(|(_, peer)| is_idle(peer)).map(|(conn, peer)| (peer.connected_at, *conn)).min()
+        let idle = self.peers.iter().filter(|(_, peer)| self.is_idle(now, peer));
+        idle.map(|(conn, peer)| (peer.connected_at, *conn)).min()
+    }
+
+    /// All peers in the order in which they may go: those that neither give nor want anything first, the oldest of them first; then
+    /// the rest, who came last first.
+    pub fn least_needed(&self, now: Time) -> impl Iterator<Item = ((bool, u64), ConnId)> {
+        self.peers.iter().map(move |(conn, peer)| {
+            let at = peer.connected_at.as_nanos();
+            let is_needed = !self.is_idle(now, peer);
+            ((is_needed, if is_needed { u64::MAX - at } else { at }), *conn)
+        })
+    }
+
+    /// True if it neither gives nor wants anything, and has been here for a while.
+    fn is_idle(&self, now: Time, peer: &TorrentPeer) -> bool {
+        let machine = &peer.machine;
+        let gives = machine.am_interested() && !peer.snubbed;
+        let wants = machine.peer_interested() && !self.is_link();
+        peer.established && !gives && !wants && now.since(peer.connected_at) >= IDLE_MIN
     }
 
     fn may_join(&self, addr: SocketAddr) -> Result<(), Unwelcome> {

@@ -690,16 +690,6 @@ impl Settings {
         }
     }
 
-    /// Takes over from another config what holds for torrents and for how many of them: that may change while it runs.
-    pub fn take_policy(&mut self, other: &Self) {
-        self.rule.clone_from(&other.rule);
-        let theirs = &other.limits;
-        let limits = &mut self.limits;
-        (limits.active_downloads, limits.active_seeds) = (theirs.active_downloads, theirs.active_seeds);
-        limits.alternative.clone_from(&theirs.alternative);
-        (limits.ratio, limits.seed_time, limits.idle_time) = (theirs.ratio, theirs.seed_time, theirs.idle_time);
-    }
-
     /// What holds for torrents whose user has said nothing else.
     #[must_use]
     pub fn defaults(&self) -> Defaults {

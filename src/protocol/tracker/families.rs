@@ -46,8 +46,15 @@ pub(super) struct Families {
 
 impl Families {
     pub(super) fn new(listen: &[SocketAddr]) -> Self {
+        let mut families = Self { v4: true, v6: true, resting: BTreeMap::new() };
+        families.set_listen(listen);
+        families
+    }
+
+    /// The node listens there; nowhere is as good as anywhere.
+    pub(super) fn set_listen(&mut self, listen: &[SocketAddr]) {
         let listens = |family| listen.is_empty() || listen.iter().any(|addr| Family::of(addr.ip()) == family);
-        Self { v4: listens(Family::V4), v6: listens(Family::V6), resting: BTreeMap::new() }
+        (self.v4, self.v6) = (listens(Family::V4), listens(Family::V6));
     }
 
     /// True if `host` is asked in this family, where it has addresses of both.

@@ -74,7 +74,11 @@ pub const COMMANDS: &[Spec] = &[
     spec("watch", "[ID] [events=KIND,…]", "what happens, a line each, until the client goes"),
     spec("stats", "", "every counter"),
     spec("log", "LEVEL [TARGET]", "change what is logged: off, error, warn, info, debug, trace"),
-    spec("reload", "", "read the config again"),
+    spec(
+        "reload",
+        "",
+        "read the config again, and say of each key that has changed what it was and is, or that it waits for a restart",
+    ),
     spec("shutdown", "", "save, say goodbye to trackers, end"),
 ];
 

@@ -40,7 +40,7 @@ pub enum Request {
         /// For this part of the program only.
         target: Option<String>,
     },
-    /// Read the config again.
+    /// Read the config again, and tell of each key that has changed.
     Reload,
     /// Have the alternative limits hold or not.
     Alternative(Alternatively),

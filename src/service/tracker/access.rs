@@ -52,6 +52,11 @@ impl Access {
         }
     }
 
+    /// These are the proxies from now on.
+    pub(super) fn set_proxies(&mut self, proxies: &[Net]) {
+        self.proxies = proxies.to_vec();
+    }
+
     /// Other rules hold from now on.
     pub(super) fn set(&mut self, allowed: Allowed) {
         self.hashes = allowed.hashes.map(|hashes| {

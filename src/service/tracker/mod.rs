@@ -203,6 +203,14 @@ impl Tracker {
         self.access.is_proxy(ip)
     }
 
+    /// So many swarms, and peers of them all, there may be from now on, and these proxies are believed; what is known beyond goes as it
+    /// falls silent.
+    pub fn reconfigure(&mut self, config: &TrackerConfig) {
+        (self.config.swarms_max, self.config.peers_max) = (config.swarms_max, config.peers_max);
+        self.swarms.set_bounds(config.swarms_max, config.peers_max);
+        self.access.set_proxies(&config.proxies);
+    }
+
     /// Other swarms and keys are allowed from now on. Peers of swarms that no longer are stay known until they are silent.
     pub fn allow(&mut self, allowed: Allowed) {
         self.access.set(allowed);

@@ -138,6 +138,11 @@ impl Swarms {
         }
     }
 
+    /// So many there may be from now on.
+    pub(super) fn set_bounds(&mut self, swarms_max: usize, peers_max: usize) {
+        (self.swarms_max, self.peers_max) = (swarms_max, peers_max);
+    }
+
     pub(super) fn len(&self) -> usize {
         self.swarms
     }
