@@ -1,11 +1,12 @@
 //! One torrent: what it knows and decides. It knows no sockets.
 //!
-//! `torrent` routes between the parts; its rooms are `peers`, `metadata`, `download`, `upload`, `check`, `proposals`, `persist`, `disk`,
+//! `torrent` holds the parts, and what it wants from outside; its rooms are `run`, `sleep`, `announcing`, `peers`, `metadata`, `download`, `upload`, `check`, `proposals`, `persist`, `disk`,
 //! `exchange`, `followed`, `goals`, `lsd`, `pace`, `policy`, `relocation`, `reload`, `settings`, `super_seed`, `report` and `why`. The
 //! parts that know nothing of one another: `layout`, `picker`, `partial`, `blame`, `choker`, `candidates`, `announces` (with
 //! `scrapes`).
 
 pub mod announces;
+mod announcing;
 pub mod blame;
 pub mod candidates;
 mod check;
@@ -35,6 +36,7 @@ mod reload;
 pub mod relocation;
 pub mod renaming;
 mod report;
+mod run;
 pub mod scrapes;
 pub mod settings;
 pub mod share;

@@ -1,7 +1,7 @@
-//! One torrent: its parts, the state it is in, and the routes between the parts.
+//! One torrent: its parts, and what it wants from outside.
 //!
-//! It decides and reports. What it wants from outside comes out of [`Torrent::poll_ask`]; what happens outside is told to
-//! it by the methods in its rooms: `peers` (they come and go), `metadata` (while only a link is known), `download`, `upload`, `check`,
+//! It decides and reports. What it wants comes out of [`Torrent::poll_ask`]; what happens outside is told to it by the methods in its
+//! rooms: `run` (it starts and stops), `sleep`, `announcing`, `peers` (they come and go), `metadata` (while only a link is known), `download`, `upload`, `check`,
 //! `persist`, `disk`, `relocation`, `settings`, `lsd`, `report`.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -13,21 +13,20 @@ use std::time::Duration;
 use crate::base::bitfield::Bitfield;
 use crate::base::config::Config;
 use crate::base::files::FileEntry;
-use crate::base::geometry::{BLOCK_LEN, Geometry, Piece, Span};
+use crate::base::geometry::{Geometry, Piece, Span};
 use crate::base::hash::{InfoHash, StId};
 use crate::base::ids::{ConnId, StoreId};
 use crate::base::rate::{Bucket, Meter};
 use crate::base::rng::Rng;
 use crate::base::rules::Defaults;
 use crate::base::sabotage::{self, Sabotage};
-use crate::base::storage::{Content, Fault, FaultKind};
+use crate::base::storage::{Content, Fault};
 use crate::base::time::Time;
 use crate::codec::metainfo::Metainfo;
 use crate::codec::resume::{Head, Record};
-use crate::codec::udp_tracker::{Announce, AnnounceEvent};
-use crate::protocol::tracker::{Outcome, ScrapeOutcome};
+use crate::codec::udp_tracker::Announce;
 use crate::torrent::announces::Announces;
-use crate::torrent::candidates::{Candidates, Origin};
+use crate::torrent::candidates::Candidates;
 use crate::torrent::check::Check;
 use crate::torrent::choker::Choker;
 use crate::torrent::command::{AddOptions, Refusal, RefusalKind};
@@ -44,10 +43,9 @@ use crate::torrent::persist::Persistence;
 use crate::torrent::policy::Policy;
 use crate::torrent::relocation::{MoveStep, Relocation};
 use crate::torrent::renaming::Renaming;
-use crate::torrent::scrapes::ScrapeAsk;
 use crate::torrent::settings::Settings;
 use crate::torrent::sleep::{Body, Claim, Sleep};
-use crate::torrent::snapshot::{Priority, State};
+use crate::torrent::snapshot::Priority;
 
 /// How often a torrent with peers looks at all of them.
 pub(crate) const TICK: Duration = Duration::from_secs(1);
@@ -517,50 +515,6 @@ impl Torrent {
         self.description.is_none() && self.layout.is_finished(&self.have)
     }
 
-    /// What it is doing, in the user's words.
-    #[must_use]
-    pub fn state(&self) -> State {
-        match &self.fault {
-            Some(Fault { kind: FaultKind::Full, .. }) => State::NoSpace,
-            Some(_) => State::Error,
-            None if self.broken().is_some() => State::Error,
-            None if self.check.is_some() && self.phase == Phase::Checking => State::Checking,
-            None if self.paused => State::Paused,
-            None if self.awaits_item() => State::Metadata,
-            None if self.queued => State::Queued,
-            None if self.description.is_some() => State::Metadata,
-            None if self.is_finished() => State::Seeding,
-            // What is missing waits for the end of a move.
-            None if !self.may_download() => State::Queued,
-            None => State::Downloading,
-        }
-    }
-
-    /// True if it would run were it its turn.
-    #[must_use]
-    pub fn wants_to_run(&self) -> bool {
-        !self.paused
-            && self.fault.as_ref().is_none_or(|fault| fault.kind == FaultKind::Full && self.description.is_none())
-            && self.broken().is_none()
-            && self.phase != Phase::Checking
-            && !self.has_seeded_enough()
-            && !self.awaits_item()
-    }
-
-    /// It is its turn, or no longer.
-    pub fn set_queued(&mut self, now: Time, queued: bool) {
-        if self.queued != queued {
-            self.queued = queued;
-            self.reconsider(now);
-        }
-    }
-
-    /// True while it is not its turn.
-    #[must_use]
-    pub fn is_queued(&self) -> bool {
-        self.queued
-    }
-
     /// When it was added, Unix seconds.
     #[must_use]
     pub fn added(&self) -> u64 {
@@ -579,240 +533,6 @@ impl Torrent {
         self.persistence.touch(now);
     }
 
-    /// True once after its claim to a turn may have changed.
-    pub fn turn_changed(&mut self) -> bool {
-        std::mem::take(&mut self.turn_changed)
-    }
-
-    /// The user stops it.
-    pub fn pause(&mut self, now: Time) {
-        self.paused = true;
-        self.forget_goals(false);
-        self.turn_changed = true;
-        self.persistence.touch(now);
-        self.reconsider(now);
-    }
-
-    /// The user starts it; trouble with the disk is looked at anew.
-    pub fn resume(&mut self, now: Time) {
-        self.paused = false;
-        self.turn_changed = true;
-        self.forget_goals(true);
-        self.persistence.touch(now);
-        if self.fault.is_some() {
-            self.retry_at = now;
-        }
-        self.reconsider(now);
-    }
-
-    /// The user wants its trackers asked now; they are, as soon as their least intervals allow.
-    pub fn announce(&mut self, now: Time) {
-        self.announces.hurry(now);
-        self.dht.hurry(now);
-        self.join_lsd();
-    }
-
-    /// Nobody waits for it: trackers and the DHT hear of it at `at`.
-    pub fn announce_at(&mut self, at: Time) {
-        self.announces.begin_at(at);
-        self.dht.begin_at(at);
-    }
-
-    /// Nothing could be sent for a while, nobody is connected, and it can again.
-    pub fn handle_network(&mut self, now: Time) {
-        if self.running {
-            self.candidates.reset(now);
-            self.announce(now);
-            self.tick_at = self.tick_at.min(now);
-        }
-    }
-
-    /// Starts or stops talking, as the state of things demands.
-    pub(crate) fn reconsider(&mut self, now: Time) {
-        let mut should = self.wants_to_run() && !self.queued;
-        if should && self.store.is_none() {
-            // To seed it need not wake: what it has is looked at when somebody comes.
-            should = self.is_asleep() && self.is_finished();
-            if !should {
-                self.rouse();
-            }
-        }
-        if should && self.phase == Phase::Ready && !self.running {
-            self.start(now);
-        } else if !should && self.running {
-            self.stop(now);
-        }
-    }
-
-    fn start(&mut self, now: Time) {
-        if !self.is_finished() && self.description.is_none() && self.may_download() {
-            if self.make_room() {
-                return;
-            }
-            self.begin_download(now);
-        }
-        self.running = true;
-        self.tick_at = now;
-        self.look_at = if self.is_asleep() { self.look_asleep(now) } else { now + LOOK };
-        if self.is_finished() {
-            self.begin_seeding(now);
-        }
-        self.begin_pace(now);
-        self.candidates.reset(now);
-        self.announces.start(now, self.is_finished());
-        self.dht.start(now);
-        self.join_lsd();
-    }
-
-    /// It runs, and something is wanted that was not: makes room, then asks its peers.
-    pub(crate) fn go_on(&mut self, now: Time) {
-        if !self.may_download() || self.make_room() {
-            return;
-        }
-        self.begin_download(now);
-        let conns: Vec<ConnId> = self.peers.keys().copied().collect();
-        for conn in conns {
-            self.consider_interest(now, conn);
-        }
-    }
-
-    fn stop(&mut self, now: Time) {
-        self.running = false;
-        self.tick_at = Time::NEVER;
-        self.look_at = Time::NEVER;
-        self.end_seeding(now);
-        self.end_pace();
-        self.drop_all_peers(now);
-        self.suspend_download();
-        self.announces.stop(now);
-        self.dht.stop();
-        if self.dht.may() {
-            self.asks.push_back(Ask::LeaveDht);
-        }
-        self.leave_lsd();
-        self.persistence.touch(now);
-    }
-
-    /// A timer of one of its parts has come.
-    pub fn handle_timeout(&mut self, now: Time) {
-        if self.retry_at <= now {
-            self.retry_at = now + FAULT_RETRY;
-            if !self.relocation.holds_writes() {
-                if self.fault.as_ref().is_some_and(|fault| fault.kind != FaultKind::Full) {
-                    // What is open, or was made by an earlier look, may not be what the user has put there meanwhile.
-                    self.asks.push_back(Ask::Reopen);
-                }
-                self.asks.push_back(Ask::Probe);
-            }
-        }
-        self.handle_sleep_timeout(now);
-        if self.look_at <= now {
-            self.look_at = if self.is_asleep() { self.look_asleep(now) } else { now + LOOK };
-            self.asks.push_back(Ask::Look);
-        }
-        if self.persistence.poll_timeout() <= now {
-            self.persist();
-        }
-        self.look_at_move(now);
-        self.announces.handle_timeout(now);
-        self.consider_pace(now);
-        if self.policy_at <= now {
-            self.apply_policy(now);
-        }
-        if self.goal_at <= now {
-            self.consider_goals(now);
-        }
-        if self.tick_at <= now {
-            self.tick(now);
-            let idle = self.peers.is_empty() && self.candidates.poll_timeout().is_never();
-            self.tick_at = if !self.running || idle { Time::NEVER } else { now + TICK };
-        }
-    }
-
-    /// Once a second while there are peers: deadlines, interest, requests, the choker, new connections.
-    fn tick(&mut self, now: Time) {
-        self.tick_peers(now);
-        self.tick_exchange(now);
-        if self.description.is_some() {
-            self.tick_metadata(now);
-        } else {
-            self.tick_super_seeding(now);
-            self.consider_slots();
-            self.tick_choker(now);
-        }
-        self.look_for_peers(now);
-        self.consider_goals(now);
-    }
-
-    /// Why it cannot go on whatever the disk does, if so: its description cannot be used, or it lies in a share directory and
-    /// is not what was shared any more. What the user put there is never written over.
-    pub(crate) fn broken(&self) -> Option<&str> {
-        let is_changed = self.settings.shared && self.check.is_none() && !self.is_finished();
-        let changed =
-            "its files are not what was shared; they are hashed anew when they change again, or at the next start";
-        let unusable = self.description.as_ref().and_then(|description| description.broken.as_deref());
-        unusable.or(self.lost()).or_else(|| is_changed.then_some(changed))
-    }
-
-    /// When `handle_timeout` wants to be called, at the latest.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Time {
-        self.retry_at
-            .min(self.look_at)
-            .min(self.sleep_at)
-            .min(self.persistence.poll_timeout())
-            .min(self.relocation.poll_timeout())
-            .min(self.announces.poll_timeout())
-            .min(self.dht.poll_timeout())
-            .min(self.pace.poll_timeout())
-            .min(self.policy_at)
-            .min(self.goal_at)
-            .min(self.tick_at)
-    }
-
-    /// The next announce to make.
-    pub fn poll_announce(&mut self) -> Option<AnnounceRequest> {
-        let ask = self.announces.poll_ask()?;
-        let announce = Announce {
-            info_hash: self.info_hash(),
-            peer_id: self.peer_id,
-            downloaded: self.down.total_bytes(),
-            left: self.left_bytes(),
-            uploaded: self.up.total_bytes(),
-            event: match ask.event {
-                AnnounceEvent::Regular | AnnounceEvent::Completed if self.is_partial_seed() => AnnounceEvent::Paused,
-                event => event,
-            },
-            key: self.key,
-            num_want: ask.num_want,
-            port: self.announced_port,
-        };
-        Some(AnnounceRequest { tracker: ask.tracker, url: ask.url, announce, tracker_id: ask.tracker_id })
-    }
-
-    /// The next scrape to make.
-    pub fn poll_scrape(&mut self) -> Option<ScrapeAsk> {
-        self.announces.poll_scrape()
-    }
-
-    /// A scrape has ended.
-    pub fn handle_scraped(&mut self, now: Time, tracker: usize, outcome: &ScrapeOutcome) {
-        self.announces.handle_scraped(now, tracker, outcome);
-    }
-
-    /// A tracker that is still being asked has named peers.
-    pub fn handle_found(&mut self, now: Time, peers: &[SocketAddr]) {
-        if self.running {
-            self.add_candidates(now, peers, Origin::Tracker);
-        }
-    }
-
-    /// An announce has ended.
-    pub fn handle_announced(&mut self, now: Time, tracker: usize, outcome: Outcome) {
-        let peers = self.announces.handle_outcome(now, tracker, outcome);
-        self.add_candidates(now, &peers, Origin::Tracker);
-    }
-
     /// The next thing it wants.
     pub fn poll_ask(&mut self) -> Option<Ask> {
         self.asks.pop_front()
@@ -827,23 +547,6 @@ impl Torrent {
     #[must_use]
     pub fn error(&self) -> Option<String> {
         self.fault.as_ref().map(|fault| fault.message.clone())
-    }
-
-    /// It has everything that is wanted, and not everything (BEP 21).
-    pub(crate) fn is_partial_seed(&self) -> bool {
-        self.is_finished() && !self.have.is_full()
-    }
-
-    /// Wanted bytes that are still missing, as trackers are told. While nobody knows how many, some, and of a partial seed all that
-    /// it lacks: who says none is taken for a seed.
-    pub(crate) fn left_bytes(&self) -> u64 {
-        if self.description.is_some() {
-            return u64::from(BLOCK_LEN);
-        }
-        if self.is_partial_seed() {
-            return self.geometry().total_len() - self.layout.have_bytes_total(&self.have);
-        }
-        self.layout.wanted_bytes().saturating_sub(self.layout.have_wanted_bytes(&self.have))
     }
 
     /// Its name for the log: short, and safe to print.
