@@ -189,3 +189,35 @@ fn who_dribbles_its_handshake_is_closed_in_its_time() {
     });
     assert_eq!(daemon.terminate(), 0);
 }
+
+/// Unfinished messages of many, which would be too much together: those that hold most go, and an honest peer gets in.
+#[test]
+fn who_makes_it_hold_much_goes_when_all_hold_too_much() {
+    let temp = tempfile::tempdir().unwrap();
+    let st = content(&temp.path().join("seed"));
+    let seed = Daemon::start(&temp.path().join("seed"), "[limits]\nmemory = \"2M\"\n");
+    seed.add(&st, "");
+    seed.wait_state("seeding", 20);
+    let hash: String = seed.torrent()["id"].as_str().unwrap().to_owned();
+    let hash: Vec<u8> = (0..20).map(|at| u8::from_str_radix(&hash[at * 2..at * 2 + 2], 16).unwrap()).collect();
+    let before = seed.memory_kib();
+    let mut greedy: Vec<TcpStream> = Vec::new();
+    for number in 0..40_u32 {
+        let mut stream = TcpStream::connect(seed.listen).unwrap();
+        let mut said = b"\x13BitTorrent protocol\0\0\0\0\0\x10\0\0".to_vec();
+        said.extend(&hash);
+        said.extend(format!("-XX0001-{number:012}").bytes());
+        // An extended message of 60,000 bytes, of which the last never comes.
+        said.extend(60_000_u32.to_be_bytes());
+        said.push(20);
+        said.resize(said.len() + 55_000, b'x');
+        stream.set_write_timeout(Some(Duration::from_secs(5))).unwrap();
+        drop(stream.write_all(&said)); // it may be closed before all of it is sent
+        greedy.push(stream);
+    }
+    wait("some had to go", 20, || stat(&seed, "peers.shed_heavy") >= 30);
+    assert!(seed.memory_kib() < before + 8 * 1024, "{} KiB before, {} now", before, seed.memory_kib());
+    assert!(seed.log().contains("those that hold most are closed"));
+    gets_in(temp.path(), &seed, &st, || ());
+    assert_eq!(seed.terminate(), 0);
+}

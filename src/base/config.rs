@@ -114,6 +114,8 @@ pub struct Config {
     pub downloads: PathBuf,
     /// Addresses to listen at, as bound (so no port is 0 once the driver has bound them).
     pub listen: Vec<SocketAddr>,
+    /// Bytes of unfinished and unsent messages that all connections hold; beyond it those that hold most are closed.
+    pub memory_max: usize,
     /// Connections of all kinds together.
     pub connections_max: usize,
     /// Connections of one torrent.
@@ -248,6 +250,7 @@ impl Default for Config {
         Self {
             downloads: PathBuf::from("downloads"),
             listen: Vec::new(),
+            memory_max: 64 << 20,
             connections_max: 1000,
             connections_per_torrent_max: 100,
             half_open_max: 50,

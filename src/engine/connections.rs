@@ -37,6 +37,8 @@ pub(super) struct Connection {
     pub(super) read_parked: bool,
     /// Since when sending waits for the disk.
     pub(super) disk_since: Option<Time>,
+    /// What it held at the end of its last turn, bytes.
+    pub(super) held: usize,
 }
 
 /// What a stream is for.
@@ -67,6 +69,11 @@ pub(super) enum Ending {
 }
 
 impl Connection {
+    /// Bytes of what was received and is not understood yet, and of what is ciphered and not sent.
+    pub(super) fn buffered(&self) -> usize {
+        self.tail.len() + self.sealed.len()
+    }
+
     pub(super) fn new(addr: SocketAddr, role: Role) -> Self {
         Self {
             addr,
@@ -77,6 +84,7 @@ impl Connection {
             tail: Tail::default(),
             read_parked: false,
             disk_since: None,
+            held: 0,
         }
     }
 }
@@ -219,6 +227,7 @@ impl<S: Storage> Engine<S> {
         self.down.forget(conn);
         self.up.forget(conn);
         let connection = self.connections.remove(conn)?;
+        self.held.give_back(connection.held);
         self.with_ip.remove(&connection.addr.ip());
         if let Role::Served(_) = connection.role {
             self.served.forget(conn);

@@ -60,6 +60,11 @@ impl Sealed {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// Bytes that are still to be handed on.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
     /// Hands on what there is; false if the kernel takes no more of it now.
     pub(super) fn flush(&mut self, stream: &mut impl Write) -> Result<bool, Ending> {
         while self.sent < self.bytes.len() {

@@ -22,6 +22,7 @@ mod dht;
 mod events;
 mod exchanges;
 mod followed;
+mod held;
 mod lane;
 mod limits;
 mod lsd;
@@ -75,6 +76,7 @@ use self::dht::DhtNodes;
 use self::events::Events;
 use self::exchanges::Exchanges;
 use self::followed::Followed;
+use self::held::Held;
 use self::lane::Shakes;
 use self::limits::Limit;
 use self::peeks::Peeks;
@@ -184,6 +186,7 @@ pub struct Engine<S: Storage> {
     /// How many connections there are with each address.
     with_ip: Tally<IpAddr>,
     newcomers: Newcomers,
+    held: Held,
     half_open: usize,
     torrents: Arena<TorrentKey, Torrent>,
     by_hash: BTreeMap<InfoHash, TorrentId>,
@@ -276,6 +279,7 @@ impl<S: Storage> Engine<S> {
             blocklist: Blocklist::default(),
             with_ip: Tally::default(),
             newcomers: Newcomers::default(),
+            held: Held::default(),
             half_open: 0,
             torrents: Arena::default(),
             by_hash: BTreeMap::new(),

@@ -54,6 +54,7 @@ impl<S: Storage> Engine<S> {
             self.close(now, conn);
             Progress::Drained
         });
+        self.count_held(now, conn);
         self.settle(now);
         progress
     }
@@ -84,6 +85,7 @@ impl<S: Storage> Engine<S> {
             self.close(now, conn);
             Progress::Drained
         });
+        self.count_held(now, conn);
         self.settle(now);
         progress
     }

@@ -103,6 +103,7 @@ fn merged(old: &Config, new: Config) -> Config {
     let Config {
         downloads,
         listen,
+        memory_max,
         connections_max,
         connections_per_torrent_max,
         half_open_max,
@@ -135,6 +136,7 @@ fn merged(old: &Config, new: Config) -> Config {
     Config {
         downloads,
         listen,
+        memory_max,
         connections_max,
         connections_per_torrent_max,
         half_open_max,

@@ -16,6 +16,8 @@ pub(crate) struct Stats {
     pub(crate) shed_silent: u64,
     /// The same of peers that neither gave nor wanted anything.
     pub(crate) shed_idle: u64,
+    /// They held most when all together held too much.
+    pub(crate) shed_heavy: u64,
     /// Of both, those that went as descriptors had run out.
     pub(crate) shed_starved: u64,
     pub(crate) served_accepted: u64,
@@ -57,6 +59,7 @@ impl Stats {
             ("peers.misbehaved", self.peers_misbehaved),
             ("peers.shed_silent", self.shed_silent),
             ("peers.shed_idle", self.shed_idle),
+            ("peers.shed_heavy", self.shed_heavy),
             ("peers.shed_starved", self.shed_starved),
             ("http.accepted", self.served_accepted),
             ("http.refused", self.served_refused),

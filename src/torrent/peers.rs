@@ -112,6 +112,12 @@ impl Torrent {
         self.peers.get_mut(&conn).map(|peer| &mut peer.machine)
     }
 
+    /// Bytes of messages that wait to go out to a peer.
+    #[must_use]
+    pub fn outbuf_len(&self, conn: ConnId) -> usize {
+        self.peers.get(&conn).map_or(0, |peer| peer.machine.outbuf().encoded_len())
+    }
+
     /// How we introduce ourselves.
     #[must_use]
     pub fn hello(&self) -> Hello {

@@ -29,6 +29,9 @@ pub use self::rules::{QueueEnd, Rule};
 
 /// Bytes of a config file; a longer one is refused.
 pub const FILE_MAX: u64 = 1024 * 1024;
+/// One part of so many of `memory` is for what connections hold: 64 MiB of the 256 that are the default, which is 64 KiB for each of
+/// a thousand.
+const HELD_SHARE: u64 = 4;
 
 /// Everything that can be set. Sections and keys are those of the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -238,7 +241,7 @@ pub struct Limits {
     /// Bytes a second that go out; 0 is no limit.
     #[serde(with = "fields::size")]
     pub up: u64,
-    /// Bytes of files that are mapped at once. Everything else has bounds of its own.
+    /// Bytes of what connections hold (a quarter of it) and of files that are mapped at once (the rest).
     #[serde(with = "fields::size")]
     pub memory: u64,
     /// Torrents that download at once; 0 is all.
@@ -685,7 +688,8 @@ impl Settings {
                 Backend::Pread => crate::storage::Backend::Pread,
             },
             min_free_bytes: self.limits.min_free_space,
-            mapped_max_bytes: self.limits.memory,
+            // The rest is for what connections hold.
+            mapped_max_bytes: self.limits.memory - self.limits.memory / HELD_SHARE,
             files_max: (connections_max / 4).clamp(32, 1024),
         }
     }
@@ -707,6 +711,7 @@ impl Settings {
         Config {
             downloads: self.paths.downloads.clone(),
             listen: self.peers.listen.clone(),
+            memory_max: usize::try_from(self.limits.memory / HELD_SHARE).unwrap_or(usize::MAX),
             connections_max: self.peers.max_connections,
             connections_per_torrent_max: self.peers.max_per_torrent,
             half_open_max: self.peers.max_half_open,

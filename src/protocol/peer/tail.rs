@@ -6,6 +6,18 @@
 pub struct Tail(Vec<u8>);
 
 impl Tail {
+    /// Bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// True if nothing is kept.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Puts what was kept at the front of `buf`; returns how many bytes that are.
     pub fn take_into(&mut self, buf: &mut [u8]) -> usize {
         let kept = std::mem::take(&mut self.0);
