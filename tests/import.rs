@@ -235,6 +235,8 @@ fn rtorrent() {
 
 const LIBTORRENT: &str = "
 import libtorrent as lt, sys, time
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts us may ignore it
 home, content, port = sys.argv[1:4]
 s = lt.session({'listen_interfaces': '127.0.0.1:' + port, 'enable_dht': False, 'enable_lsd': False, 'enable_upnp': False, 'enable_natpmp': False})
 for n, t in enumerate(sys.argv[4:]):
