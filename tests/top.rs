@@ -276,3 +276,17 @@ fn style(cell: &vt100::Cell) -> (&'static str, bool) {
     };
     (colour, cell.inverse())
 }
+
+#[test]
+fn a_key_that_is_pressed_while_the_window_changes_is_not_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let (daemon, hashes) = daemon(dir.path(), &["alpha.iso"]);
+    let mut top = top(dir.path(), 100, 30);
+    top.wait_for("1 paused");
+    for round in 0..20 {
+        let (key, is_paused) = if round % 2 == 0 { ("r", false) } else { ("p", true) };
+        top.resize(100 + round % 3, 30);
+        top.press(key);
+        wait(&format!("it was heard in round {round}"), 10, || (state(&daemon, &hashes[0]) == "paused") == is_paused);
+    }
+}

@@ -30,6 +30,8 @@ use screen::{Screen, Signal, Signals, broken};
 
 /// How often a daemon that is not there is called.
 const CALL_INTERVAL: Duration = Duration::from_secs(1);
+/// How long it is waited for the rest of a key once one was pressed; nothing is read where that is nothing.
+const KEY_WAIT: Duration = Duration::from_millis(1);
 /// How long a daemon may take to answer before that is told.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of a pane's answer for which a second more is waited before it is asked for again: a list of 100,000 files is not fetched
@@ -198,7 +200,7 @@ impl Top {
 
     /// Does what the keys that were pressed mean. False if we are to end.
     fn take_keys(&mut self) -> Result<bool, String> {
-        while event::poll(Duration::ZERO).map_err(|error| broken(&error))? {
+        while event::poll(KEY_WAIT).map_err(|error| broken(&error))? {
             let Event::Key(key) = event::read().map_err(|error| broken(&error))? else { continue };
             if key.kind == KeyEventKind::Release {
                 continue;
