@@ -79,6 +79,7 @@ save, port, limit = sys.argv[1:4]
 s = lt.session({'listen_interfaces': '127.0.0.1:' + port, 'enable_dht': False, 'enable_lsd': False, 'enable_upnp': False,
     'enable_natpmp': False, 'enable_outgoing_utp': False, 'enable_incoming_utp': False, 'allow_multiple_connections_per_ip': True,
     'unchoke_slots_limit': -1, 'connections_limit': int(limit), 'out_enc_policy': 2, 'in_enc_policy': 2,
+    'active_limit': -1, 'active_seeds': -1, 'active_tracker_limit': -1, 'active_checking': 4,
     'max_allowed_in_request_queue': 2000, 'ssrf_mitigation': False, 'announce_ip': '127.0.0.1'})
 for torrent in sys.argv[4:]:
     p = lt.add_torrent_params(); p.ti = lt.torrent_info(torrent); p.save_path = save
