@@ -58,6 +58,10 @@ pub(super) struct Journal {
     end: u64,
     /// Something of a failed write may lie behind `end`; it is cut off before anything else is written there.
     is_torn: bool,
+    /// The directory may still name another file than this one.
+    is_nameless: bool,
+    /// Writing it anew failed; it is tried again when it has grown to this.
+    compact_from: u64,
     live: BTreeMap<String, Range<u64>>,
     live_bytes: u64,
 }
@@ -102,9 +106,10 @@ impl Journal {
         if bytes.len() < HEAD.len() && HEAD.starts_with(&bytes) {
             file.write_all_at(HEAD, 0)?;
             file.sync_data()?;
-            File::open(dir)?.sync_all()?;
             bytes = HEAD.to_vec();
         }
+        // Whether it was just made, or took an older one's place right before a crash.
+        File::open(dir)?.sync_all()?;
         if !bytes.starts_with(HEAD) {
             let message = format!("{} is no journal of this version; move it away to begin anew", path.display());
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
@@ -112,7 +117,19 @@ impl Journal {
         let (records, live, end) = read(bytes, &path);
         let live_bytes = live.values().map(|range| range.end - range.start).sum();
         file.set_len(end)?;
-        Ok((Self { dir: dir.to_owned(), file, end, is_torn: false, live, live_bytes }, records))
+        Ok((
+            Self {
+                dir: dir.to_owned(),
+                file,
+                end,
+                is_torn: false,
+                is_nameless: false,
+                compact_from: 0,
+                live,
+                live_bytes,
+            },
+            records,
+        ))
     }
 
     /// One step towards the disk; true once all of `batch` is there. After a fault nothing of it is.
@@ -135,6 +152,7 @@ impl Journal {
     fn try_append(&mut self, batch: &mut Batch) -> io::Result<bool> {
         if batch.is_written {
             self.file.sync_data()?;
+            self.take_name()?;
             return Ok(true);
         }
         if self.is_torn {
@@ -145,6 +163,15 @@ impl Journal {
         writeback::begin(self.file.as_fd());
         batch.is_written = true;
         Ok(false)
+    }
+
+    /// Has the directory say that this is the journal.
+    fn take_name(&mut self) -> io::Result<()> {
+        if self.is_nameless {
+            File::open(&self.dir)?.sync_all()?;
+            self.is_nameless = false;
+        }
+        Ok(())
     }
 
     fn place(&mut self, name: String, range: Option<Range<u64>>) {
@@ -159,7 +186,7 @@ impl Journal {
 
     /// More is out of date than is not.
     pub(super) fn is_stale(&self) -> bool {
-        self.end - self.live_bytes > self.live_bytes.max(STALE_MIN)
+        self.end - self.live_bytes > self.live_bytes.max(STALE_MIN) && self.end >= self.compact_from
     }
 
     fn told(&self, error: &io::Error) -> Fault {
@@ -223,6 +250,7 @@ impl Compaction {
         if result.is_err() {
             // Whether it can be removed or not, it is in nobody's way.
             drop(std::fs::remove_file(journal.dir.join(NEW_NAME)));
+            journal.compact_from = journal.end + STALE_MIN;
         }
         result.map_err(|error| journal.told(&error))
     }
@@ -265,14 +293,14 @@ impl Compaction {
             }
             Stage::Rename => {
                 std::fs::rename(&path, journal.dir.join(NAME))?;
-                // From here on this is the journal. The next entry waits until the directory says so, too.
+                // From here on this is the journal. The next entry counts when the directory says so, too.
                 journal.file = self.file.take().expect("it was made in the first step");
                 journal.live = std::mem::take(&mut self.live);
-                (journal.end, journal.is_torn) = (self.end, false);
+                (journal.end, journal.is_torn, journal.is_nameless) = (self.end, false, true);
                 self.stage = Stage::SyncDir;
             }
             Stage::SyncDir => {
-                File::open(&journal.dir)?.sync_all()?;
+                journal.take_name()?;
                 return Ok(true);
             }
         }

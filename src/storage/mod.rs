@@ -429,6 +429,7 @@ impl Storage for FileStorage {
     fn close(&mut self, store: StoreId) {
         self.windows.forget(store, None);
         self.files.forget(store, None);
+        self.jobs.written.take(store);
         self.stores.remove(store);
     }
 

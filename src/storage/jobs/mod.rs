@@ -47,6 +47,9 @@ pub const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(10)
 /// Bytes of records that are written together; those beyond wait for the next batch.
 const BATCH_LEN_MAX: usize = 256 << 10;
 
+/// Files that are erased on the way to a batch; those beyond wait for the next.
+const ERASED_MAX: usize = 64;
+
 /// How one slice ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Slice {
@@ -121,12 +124,13 @@ impl Written {
     }
 
     /// What is to be synced of a content, and what was made of it; forgotten here.
-    fn take(&mut self, store: StoreId) -> (Vec<usize>, Vec<usize>) {
+    pub(in crate::storage) fn take(&mut self, store: StoreId) -> (Vec<usize>, Vec<usize>) {
         self.last = None;
-        let range = (store, 0)..=(store, usize::MAX);
         let take = |set: &mut BTreeSet<(StoreId, usize)>| -> Vec<usize> {
-            let taken: Vec<_> = set.range(range.clone()).copied().collect();
-            set.retain(|one| !range.contains(one));
+            let taken: Vec<_> = set.range((store, 0)..=(store, usize::MAX)).copied().collect();
+            for one in &taken {
+                set.remove(one);
+            }
             taken.into_iter().map(|(_, file)| file).collect()
         };
         (take(&mut self.files), take(&mut self.made))
@@ -189,7 +193,11 @@ pub(super) fn work(storage: &mut FileStorage) -> Work {
     let jobs = storage.jobs.lines.get_mut(&line).expect("a line with a turn is there");
     let (mut ids, task) = jobs.pop_front().expect("no line is empty");
     let mut task = match task {
-        Task::Begin(Job::Record { name, value }) => gather(jobs, &mut ids, name, value),
+        Task::Begin(Job::Record { name, value }) => {
+            let (more, batch) = gather(&mut storage.jobs, storage.state.as_ref(), (name, value));
+            ids.extend(more);
+            Task::Record(batch)
+        }
         task => begin(storage, task),
     };
     let result = step(storage, &mut task);
@@ -221,18 +229,32 @@ pub(super) fn work(storage: &mut FileStorage) -> Work {
     }
 }
 
-/// A record, and those that wait right behind it.
-fn gather(jobs: &mut VecDeque<Queued>, ids: &mut Vec<JobId>, name: String, value: Option<Vec<u8>>) -> Task {
-    let mut batch = Batch::default();
-    batch.push(name, value.as_deref());
-    let is_record = |(_, task): &mut Queued| matches!(task, Task::Begin(Job::Record { .. }));
+/// A record, and what waits right behind it: other records, and files that are erased. Of torrents that are taken out each erases a file
+/// before its record goes, which means nothing without that file; so all files may go before all records.
+fn gather(jobs: &mut Jobs, state: Option<&StateDir>, first: (String, Option<Vec<u8>>)) -> (Vec<JobId>, Batch) {
+    let (mut ids, mut batch) = (Vec::new(), Batch::default());
+    batch.push(first.0, first.1.as_deref());
+    let line = jobs.lines.get_mut(&Line::State).expect("the first was in it");
+    let goes_along = |(_, task): &mut Queued| matches!(task, Task::Begin(Job::Record { .. } | Job::Erase { .. }));
+    let mut erased = 0;
     while batch.len() < BATCH_LEN_MAX
-        && let Some((more, Task::Begin(Job::Record { name, value }))) = jobs.pop_front_if(is_record)
+        && erased < ERASED_MAX
+        && let Some((more, Task::Begin(job))) = line.pop_front_if(goes_along)
     {
-        ids.extend(more);
-        batch.push(name, value.as_deref());
+        match job {
+            Job::Record { name, value } => {
+                ids.extend(more);
+                batch.push(name, value.as_deref());
+            }
+            Job::Erase { name } => {
+                erased += 1;
+                let result = state.map_or(Ok(()), |state| state.erase(&name));
+                jobs.done.extend(more.into_iter().map(|id| (id, result.clone())));
+            }
+            _ => unreachable!("nothing else goes along"),
+        }
     }
-    Task::Record(batch)
+    (ids, batch)
 }
 
 fn begin(storage: &mut FileStorage, task: Task) -> Task {

@@ -158,6 +158,30 @@ fn records_that_wait_together_are_written_together_and_the_journal_stays_small()
 }
 
 #[test]
+fn torrents_that_go_together_are_forgotten_together() {
+    let temp = tempfile::tempdir_in("/dev/shm").unwrap();
+    let (state, _) = StateDir::open(temp.path()).unwrap();
+    let mut storage = FileStorage::new(Settings::default(), Some(state));
+    for number in 0..40_u64 {
+        std::fs::write(temp.path().join(format!("torrents/{number}.meta")), b"x").unwrap();
+        storage.start(JobId(number), Job::Record { name: number.to_string(), value: Some(vec![7]) });
+    }
+    finish(&mut storage);
+    assert_eq!(ended(&mut storage).len(), 40);
+    for number in 0..40_u64 {
+        storage.start(JobId(2 * number), Job::Erase { name: format!("torrents/{number}.meta").into() });
+        storage.start(JobId(2 * number + 1), Job::Record { name: number.to_string(), value: None });
+    }
+    for _ in 0..3 {
+        storage.work();
+    }
+    assert_eq!(ended(&mut storage).len(), 80, "the first file, then the rest is written, then synced");
+    drop(storage);
+    assert_eq!(std::fs::read_dir(temp.path().join("torrents")).unwrap().count(), 0);
+    assert_eq!(StateDir::open(temp.path()).unwrap().1.with_prefix("").count(), 0);
+}
+
+#[test]
 fn a_pipe_in_the_state_directory_stops_nobody() {
     let temp = tempfile::tempdir().unwrap();
     let (state, _) = StateDir::open(temp.path()).unwrap();
