@@ -7,6 +7,7 @@ use std::time::Duration;
 use swarmtorrent::base::config::{Config, Encryption};
 use swarmtorrent::base::rng::Rng;
 use swarmtorrent::base::time::Time;
+use swarmtorrent::codec::resume::Record;
 use swarmtorrent::codec::udp_tracker::AnnounceEvent;
 use swarmtorrent::engine::Engine;
 use swarmtorrent::sim::World;
@@ -200,6 +201,19 @@ fn seeds_that_sleep_wake_for_whoever_comes() {
     assert_eq!(stores(&mut world), [false, false]);
     let events = tracker(&mut world).events;
     assert_eq!(events[AnnounceEvent::Started as usize], 3, "who wakes begins nothing anew");
+    // What it gave and how long it seeded is kept although it sleeps when it ends.
+    let Answer::List(rows) = command(&mut world, 1, Command::List { states: Vec::new(), label: None }) else {
+        panic!()
+    };
+    command(&mut world, 1, Command::Shutdown);
+    let now = world.now();
+    assert!(world.run(now + Duration::from_secs(6), |world| world.nodes[1].exited));
+    let (_, record) =
+        world.nodes[1].saved.iter().find(|(name, _)| name.to_string_lossy().contains("torrent ")).unwrap();
+    let record = Record::parse(record).expect("a good record");
+    assert!(rows[0].uploaded >= 2_000_000);
+    assert_eq!(record.uploaded, rows[0].uploaded);
+    assert!(record.seeded > Some(300), "{:?} s", record.seeded);
 }
 
 /// A node at each of these addresses, all of which know the tracker's name; the first one seeds.

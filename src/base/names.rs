@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::base::files::FileList;
 
@@ -28,8 +29,11 @@ impl Names {
 
     /// The files of a description under their new names.
     #[must_use]
-    pub fn apply(&self, files: &FileList) -> FileList {
-        FileList::new(files.entries().iter().enumerate().map(|(index, entry)| {
+    pub fn apply(&self, files: &Arc<FileList>) -> Arc<FileList> {
+        if self.is_empty() {
+            return Arc::clone(files);
+        }
+        Arc::new(FileList::new(files.entries().iter().enumerate().map(|(index, entry)| {
             let mut path = entry.path.clone();
             if let Some(name) = self.files.get(&index) {
                 path.set_file_name(name);
@@ -38,7 +42,7 @@ impl Names {
                 path = with_top(&path, top);
             }
             (path, entry.span.len, entry.pad)
-        }))
+        })))
     }
 }
 
@@ -62,11 +66,12 @@ mod tests {
 
     #[test]
     fn files_and_what_holds_them_get_other_names() {
-        let list = FileList::new([("t/a".into(), 1, false), ("t/d/b".into(), 2, false)]);
+        let list = Arc::new(FileList::new([("t/a".into(), 1, false), ("t/d/b".into(), 2, false)]));
+        assert!(Arc::ptr_eq(&Names::default().apply(&list), &list), "nothing is copied for nothing");
         let names = Names { top: Some("new".into()), files: BTreeMap::from([(1, "c".into())]) };
         let paths: Vec<_> = names.apply(&list).entries().iter().map(|entry| entry.path.clone()).collect();
         assert_eq!(paths, [PathBuf::from("new/a"), PathBuf::from("new/d/c")]);
-        let single = FileList::new([("t".into(), 1, false)]);
+        let single = Arc::new(FileList::new([("t".into(), 1, false)]));
         let names = Names { top: Some("x".into()), ..Names::default() };
         assert_eq!(names.apply(&single).entries()[0].path, PathBuf::from("x"));
         assert!(is_safe(OsStr::new("a b")) && !is_safe(OsStr::new("..")) && !is_safe(OsStr::new("a/b")));

@@ -124,13 +124,7 @@ impl Daemon {
             StateError::Held(_) => (TAKEN, error.to_string()),
             StateError::Io(..) => (FAILED, error.to_string()),
         })?;
-        let mut saved = state.torrents().map_err(|error| failed("state directory", error))?;
-        // Of one that was being taken out there may be no more than its record.
-        let named =
-            records.with_prefix(RECORD_PREFIX).filter_map(|(name, _)| InfoHash::from_hex(&name[RECORD_PREFIX.len()..]));
-        saved.extend(named);
-        saved.sort_unstable();
-        saved.dedup();
+        let saved = state.torrents().map_err(|error| failed("state directory", error))?;
         let proxy = settings.proxy_among(&names::hosts()).map_err(|why| (USAGE, why))?;
         // Behind a proxy nobody is let in: what came directly would go around it.
         let listen = if proxy.is_some() { &[][..] } else { &settings.peers.listen[..] };
@@ -175,9 +169,15 @@ impl Daemon {
         if let Some(bytes) = records.get(crate::engine::DHT_STATE) {
             engine.restore_dht(reactor.now(), bytes);
         }
-        for info_hash in saved {
+        for &info_hash in &saved {
             if let Err(refusal) = engine.restore(reactor.now(), info_hash, records.get(&record_name(info_hash))) {
                 log::error!("a saved torrent is left out: {}", refusal.message);
+            }
+        }
+        for (name, record) in records.with_prefix(RECORD_PREFIX) {
+            let info_hash = InfoHash::from_hex(&name[RECORD_PREFIX.len()..]);
+            if let Some(info_hash) = info_hash.filter(|hash| saved.binary_search(hash).is_err()) {
+                engine.restore_nameless(info_hash, record);
             }
         }
         if let Some(bytes) = records.get(crate::engine::FOLLOWED_STATE) {

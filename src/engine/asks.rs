@@ -11,7 +11,7 @@ use crate::base::time::Time;
 use crate::engine::peeks::Title;
 use crate::engine::{Effect, Engine, Timer};
 use crate::protocol::mse::obfuscated;
-use crate::torrent::command::{Answer, Reply};
+use crate::torrent::command::{Answer, Refusal, RefusalKind, Reply};
 use crate::torrent::relocation::MoveStep;
 use crate::torrent::settings::Spot;
 use crate::torrent::torrent::{Ask, Torrent};
@@ -101,11 +101,24 @@ impl<S: Storage> Engine<S> {
         id
     }
 
-    /// Takes a torrent out, and its content with it if `data`.
-    pub(super) fn remove_torrent(&mut self, now: Time, id: TorrentId, data: bool) {
-        if data {
-            self.wake_up(now, id);
+    /// Takes a torrent out, and its content with it.
+    ///
+    /// # Errors
+    /// Nobody knows which files are its content: its description cannot be read. It stays.
+    pub(super) fn remove_with_data(&mut self, now: Time, id: TorrentId) -> Result<(), Refusal> {
+        let opened = self.open_eyes(now, id);
+        let Some(torrent) = self.torrents.get_mut(id) else { return Ok(()) };
+        if let Some(why) = torrent.lost() {
+            return Err(Refusal::new(RefusalKind::Io, why));
         }
+        // How its files look does not matter any more.
+        opened.into_iter().for_each(|store| torrent.handle_reopened(store));
+        self.remove_torrent(now, id, true);
+        Ok(())
+    }
+
+    /// Takes a torrent out, and its content with it if `data` and it is awake.
+    pub(super) fn remove_torrent(&mut self, now: Time, id: TorrentId, data: bool) {
         let Some(torrent) = self.torrents.get_mut(id) else { return };
         if torrent.postpone_removal(data) {
             let store = torrent.store().expect("who is being moved is awake");
@@ -312,9 +325,10 @@ impl<S: Storage> Engine<S> {
                 }
             }
             Ask::Remove { data } => {
-                // What its files are must be known to delete them; a torrent of which that is not known stays, and says why.
-                if !data || self.awake(now, id).is_ok() {
-                    self.remove_torrent(now, id, data);
+                if !data {
+                    self.remove_torrent(now, id, false);
+                } else if self.remove_with_data(now, id).is_err() {
+                    self.torrents.get_mut(id).expect("it was not taken out").stays();
                 }
             }
         }

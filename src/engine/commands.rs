@@ -104,11 +104,14 @@ impl<S: Storage> Engine<S> {
             Command::Add { source, options } => self.add(now, source, options),
             Command::Remove { which, data } => {
                 let ids = self.meant(&which)?;
-                if let ([id], true) = (&ids[..], data) {
-                    self.awake(now, *id)?; // its files must be known
-                }
                 for &id in &ids {
-                    self.remove_torrent(now, id, data);
+                    if !data {
+                        self.remove_torrent(now, id, false);
+                    } else if ids.len() > 1 && self.torrents.get(id).is_some_and(Torrent::is_asleep) {
+                        self.leaving.push(id); // to read what thousands of them are takes its time
+                    } else {
+                        self.remove_with_data(now, id)?;
+                    }
                 }
                 Ok(Answer::DoneTo(ids.len()))
             }

@@ -15,6 +15,7 @@ use crate::engine::{Effect, Engine, Timer};
 use crate::protocol::http::HttpServer;
 use crate::protocol::peer::{Peer, Tail};
 use crate::protocol::socks::Socks;
+use crate::torrent::torrent::Torrent;
 
 /// How long an accepted connection may take to introduce itself, and a dialled one to stand, from its first moment.
 pub(super) const GREETING_MAX: Duration = Duration::from_secs(10);
@@ -135,7 +136,9 @@ impl<S: Storage> Engine<S> {
         let Some(connection) = self.connections.get_mut(conn) else { return };
         match connection.role {
             Role::Dialling(id) => {
-                self.wake_up(now, id);
+                if self.torrents.get(id).is_some_and(Torrent::is_running) {
+                    self.wake_up(now, id);
+                }
                 let connection = self.connections.get_mut(conn).expect("it was just there");
                 self.half_open -= 1;
                 self.timers.remove(Timer::Greeting(conn));

@@ -203,6 +203,8 @@ pub struct Engine<S: Storage> {
     hashing: Queue<TorrentId>,
     /// Torrents that are to wake.
     waking: Queue<TorrentId>,
+    /// Torrents that sleep and are to go with their content.
+    leaving: Queue<TorrentId>,
     /// Torrents whose files are looked at before their records are saved.
     stamping: Queue<TorrentId>,
     shares: Shares,
@@ -291,6 +293,7 @@ impl<S: Storage> Engine<S> {
             dialling: Queue::default(),
             hashing: Queue::default(),
             waking: Queue::default(),
+            leaving: Queue::default(),
             stamping: Queue::default(),
             jobs: BTreeMap::new(),
             next_job: 0,

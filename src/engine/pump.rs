@@ -210,6 +210,10 @@ impl<S: Storage> Engine<S> {
     /// An accepted connection has said which torrent it wants.
     fn greet(&mut self, now: Time, conn: ConnId, handshake: &Handshake) -> Result<TorrentId, Ending> {
         let Some(&id) = self.by_hash.get(&handshake.info_hash) else { return Err(Ending::Closed) };
+        // Nobody is woken for a word that is not heard.
+        if !self.torrents.get(id).is_some_and(Torrent::is_running) {
+            return Err(Ending::Closed);
+        }
         self.wake_up(now, id);
         let connection = self.connections.get_mut(conn).expect("it is being stepped");
         let Role::Greeting(machine) = std::mem::replace(&mut connection.role, Role::Peer(id)) else {

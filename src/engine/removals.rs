@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::hash::InfoHash;
@@ -58,7 +57,7 @@ impl<S: Storage> Engine<S> {
 
     /// An earlier run has recorded that a torrent goes: it is done once all others are known.
     pub(super) fn restore_removal(&mut self, info_hash: InfoHash, meta: &Metainfo, record: &Record) {
-        let files = Arc::new(record.names.apply(&meta.files));
+        let files = record.names.apply(&meta.files);
         let content = Content { dir: record.dir.clone(), also: None, wanted: vec![true; files.len()], files };
         let store = self.storage.open(content.clone());
         let removal = Removal { store, content, record: Vec::new(), again_at: Time::NEVER };

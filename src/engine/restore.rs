@@ -34,9 +34,7 @@ impl<S: Storage> Engine<S> {
         }
         let record = record.and_then(Record::parse).filter(|record| record.info_hash == info_hash);
         if let Some(record) = record.as_ref().filter(|record| record.removing) {
-            // What describes it is the first to go.
-            let metainfo = self.storage.saved(&metainfo_name(info_hash)).map(|bytes| Metainfo::parse(&bytes));
-            match metainfo {
+            match self.storage.saved(&metainfo_name(info_hash)).map(|bytes| Metainfo::parse(&bytes)) {
                 Some(Ok(meta)) => self.restore_removal(info_hash, &meta, record),
                 _ => self.forget_saved(info_hash),
             }
@@ -91,6 +89,19 @@ impl<S: Storage> Engine<S> {
         }
         self.touched.push(id);
         Ok(())
+    }
+
+    /// There is a record of a torrent and nothing that describes it: it was being taken out, where that is the first to go, or somebody
+    /// has taken that away, who may put it back.
+    pub fn restore_nameless(&mut self, info_hash: InfoHash, record: &[u8]) {
+        let is_going = Record::parse(record).is_none_or(|record| record.removing);
+        if is_going {
+            self.forget_saved(info_hash);
+        } else {
+            log::warn!(
+                "{info_hash} is left out: what describes it is not in the state directory any more, or was never saved"
+            );
+        }
     }
 
     /// Takes in a torrent of which only the link was known.

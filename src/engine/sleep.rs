@@ -34,29 +34,37 @@ impl<S: Storage> Engine<S> {
         self.awake(now, id)
     }
 
-    /// Wakes a torrent, if it sleeps and its description can be read. Its files are looked at if that was not done in this run.
+    /// Wakes a torrent, if it sleeps and its description can be read, and looks at its files.
     pub(super) fn wake_up(&mut self, now: Time, id: TorrentId) {
-        let Some(torrent) = self.torrents.get_mut(id).filter(|torrent| torrent.is_asleep()) else { return };
+        if let Some(store) = self.open_eyes(now, id) {
+            self.examine_claim(now, id, store);
+            self.torrents.get_mut(id).expect("it was just woken").handle_opened(now, store);
+        }
+    }
+
+    /// Has a torrent that sleeps know its files again, and no more; none if it does not sleep, or its description cannot be read.
+    pub(super) fn open_eyes(&mut self, now: Time, id: TorrentId) -> Option<StoreId> {
+        let torrent = self.torrents.get_mut(id).filter(|torrent| torrent.is_asleep())?;
         self.touched.push(id);
         let name = metainfo_name(torrent.info_hash());
         let Some(bytes) = self.storage.saved(&name) else {
             let why = format!("its description, {} in the state directory, cannot be read", name.display());
-            return torrent.lose_description(now, &why);
+            torrent.lose_description(now, &why);
+            return None;
         };
         let meta = match Metainfo::parse(&bytes) {
             Ok(meta) if torrent.is_described_by(&meta) => meta,
             _ => {
                 let why = format!("its description, {} in the state directory, is damaged", name.display());
-                return torrent.lose_description(now, &why);
+                torrent.lose_description(now, &why);
+                return None;
             }
         };
         torrent.wake_up(now, Arc::new(meta));
-        let store = self.storage.open(torrent.content());
-        self.examine_claim(now, id, store);
-        self.torrents.get_mut(id).expect("it was just there").handle_opened(now, store);
+        Some(self.storage.open(torrent.content()))
     }
 
-    /// Looks whether a torrent's files bear out what an earlier run claimed of them; if not they are hashed again.
+    /// Looks whether a torrent's files bear out what was claimed of them; if not they are hashed again.
     pub(super) fn examine_claim(&mut self, now: Time, id: TorrentId, store: StoreId) {
         let torrent = self.torrents.get_mut(id).expect("its examiner found it");
         let Some(claim) = torrent.take_claim() else { return };
@@ -80,16 +88,16 @@ impl<S: Storage> Engine<S> {
         }
     }
 
-    /// A torrent wants to sleep: it may if it will wake again.
+    /// A torrent wants to sleep: it may if it will wake again. If not it asks again later.
     pub(super) fn lay_down(&mut self, now: Time, id: TorrentId) {
         let torrent = self.torrents.get_mut(id).expect("the asker is there");
+        let Some(store) = torrent.store().filter(|_| torrent.may_sleep()) else { return };
         let bytes = self.storage.saved(&metainfo_name(torrent.info_hash()));
         let meta = bytes.and_then(|bytes| Metainfo::parse(&bytes).ok());
-        let readable = meta.is_some_and(|meta| torrent.is_described_by(&meta));
-        if let (Some(store), true) = (torrent.store(), readable) {
+        if meta.is_some_and(|meta| torrent.is_described_by(&meta)) {
             self.storage.close(store);
+            torrent.fall_asleep(now);
         }
-        torrent.fall_asleep(now, readable);
     }
 
     /// Looks whether a torrent's files are still there. One that sleeps is woken if they are not, or were not looked at in this run, and
@@ -98,7 +106,7 @@ impl<S: Storage> Engine<S> {
         let torrent = self.torrents.get_mut(id).expect("the asker is there");
         if torrent.is_asleep() {
             let is_there = torrent.have.count() == 0 || self.storage.exists(&torrent.top());
-            if is_there && !torrent.has_claim() {
+            if is_there && !torrent.is_due_for_a_look() {
                 return;
             }
             self.wake_up(now, id);

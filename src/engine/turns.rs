@@ -222,6 +222,9 @@ impl Turns {
 impl<S: Storage> Engine<S> {
     /// Gives everybody a turn for whom there is one.
     pub(super) fn give_turns(&mut self, now: Time) {
+        if self.exiting {
+            return;
+        }
         let mut told = BTreeMap::new();
         for id in std::mem::take(&mut self.turns.changed) {
             self.turns.leave(id);

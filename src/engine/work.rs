@@ -7,7 +7,7 @@ use crate::engine::Engine;
 use crate::engine::asks::take_stamps;
 
 impl<S: Storage> Engine<S> {
-    /// One slice of background work (at most 256 KiB of hashing, a look at 256 files, and a torrent that wakes); true while more waits.
+    /// One slice of background work (at most 256 KiB of hashing, a look at 256 files, a torrent that wakes and one that goes); true while more waits.
     pub fn work(&mut self, now: Time) -> bool {
         if let Some(id) = self.stamping.pop()
             && !self.save_record(now, id)
@@ -16,6 +16,11 @@ impl<S: Storage> Engine<S> {
         }
         if let Some(id) = self.waking.pop() {
             self.wake_up(now, id);
+            self.settle(now);
+        }
+        if let Some(id) = self.leaving.pop() {
+            // One whose description cannot be read stays, and says why.
+            drop(self.remove_with_data(now, id));
             self.settle(now);
         }
         if let Some(id) = self.hashing.pop()
@@ -32,6 +37,10 @@ impl<S: Storage> Engine<S> {
         if self.hashing.is_empty() {
             self.work_on_shares(now);
         }
-        !self.hashing.is_empty() || !self.stamping.is_empty() || !self.waking.is_empty() || !self.shares.is_idle()
+        !self.hashing.is_empty()
+            || !self.stamping.is_empty()
+            || !self.waking.is_empty()
+            || !self.leaving.is_empty()
+            || !self.shares.is_idle()
     }
 }

@@ -258,12 +258,12 @@ impl Candidates {
         self.local = Some(canonical_addr(local));
     }
 
-    /// Our end of the latest connection that we made.
     /// All that became known so.
     pub(crate) fn named_by(&self, origin: Origin) -> Vec<SocketAddr> {
         self.known.iter().filter(|(_, candidate)| candidate.origin == origin).map(|(addr, _)| *addr).collect()
     }
 
+    /// Our end of the latest connection that we made.
     pub(crate) fn local_ip(&self) -> Option<IpAddr> {
         self.local.map(|local| local.ip())
     }

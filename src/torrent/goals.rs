@@ -65,6 +65,11 @@ impl Torrent {
         }
     }
 
+    /// It could not be taken out: its goals count again.
+    pub fn stays(&mut self) {
+        self.leaves = false;
+    }
+
     /// Whether it has seeded enough: acts if so, and says when to look again if not.
     pub(crate) fn consider_goals(&mut self, now: Time) {
         self.goal_at = Time::NEVER;

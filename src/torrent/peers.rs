@@ -522,6 +522,9 @@ impl Torrent {
         if peer.established {
             self.news.push(What::Peer(peer.addr, false));
         }
+        if peer.machine.up().total_bytes() > 0 {
+            self.persistence.touch(now); // what it got counts in the totals
+        }
         self.exchange.forget(&mut peer);
         if let Some(download) = &mut self.download {
             download.handle_peer_gone(conn, &peer.field);

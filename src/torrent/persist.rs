@@ -52,8 +52,6 @@ pub(crate) struct Persistence {
     closing: bool,
     /// The last record of this run is saved.
     closed: bool,
-    /// The last record of an earlier run still says everything, and that nothing was written since.
-    recorded: bool,
 }
 
 impl Default for Persistence {
@@ -68,7 +66,6 @@ impl Default for Persistence {
             metainfo_unsaved: false,
             closing: false,
             closed: false,
-            recorded: false,
         }
     }
 }
@@ -76,13 +73,7 @@ impl Default for Persistence {
 impl Persistence {
     /// Something that the record holds has changed.
     pub(crate) fn touch(&mut self, now: Time) {
-        self.recorded = false;
         self.due = self.due.min(now + SAVE_DELAY);
-    }
-
-    /// A clean end of an earlier run has recorded it.
-    pub(crate) fn is_recorded(&mut self, clean: bool) {
-        self.recorded = clean;
     }
 
     /// The same, and it is to be saved at once.
@@ -199,16 +190,10 @@ impl Torrent {
         *stage == Stage::Idle && due.is_never() && !unsynced && !metainfo_unsaved && self.is_stamped()
     }
 
-    /// Stops everything and saves for the last time, if there is something to say.
+    /// Stops everything and saves for the last time.
     pub fn shut_down(&mut self, now: Time) {
-        let recorded = self.persistence.recorded && self.is_asleep();
         self.queued = true;
         self.reconsider(now);
-        if recorded {
-            self.persistence.due = Time::NEVER;
-            self.persistence.closed = true;
-            return;
-        }
         self.persistence.closing = true;
         self.persistence.due = now;
         self.persist();
@@ -268,7 +253,8 @@ impl Torrent {
             idle_enough: self.settings.idle_enough,
             seeds_on: self.settings.seeds_on,
             allocated: self.persistence.allocated,
-            clean: self.persistence.closing,
+            // Of files that nobody has looked at in this run it stays true what was.
+            clean: self.claim.map_or(self.persistence.closing, |claim| claim.exact),
             queue: self.rank,
             super_seed: self.settings.super_seed,
             checking: self.check.is_some() || self.recheck,

@@ -95,7 +95,7 @@ impl Torrent {
 
     /// What is to be done on the disk for `names` to hold; none if they hold.
     fn rename_step(&self, names: &Names) -> Option<RenameStep> {
-        let files = Arc::new(names.apply(&self.body.get().files));
+        let files = names.apply(&self.body.get().files);
         let present = &self.content().files;
         let pairs = || present.entries().iter().zip(files.entries()).filter(|(entry, _)| !entry.pad);
         let (old, new) = pairs().find(|(old, new)| old.path != new.path)?;
@@ -135,7 +135,7 @@ impl Torrent {
 
     /// Its files are called so.
     pub(crate) fn take_names(&mut self, names: Names) {
-        let files = Arc::new(names.apply(&self.body.get().files));
+        let files = names.apply(&self.body.get().files);
         self.renaming.names = names;
         self.layout.set_files(files);
     }

@@ -3,6 +3,7 @@
 use crate::base::ids::ConnId;
 use crate::base::storage::{Fault, FaultKind};
 use crate::base::time::Time;
+use crate::torrent::sleep::LOOK_ASLEEP;
 use crate::torrent::snapshot::State;
 use crate::torrent::torrent::{Ask, FAULT_RETRY, LOOK, Phase, TICK, Torrent};
 
@@ -35,6 +36,12 @@ impl Torrent {
             && self.phase != Phase::Checking
             && !self.has_seeded_enough()
             && !self.awaits_item()
+    }
+
+    /// It talks to peers and trackers.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.running
     }
 
     /// It is its turn, or no longer.
@@ -103,7 +110,7 @@ impl Torrent {
         }
         self.running = true;
         self.tick_at = now;
-        self.look_at = if self.is_asleep() { self.look_asleep(now) } else { now + LOOK };
+        self.look_at = if self.is_asleep() { self.first_look_asleep(now) } else { now + LOOK };
         if self.is_finished() {
             self.begin_seeding(now);
         }
@@ -157,7 +164,7 @@ impl Torrent {
         }
         self.handle_sleep_timeout(now);
         if self.look_at <= now {
-            self.look_at = if self.is_asleep() { self.look_asleep(now) } else { now + LOOK };
+            self.look_at = now + if self.is_asleep() { LOOK_ASLEEP } else { LOOK };
             self.asks.push_back(Ask::Look);
         }
         if self.persistence.poll_timeout() <= now {

@@ -1,8 +1,8 @@
 //! A torrent that nobody wants anything of sleeps: it keeps its head and lets go of what describes its content.
 //!
 //! Asleep it announces itself like any other, and is listed. Whoever is about to need its files or its hashes wakes it first: a peer
-//! that comes, a user, a turn to download. What an earlier run claims of its files is believed when they are looked at, which is then;
-//! nothing is served before.
+//! that comes, a user, a turn to download. What was claimed of its files is believed when they are looked at, which is then; nothing
+//! is served before.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ const SLEEP_INFO_MAX: u32 = 4 << 20;
 /// Files: to look at more takes so long that it is not put to bed by a start.
 pub const SLEEP_FILES_MAX: usize = 256;
 /// How often one that sleeps looks whether its files are still there; and how long it may take after a start until each has looked.
-const LOOK_ASLEEP: Duration = Duration::from_mins(10);
+pub(crate) const LOOK_ASLEEP: Duration = Duration::from_mins(10);
 
 /// All that describes a torrent; none while it sleeps.
 #[derive(Debug, Default)]
@@ -36,23 +36,10 @@ impl Body {
     }
 }
 
-/// How deep it sleeps.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) enum Sleep {
-    /// It may fall asleep.
-    #[default]
-    Awake,
-    Asleep,
-    /// What describes it could not be read: why, and what to do.
-    Lost(String),
-    /// It would not wake again.
-    Never,
-}
-
-/// What was claimed of its files before they were looked at in this run.
+/// What is claimed of its files since they were looked at last, in this run or an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
-    /// The record was written at a clean end, or of what nobody writes to: they look exactly as they did.
+    /// Nobody has written to them since: they look exactly as they did.
     pub exact: bool,
 }
 
@@ -65,7 +52,7 @@ impl Torrent {
 
     /// True if it could sleep, were it left alone for a while.
     pub(crate) fn may_sleep(&self) -> bool {
-        self.sleep == Sleep::Awake
+        !self.is_asleep()
             && self.head.info_len <= SLEEP_INFO_MAX
             && !self.settings.shared
             && !self.settings.peek
@@ -96,13 +83,9 @@ impl Torrent {
         }
     }
 
-    /// Lets go of its description, if it is `readable` again.
-    pub fn fall_asleep(&mut self, now: Time, readable: bool) {
-        if !readable {
-            self.sleep = Sleep::Never;
-            return;
-        }
-        self.sleep = Sleep::Asleep;
+    /// Lets go of its description. When it wakes its files must look as they do now.
+    pub fn fall_asleep(&mut self, now: Time) {
+        self.claim = (self.head.files <= SLEEP_FILES_MAX).then_some(Claim { exact: true });
         self.body = Body::default();
         self.store = None;
         self.layout = Layout::asleep(self.head.geometry);
@@ -128,30 +111,28 @@ impl Torrent {
 
     /// Its description is here again; its content must be opened next.
     pub fn wake_up(&mut self, now: Time, meta: Arc<Metainfo>) {
-        self.turn_changed |= self.lost().is_some();
-        self.sleep = Sleep::Awake;
-        self.layout = Layout::new(Arc::new(self.renaming.names.apply(&meta.files)), meta.geometry);
+        self.turn_changed |= self.lost.take().is_some();
+        self.layout = Layout::new(self.renaming.names.apply(&meta.files), meta.geometry);
         self.body = Body(Some(meta));
-        if !self.look_at.is_never() {
-            self.look_at = now + LOOK;
-        }
+        self.look_at = if self.running { now + LOOK } else { Time::NEVER };
     }
 
-    /// Its description cannot be read, or is another's.
+    /// Its description cannot be read, or is another's. It is tried again at the next look, and whenever somebody wants it.
     pub fn lose_description(&mut self, now: Time, why: &str) {
-        let message = format!("{why}; remove it, without its data, and add it again");
-        if self.sleep != Sleep::Lost(message.clone()) {
+        let message = format!("{why}; if it stays so, remove the torrent, without its data, and add it again");
+        if self.lost.as_ref() != Some(&message) {
             log::error!("{}: {message}", self.display_name());
-            self.sleep = Sleep::Lost(message);
+            self.lost = Some(message);
             self.turn_changed = true;
             self.reconsider(now);
         }
+        self.look_at = now + LOOK_ASLEEP;
     }
 
     /// Why its description is not here, if that could not be read.
     #[must_use]
     pub fn lost(&self) -> Option<&str> {
-        if let Sleep::Lost(why) = &self.sleep { Some(why) } else { None }
+        self.lost.as_deref()
     }
 
     /// It needs its description, and no hurry: true if it sleeps.
@@ -168,20 +149,21 @@ impl Torrent {
         self.claim = Some(Claim { exact: record.clean || record.shared });
     }
 
-    /// Something was claimed of its files and not looked at yet.
+    /// Somebody should look at its files closely: nobody has in this run, or its description was lost.
     #[must_use]
-    pub fn has_claim(&self) -> bool {
-        self.claim.is_some()
+    pub fn is_due_for_a_look(&self) -> bool {
+        !self.looked || self.lost.is_some()
     }
 
-    /// When one that sleeps looks at its files: not all of them at once.
-    pub(crate) fn look_asleep(&self, now: Time) -> Time {
+    /// When one that begins asleep looks at its files: not all of them at once.
+    pub(crate) fn first_look_asleep(&self, now: Time) -> Time {
         let share = u32::from(u16::from_be_bytes([self.head.info_hash.0[0], self.head.info_hash.0[1]]));
         now + LOOK + LOOK_ASLEEP * share / (1 << 16)
     }
 
-    /// What was claimed of its files and not looked at yet; whoever asks looks.
+    /// What is claimed of its files; whoever asks looks.
     pub fn take_claim(&mut self) -> Option<Claim> {
+        self.looked = true;
         self.claim.take()
     }
 }

@@ -44,7 +44,7 @@ use crate::torrent::policy::Policy;
 use crate::torrent::relocation::{MoveStep, Relocation};
 use crate::torrent::renaming::Renaming;
 use crate::torrent::settings::Settings;
-use crate::torrent::sleep::{Body, Claim, Sleep};
+use crate::torrent::sleep::{Body, Claim};
 use crate::torrent::snapshot::Priority;
 
 /// How often a torrent with peers looks at all of them.
@@ -157,11 +157,14 @@ pub(crate) enum Phase {
 pub struct Torrent {
     pub(crate) head: Head,
     pub(crate) body: Body,
-    pub(crate) sleep: Sleep,
+    /// Why its description could not be read, since it was tried last.
+    pub(crate) lost: Option<String>,
     /// When it falls asleep if it is left alone.
     pub(crate) sleep_at: Time,
     /// What an earlier run said of its files, until they are looked at.
     pub(crate) claim: Option<Claim>,
+    /// They were looked at in this run.
+    pub(crate) looked: bool,
     /// There while only a link is known of it; `body` holds what the link says then.
     pub(crate) description: Option<Box<Description>>,
     pub(crate) dir: PathBuf,
@@ -278,7 +281,7 @@ impl Torrent {
         }
         let verify = begin.verify;
         let mut torrent = Self::with_head(now, Head::of(&meta), &meta.trackers, begin, config, rng, peer_id);
-        (torrent.layout, torrent.body, torrent.sleep) = (layout, Body(Some(meta)), Sleep::Awake);
+        (torrent.layout, torrent.body) = (layout, Body(Some(meta)));
         torrent.find_policy(now);
         if verify {
             torrent.begin_check();
@@ -300,7 +303,6 @@ impl Torrent {
         let mut torrent = Self::with_head(now, head, &record.trackers, begin, config, rng, peer_id);
         torrent.restore(now, record);
         torrent.believe(record);
-        torrent.persistence.is_recorded(record.clean);
         torrent.rest();
         torrent
     }
@@ -396,7 +398,8 @@ impl Torrent {
             asks: VecDeque::new(),
             description: None,
             body: Body::default(),
-            sleep: Sleep::Asleep,
+            lost: None,
+            looked: false,
             sleep_at: Time::NEVER,
             claim: None,
             head,
