@@ -268,6 +268,9 @@ impl Torrent {
             move_from: None,
             names: Names::default(),
             next_names: None,
+            move_wanted: None,
+            move_undo: false,
+            remove_after: None,
             removing: false,
         };
         record.to_bytes()

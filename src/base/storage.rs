@@ -227,6 +227,8 @@ pub enum Job {
         info_hash: InfoHash,
         /// An earlier run began it.
         again: bool,
+        /// Whether everything goes back to where it was: the job ends with a fault then.
+        undo: bool,
     },
     /// Deletes the content's files from the directory that it was moved from.
     Clear {

@@ -173,6 +173,12 @@ pub struct Record {
     pub names: Names,
     /// Those that they are about to have, if a file is being renamed.
     pub next_names: Option<Names>,
+    /// The user wants the content moved there; it is not known yet whether that is possible.
+    pub move_wanted: Option<PathBuf>,
+    /// Whether the move to `move_to` goes back.
+    pub move_undo: bool,
+    /// Whether the user removed the torrent, with its data if true; something that was under way had to end first.
+    pub remove_after: Option<bool>,
     /// The user took it out together with its content, which is being deleted.
     pub removing: bool,
 }
@@ -208,6 +214,12 @@ impl Record {
                 dict.bytes(key, dir.as_os_str().as_bytes());
             }
         }
+        if self.move_undo {
+            dict.int("move undo", 1);
+        }
+        if let Some(dir) = &self.move_wanted {
+            dict.bytes("move wanted", dir.as_os_str().as_bytes());
+        }
         if !self.names.is_empty() {
             write_names(dict.key("names"), &self.names);
         }
@@ -227,6 +239,9 @@ impl Record {
             dict.int("queue", rank);
         }
         maybe(&mut dict, "ratio", self.ratio_millis);
+        if let Some(data) = self.remove_after {
+            dict.int("remove after", i64::from(data));
+        }
         if self.removing {
             dict.int("removing", 1);
         }
@@ -332,6 +347,9 @@ impl Record {
                 Some(names) => Some(read_names(names)?),
                 None => None,
             },
+            move_wanted: dict.bytes(b"move wanted").map(path),
+            move_undo: flag(b"move undo"),
+            remove_after: dict.int(b"remove after").map(|data| data == 1),
             removing: flag(b"removing"),
         })
     }
@@ -446,6 +464,9 @@ mod tests {
             move_from: Some("/c".into()),
             names: Names { top: Some("t".into()), files: [(1, "x".into()), (2, "y".into())].into() },
             next_names: Some(Names { top: None, files: [(1, "x".into())].into() }),
+            move_wanted: Some("/e".into()),
+            move_undo: true,
+            remove_after: Some(true),
             removing: true,
         }
     }

@@ -259,11 +259,11 @@ impl Daemon {
             let now = self.reactor.now();
             if turn.exit {
                 log::info!("everything is saved");
+                self.answer(now); // replies that waited for the disk
                 return Ok(());
             }
             if now >= self.end_at {
-                log::error!("ended before the disk had taken everything; some of it is hashed again at the next start");
-                return Ok(());
+                return Err((FAILED, self.name_unsaved()));
             }
             for event in &outside {
                 if event.id == self.watch_id {
@@ -274,7 +274,11 @@ impl Daemon {
                     self.heed_schedule(now);
                 } else if event.id == self.signals_id {
                     if self.heed_signals(now) {
-                        return Ok(());
+                        return if self.engine.unsaved().next().is_some() {
+                            Err((FAILED, self.name_unsaved()))
+                        } else {
+                            Ok(())
+                        };
                     }
                 } else if !self.hooks.handle_readable(event.id, &mut self.reactor) {
                     self.clients.handle_event(*event);
@@ -349,6 +353,18 @@ impl Daemon {
         false
     }
 
+    /// Logs each torrent whose last record is not on the disk; returns the sentence that sums it up.
+    fn name_unsaved(&self) -> String {
+        let mut count = 0;
+        for (name, info_hash) in self.engine.unsaved() {
+            count += 1;
+            log::error!("{info_hash} {name}: its latest progress and totals are not saved");
+        }
+        format!(
+            "shutdown timed out with unsaved data of {count} torrents; their latest pieces are rechecked at the next start"
+        )
+    }
+
     /// Begins the end; the engine says when it is over.
     pub(super) fn begin_end(&mut self, now: Time) {
         if self.end_at.is_never() {
@@ -367,13 +383,19 @@ impl Daemon {
             let Some(looked) = self.watcher.poll_found() else { return false };
             let Some(found) = looked else { continue };
             let command = Command::Add { source: found.source, options: found.options };
+            let path = found.path;
             match self.engine.handle_command(now, command) {
                 Ok(_) => {
-                    log::info!("{}: added", found.path.display());
-                    self.watcher.accepted(&found.path);
+                    log::info!("{}: added", path.display());
+                    self.watcher.accepted(path, self.engine.acknowledge());
                 }
-                Err(refusal) if refusal.kind == RefusalKind::Exists => self.watcher.accepted(&found.path),
-                Err(refusal) => self.watcher.refused(&found.path, &refusal.message),
+                // It may have been added a moment ago and not be on the disk yet.
+                Err(refusal) if refusal.kind == RefusalKind::Exists => {
+                    self.watcher.accepted(path, self.engine.acknowledge());
+                }
+                // It is found again by the next run.
+                Err(_) if !self.end_at.is_never() => {}
+                Err(refusal) => self.watcher.refused(&path, &refusal.message),
             }
         }
         true
@@ -393,13 +415,25 @@ impl Daemon {
         has_more
     }
 
+    /// Passes on that changes are on the disk: to the clients and watch directories that they came from.
+    fn take_acks(&mut self, now: Time) {
+        while let Some((ack, result)) = self.engine.poll_ack() {
+            if !self.watcher.handle_ack(ack, result.is_ok()) {
+                self.clients.handle_ack(now, ack, &result);
+            }
+        }
+    }
+
     /// A round of the control socket. True if more waits.
     fn answer(&mut self, now: Time) -> bool {
         self.clients.begin_round(now, &mut self.reactor);
         while let Some((client, request)) = self.clients.poll_request(now) {
+            let is_durable = request.is_durable();
             let verdict = self.carry_out(now, request);
-            self.clients.reply(now, client, verdict);
+            let ack = if is_durable { self.engine.acknowledge() } else { None };
+            self.clients.reply(now, client, verdict, ack);
         }
+        self.take_acks(now);
         while let Some(event) = self.engine.poll_event(now) {
             self.clients.tell(now, &event);
             self.hook(now, &event);

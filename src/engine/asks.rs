@@ -120,8 +120,10 @@ impl<S: Storage> Engine<S> {
     /// Takes a torrent out, and its content with it if `data` and it is awake.
     pub(super) fn remove_torrent(&mut self, now: Time, id: TorrentId, data: bool) {
         let Some(torrent) = self.torrents.get_mut(id) else { return };
-        if torrent.postpone_removal(data) {
+        if torrent.is_moving() {
             let store = torrent.store().expect("who is being moved is awake");
+            torrent.note_removal(now, data);
+            self.touched.push(id);
             return self.storage.stop_move(store, true);
         }
         let info_hash = torrent.info_hash();
@@ -144,6 +146,7 @@ impl<S: Storage> Engine<S> {
         self.by_obfuscated.remove(&obfuscated(info_hash));
         self.timers.remove(Timer::Torrent(id));
         self.turns.forget(id);
+        self.durability.forget(id);
         for purpose in self.jobs.values_mut() {
             let (Purpose::Allocate(of) | Purpose::Sync(of) | Purpose::Record(of) | Purpose::Metainfo(of)) = purpose
             else {
@@ -169,6 +172,7 @@ impl<S: Storage> Engine<S> {
         let torrent = self.awake(now, id)?;
         if torrent.calls_move_off(&dir) {
             let store = torrent.store().expect("who is awake is open");
+            torrent.undo_move(now);
             self.storage.stop_move(store, true);
         } else {
             torrent.begin_move(now, dir)?;
@@ -177,12 +181,16 @@ impl<S: Storage> Engine<S> {
         Ok(Answer::Done)
     }
 
-    pub(super) fn start_job(&mut self, job: Job, purpose: Purpose) {
+    pub(super) fn start_job(&mut self, job: Job, purpose: Purpose) -> JobId {
         let id = JobId(self.next_job);
         self.next_job += 1;
         self.stats.jobs_started += 1;
         self.jobs.insert(id, purpose);
+        if matches!(job, Job::Record { .. } | Job::Save { .. } | Job::Erase { .. }) {
+            self.durability.note_job(id);
+        }
         self.effects.push_back(Effect::Job(id, job));
+        id
     }
 
     /// A job is done.
@@ -192,10 +200,14 @@ impl<S: Storage> Engine<S> {
             self.stats.jobs_failed += 1;
             log::warn!("{fault}");
         }
+        self.durability.handle_job(job, &result);
         match purpose {
             Purpose::Allocate(id) => self.tell(id, |torrent| torrent.handle_allocated(now, result)),
             Purpose::Sync(id) => self.tell(id, |torrent| torrent.handle_synced(now, result)),
-            Purpose::Record(id) => self.tell(id, |torrent| torrent.handle_saved(now, result.is_ok())),
+            Purpose::Record(id) => {
+                self.tell(id, |torrent| torrent.handle_saved(now, result.is_ok()));
+                self.durability.handle_saved(id);
+            }
             Purpose::Metainfo(id) if result.is_err() => self.tell(id, |torrent| torrent.handle_metainfo_unsaved(now)),
             Purpose::Scout(id) => self.tell(id, |torrent| torrent.handle_scouted(now, result)),
             Purpose::Move(id) => self.tell(id, |torrent| torrent.handle_moved(now, result)),
@@ -205,9 +217,10 @@ impl<S: Storage> Engine<S> {
             Purpose::Metainfo(_) | Purpose::Other => {}
         }
         self.settle(now);
+        self.save_changed(now);
     }
 
-    fn tell(&mut self, id: TorrentId, what: impl FnOnce(&mut Torrent)) {
+    pub(super) fn tell(&mut self, id: TorrentId, what: impl FnOnce(&mut Torrent)) {
         if let Some(torrent) = self.torrents.get_mut(id) {
             what(torrent);
             self.touched.push(id);
@@ -248,6 +261,9 @@ impl<S: Storage> Engine<S> {
                 self.changes.changed(id);
                 let torrent = self.torrents.get_mut(id).expect("it is still there");
                 torrent.consider_sleep(now);
+                if torrent.is_unsaved() {
+                    self.durability.note_torrent(id);
+                }
                 self.timers.set(Timer::Torrent(id), torrent.poll_timeout());
                 return;
             }
@@ -291,7 +307,7 @@ impl<S: Storage> Engine<S> {
             }
             Ask::Expect(span) => self.storage.expect(open(), span),
             Ask::Work => self.hashing.push(id),
-            Ask::Allocate => self.start_job(Job::Allocate { store: open() }, Purpose::Allocate(id)),
+            Ask::Allocate => drop(self.start_job(Job::Allocate { store: open() }, Purpose::Allocate(id))),
             Ask::Probe => {
                 let result = probe(&mut self.storage, torrent, open());
                 torrent.handle_probed(now, result);
@@ -306,19 +322,24 @@ impl<S: Storage> Engine<S> {
                 let store = self.storage.open(content);
                 torrent.handle_reopened(store);
             }
-            Ask::Move(MoveStep::Scout(dir)) => self.start_job(Job::Scout { store: open(), dir }, Purpose::Scout(id)),
-            Ask::Move(MoveStep::Go(dir, again)) => {
-                let info_hash = torrent.info_hash();
-                self.start_job(Job::Move { store: open(), dir, info_hash, again }, Purpose::Move(id));
+            Ask::Move(step) => {
+                let (store, info_hash) = (open(), torrent.info_hash());
+                let (job, purpose) = match step {
+                    MoveStep::Scout(dir) => (Job::Scout { store, dir }, Purpose::Scout(id)),
+                    MoveStep::Go { dir, again, undo } => {
+                        (Job::Move { store, dir, info_hash, again, undo }, Purpose::Move(id))
+                    }
+                    MoveStep::Clear(from) => (Job::Clear { store, from }, Purpose::Clear(id)),
+                };
+                self.start_job(job, purpose);
             }
-            Ask::Move(MoveStep::Clear(from)) => self.start_job(Job::Clear { store: open(), from }, Purpose::Clear(id)),
             Ask::MoveProgress => torrent.handle_move_progress(self.storage.move_progress(open())),
             Ask::Rename => rename(&mut self.storage, now, torrent),
             Ask::Want => {
                 let wanted = torrent.content().wanted;
                 self.storage.set_wanted(open(), &wanted);
             }
-            Ask::Sync => self.start_job(Job::Sync { store: open() }, Purpose::Sync(id)),
+            Ask::Sync => drop(self.start_job(Job::Sync { store: open() }, Purpose::Sync(id))),
             Ask::Save => {
                 if !self.save_record(now, id) {
                     self.stamping.push(id);
@@ -328,7 +349,7 @@ impl<S: Storage> Engine<S> {
                 if !data {
                     self.remove_torrent(now, id, false);
                 } else if self.remove_with_data(now, id).is_err() {
-                    self.torrents.get_mut(id).expect("it was not taken out").stays();
+                    self.torrents.get_mut(id).expect("it was not taken out").stays(now);
                 }
             }
         }
@@ -377,11 +398,15 @@ impl<S: Storage> Engine<S> {
     /// Takes stamps of some files that need one; saves the record once all have theirs. False if some have not.
     pub(super) fn save_record(&mut self, now: Time, id: TorrentId) -> bool {
         let Some(torrent) = self.torrents.get_mut(id) else { return true };
-        let is_whole = take_stamps(&mut self.storage, torrent);
+        // A record that says that the content is being checked claims nothing of any file. The check takes the stamps itself, right
+        // before it reads.
+        let is_whole = torrent.check_progress().is_some() || take_stamps(&mut self.storage, torrent);
         if is_whole {
             let (info_hash, record) = (torrent.info_hash(), torrent.record(now));
             let metainfo = torrent.take_metainfo_unsaved();
-            self.start_job(Job::Record { name: record_name(info_hash), value: Some(record) }, Purpose::Record(id));
+            let job = Job::Record { name: record_name(info_hash), value: Some(record) };
+            let job = self.start_job(job, Purpose::Record(id));
+            self.durability.note_record(id, job);
             if let Some(bytes) = metainfo {
                 self.start_job(Job::Save { name: metainfo_name(info_hash), bytes }, Purpose::Metainfo(id));
             }

@@ -19,6 +19,7 @@ mod changes;
 mod commands;
 mod connections;
 mod dht;
+mod durability;
 mod events;
 mod exchanges;
 mod followed;
@@ -73,6 +74,7 @@ use self::catalogs::Catalogs;
 use self::changes::Changes;
 use self::connections::Connection;
 use self::dht::DhtNodes;
+use self::durability::Durability;
 use self::events::Events;
 use self::exchanges::Exchanges;
 use self::followed::Followed;
@@ -211,6 +213,7 @@ pub struct Engine<S: Storage> {
     catalogs: Catalogs,
     peeks: Peeks,
     removals: Removals,
+    durability: Durability,
     turns: Turns,
     jobs: BTreeMap<JobId, Purpose>,
     next_job: u64,
@@ -265,6 +268,7 @@ impl<S: Storage> Engine<S> {
             cut_off: None,
             proxy: config.proxy.as_ref().map(Proxy::new),
             removals: Removals::default(),
+            durability: Durability::default(),
             lsd: lsd::new(&config, &mut rng),
             tracker: tracker::new(&config, unix_nanos, &mut rng),
             served: Served::default(),
@@ -432,6 +436,12 @@ impl<S: Storage> Engine<S> {
     fn is_quiet(&self) -> bool {
         let is_saved = self.jobs.is_empty() && self.torrents.values().all(Torrent::is_saved);
         is_saved && (self.hurries || self.exchanges.is_idle())
+    }
+
+    /// Torrents whose last record is not on the disk yet, by name and hash: what a shutdown that does not wait any longer loses.
+    pub fn unsaved(&self) -> impl Iterator<Item = (String, InfoHash)> {
+        let unsaved = self.torrents.values().filter(|torrent| !torrent.is_saved());
+        unsaved.map(|torrent| (torrent.display_name().to_string(), torrent.info_hash()))
     }
 
     fn exit(&mut self) {

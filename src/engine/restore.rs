@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::base::bitfield::Bitfield;
 use crate::base::hash::InfoHash;
+use crate::base::ids::TorrentId;
 use crate::base::storage::Storage;
 use crate::base::time::Time;
 use crate::codec::magnet::Magnet;
@@ -151,6 +152,15 @@ impl<S: Storage> Engine<S> {
             self.put_in_queue(now, id, Spot::Bottom);
         }
         self.resume_removals(now);
+        let removed = self.torrents.ids().filter_map(|id| Some((id, self.torrents.get(id)?.removal()?)));
+        let removed: Vec<(TorrentId, bool)> = removed.collect();
+        for (id, data) in removed {
+            match self.torrents.get(id) {
+                Some(torrent) if torrent.is_moving() => {} // it goes when everything is where it was
+                _ if data => self.leaving.push(id),
+                _ => self.remove_torrent(now, id, false),
+            }
+        }
         self.settle(now);
     }
 }
@@ -158,7 +168,7 @@ impl<S: Storage> Engine<S> {
 /// True if a torrent of an earlier run may begin asleep: what the record says of it is enough, and to look at its files takes no long time.
 fn sleeps(head: &Head, record: &Record) -> bool {
     let is_whole = record.stamps.len() == head.files && head.files <= SLEEP_FILES_MAX;
-    let is_moving = record.move_to.is_some() || record.move_from.is_some();
+    let is_moving = record.move_to.is_some() || record.move_from.is_some() || record.move_wanted.is_some();
     let is_busy = record.removing || record.checking || is_moving || record.next_names.is_some();
     is_whole && !is_busy && record.priorities.is_empty() && !record.shared
 }

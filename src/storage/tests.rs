@@ -14,7 +14,7 @@ use crate::torrent::create::{Creator, Notes, Profile};
 use crate::torrent::torrent::{Begin, Torrent};
 
 pub(super) fn moving(store: StoreId, dir: PathBuf) -> Job {
-    Job::Move { store, dir, info_hash: InfoHash::of(b"x"), again: false }
+    Job::Move { store, dir, info_hash: InfoHash::of(b"x"), again: false, undo: false }
 }
 
 pub(super) fn content(dir: &Path, files: &[(&str, u64, bool)]) -> Content {

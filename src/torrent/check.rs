@@ -256,6 +256,8 @@ impl Torrent {
             self.finished = Some(self.epoch_secs + now.as_secs());
         }
         self.content_changed(now);
+        // Until a sync secures what was found, a crash costs the whole check.
+        self.persistence.hurry(now);
         self.apply_policy(now);
         self.turn_changed = true;
         self.reconsider(now);

@@ -23,27 +23,26 @@ const SAVE_DELAY: Duration = Duration::from_millis(500);
 /// How soon what could not be saved is tried again.
 const SAVE_AGAIN: Duration = Duration::from_secs(10);
 
-/// How far saving is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Stage {
-    #[default]
-    Idle,
-    Syncing,
-    Saving,
-}
+/// The same while the node shuts down.
+const SAVE_AGAIN_CLOSING: Duration = Duration::from_secs(1);
 
 /// What is on the disk for certain, and what must still be said.
 #[derive(Debug)]
 pub(crate) struct Persistence {
-    stage: Stage,
+    /// Whether a record is on its way to the disk. There is one at a time.
+    saving: bool,
     /// When to save next; never if nothing changed.
     due: Time,
     /// Pieces were written since the last sync began.
     unsynced: bool,
-    /// `have` as it was when the sync under way began.
+    /// `have` as it was when the sync under way began; `None` if there is none. Records may be saved meanwhile.
     syncing: Option<Bitfield>,
     /// `have` as it was at the last good sync; none if it equals `have`.
     durable: Option<Bitfield>,
+    /// Whether what a check found is not secured by a sync yet: a record that says nothing of it says that it was being checked.
+    is_check_unsynced: bool,
+    /// Whether the sync under way secures all that the last check found.
+    is_securing_check: bool,
     /// Whole files have room.
     pub(crate) allocated: bool,
     /// What describes it could not be saved.
@@ -57,11 +56,13 @@ pub(crate) struct Persistence {
 impl Default for Persistence {
     fn default() -> Self {
         Self {
-            stage: Stage::Idle,
+            saving: false,
             due: Time::NEVER,
             unsynced: false,
             syncing: None,
             durable: None,
+            is_check_unsynced: false,
+            is_securing_check: false,
             allocated: false,
             metainfo_unsaved: false,
             closing: false,
@@ -87,7 +88,17 @@ impl Persistence {
     }
 
     pub(crate) fn poll_timeout(&self) -> Time {
-        if self.stage == Stage::Idle { self.due } else { Time::NEVER }
+        if self.is_busy() { Time::NEVER } else { self.due }
+    }
+
+    /// Whether a sync or a record is on its way to the disk.
+    const fn is_busy(&self) -> bool {
+        self.saving || self.syncing.is_some()
+    }
+
+    /// Whether nothing has changed since the last record was taken.
+    fn is_unchanged(&self) -> bool {
+        self.due.is_never() && !self.unsynced && self.syncing.is_none()
     }
 }
 
@@ -110,11 +121,12 @@ impl Torrent {
     /// Nothing is claimed until it was hashed, and synced after that: what a cache shows may not be on the disk.
     pub(crate) fn claim_nothing(&mut self) {
         self.persistence.unsynced = true;
+        self.persistence.is_check_unsynced = true;
         self.persistence.durable = Some(Bitfield::new(self.have.len()));
     }
 
     pub(crate) fn persist(&mut self) {
-        if self.persistence.stage != Stage::Idle {
+        if self.persistence.is_busy() {
             return;
         }
         self.persistence.due = Time::NEVER;
@@ -122,8 +134,8 @@ impl Torrent {
             return;
         }
         if std::mem::take(&mut self.persistence.unsynced) {
-            self.persistence.stage = Stage::Syncing;
             self.persistence.syncing = Some(self.have.clone());
+            self.persistence.is_securing_check = self.check.is_none();
             self.asks.push_back(Ask::Sync);
         } else {
             self.save();
@@ -131,18 +143,40 @@ impl Torrent {
     }
 
     fn save(&mut self) {
-        self.persistence.stage = Stage::Saving;
+        if self.begin_save() {
+            self.asks.push_back(Ask::Save);
+        } else {
+            self.persistence.due = Time::ZERO; // right after the one that is under way
+        }
+    }
+
+    /// Begins to save a record of what is so now, without a sync of the content: the record claims no more of that than the last
+    /// sync has secured. False if another record is on its way; the caller tries again when that one is saved.
+    #[must_use]
+    pub fn begin_save(&mut self) -> bool {
+        if std::mem::replace(&mut self.persistence.saving, true) {
+            return false;
+        }
+        if !self.persistence.unsynced && self.persistence.syncing.is_none() {
+            self.persistence.due = Time::NEVER;
+        }
         self.note_saving_move();
         self.note_saving_rename();
-        self.asks.push_back(Ask::Save);
+        true
+    }
+
+    /// Whether something may have changed that no record on the disk says.
+    #[must_use]
+    pub fn is_unsaved(&self) -> bool {
+        !self.is_peek() && (self.persistence.saving || !self.persistence.is_unchanged())
     }
 
     /// What was written before the sync began is on the disk, or the disk lost it.
     pub fn handle_synced(&mut self, now: Time, result: Result<(), Fault>) {
         let synced = self.persistence.syncing.take();
-        self.persistence.stage = Stage::Idle;
         match result {
             Ok(()) => {
+                self.persistence.is_check_unsynced &= !self.persistence.is_securing_check;
                 self.persistence.durable = synced.filter(|synced| *synced != self.have);
                 self.save();
             }
@@ -160,11 +194,12 @@ impl Torrent {
 
     /// The record is saved, or will be tried again.
     pub fn handle_saved(&mut self, now: Time, saved: bool) {
-        self.persistence.stage = Stage::Idle;
+        self.persistence.saving = false;
+        let Persistence { closing, .. } = self.persistence;
         if !saved {
-            self.persistence.due = self.persistence.due.min(now + SAVE_AGAIN);
-            self.persistence.closed |= self.persistence.closing;
-        } else if self.persistence.closing && self.persistence.due.is_never() {
+            let again = if closing { SAVE_AGAIN_CLOSING } else { SAVE_AGAIN };
+            self.persistence.due = self.persistence.due.min(now + again);
+        } else if closing && self.persistence.is_unchanged() {
             self.persistence.closed = true;
         }
         self.handle_move_recorded(now, saved);
@@ -186,8 +221,8 @@ impl Torrent {
 
     /// Nothing is to be saved or being saved.
     pub(crate) fn is_at_rest(&self) -> bool {
-        let Persistence { stage, due, unsynced, metainfo_unsaved, .. } = &self.persistence;
-        *stage == Stage::Idle && due.is_never() && !unsynced && !metainfo_unsaved && self.is_stamped()
+        let Persistence { saving, metainfo_unsaved, .. } = &self.persistence;
+        !saving && self.persistence.is_unchanged() && !metainfo_unsaved && self.is_stamped()
     }
 
     /// Stops everything and saves for the last time.
@@ -257,11 +292,14 @@ impl Torrent {
             clean: self.claim.map_or(self.persistence.closing, |claim| claim.exact),
             queue: self.rank,
             super_seed: self.settings.super_seed,
-            checking: self.check.is_some() || self.recheck,
+            checking: self.check.is_some() || self.recheck || self.persistence.is_check_unsynced,
             move_to: self.relocation.recorded_to().map(Path::to_owned),
             move_from: self.relocation.recorded_from().map(Path::to_owned),
             names: self.renaming.names.clone(),
             next_names: self.renaming.next.clone(),
+            move_wanted: self.relocation.wanted_to().map(Path::to_owned),
+            move_undo: self.relocation.is_undone(),
+            remove_after: self.removal,
             removing: false,
         }
     }
@@ -312,7 +350,8 @@ impl Torrent {
         } else {
             self.take_names(record.names.clone());
         }
-        self.restore_move(record.move_to.clone(), record.move_from.clone());
+        self.removal = record.remove_after;
+        self.restore_move(record);
         self.find_policy(now);
     }
 

@@ -257,6 +257,8 @@ pub struct Torrent {
     pub(crate) taken_at: Time,
     /// It has asked to be taken out.
     pub(crate) leaves: bool,
+    /// Whether the user removed it, with its data if true; it goes once what is under way has ended.
+    pub(crate) removal: Option<bool>,
     /// When a goal of seeding may be reached.
     pub(crate) goal_at: Time,
     pub(crate) asks: VecDeque<Ask>,
@@ -394,6 +396,7 @@ impl Torrent {
             seeded_before: Duration::ZERO,
             taken_at: Time::ZERO,
             leaves: false,
+            removal: None,
             goal_at: Time::NEVER,
             asks: VecDeque::new(),
             description: None,

@@ -264,8 +264,12 @@ fn begin(storage: &mut FileStorage, task: Task) -> Task {
         Task::Begin(Job::Sync { store }) => Task::Sync(Sync::begin(storage, store)),
         Task::Begin(Job::Allocate { store }) => Task::Allocate(Allocate::begin(store)),
         Task::Begin(Job::Scout { store, dir }) => Task::Scout(Scout::begin(store, dir)),
-        Task::Begin(Job::Move { store, dir, info_hash, again }) => {
-            Task::Relocate(Box::new(Relocate::begin(storage, store, dir, info_hash, again)))
+        Task::Begin(Job::Move { store, dir, info_hash, again, undo }) => {
+            let mut relocate = Relocate::begin(storage, store, dir, info_hash, again);
+            if undo {
+                relocate.stop(Stop::Undo);
+            }
+            Task::Relocate(Box::new(relocate))
         }
         Task::Begin(Job::Clear { store, from }) => Task::Clear(Clear::begin(storage, store, from)),
         Task::Begin(Job::Delete { store, keep }) => Task::Delete(Delete::begin(store, keep)),

@@ -225,7 +225,7 @@ fn a_move_that_was_cut_off_anywhere_goes_on_or_goes_back() {
             storage.read(store, 0, &mut read).unwrap();
             assert!(read == bytes(600_000), "after {slices} slices");
             let info_hash = crate::base::hash::InfoHash::of(b"x");
-            storage.start(JobId(2), Job::Move { store, dir: to.clone(), info_hash, again: true });
+            storage.start(JobId(2), Job::Move { store, dir: to.clone(), info_hash, again: true, undo: false });
             if undo {
                 storage.stop_move(store, true);
             }
