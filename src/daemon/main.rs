@@ -258,12 +258,11 @@ impl Daemon {
             let turn = turn.map_err(|error| (FAILED, format!("the kernel no longer lets us wait: {error}")))?;
             let now = self.reactor.now();
             if turn.exit {
-                log::info!("everything is saved");
                 self.answer(now); // replies that waited for the disk
-                return Ok(());
+                return self.end_status();
             }
             if now >= self.end_at {
-                return Err((FAILED, self.name_unsaved()));
+                return self.end_status();
             }
             for event in &outside {
                 if event.id == self.watch_id {
@@ -274,11 +273,7 @@ impl Daemon {
                     self.heed_schedule(now);
                 } else if event.id == self.signals_id {
                     if self.heed_signals(now) {
-                        return if self.engine.unsaved().next().is_some() {
-                            Err((FAILED, self.name_unsaved()))
-                        } else {
-                            Ok(())
-                        };
+                        return self.end_status();
                     }
                 } else if !self.hooks.handle_readable(event.id, &mut self.reactor) {
                     self.clients.handle_event(*event);
@@ -353,16 +348,21 @@ impl Daemon {
         false
     }
 
-    /// Logs each torrent whose last record is not on the disk; returns the sentence that sums it up.
-    fn name_unsaved(&self) -> String {
+    /// How the daemon ends: with a failure if something could not be saved. Each such torrent is named in the log.
+    fn end_status(&self) -> Result<(), Failure> {
         let mut count = 0;
         for (name, info_hash) in self.engine.unsaved() {
             count += 1;
             log::error!("{info_hash} {name}: its latest progress and totals are not saved");
         }
-        format!(
-            "shutdown timed out with unsaved data of {count} torrents; their latest pieces are rechecked at the next start"
-        )
+        if count == 0 {
+            log::info!("everything is saved");
+            return Ok(());
+        }
+        let message = format!(
+            "shutdown with unsaved data of {count} torrents; their latest pieces are rechecked at the next start"
+        );
+        Err((FAILED, message))
     }
 
     /// Begins the end; the engine says when it is over.

@@ -26,6 +26,9 @@ const SAVE_AGAIN: Duration = Duration::from_secs(10);
 /// The same while the node shuts down.
 const SAVE_AGAIN_CLOSING: Duration = Duration::from_secs(1);
 
+/// Attempts to save the last record of a run. After that the shutdown goes on without it, and says so.
+const CLOSING_TRIES_MAX: u32 = 4;
+
 /// What is on the disk for certain, and what must still be said.
 #[derive(Debug)]
 pub(crate) struct Persistence {
@@ -49,7 +52,9 @@ pub(crate) struct Persistence {
     metainfo_unsaved: bool,
     /// The next record is the last one of this run.
     closing: bool,
-    /// The last record of this run is saved.
+    /// Attempts to save the last record that have failed.
+    closing_failures: u32,
+    /// The last record of this run is saved, or given up.
     closed: bool,
 }
 
@@ -66,6 +71,7 @@ impl Default for Persistence {
             allocated: false,
             metainfo_unsaved: false,
             closing: false,
+            closing_failures: 0,
             closed: false,
         }
     }
@@ -197,10 +203,13 @@ impl Torrent {
         self.persistence.saving = false;
         let Persistence { closing, .. } = self.persistence;
         if !saved {
+            self.persistence.closing_failures += u32::from(closing);
+            self.persistence.closed |= self.persistence.closing_failures >= CLOSING_TRIES_MAX;
             let again = if closing { SAVE_AGAIN_CLOSING } else { SAVE_AGAIN };
             self.persistence.due = self.persistence.due.min(now + again);
         } else if closing && self.persistence.is_unchanged() {
             self.persistence.closed = true;
+            self.persistence.closing_failures = 0;
         }
         self.handle_move_recorded(now, saved);
         self.handle_rename_recorded(saved);
@@ -234,10 +243,17 @@ impl Torrent {
         self.persist();
     }
 
-    /// Nothing is left to save in this run.
+    /// Whether the shutdown has to wait for nothing of this torrent any more: its last record is saved, or was given up.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.persistence.closed || self.is_peek()
+    }
+
+    /// Whether the last record of this run, and what describes the torrent, are on the disk.
     #[must_use]
     pub fn is_saved(&self) -> bool {
-        self.persistence.closed || self.is_peek()
+        let Persistence { closed, closing_failures, metainfo_unsaved, .. } = self.persistence;
+        self.is_peek() || (closed && closing_failures == 0 && !metainfo_unsaved)
     }
 
     /// Everything that the next run must know. The stamps of [`Torrent::doubtful_files`] were noted.
