@@ -146,7 +146,6 @@ impl<S: Storage> Engine<S> {
         self.by_obfuscated.remove(&obfuscated(info_hash));
         self.timers.remove(Timer::Torrent(id));
         self.turns.forget(id);
-        self.durability.forget(id);
         for purpose in self.jobs.values_mut() {
             let (Purpose::Allocate(of) | Purpose::Sync(of) | Purpose::Record(of) | Purpose::Metainfo(of)) = purpose
             else {
@@ -157,10 +156,14 @@ impl<S: Storage> Engine<S> {
             }
         }
         match torrent.store().filter(|_| data && !torrent.is_link() && !torrent.is_peek()) {
-            Some(store) => self.remove_content(now, &torrent, store),
+            Some(store) => {
+                let job = self.remove_content(now, &torrent, store);
+                self.durability.remove(id, job);
+            }
             None => {
                 if !torrent.is_peek() {
-                    self.forget_saved(info_hash);
+                    let job = self.forget_saved(info_hash);
+                    self.durability.remove(id, job);
                 }
                 torrent.store().into_iter().for_each(|store| self.storage.close(store));
             }

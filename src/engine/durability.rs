@@ -38,7 +38,8 @@ pub(super) struct Durability {
     numbers: BTreeMap<TorrentId, u64>,
     /// Torrents whose record is being taken: their files are looked at first.
     begun: BTreeMap<TorrentId, u64>,
-    jobs: BTreeMap<JobId, u64>,
+    /// Jobs that are under way, with the numbers that wait for them.
+    jobs: BTreeSet<(JobId, u64)>,
     waiting: VecDeque<Waiting>,
     next_ack: u64,
     done: VecDeque<(AckId, Result<(), Refusal>)>,
@@ -58,23 +59,22 @@ impl Durability {
     pub(super) fn note_job(&mut self, job: JobId) {
         if self.is_noting {
             let number = self.number();
-            self.jobs.insert(job, number);
+            self.jobs.insert((job, number));
         }
     }
 
     /// The record of a torrent is taken, and `job` saves it.
     pub(super) fn note_record(&mut self, id: TorrentId, job: JobId) {
         if let Some(number) = self.begun.remove(&id) {
-            self.jobs.insert(job, number);
+            self.jobs.insert((job, number));
         }
     }
 
-    /// A torrent is gone: nothing of it is to be saved any more but what the removal itself has begun.
-    pub(super) fn forget(&mut self, id: TorrentId) {
-        for number in self.numbers.remove(&id).into_iter().chain(self.begun.remove(&id)) {
-            self.outstanding.remove(&number);
-        }
-        self.give();
+    /// A torrent is removed, which `job` makes durable. What was changed before and is not saved yet waits for that: until then
+    /// the next run has the torrent as it was before the change.
+    pub(super) fn remove(&mut self, id: TorrentId, job: JobId) {
+        let numbers = self.numbers.remove(&id).into_iter().chain(self.begun.remove(&id));
+        self.jobs.extend(numbers.map(|number| (job, number)));
     }
 
     /// An earlier record of a torrent is saved, or could not be: the next one may be taken.
@@ -86,15 +86,17 @@ impl Durability {
 
     /// A job is done.
     pub(super) fn handle_job(&mut self, job: JobId, result: &Result<(), Fault>) {
-        let Some(number) = self.jobs.remove(&job) else { return };
-        if let Err(fault) = result {
-            let concerned = self.waiting.iter_mut().filter(|waiting| {
-                let (first, last) = waiting.numbers;
-                (first..=last).contains(&number)
-            });
-            concerned.for_each(|waiting| waiting.failed = Some(fault.message.clone()));
+        while let Some(&(_, number)) = self.jobs.range((job, 0)..=(job, u64::MAX)).next() {
+            self.jobs.remove(&(job, number));
+            if let Err(fault) = result {
+                let concerned = self.waiting.iter_mut().filter(|waiting| {
+                    let (first, last) = waiting.numbers;
+                    (first..=last).contains(&number)
+                });
+                concerned.for_each(|waiting| waiting.failed = Some(fault.message.clone()));
+            }
+            self.outstanding.remove(&number);
         }
-        self.outstanding.remove(&number);
         self.give();
     }
 
@@ -209,15 +211,20 @@ mod tests {
     }
 
     #[test]
-    fn removed_torrent_holds_up_no_acknowledgement() {
+    fn change_of_a_removed_torrent_is_acknowledged_with_the_removal() {
         let mut durability = noting();
         let id = TorrentId::from_bits(7);
         durability.note_torrent(id);
         durability.note_torrent(id);
         wait_for_all(&mut durability, 1);
-        durability.forget(id);
+        durability.note_job(JobId(1));
+        durability.note_job(JobId(2));
+        durability.remove(id, JobId(2));
+        durability.handle_job(JobId(1), &Ok(()));
+        assert_eq!(durability.done.pop_front(), None);
+        durability.handle_job(JobId(2), &Ok(()));
         assert_eq!(durability.done.pop_front(), Some((AckId(1), Ok(()))));
-        assert!(durability.outstanding.is_empty());
+        assert!(durability.outstanding.is_empty() && durability.jobs.is_empty());
     }
 
     #[test]

@@ -37,7 +37,7 @@ impl<S: Storage> Engine<S> {
         if let Some(record) = record.as_ref().filter(|record| record.removing) {
             match self.storage.saved(&metainfo_name(info_hash)).map(|bytes| Metainfo::parse(&bytes)) {
                 Some(Ok(meta)) => self.restore_removal(info_hash, &meta, record),
-                _ => self.forget_saved(info_hash),
+                _ => drop(self.forget_saved(info_hash)),
             }
             return Ok(());
         }
