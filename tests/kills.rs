@@ -18,7 +18,7 @@ use swarmtorrent::base::rng::Rng;
 use swarmtorrent::torrent::create::Profile;
 
 /// The rounds of a test run; `SWARMTORRENT_KILLS` sets another number.
-const ROUNDS: usize = 120;
+const ROUNDS: usize = 160;
 /// Requests that are sent together.
 const PIPELINED: usize = 24;
 /// Requests of a client that sends many and closes its sending side.

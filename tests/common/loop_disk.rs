@@ -72,6 +72,14 @@ impl LoopDisk {
         rustix::fs::syncfs(std::fs::File::open(&self.dir).unwrap()).unwrap();
     }
 
+    /// How many times the device was flushed: once or twice for each sync of a file.
+    pub fn flushes(&self) -> u64 {
+        let dev = rustix::fs::stat(&self.dir).unwrap().st_dev;
+        let path = format!("/sys/dev/block/{}:{}/stat", rustix::fs::major(dev), rustix::fs::minor(dev));
+        let stat = std::fs::read_to_string(path).unwrap();
+        stat.split_whitespace().nth(15).map_or(0, |count| count.parse().unwrap())
+    }
+
     /// Cuts its power: from now on every access fails.
     pub fn shut_down(&self, flushed: Flushed) {
         let dir = std::fs::File::open(&self.dir).unwrap();
