@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -13,6 +12,9 @@ use swarmtorrent::base::rng::Rng;
 use swarmtorrent::torrent::create::{Creator, Notes, Profile};
 
 use super::{Daemon, noise, tree, wait};
+
+/// How often it is looked whether all is there after a start, a few times a second.
+const LOOKS_MAX: usize = 100;
 
 /// What the user sees of one torrent, by name: `dir`, `label`, `paused`, `path N`, `priority N`, `set KEY`. A torrent that was removed
 /// has `removed` besides: whether its data went, too. A torrent that was never added has nothing.
@@ -494,16 +496,11 @@ impl Changes {
             effects.any(|(other, effect)| other == hash && !matches!(effect, Effect::Set(key, _) if key == "label"))
         };
         // What is on record and not yet done, a rename or a removal, is done after the start.
-        let (mut lost, patience) = (Vec::new(), Instant::now() + Duration::from_secs(2));
-        let mut next = Model::default();
-        let is_all_there = |lost: &mut Vec<String>, next: &mut Model| {
-            (*next, *lost) = self.compare(daemon, is_touched, acknowledged, open);
-            lost.is_empty()
-        };
-        let mut is_as_it_must_be = is_all_there(&mut lost, &mut next);
-        wait("it is as it must be, or time is over", 10, || {
-            is_as_it_must_be = is_as_it_must_be || is_all_there(&mut lost, &mut next);
-            is_as_it_must_be || Instant::now() > patience
+        let (mut next, mut lost, mut looks) = (Model::default(), Vec::new(), 0);
+        wait("all is as it must be, or it was looked often enough", 60, || {
+            (next, lost) = self.compare(daemon, is_touched, acknowledged, open);
+            looks += 1;
+            lost.is_empty() || looks > LOOKS_MAX
         });
         if lost.is_empty() {
             self.model = next;
