@@ -115,6 +115,16 @@ impl Subject {
         }
     }
 
+    /// Deletes what was left of the content below `dir`, under whatever names, when the torrent was removed without its data.
+    fn erase(&self, dir: &Path) {
+        for path in tree(dir).0.into_iter().map(|path| dir.join(path)) {
+            let found = std::fs::read(&path).unwrap();
+            if !found.is_empty() && self.files.iter().any(|(_, bytes)| *bytes == found) {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+    }
+
     /// The content's bytes, one file after another.
     pub fn content(&self) -> Vec<u8> {
         self.files.iter().flat_map(|(_, bytes)| bytes).copied().collect()
@@ -333,7 +343,7 @@ impl Changes {
     pub fn draw(&mut self, count: usize) -> Vec<Request> {
         let (mut draft, mut requests) = (self.model.clone(), Vec::new());
         while requests.len() < count {
-            let drawn = self.draw_one(&draft);
+            let drawn = self.draw_one(&draft, &requests);
             drawn.iter().for_each(|request| draft.apply(request));
             requests.extend(drawn);
         }
@@ -345,7 +355,7 @@ impl Changes {
         (0..count).flat_map(|index| self.draw_add(index)).collect()
     }
 
-    fn draw_one(&mut self, draft: &Model) -> Vec<Request> {
+    fn draw_one(&mut self, draft: &Model, before: &[Request]) -> Vec<Request> {
         let drawn = |is: bool| {
             let of = self.subjects.iter().enumerate().filter(|(_, subject)| subject.is_drawn);
             of.filter(|(_, subject)| draft.is_there(&subject.hash) == is).map(|(index, _)| index).collect::<Vec<_>>()
@@ -356,7 +366,9 @@ impl Changes {
             return self.draw_add(index);
         }
         let index = *self.rng.choose(&there).unwrap();
-        vec![self.draw_change(index, draft)]
+        let hash = &self.subjects[index].hash;
+        let is_moving = before.iter().any(|request| request.kind == "move" && request.effects[0].0 == *hash);
+        vec![self.draw_change(index, draft, is_moving)]
     }
 
     /// Adds a subject in one of the ways that there are, after its content was written.
@@ -409,7 +421,8 @@ impl Changes {
         }
     }
 
-    fn draw_change(&mut self, index: usize, draft: &Model) -> Request {
+    /// A torrent is not removed while it may be moving: it would keep its position in the queue until the move has ended.
+    fn draw_change(&mut self, index: usize, draft: &Model, is_moving: bool) -> Request {
         self.drawn += 1;
         let number = self.drawn;
         let hash = self.subjects[index].hash.clone();
@@ -469,8 +482,10 @@ impl Changes {
                 let dir = self.new_dir();
                 change("move", format!("move {hash} {}", dir.display()), Effect::Move(dir.to_str().unwrap().into()))
             }
-            14 => change("remove data=yes", format!("remove {hash} data=yes"), Effect::Remove { data: true }),
-            15 => change("remove", format!("remove {hash}"), Effect::Remove { data: false }),
+            14 if !is_moving => {
+                change("remove data=yes", format!("remove {hash} data=yes"), Effect::Remove { data: true })
+            }
+            15 if !is_moving => change("remove", format!("remove {hash}"), Effect::Remove { data: false }),
             16 => {
                 let label = format!("all{number}");
                 let effects = draft.queue.iter().map(|hash| (hash.clone(), put("label", &label))).collect();
@@ -490,6 +505,7 @@ impl Changes {
         let is_free = |subject: &&Subject| subject.is_drawn && !self.model.is_there(&subject.hash);
         let subject = self.subjects.iter().find(is_free)?;
         let downloads = daemon.dir.join("downloads");
+        subject.erase(&downloads);
         subject.write(&downloads);
         let kind = if subject.metainfo.is_some() { "torrent" } else { "magnet" };
         let link = format!("magnet:?xt=urn:btih:{}\n", subject.hash).into_bytes();
@@ -554,8 +570,12 @@ impl Changes {
         let mut rows = daemon.json("list");
         rows.sort_by_key(|row| row["queue"].as_u64());
         model.queue = rows.iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect();
-        if !self.model.may_be_queued(&model.queue, certain, open) {
-            wrong.push("queue".to_owned());
+        // A torrent that is not there may have been refused, so that it never had a position.
+        let is_refused =
+            |(hash, effect): &(String, Effect)| matches!(effect, Effect::Add(_)) && !model.queue.contains(hash);
+        let taken: Vec<_> = open.iter().filter(|request| !request.effects.iter().any(is_refused)).cloned().collect();
+        if ![open, &taken].iter().any(|open| self.model.may_be_queued(&model.queue, certain, open)) {
+            wrong.push(format!("queue: {:?} after {:?}", model.queue, self.model.queue));
         }
         for subject in &self.subjects {
             let hash = &subject.hash;
