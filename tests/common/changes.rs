@@ -292,10 +292,10 @@ impl Model {
                 }
             }
         }
-        // The lowest rank that is possible leaves most room for those behind.
+        // The lowest rank that is possible leaves most room for those behind. A rank that one torrent has left may be another's.
         let mut last = f64::NEG_INFINITY;
         seen.iter().filter_map(|hash| possible.get(hash)).all(|ranks| {
-            let next = ranks.iter().copied().filter(|rank| *rank > last).min_by(f64::total_cmp);
+            let next = ranks.iter().copied().filter(|rank| *rank >= last).min_by(f64::total_cmp);
             last = next.unwrap_or(last);
             next.is_some()
         })
