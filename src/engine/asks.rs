@@ -120,8 +120,8 @@ impl<S: Storage> Engine<S> {
     /// Takes a torrent out, and its content with it if `data` and it is awake.
     pub(super) fn remove_torrent(&mut self, now: Time, id: TorrentId, data: bool) {
         let Some(torrent) = self.torrents.get_mut(id) else { return };
-        if torrent.is_moving() {
-            let store = torrent.store().expect("who is being moved is awake");
+        if torrent.postpones_removal() {
+            let store = torrent.store().expect("torrent whose files are moved or renamed is loaded");
             torrent.note_removal(now, data);
             self.touched.push(id);
             return self.storage.stop_move(store, true);
@@ -310,7 +310,9 @@ impl<S: Storage> Engine<S> {
             }
             Ask::Expect(span) => self.storage.expect(open(), span),
             Ask::Work => self.hashing.push(id),
-            Ask::Allocate => drop(self.start_job(Job::Allocate { store: open() }, Purpose::Allocate(id))),
+            Ask::Allocate => {
+                self.start_job(Job::Allocate { store: open() }, Purpose::Allocate(id));
+            }
             Ask::Probe => {
                 let result = probe(&mut self.storage, torrent, open());
                 torrent.handle_probed(now, result);
@@ -342,7 +344,9 @@ impl<S: Storage> Engine<S> {
                 let wanted = torrent.content().wanted;
                 self.storage.set_wanted(open(), &wanted);
             }
-            Ask::Sync => drop(self.start_job(Job::Sync { store: open() }, Purpose::Sync(id))),
+            Ask::Sync => {
+                self.start_job(Job::Sync { store: open() }, Purpose::Sync(id));
+            }
             Ask::Save => {
                 if !self.save_record(now, id) {
                     self.stamping.push(id);

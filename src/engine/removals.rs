@@ -90,7 +90,9 @@ impl<S: Storage> Engine<S> {
     pub(super) fn handle_removals_timeout(&mut self, now: Time) {
         let due = self.removals.0.iter().filter(|(_, removal)| removal.again_at <= now);
         let due: Vec<InfoHash> = due.map(|(info_hash, _)| *info_hash).collect();
-        due.into_iter().for_each(|info_hash| drop(self.record_removal(info_hash)));
+        for info_hash in due {
+            self.record_removal(info_hash);
+        }
     }
 
     fn delete_content(&mut self, now: Time, info_hash: InfoHash) {

@@ -37,7 +37,9 @@ impl<S: Storage> Engine<S> {
         if let Some(record) = record.as_ref().filter(|record| record.removing) {
             match self.storage.saved(&metainfo_name(info_hash)).map(|bytes| Metainfo::parse(&bytes)) {
                 Some(Ok(meta)) => self.restore_removal(info_hash, &meta, record),
-                _ => drop(self.forget_saved(info_hash)),
+                _ => {
+                    self.forget_saved(info_hash);
+                }
             }
             return Ok(());
         }
@@ -156,7 +158,7 @@ impl<S: Storage> Engine<S> {
         let removed: Vec<(TorrentId, bool)> = removed.collect();
         for (id, data) in removed {
             match self.torrents.get(id) {
-                Some(torrent) if torrent.is_moving() => {} // it goes when everything is where it was
+                Some(torrent) if torrent.postpones_removal() => {} // it goes when everything is where it was
                 _ if data => self.leaving.push(id),
                 _ => self.remove_torrent(now, id, false),
             }

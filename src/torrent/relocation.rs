@@ -285,10 +285,11 @@ impl Torrent {
         is_moving
     }
 
-    /// Whether its content is being moved. A removal waits for that; the move is undone unless it is nearly over.
+    /// Whether a removal has to wait: for the end of a move, which is undone unless it is nearly over, or of a rename, which was
+    /// acknowledged.
     #[must_use]
-    pub const fn is_moving(&self) -> bool {
-        self.relocation.is_under_way()
+    pub const fn postpones_removal(&self) -> bool {
+        self.relocation.is_under_way() || self.renaming.next.is_some()
     }
 
     /// The user removed the torrent, with its data if `data`, while something is under way that has to end first. That is on
