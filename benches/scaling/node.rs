@@ -240,7 +240,7 @@ impl Torrent {
             partials: Vec::new(),
             stamps: vec![STAMP; self.files],
             priorities: Vec::new(),
-            dir: "nowhere".into(),
+            dir: "/nowhere".into(),
             label: String::new(),
             added: 1,
             downloaded: 0,

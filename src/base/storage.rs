@@ -148,7 +148,7 @@ pub trait Storage {
     /// True if there may be data in `span`: false only where it is certain that nothing was ever written (a hole).
     fn has_data(&mut self, store: StoreId, span: Span) -> bool;
 
-    /// What was saved under `name` by a [`Job::Save`]; none if it is not there or cannot be read. A small file is read whole.
+    /// What was saved under `name` by a [`Job::Save`]. `None` if there is nothing, or it cannot be read.
     fn saved(&mut self, name: &Path) -> Option<Vec<u8>>;
 
     /// True if there is a file or a directory at `path`.
@@ -186,16 +186,17 @@ pub enum Job {
         /// What is said of it; none takes it out.
         value: Option<Vec<u8>>,
     },
-    /// Replaces the file `name` of the state directory atomically and durably.
+    /// Saves `bytes` under `name` in the state directory, atomically and durably. Records that were handed out before it are durable
+    /// before it is; if one of them fails that waited together with it, so does it.
     Save {
-        /// Relative path below the state directory.
+        /// Relative path, as if it were a file below the state directory.
         name: PathBuf,
-        /// Its new contents.
+        /// What replaces an earlier value.
         bytes: Vec<u8>,
     },
-    /// Removes the file `name` of the state directory; gone already is fine.
+    /// Removes what was saved under `name`; gone already is fine. Records that were handed out after it are durable after it is.
     Erase {
-        /// Relative path below the state directory.
+        /// Relative path, as if it were a file below the state directory.
         name: PathBuf,
     },
     /// Makes everything written to the content and read of it so far durable: a read may have found what another run left in

@@ -2,11 +2,11 @@
 //! torrent needs that nobody wants anything of.
 //!
 //! A bencoded dictionary behind its CRC-32C. A record that is damaged in any way is no record: the content is hashed again, and
-//! nothing else is lost. The metainfo is kept in a file of its own.
+//! nothing else is lost. The metainfo is kept apart from it. Directories are absolute: a record that names a relative one is no record.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::{BLOCK_LEN, Geometry, Piece};
@@ -185,8 +185,12 @@ pub struct Record {
 
 impl Record {
     /// The record's bytes.
+    ///
+    /// # Panics
+    /// If a directory is relative.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
+        assert!(self.dirs().all(Path::is_absolute), "a record must not depend on the daemon's working directory");
         let mut body = Vec::new();
         let mut dict = DictWriter::begin(&mut body);
         dict.int("added", int(self.added));
@@ -271,9 +275,30 @@ impl Record {
         bytes
     }
 
-    /// Reads a record; none if it is damaged.
+    /// The directories that it names.
+    fn dirs(&self) -> impl Iterator<Item = &Path> {
+        [Some(&self.dir), self.move_to.as_ref(), self.move_from.as_ref()].into_iter().flatten().map(PathBuf::as_path)
+    }
+
+    /// The record with absolute directories, which `absolute` gives. `None` if it does not.
+    pub fn resolved(mut self, absolute: impl Fn(&Path) -> Option<PathBuf>) -> Option<Self> {
+        let dirs = [Some(&mut self.dir), self.move_to.as_mut(), self.move_from.as_mut()];
+        for dir in dirs.into_iter().flatten() {
+            *dir = absolute(dir).filter(|dir| dir.is_absolute())?;
+        }
+        Some(self)
+    }
+
+    /// Reads a record. `None` if it is damaged, or names a relative directory.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
+        Self::parse_relative(bytes).filter(|record| record.dirs().all(Path::is_absolute))
+    }
+
+    /// Reads a record of version 0.1.0, where directories could be relative to the daemon's working directory: see
+    /// [`Record::resolved`]. `None` if it is damaged.
+    #[must_use]
+    pub fn parse_relative(bytes: &[u8]) -> Option<Self> {
         let (crc, body) = bytes.strip_prefix(MAGIC)?.split_first_chunk::<4>()?;
         if crc32c::crc32c(body) != u32::from_be_bytes(*crc) {
             return None;
@@ -493,6 +518,30 @@ mod tests {
         assert_eq!((settings.have.len(), settings.label.as_str(), settings.shared), (0, "l", true));
         let head = Head { geometry: Geometry::new(10 * 40_000, 16_384).unwrap(), ..record().head.unwrap() };
         assert_eq!(Record::parse(&Record { head: Some(head), ..record() }.to_bytes()), None, "of other content");
+    }
+
+    #[test]
+    fn record_with_a_relative_directory_is_refused_until_it_is_resolved() {
+        let bytes = record().to_bytes();
+        for (absolute, relative) in [("3:dir4:/a/b", "3:dir4:./ab"), ("9:move from2:/c", "9:move from2:cc")] {
+            let body = String::from_utf8_lossy(&bytes[12..]);
+            assert!(body.contains(absolute), "{body}");
+            let at = 12 + bytes[12..].windows(absolute.len()).position(|window| window == absolute.as_bytes()).unwrap();
+            let mut changed = bytes.clone();
+            changed[at..at + absolute.len()].copy_from_slice(relative.as_bytes());
+            let crc = crc32c::crc32c(&changed[12..]);
+            changed[8..12].copy_from_slice(&crc.to_be_bytes());
+            assert_eq!(Record::parse(&changed), None);
+            let resolved = Record::parse_relative(&changed).unwrap().resolved(|dir| Some(Path::new("/base").join(dir)));
+            assert_eq!(Record::parse(&resolved.unwrap().to_bytes()).map(|record| record.label), Some("l".to_owned()));
+            assert_eq!(Record::parse_relative(&changed).unwrap().resolved(|dir| Some(dir.to_owned())), None);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "working directory")]
+    fn record_with_a_relative_directory_is_not_written() {
+        let _ = Record { dir: "a".into(), ..record() }.to_bytes();
     }
 
     proptest! {

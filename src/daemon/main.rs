@@ -124,7 +124,7 @@ impl Daemon {
             StateError::Held(_) => (TAKEN, error.to_string()),
             StateError::Io(..) => (FAILED, error.to_string()),
         })?;
-        let saved = state.torrents().map_err(|error| failed("state directory", error))?;
+        let saved = state.torrents();
         let proxy = settings.proxy_among(&names::hosts()).map_err(|why| (USAGE, why))?;
         // Behind a proxy nobody is let in: what came directly would go around it.
         let listen = if proxy.is_some() { &[][..] } else { &settings.peers.listen[..] };

@@ -172,5 +172,7 @@ fn sleeps(head: &Head, record: &Record) -> bool {
     let is_whole = record.stamps.len() == head.files && head.files <= SLEEP_FILES_MAX;
     let is_moving = record.move_to.is_some() || record.move_from.is_some() || record.move_wanted.is_some();
     let is_busy = record.removing || record.checking || is_moving || record.next_names.is_some();
-    is_whole && !is_busy && record.priorities.is_empty() && !record.shared
+    // Of one without any piece that was not ended cleanly the metainfo may not have been saved: only its link may be there.
+    let is_saved = record.clean || record.have.count() > 0;
+    is_whole && is_saved && !is_busy && record.priorities.is_empty() && !record.shared
 }

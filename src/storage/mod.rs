@@ -10,6 +10,7 @@ mod jobs;
 mod journal;
 mod map;
 mod place;
+mod private;
 pub mod space;
 pub mod state;
 mod writeback;

@@ -46,7 +46,7 @@ fn torrent_with(missing: std::ops::Range<u32>, config: &Config, notes: Notes) ->
     creator.update(&vec![7; usize::try_from(len).unwrap()]);
     let meta = std::sync::Arc::new(creator.finish().unwrap().0);
     let config = Config { allocate_full: false, ..config.clone() };
-    let begin = Begin { dir: "d".into(), verify: false, added: 0, options: AddOptions::default() };
+    let begin = Begin { dir: "/d".into(), verify: false, added: 0, options: AddOptions::default() };
     let mut torrent = Torrent::new(NOW, meta, begin, &config, Rng::from_number(1), [99; 20]).unwrap();
     for piece in (0..PIECES).filter(|piece| !missing.contains(piece)) {
         torrent.have.set(piece);
@@ -517,7 +517,7 @@ fn who_has_what_is_wanted_and_not_everything_is_a_partial_seed_for_trackers() {
     creator.update(&vec![7; usize::try_from(2 * len).unwrap()]);
     let meta = std::sync::Arc::new(creator.finish().unwrap().0);
     let options = AddOptions { only: vec![(0, 0)], ..AddOptions::default() };
-    let begin = Begin { dir: "d".into(), verify: false, added: 0, options };
+    let begin = Begin { dir: "/d".into(), verify: false, added: 0, options };
     let config = Config { allocate_full: false, ..Config::default() };
     let mut torrent = Torrent::new(NOW, meta, begin, &config, Rng::from_number(1), [99; 20]).unwrap();
     torrent.handle_opened(NOW, Id::from_bits(1));

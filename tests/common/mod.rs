@@ -106,6 +106,23 @@ pub fn tree(dir: &Path) -> (Vec<PathBuf>, usize) {
     (files, dirs)
 }
 
+/// The names under which the state directory `state` has metainfo or links, `torrents/HASH.meta` each.
+pub fn saved_metainfo(state: &Path) -> Vec<String> {
+    use swarmtorrent::codec::journal::{Verify, parse_head, scan};
+    let pack = std::fs::read(state.join("metainfo")).unwrap_or_default();
+    let Some((key, _)) = parse_head(&pack) else { return Vec::new() };
+    let contents = scan(&pack[..], pack.len() as u64, &key, Verify::All).unwrap();
+    let mut names = std::collections::BTreeSet::new();
+    for entry in contents.entries {
+        if entry.value.is_some() {
+            names.insert(entry.name)
+        } else {
+            names.remove(&entry.name)
+        };
+    }
+    names.into_iter().collect()
+}
+
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
