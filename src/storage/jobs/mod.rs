@@ -29,6 +29,7 @@ use self::allocate::Allocate;
 use self::delete::Delete;
 use self::relocate::{Clear, Relocate, Scout, Stop};
 use self::sync::Sync;
+pub(in crate::storage) use self::sync::cut;
 
 /// Whether jobs want another slice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,7 +142,7 @@ impl Jobs {
     pub(super) fn push(&mut self, id: JobId, job: Job) {
         let line = match &job {
             Job::Record { .. } | Job::Save { .. } | Job::Erase { .. } => Line::State,
-            Job::Sync { store }
+            Job::Sync { store, .. }
             | Job::Allocate { store }
             | Job::Scout { store, .. }
             | Job::Move { store, .. }
@@ -261,7 +262,7 @@ fn begin(storage: &mut FileStorage, task: Task) -> Task {
     match task {
         Task::Begin(Job::Save { name, bytes }) => Task::Save(Saving::new(name, bytes)),
         Task::Begin(Job::Erase { name }) => Task::Erase { name },
-        Task::Begin(Job::Sync { store }) => Task::Sync(Sync::begin(storage, store)),
+        Task::Begin(Job::Sync { store, finish }) => Task::Sync(Sync::begin(store, finish)),
         Task::Begin(Job::Allocate { store }) => Task::Allocate(Allocate::begin(store)),
         Task::Begin(Job::Scout { store, dir }) => Task::Scout(Scout::begin(store, dir)),
         Task::Begin(Job::Move { store, dir, info_hash, again }) => {
