@@ -120,8 +120,12 @@ pub struct Record {
     pub label: String,
     /// Unix seconds.
     pub added: u64,
-    /// Unix seconds.
+    /// When everything wanted was here first, Unix seconds.
     pub finished: Option<u64>,
+    /// Everything wanted was here once, and that was told. A record without it that says when it was finished means the same.
+    pub told_finished: bool,
+    /// Files, by index, that the torrent has written to, and that may still be longer than they should be.
+    pub written: Vec<usize>,
     /// Payload ever received, bytes.
     pub downloaded: u64,
     /// Payload ever sent, bytes.
@@ -204,6 +208,9 @@ impl Record {
         dict.int("downloaded", int(self.downloaded));
         dict.int("explicit", i64::from(self.explicit));
         maybe(&mut dict, "finished", self.finished);
+        if self.told_finished {
+            dict.int("finished told", 1);
+        }
         dict.bytes("have", self.have.as_bytes());
         if let Some(head) = &self.head {
             head.write(dict.key("head"));
@@ -268,6 +275,12 @@ impl Record {
         tiers.push(b'e');
         maybe(&mut dict, "up limit", self.up_limit);
         dict.int("uploaded", int(self.uploaded));
+        if !self.written.is_empty() {
+            let list = dict.key("written");
+            list.push(b'l');
+            self.written.iter().for_each(|file| write_int(list, int(*file as u64)));
+            list.push(b'e');
+        }
         dict.end();
         let mut bytes = MAGIC.to_vec();
         bytes.extend(crc32c::crc32c(&body).to_be_bytes());
@@ -309,6 +322,7 @@ impl Record {
         let flag = |key: &[u8]| dict.int(key) == Some(1);
         let url = |url: &Value<'_>| String::from_utf8(url.as_bytes()?.to_vec()).ok();
         let tier = |tier: &Value<'_>| tier.as_list()?.iter().map(url).collect::<Option<Vec<_>>>();
+        let index = |file: &Value<'_>| file.as_int().and_then(|file| usize::try_from(file).ok());
         let path = |bytes| PathBuf::from(OsStr::from_bytes(bytes));
         let partial = |geometry: &Geometry, pair: &[Value<'_>]| {
             let piece = Piece(u32::try_from(pair.first()?.as_int()?).ok()?);
@@ -344,6 +358,8 @@ impl Record {
             label: String::from_utf8(dict.bytes(b"label")?.to_vec()).ok()?,
             added: number(b"added")?,
             finished: number(b"finished"),
+            told_finished: flag(b"finished told"),
+            written: dict.list(b"written").map(|files| files.iter().filter_map(index).collect()).unwrap_or_default(),
             downloaded: number(b"downloaded")?,
             uploaded: number(b"uploaded")?,
             paused: flag(b"paused"),
@@ -464,6 +480,8 @@ mod tests {
             label: "l".into(),
             added: 1,
             finished: Some(2),
+            told_finished: true,
+            written: vec![0],
             downloaded: 3,
             uploaded: 4,
             paused: true,
@@ -502,6 +520,8 @@ mod tests {
         let unset = Record { down_limit: None, max_peers: None, ratio_millis: None, idle_time: None, ..record() };
         let other = Record {
             finished: None,
+            told_finished: false,
+            written: vec![],
             partials: vec![],
             paused: false,
             queue: None,

@@ -1,12 +1,11 @@
 //! What torrents want from outside, done: room, durability, connections, saved state; and the answers to jobs.
 
-use std::ops::Range;
 use std::path::PathBuf;
 
 use crate::base::hash::InfoHash;
 use crate::base::ids::{JobId, StoreId, TorrentId};
 use crate::base::rules::End;
-use crate::base::storage::{Fault, FaultKind, Job, Storage};
+use crate::base::storage::{Fault, Job, Storage};
 use crate::base::time::Time;
 use crate::engine::peeks::Title;
 use crate::engine::{Effect, Engine, Timer};
@@ -64,7 +63,7 @@ impl<S: Storage> Engine<S> {
     ) -> TorrentId {
         let info_hash = torrent.info_hash();
         torrent.begin_policy(now, self.unix_nanos / 1_000_000_000);
-        let (content, st_id) = ((!torrent.is_asleep()).then(|| torrent.content()), torrent.st_id());
+        let (is_awake, st_id) = (!torrent.is_asleep(), torrent.st_id());
         if let Some(node) = &mut self.dht {
             torrent.dht_nodes().iter().for_each(|(host, port)| node.begin_with(now, host, *port));
         }
@@ -94,7 +93,9 @@ impl<S: Storage> Engine<S> {
             self.shares.enter(now, path, id);
         }
         self.by_obfuscated.insert(obfuscated(info_hash), info_hash);
-        if let Some(store) = store.or_else(|| content.map(|content| self.storage.open(content))) {
+        if let Some(store) = store
+            .or_else(|| is_awake.then(|| open_content(&mut self.storage, self.torrents.get(id).expect("it is there"))))
+        {
             self.torrents.get_mut(id).expect("it was just inserted").handle_opened(now, store);
         }
         self.touched.push(id);
@@ -313,18 +314,23 @@ impl<S: Storage> Engine<S> {
             Ask::Allocate => {
                 self.start_job(Job::Allocate { store: open() }, Purpose::Allocate(id));
             }
-            Ask::Probe => {
-                let result = probe(&mut self.storage, torrent, open());
-                torrent.handle_probed(now, result);
+            Ask::Probe => self.probing.push(id),
+            Ask::Hold(piece) => {
+                for file in torrent.files_of(piece) {
+                    self.storage.hold(open(), file);
+                    if torrent.is_file_to_cut(file) {
+                        self.storage.cut(open(), file);
+                    }
+                }
             }
+            Ask::HoldAll => self.storage.set_held(open(), &torrent.held_files()),
             Ask::Look => self.look(now, id),
             Ask::Rouse => self.waking.push(id),
             Ask::Sleep => self.lay_down(now, id),
             Ask::Describe => self.describe(now, id),
             Ask::Reopen => {
-                let content = torrent.content();
                 self.storage.close(open());
-                let store = self.storage.open(content);
+                let store = open_content(&mut self.storage, torrent);
                 torrent.handle_reopened(store);
             }
             Ask::Move(step) => {
@@ -345,7 +351,8 @@ impl<S: Storage> Engine<S> {
                 self.storage.set_wanted(open(), &wanted);
             }
             Ask::Sync => {
-                self.start_job(Job::Sync { store: open() }, Purpose::Sync(id));
+                let finish = torrent.files_to_finish();
+                self.start_job(Job::Sync { store: open(), finish }, Purpose::Sync(id));
             }
             Ask::Save => {
                 if !self.save_record(now, id) {
@@ -422,6 +429,16 @@ impl<S: Storage> Engine<S> {
     }
 }
 
+/// Opens a torrent's content.
+pub(super) fn open_content<S: Storage>(storage: &mut S, torrent: &Torrent) -> StoreId {
+    let store = storage.open(torrent.content());
+    let held = torrent.held_files();
+    if !held.is_empty() {
+        storage.set_held(store, &held);
+    }
+    store
+}
+
 /// Where in the queue a rule puts a torrent that is new.
 fn spot_of(torrent: &Torrent) -> Option<Spot> {
     torrent.queue_end().map(|end| match end {
@@ -441,39 +458,6 @@ pub(super) fn take_stamps<S: Storage>(storage: &mut S, torrent: &mut Torrent) ->
         torrent.note_stamp(file, storage.stamp(store, file));
     }
     files.len() <= STAMPS_MAX
-}
-
-/// Looks whether a torrent that stopped can go on: every file that held something is there, and there is room for a piece.
-/// In this order, for making room makes files.
-///
-/// Of one that the full disk stopped the files are there, for it went on serving them: only the room is looked at, so that
-/// thousands of them cost little.
-fn probe<S: Storage>(storage: &mut S, torrent: &Torrent, store: StoreId) -> Result<(), Fault> {
-    if !torrent.is_out_of_space() {
-        look(storage, torrent, store, 0..torrent.file_count())?;
-    }
-    torrent.first_missing().map_or(Ok(()), |piece| storage.prepare(store, torrent.piece_span(piece)))
-}
-
-/// Looks whether each of `files` that holds something is there, and long enough.
-pub(super) fn look<S: Storage>(
-    storage: &mut S,
-    torrent: &Torrent,
-    store: StoreId,
-    files: Range<usize>,
-) -> Result<(), Fault> {
-    for file in files {
-        let entry = torrent.file(file);
-        let needed = torrent.held_until(file);
-        let is_there = storage.stamp(store, file).is_some_and(|stamp| stamp.len >= needed);
-        if needed > 0 && !entry.pad && !is_there {
-            let path = torrent.dir().join(&entry.path);
-            let message =
-                format!("{} is missing or shorter than it was; put it back, or remove the torrent", path.display());
-            return Err(Fault { kind: FaultKind::Gone, message });
-        }
-    }
-    Ok(())
 }
 
 /// Does what is on record of a rename.

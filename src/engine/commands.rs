@@ -295,6 +295,7 @@ impl<S: Storage> Engine<S> {
         let files = if torrent.file_count() <= EVIDENCE_FILES_MAX { torrent.file_count() } else { 0 };
         let stamps: Vec<_> = (0..files).map(|file| self.storage.stamp(store, file)).collect();
         torrent.take_over(now, import, &stamps);
+        self.storage.set_held(store, &torrent.held_files());
         store
     }
 

@@ -165,6 +165,7 @@ enum Timer {
     Followed,
     Lsd,
     Peeks,
+    Probes,
     Proxy,
     Removals,
     Shares,
@@ -203,6 +204,11 @@ pub struct Engine<S: Storage> {
     dialling: Queue<TorrentId>,
     /// Torrents that have something to hash.
     hashing: Queue<TorrentId>,
+    /// Torrents in trouble with the disk that are to be looked at, and when the next of them are.
+    probing: Queue<TorrentId>,
+    probe_at: Time,
+    /// Torrents whose trouble may be over: all of their files are looked at.
+    examining: Queue<TorrentId>,
     /// Torrents that are to wake.
     waking: Queue<TorrentId>,
     /// Torrents that sleep and are to go with their content.
@@ -296,6 +302,9 @@ impl<S: Storage> Engine<S> {
             touched: Vec::new(),
             dialling: Queue::default(),
             hashing: Queue::default(),
+            probing: Queue::default(),
+            probe_at: Time::ZERO,
+            examining: Queue::default(),
             waking: Queue::default(),
             leaving: Queue::default(),
             stamping: Queue::default(),
@@ -345,6 +354,7 @@ impl<S: Storage> Engine<S> {
                 Timer::Followed => self.handle_followed_timeout(now),
                 Timer::Lsd => self.handle_lsd_timeout(now),
                 Timer::Proxy => self.handle_proxy_timeout(now),
+                Timer::Probes => self.handle_probe_timeout(now),
                 Timer::Removals => self.handle_removals_timeout(now),
                 Timer::Shares => self.put_shares(now),
                 Timer::Served => self.handle_served_timeout(now),
@@ -395,6 +405,7 @@ impl<S: Storage> Engine<S> {
         self.timers.set(Timer::Exchanges, self.exchanges.poll_timeout());
         self.timers.set(Timer::Shares, self.shares.poll_timeout());
         self.set_removals_timer();
+        self.timers.set(Timer::Probes, self.next_probes());
         self.timers.set(Timer::Peeks, self.peeks.poll_timeout());
         self.timers.set(Timer::Served, self.served.poll_timeout());
         self.timers.set(Timer::Tracker, self.tracker.as_ref().map_or(Time::NEVER, Tracker::poll_timeout));

@@ -80,7 +80,7 @@ impl<S: Storage> Engine<S> {
                 torrent.believe(record);
             }
         }
-        let store = self.storage.open(torrent.content());
+        let store = asks::open_content(&mut self.storage, &torrent);
         let id = self.insert_torrent(now, torrent, None, Some(store));
         if let Some(torrent) = self.torrents.get_mut(id).filter(|torrent| torrent.next_rename().is_some()) {
             asks::rename(&mut self.storage, now, torrent);
@@ -88,7 +88,7 @@ impl<S: Storage> Engine<S> {
         self.examine_claim(now, id, store);
         if record.is_some_and(|record| record.checking && !is_early) {
             log::info!("{info_hash}: its check was not over; it begins anew");
-            self.torrents.get_mut(id).expect("it was just inserted").verify(now);
+            self.torrents.get_mut(id).expect("it was just inserted").recheck(now);
         }
         self.touched.push(id);
         Ok(())

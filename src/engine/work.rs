@@ -15,6 +15,13 @@ impl<S: Storage> Engine<S> {
             self.stamping.push(id);
         }
         self.save_changed(now);
+        if let Some(id) = self.examining.pop() {
+            if self.examine_on(now, id) {
+                self.examining.push(id);
+            }
+            self.touched.push(id);
+            self.settle(now);
+        }
         if let Some(id) = self.waking.pop() {
             self.wake_up(now, id);
             self.settle(now);
@@ -43,6 +50,7 @@ impl<S: Storage> Engine<S> {
         !self.hashing.is_empty()
             || !self.stamping.is_empty()
             || !self.durability.is_idle()
+            || !self.examining.is_empty()
             || !self.waking.is_empty()
             || !self.leaving.is_empty()
             || !self.shares.is_idle()

@@ -384,7 +384,8 @@ impl Node {
                 self.saved.remove(&name);
                 (JOB, After::Nothing, Ok(()))
             }
-            Job::Sync { store } => {
+            Job::Sync { store, finish } => {
+                storage.finish(store, &finish);
                 storage.begin_sync(store);
                 (JOB * 2, After::Synced(store), Ok(()))
             }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::Piece;
 use crate::base::sabotage::{self, Sabotage};
-use crate::base::storage::{Fault, Stamp};
+use crate::base::storage::{Fault, FaultKind, Stamp};
 use crate::base::time::Time;
 use crate::codec::resume::{PartialPiece, Record};
 use crate::torrent::settings::PEERS_MAX;
@@ -129,6 +129,32 @@ impl Torrent {
         self.persistence.unsynced = true;
         self.persistence.is_check_unsynced = true;
         self.persistence.durable = Some(Bitfield::new(self.have.len()));
+        // Nor is what a sync that is under way makes durable: it may be hashed for a reason.
+        self.persistence.syncing.iter_mut().for_each(Bitfield::clear_all);
+    }
+
+    /// All but one of the pieces are on the disk for certain.
+    #[cfg(test)]
+    pub(crate) fn make_all_durable_but(&mut self, piece: u32) {
+        let mut durable = self.have.clone();
+        durable.clear(piece);
+        self.persistence.durable = Some(durable);
+    }
+
+    /// Pieces that are certain to be on the disk.
+    pub(crate) fn durable(&self) -> Bitfield {
+        self.persistence.durable.as_ref().unwrap_or(&self.have).clone()
+    }
+
+    /// Pieces that were verified and may not have come to the disk are not claimed any more; which they are.
+    pub(crate) fn forget_unsynced(&mut self) -> Vec<u32> {
+        let Some(durable) = self.persistence.durable.take() else { return Vec::new() };
+        let unsynced: Vec<u32> = self.have.ones().filter(|&piece| !durable.get(piece)).collect();
+        for &piece in &unsynced {
+            self.have.clear(piece);
+            self.persistence.syncing.iter_mut().for_each(|syncing| _ = syncing.clear(piece));
+        }
+        unsynced
     }
 
     pub(crate) fn persist(&mut self) {
@@ -180,10 +206,15 @@ impl Torrent {
     /// What was written before the sync began is on the disk, or the disk lost it.
     pub fn handle_synced(&mut self, now: Time, result: Result<(), Fault>) {
         let synced = self.persistence.syncing.take();
+        self.handle_finished_files(result.is_ok());
         match result {
             Ok(()) => {
                 self.persistence.is_check_unsynced &= !self.persistence.is_securing_check;
                 self.persistence.durable = synced.filter(|synced| *synced != self.have);
+                self.save();
+            }
+            Err(fault) if fault.kind == FaultKind::Gone => {
+                self.fail(now, fault);
                 self.save();
             }
             Err(fault) => {
@@ -274,12 +305,19 @@ impl Torrent {
             None => self.restored.clone(),
         };
         let durable = self.persistence.durable.as_ref().filter(|_| !sabotage::is_broken(Sabotage::UnsyncedRecord));
-        let have = durable.unwrap_or(&self.have);
+        let mut have = durable.unwrap_or(&self.have).clone();
+        if let Some(expected) = &self.expected {
+            // It begins with a check, which nothing is served before, and knows by this which files are missing.
+            have.add_all(expected);
+        } else if self.persistence.is_check_unsynced && self.check.is_none() {
+            // The same holds of what a check has found and no sync has secured yet.
+            have.add_all(&self.have);
+        }
         Record {
             info_hash: self.info_hash(),
             head: (!self.is_link()).then(|| self.head.clone()),
             trackers: self.announces.urls(),
-            have: have.clone(),
+            have,
             partials: partials.into_iter().map(|(piece, blocks)| PartialPiece { piece, blocks }).collect(),
             stamps: self.stamps(),
             priorities: self.layout.priorities().iter().map(|&priority| priority as u8).collect(),
@@ -287,6 +325,8 @@ impl Torrent {
             label: self.settings.label.clone(),
             added: self.added,
             finished: self.finished,
+            told_finished: self.told_finished,
+            written: self.written_files(),
             downloaded: self.downloaded(),
             uploaded: self.uploaded(),
             paused: self.paused,
@@ -305,7 +345,7 @@ impl Torrent {
             seeds_on: self.settings.seeds_on,
             allocated: self.persistence.allocated,
             // Of files that nobody has looked at in this run it stays true what was.
-            clean: self.claim.map_or(self.persistence.closing, |claim| claim.exact),
+            clean: self.claim.map_or(self.persistence.closing, |claim| self.is_claim_exact(claim)),
             queue: self.rank,
             super_seed: self.settings.super_seed,
             checking: self.check.is_some() || self.recheck || self.persistence.is_check_unsynced,
@@ -335,6 +375,9 @@ impl Torrent {
         self.have = record.have.clone();
         self.restored = record.partials.iter().map(|partial| (partial.piece, partial.blocks.clone())).collect();
         self.finished = record.finished;
+        // A version that did not record it told of each torrent that it had seen complete.
+        self.told_finished = record.told_finished || record.finished.is_some();
+        self.restore_written(&record.written);
         self.rank = record.queue;
         self.downloaded_before = record.downloaded;
         self.uploaded_before = record.uploaded;
@@ -387,6 +430,7 @@ impl Torrent {
         self.have = Bitfield::full(self.geometry().pieces());
         self.claim_nothing();
         self.finished = Some(self.epoch_secs + now.as_secs());
+        self.told_finished = true;
         stamps.iter().enumerate().for_each(|(file, stamp)| self.note_stamp(file, *stamp));
         self.content_changed(now);
         self.apply_policy(now);

@@ -43,8 +43,10 @@ pub(crate) struct Relocation {
     look_at: Option<Time>,
     /// Why the last move came to nothing.
     failed: Option<String>,
-    /// The user asked for a check meanwhile.
+    /// A check is due then.
     check_after: bool,
+    /// The user asked for it.
+    verify_after: bool,
     /// Whether what was moved so far goes back: the user wants that, or has removed the torrent.
     undo: bool,
 }
@@ -263,8 +265,9 @@ impl Torrent {
             self.asks.push_back(Ask::Remove { data });
             return;
         }
+        let is_asked_for = std::mem::take(&mut self.relocation.verify_after);
         if std::mem::take(&mut self.relocation.check_after) {
-            self.verify(now);
+            if is_asked_for { self.verify(now) } else { self.recheck(now) }
         }
         self.go_on_after_move(now);
     }
@@ -278,10 +281,11 @@ impl Torrent {
         self.reconsider(now);
     }
 
-    /// A check has to wait for a move: true if one is under way.
-    pub(crate) fn postpone_check(&mut self) -> bool {
+    /// A check, which the user asked for or not, has to wait for a move: true if one is under way.
+    pub(crate) fn postpone_check(&mut self, is_asked_for: bool) -> bool {
         let is_moving = self.relocation.stage.is_some();
         self.relocation.check_after |= is_moving;
+        self.relocation.verify_after |= is_moving && is_asked_for;
         is_moving
     }
 

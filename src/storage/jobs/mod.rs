@@ -28,6 +28,7 @@ use self::allocate::Allocate;
 use self::delete::Delete;
 use self::relocate::{Clear, Relocate, Scout, Stop};
 use self::sync::Sync;
+pub(in crate::storage) use self::sync::cut;
 
 /// Whether jobs want another slice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,7 +144,7 @@ impl Jobs {
     pub(super) fn push(&mut self, id: JobId, job: Job) {
         let line = match &job {
             Job::Record { .. } | Job::Save { .. } | Job::Erase { .. } => Line::State,
-            Job::Sync { store }
+            Job::Sync { store, .. }
             | Job::Allocate { store }
             | Job::Scout { store, .. }
             | Job::Move { store, .. }
@@ -260,7 +261,7 @@ fn gather(jobs: &mut VecDeque<Queued>, id: JobId, job: Job) -> Changes {
 
 fn begin(storage: &mut FileStorage, task: Task) -> Task {
     match task {
-        Task::Begin(Job::Sync { store }) => Task::Sync(Sync::begin(storage, store)),
+        Task::Begin(Job::Sync { store, finish }) => Task::Sync(Sync::begin(store, finish)),
         Task::Begin(Job::Allocate { store }) => Task::Allocate(Allocate::begin(store)),
         Task::Begin(Job::Scout { store, dir }) => Task::Scout(Scout::begin(store, dir)),
         Task::Begin(Job::Move { store, dir, info_hash, again, undo }) => {

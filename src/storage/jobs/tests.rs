@@ -22,7 +22,7 @@ fn a_long_job_of_one_content_holds_up_no_other() {
     let short = storage.open(content(&temp.path().join("short"), &[("b", 100, false)]));
     storage.write(short, 0, &[IoSlice::new(&[1; 100])]).unwrap();
     storage.start(JobId(1), Job::Allocate { store: long });
-    storage.start(JobId(2), Job::Sync { store: short });
+    storage.start(JobId(2), Job::Sync { store: short, finish: Vec::new() });
     storage.start(JobId(3), Job::Save { name: "x".into(), bytes: vec![1] });
     for _ in 0..20 {
         storage.work();
@@ -40,7 +40,7 @@ fn jobs_of_one_content_keep_their_order() {
     let mut storage = FileStorage::without_state();
     let store = storage.open(content(temp.path(), &[("a", 100, false), ("b", 100, false)]));
     storage.write(store, 0, &[IoSlice::new(&[1; 200])]).unwrap();
-    storage.start(JobId(1), Job::Sync { store });
+    storage.start(JobId(1), Job::Sync { store, finish: Vec::new() });
     storage.start(JobId(2), moving(store, temp.path().join("there")));
     storage.start(JobId(3), Job::Delete { store, keep: vec![] });
     finish(&mut storage);
@@ -56,11 +56,11 @@ fn a_sync_neither_makes_a_deleted_file_anew_nor_leaves_the_others_out() {
     let store = storage.open(content(temp.path(), &[("d/a", 100, false), ("b", 100, false), ("c", 100, false)]));
     storage.write(store, 0, &[IoSlice::new(&[1; 300])]).unwrap();
     std::fs::remove_file(temp.path().join("b")).unwrap();
-    let fault = run(&mut storage, Job::Sync { store }).unwrap_err();
+    let fault = run(&mut storage, Job::Sync { store, finish: Vec::new() }).unwrap_err();
     assert_eq!(fault.kind, FaultKind::Gone);
     assert!(!temp.path().join("b").exists());
     assert_eq!(storage.jobs.written.take(store), (vec![], vec![]), "nothing is left to sync");
-    run(&mut storage, Job::Sync { store }).unwrap();
+    run(&mut storage, Job::Sync { store, finish: Vec::new() }).unwrap();
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn what_another_run_wrote_is_synced_once_it_was_read_and_not_when_it_is_sent() {
     storage.read(store, 20, &mut [0; 230]).unwrap();
     assert_eq!(storage.jobs.written.take(store), (vec![0, 2], vec![]));
     storage.read(store, 0, &mut [0; 250]).unwrap();
-    run(&mut storage, Job::Sync { store }).unwrap();
+    run(&mut storage, Job::Sync { store, finish: Vec::new() }).unwrap();
     assert_eq!(storage.jobs.written.take(store), (vec![], vec![]));
 }
 
