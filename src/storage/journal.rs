@@ -31,6 +31,8 @@ pub(super) const BATCH_LEN_MAX: usize = 2 << 20;
 const STALE_MIN: u64 = 4 << 20;
 /// The file grows to a multiple of this.
 const GROW_LEN: u64 = 1 << 20;
+/// Free bytes of the file system below which no space is reserved: entries need it more.
+const FREE_MIN: u64 = 64 << 20;
 /// A batch of more bytes waits until the kernel has written it before it calls `fdatasync`, which then takes no long time.
 const SYNC_LEN_MAX: u64 = 1 << 20;
 
@@ -65,6 +67,19 @@ impl Records {
         from.take_while(move |(name, _)| name.starts_with(prefix))
             .map(|(name, range)| (name.as_str(), &self.bytes[range.clone()]))
     }
+}
+
+/// Writes zeros from `end` to `to` if the file system has plenty of room. Returns where they end: at `end` if there are none; then the
+/// next append is slower, no more.
+fn reserve(file: &File, end: u64, to: u64) -> u64 {
+    let has_room = rustix::fs::fstatvfs(file).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) >= FREE_MIN);
+    let Ok(len) = usize::try_from(to - end) else { return end };
+    if has_room && file.write_all_at(&vec![0; len], end).is_ok() {
+        return to;
+    }
+    // What was written of them is free space, too; a failure to cut it off changes nothing.
+    drop(file.set_len(end));
+    end
 }
 
 /// An open file of entries.
@@ -194,10 +209,7 @@ impl Journal {
         let end = self.end + bytes.len() as u64;
         self.file.write_all_at(&bytes, self.end).map_err(io)?;
         if end > self.allocated {
-            // Without room for the zeros the next append is slower, no more.
-            let grown = (end + 1).next_multiple_of(GROW_LEN);
-            let zeros = vec![0; usize::try_from(grown - end).expect("no longer than a step")];
-            self.allocated = if self.file.write_all_at(&zeros, end).is_ok() { grown } else { end };
+            self.allocated = reserve(&self.file, end, (end + 1).next_multiple_of(GROW_LEN));
         }
         writeback::begin(self.file.as_fd());
         Ok(Step::More)

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use crate::base::storage::Fault;
 use crate::codec::journal::{self, HEAD_LEN, HEADER_LEN_MAX, Header, Key, ValueCheck};
 use crate::storage::journal::open::keep;
-use crate::storage::journal::{GROW_LEN, Journal, STALE_MIN, Step, begin_new};
+use crate::storage::journal::{GROW_LEN, Journal, STALE_MIN, Step, begin_new, reserve};
 use crate::storage::writeback::Patience;
 use crate::storage::{errno_of, fault, writeback};
 
@@ -138,9 +138,8 @@ impl Copy {
     /// Cuts off what is left of an entry that does not count, and reserves free space.
     fn allocate(&mut self) -> io::Result<()> {
         self.file.set_len(self.end)?;
-        self.allocated = (self.end + LAST_LEN_MAX).next_multiple_of(GROW_LEN);
-        let zeros = vec![0; usize::try_from(self.allocated - self.end).map_err(io::Error::other)?];
-        self.file.write_all_at(&zeros, self.end)
+        self.allocated = reserve(&self.file, self.end, (self.end + LAST_LEN_MAX).next_multiple_of(GROW_LEN));
+        Ok(())
     }
 
     /// Has the new file, which has the old one's name by now, take its place.
