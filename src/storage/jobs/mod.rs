@@ -13,6 +13,7 @@
 mod allocate;
 mod copy;
 mod delete;
+mod dirs_to_sync;
 mod relocate;
 mod sync;
 

@@ -19,6 +19,7 @@ use crate::base::ids::StoreId;
 use crate::base::storage::{Fault, FaultKind, Stamp};
 use crate::storage::jobs::Slice;
 use crate::storage::jobs::copy::{Copy, Trouble};
+use crate::storage::jobs::dirs_to_sync::DirsToSync;
 use crate::storage::{FileStorage, closed, fault, place};
 
 /// Files that are looked at in one slice.
@@ -45,6 +46,8 @@ pub(super) struct Relocate {
     file: usize,
     moved: Vec<(usize, How)>,
     copy: Option<Copy>,
+    /// Where files were put back.
+    put_back: DirsToSync,
     phase: Phase,
     /// Bytes of the files that are done, and of all of them.
     done_bytes: u64,
@@ -110,6 +113,7 @@ impl Relocate {
             file: 0,
             moved: Vec::new(),
             copy: None,
+            put_back: DirsToSync::default(),
             phase,
             done_bytes: 0,
             stop: None,
@@ -307,7 +311,10 @@ impl Relocate {
         let noted = self.moved.pop_if(|(moved, _)| *moved == file).map(|(_, how)| how);
         let how = noted.or_else(|| if self.again { self.found(path) } else { None });
         let result = match how {
-            Some(How::Renamed) => rename(&self.to, path, &self.from, path),
+            Some(How::Renamed) => {
+                self.put_back.note(path);
+                rename(&self.to, path, &self.from, path)
+            }
             Some(How::Named) => place::delete(&self.to, path),
             Some(How::Copied) | None => Ok(()), // a copy is swept away
         };
@@ -339,6 +346,13 @@ impl Relocate {
                 }
             }
             self.file = end;
+            return Ok(Slice::More);
+        }
+        // The record says next that everything is where it was.
+        if let Some(result) = self.put_back.sync_next(&self.from) {
+            if let Err(fault) = result {
+                log::error!("{fault}");
+            }
             return Ok(Slice::More);
         }
         // Directories go only if they are empty.
@@ -437,27 +451,33 @@ pub(super) struct Clear {
     files: Arc<FileList>,
     from: PathBuf,
     file: usize,
+    changed: DirsToSync,
     pub(super) stop: bool,
 }
 
 impl Clear {
     pub(super) fn begin(storage: &FileStorage, store: StoreId, from: PathBuf) -> Self {
         let files = storage.stores.get(store).map(|store| Arc::clone(&store.content.files)).unwrap_or_default();
-        Self { files, from, file: 0, stop: false }
+        Self { files, from, file: 0, changed: DirsToSync::default(), stop: false }
     }
 
     pub(super) fn step(&mut self) -> Result<Slice, Fault> {
         if self.stop {
             return Err(stopped());
         }
-        let Some(entry) = self.files.entries().get(self.file) else { return Ok(Slice::Done) };
+        let Some(entry) = self.files.entries().get(self.file) else {
+            return match self.changed.sync_next(&self.from) {
+                Some(result) => result.map(|()| Slice::More),
+                None => Ok(Slice::Done),
+            };
+        };
         if entry.pad {
             self.file += 1;
             return Ok(Slice::More);
         }
         match place::shorten(&self.from, &entry.path) {
             Ok(true) => return Ok(Slice::More),
-            Ok(false) => {}
+            Ok(false) => self.changed.note(&entry.path),
             // The copy is durable; an original that cannot be deleted is left, and harms nobody.
             Err(errno) => {
                 log::warn!("{} was copied and could not be deleted: {errno}", self.from.join(&entry.path).display());
