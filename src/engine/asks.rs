@@ -81,10 +81,8 @@ impl<S: Storage> Engine<S> {
             }
             None => {}
         }
-        let torrent = self.torrents.get_mut(id).expect("it was just inserted");
         if let Some(metainfo) = metainfo {
-            let record = torrent.record(now);
-            self.save_new(id, record, metainfo);
+            self.durability.note_new(id, metainfo);
         }
         self.by_hash.insert(info_hash, id);
         self.by_st_id.extend(st_id.map(|st_id| (st_id, id)));
@@ -393,20 +391,12 @@ impl<S: Storage> Engine<S> {
         let before = spot_of(torrent);
         torrent.apply_policy(now);
         let spot = spot_of(torrent).filter(|_| before.is_none());
-        let (record, metainfo) = (torrent.record(now), torrent.metainfo_bytes());
-        self.save_new(id, record, metainfo);
+        let metainfo = torrent.metainfo_bytes();
+        self.durability.note_new(id, metainfo);
         if let Some(spot) = spot {
             // A rule is about what is known only now.
             self.put_in_queue(now, id, spot);
         }
-    }
-
-    /// Saves what is new of a torrent. The record goes first: without it the next run would not know where the content is, nor
-    /// which files of it the user wants.
-    fn save_new(&mut self, id: TorrentId, record: Vec<u8>, metainfo: Vec<u8>) {
-        let Some(info_hash) = self.torrents.get(id).map(Torrent::info_hash) else { return };
-        self.start_job(Job::Record { name: record_name(info_hash), value: Some(record) }, Purpose::Other);
-        self.start_job(Job::Save { name: metainfo_name(info_hash), bytes: metainfo }, Purpose::Metainfo(id));
     }
 
     /// Takes stamps of some files that need one; saves the record once all have theirs. False if some have not.

@@ -7,9 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::base::ids::{AckId, JobId, TorrentId};
-use crate::base::storage::{Fault, Storage};
+use crate::base::storage::{Fault, Job, Storage};
 use crate::base::time::Time;
 use crate::engine::Engine;
+use crate::engine::asks::{Purpose, metainfo_name, record_name};
 use crate::torrent::command::{Refusal, RefusalKind};
 
 /// Records that are taken at the end of one command or in one slice of background work. Those beyond wait for the next slice.
@@ -40,6 +41,9 @@ pub(super) struct Durability {
     begun: BTreeMap<TorrentId, u64>,
     /// Jobs that are under way, with the numbers that wait for them.
     jobs: BTreeSet<(JobId, u64)>,
+    /// Torrents that are new, or were described, with the metainfo or link that is to be saved. Their record is taken when all that
+    /// is to change now has changed.
+    new: BTreeMap<TorrentId, Vec<u8>>,
     waiting: VecDeque<Waiting>,
     next_ack: u64,
     done: VecDeque<(AckId, Result<(), Refusal>)>,
@@ -48,7 +52,7 @@ pub(super) struct Durability {
 impl Durability {
     /// A torrent's record has to be saved before the present command is acknowledged.
     pub(super) fn note_torrent(&mut self, id: TorrentId) {
-        if self.is_noting && !self.numbers.contains_key(&id) {
+        if self.is_noting && !self.numbers.contains_key(&id) && !self.new.contains_key(&id) {
             let number = self.number();
             self.numbers.insert(id, number);
             self.to_save.push_back(id);
@@ -63,6 +67,11 @@ impl Durability {
         }
     }
 
+    /// What describes a torrent is to be saved, and its record with it.
+    pub(super) fn note_new(&mut self, id: TorrentId, metainfo: Vec<u8>) {
+        self.new.insert(id, metainfo);
+    }
+
     /// The record of a torrent is taken, and `job` saves it.
     pub(super) fn note_record(&mut self, id: TorrentId, job: JobId) {
         if let Some(number) = self.begun.remove(&id) {
@@ -73,6 +82,7 @@ impl Durability {
     /// A torrent is removed, which `job` makes durable. What was changed before and is not saved yet waits for that: until then
     /// the next run has the torrent as it was before the change.
     pub(super) fn remove(&mut self, id: TorrentId, job: JobId) {
+        self.new.remove(&id);
         let numbers = self.numbers.remove(&id).into_iter().chain(self.begun.remove(&id));
         self.jobs.extend(numbers.map(|number| (job, number)));
     }
@@ -146,6 +156,17 @@ impl<S: Storage> Engine<S> {
     /// What changes from here on is caused by a command that is acknowledged, or by something else.
     pub(super) fn note_changes(&mut self, is_noting: bool) {
         self.durability.is_noting = is_noting;
+    }
+
+    /// Saves what is new. The record goes first: without it the next run would not know where the content is, nor which files of
+    /// it the user wants.
+    pub(super) fn save_new(&mut self, now: Time) {
+        while let Some((id, metainfo)) = self.durability.new.pop_first() {
+            let Some(torrent) = self.torrents.get(id) else { continue };
+            let (info_hash, record) = (torrent.info_hash(), torrent.record(now));
+            self.start_job(Job::Record { name: record_name(info_hash), value: Some(record) }, Purpose::Other);
+            self.start_job(Job::Save { name: metainfo_name(info_hash), bytes: metainfo }, Purpose::Metainfo(id));
+        }
     }
 
     /// Takes the records of some torrents that commands have changed. A torrent whose earlier record is still on its way waits

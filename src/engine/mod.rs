@@ -400,6 +400,7 @@ impl<S: Storage> Engine<S> {
                 break;
             }
         }
+        self.save_new(now);
         self.timers.set(Timer::Down, self.down.poll_timeout());
         self.timers.set(Timer::Up, self.up.poll_timeout());
         self.timers.set(Timer::Exchanges, self.exchanges.poll_timeout());
