@@ -175,6 +175,9 @@ pub struct Record {
     pub next_names: Option<Names>,
     /// The user took it out together with its content, which is being deleted.
     pub removing: bool,
+    /// Another torrent owns some of its files, and was added before it: 1 if it waits for that one, 2 if its content was hashed
+    /// after that, 3 if it was refused without a look. `None` if it is the owner, as in records of versions without the key.
+    pub second: Option<u64>,
 }
 
 impl Record {
@@ -230,6 +233,7 @@ impl Record {
         if self.removing {
             dict.int("removing", 1);
         }
+        maybe(&mut dict, "second", self.second);
         maybe(&mut dict, "seed time", self.seed_time);
         maybe(&mut dict, "seeded", self.seeded);
         dict.int("seeded enough", i64::from(self.seeded_enough));
@@ -333,6 +337,7 @@ impl Record {
                 None => None,
             },
             removing: flag(b"removing"),
+            second: number(b"second"),
         })
     }
 }
@@ -447,6 +452,7 @@ mod tests {
             names: Names { top: Some("t".into()), files: [(1, "x".into()), (2, "y".into())].into() },
             next_names: Some(Names { top: None, files: [(1, "x".into())].into() }),
             removing: true,
+            second: Some(2),
         }
     }
 
@@ -459,6 +465,7 @@ mod tests {
             partials: vec![],
             paused: false,
             queue: None,
+            second: None,
             explicit: false,
             move_to: Some("/d".into()),
             ..unset

@@ -97,6 +97,7 @@ impl<S: Storage> Engine<S> {
         if let Some(store) = store.or_else(|| content.map(|content| self.storage.open(content))) {
             self.torrents.get_mut(id).expect("it was just inserted").handle_opened(now, store);
         }
+        self.index_paths(id);
         self.touched.push(id);
         id
     }
@@ -144,6 +145,8 @@ impl<S: Storage> Engine<S> {
         self.by_obfuscated.remove(&obfuscated(info_hash));
         self.timers.remove(Timer::Torrent(id));
         self.turns.forget(id);
+        self.paths.forget(id);
+        self.note_stale_paths(1);
         for purpose in self.jobs.values_mut() {
             let (Purpose::Allocate(of) | Purpose::Sync(of) | Purpose::Record(of) | Purpose::Metainfo(of)) = purpose
             else {
@@ -171,7 +174,9 @@ impl<S: Storage> Engine<S> {
             let store = torrent.store().expect("who is awake is open");
             self.storage.stop_move(store, true);
         } else {
-            torrent.begin_move(now, dir)?;
+            self.may_move(now, id, &dir)?;
+            self.torrents.get_mut(id).expect("it was just woken").begin_move(now, dir)?;
+            self.index_paths(id);
         }
         self.touched.push(id);
         Ok(Answer::Done)
@@ -198,8 +203,14 @@ impl<S: Storage> Engine<S> {
             Purpose::Record(id) => self.tell(id, |torrent| torrent.handle_saved(now, result.is_ok())),
             Purpose::Metainfo(id) if result.is_err() => self.tell(id, |torrent| torrent.handle_metainfo_unsaved(now)),
             Purpose::Scout(id) => self.tell(id, |torrent| torrent.handle_scouted(now, result)),
-            Purpose::Move(id) => self.tell(id, |torrent| torrent.handle_moved(now, result)),
-            Purpose::Clear(id) => self.tell(id, |torrent| torrent.handle_cleared(now, result)),
+            Purpose::Move(id) => {
+                self.tell(id, |torrent| torrent.handle_moved(now, result));
+                self.paths_changed(id);
+            }
+            Purpose::Clear(id) => {
+                self.tell(id, |torrent| torrent.handle_cleared(now, result));
+                self.paths_changed(id);
+            }
             Purpose::Removal(info_hash) => self.handle_removal_recorded(now, info_hash, &result),
             Purpose::Delete(info_hash) => self.handle_deleted(info_hash),
             Purpose::Metainfo(_) | Purpose::Other => {}
@@ -246,6 +257,7 @@ impl<S: Storage> Engine<S> {
                 self.search_dht(now, id);
                 self.tell_news(now, id);
                 self.changes.changed(id);
+                self.look_at_seconds(now, id);
                 let torrent = self.torrents.get_mut(id).expect("it is still there");
                 torrent.consider_sleep(now);
                 self.timers.set(Timer::Torrent(id), torrent.poll_timeout());
@@ -297,6 +309,7 @@ impl<S: Storage> Engine<S> {
                 torrent.handle_probed(now, result);
             }
             Ask::Look => self.look(now, id),
+            Ask::ComparePaths => self.paths.compare(id),
             Ask::Rouse => self.waking.push(id),
             Ask::Sleep => self.lay_down(now, id),
             Ask::Describe => self.describe(now, id),
@@ -313,7 +326,10 @@ impl<S: Storage> Engine<S> {
             }
             Ask::Move(MoveStep::Clear(from)) => self.start_job(Job::Clear { store: open(), from }, Purpose::Clear(id)),
             Ask::MoveProgress => torrent.handle_move_progress(self.storage.move_progress(open())),
-            Ask::Rename => rename(&mut self.storage, now, torrent),
+            Ask::Rename => {
+                rename(&mut self.storage, now, torrent);
+                self.paths_changed(id);
+            }
             Ask::Want => {
                 let wanted = torrent.content().wanted;
                 self.storage.set_wanted(open(), &wanted);
@@ -343,6 +359,8 @@ impl<S: Storage> Engine<S> {
             return self.end_peek(now, info_hash, Some(title));
         }
         self.by_st_id.extend(torrent.st_id().map(|st_id| (st_id, id)));
+        self.compare_described(now, id);
+        let torrent = self.torrents.get_mut(id).expect("the asker is there");
         if let Some(node) = &mut self.dht {
             torrent.dht_nodes().iter().for_each(|(host, port)| node.begin_with(now, host, *port));
         }
@@ -420,7 +438,8 @@ fn probe<S: Storage>(storage: &mut S, torrent: &Torrent, store: StoreId) -> Resu
     if !torrent.is_out_of_space() {
         look(storage, torrent, store, 0..torrent.file_count())?;
     }
-    torrent.first_missing().map_or(Ok(()), |piece| storage.prepare(store, torrent.piece_span(piece)))
+    let piece = torrent.first_missing().filter(|_| torrent.may_write());
+    piece.map_or(Ok(()), |piece| storage.prepare(store, torrent.piece_span(piece)))
 }
 
 /// Looks whether each of `files` that holds something is there, and long enough.

@@ -150,6 +150,7 @@ impl<S: Storage> Engine<S> {
         for (_, _, id) in unranked {
             self.put_in_queue(now, id, Spot::Bottom);
         }
+        self.restore_owners(now);
         self.resume_removals(now);
         self.settle(now);
     }

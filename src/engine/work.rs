@@ -33,6 +33,7 @@ impl<S: Storage> Engine<S> {
             self.touched.push(id);
             self.settle(now);
         }
+        self.work_on_paths(now);
         // Whoever waits for a torrent goes before what is only to become one.
         if self.hashing.is_empty() {
             self.work_on_shares(now);
@@ -41,6 +42,7 @@ impl<S: Storage> Engine<S> {
             || !self.stamping.is_empty()
             || !self.waking.is_empty()
             || !self.leaving.is_empty()
+            || !self.paths.is_idle()
             || !self.shares.is_idle()
     }
 }

@@ -9,6 +9,7 @@ mod files;
 mod jobs;
 mod journal;
 mod map;
+mod mounts;
 mod place;
 pub mod space;
 pub mod state;
@@ -27,12 +28,13 @@ use crate::base::buffer::Buffer;
 use crate::base::files::FileList;
 use crate::base::geometry::Span;
 use crate::base::ids::{JobId, StoreId, StoreKey};
-use crate::base::storage::{Chunk, Content, Fault, FaultKind, Job, SendError, Stamp, Storage};
+use crate::base::storage::{Chunk, Content, Fault, FaultKind, FileIdentity, Job, SendError, Stamp, Storage};
 
 use self::files::{Files, OpenFile};
 use self::jobs::{Jobs, Written};
 pub use self::jobs::{LOOK_AGAIN, Work};
 use self::map::{Iovecs, Windows};
+use self::mounts::Mounts;
 use self::space::Spaces;
 use self::state::StateDir;
 
@@ -80,6 +82,7 @@ pub struct FileStorage {
     files: Files,
     windows: Windows,
     spaces: Spaces,
+    mounts: Mounts,
     jobs: Jobs,
     state: Option<StateDir>,
     /// For what is not sent from a map.
@@ -104,6 +107,7 @@ impl FileStorage {
             settings,
             stores: Arena::default(),
             spaces: Spaces::default(),
+            mounts: Mounts::default(),
             jobs: Jobs::default(),
             state,
             send_buf: Buffer::default(),
@@ -361,6 +365,11 @@ fn open_file<'f>(
     write: bool,
 ) -> Result<&'f mut OpenFile, Fault> {
     let path = &content.files.entries()[file].path;
+    if write && content.read_only {
+        // Whoever decides what is written should never come here: this is the last place where it can be refused.
+        let message = format!("{} is not this torrent's to write; nothing was written", content.dir.join(path).display());
+        return Err(Fault { kind: FaultKind::Denied, message });
+    }
     let open = || match place::open(&content.dir, path, write) {
         Err(Errno::NOENT | Errno::NOTDIR) if !write && content.also.is_some() => {
             // In mid-move it is at one place or the other, and may just have gone from the first.
@@ -557,6 +566,18 @@ impl Storage for FileStorage {
 
     fn exists(&mut self, path: &Path) -> bool {
         rustix::fs::stat(path).is_ok()
+    }
+
+    fn place(&mut self, dir: &Path) -> PathBuf {
+        self.mounts.place(dir)
+    }
+
+    fn places_version(&mut self) -> u64 {
+        self.mounts.refresh()
+    }
+
+    fn identity(&mut self, dir: &Path, path: &Path) -> Option<FileIdentity> {
+        place::identity(dir, path)
     }
 
     fn stamp(&mut self, store: StoreId, file: usize) -> Option<Stamp> {

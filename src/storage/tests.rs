@@ -19,7 +19,7 @@ pub(super) fn moving(store: StoreId, dir: PathBuf) -> Job {
 
 pub(super) fn content(dir: &Path, files: &[(&str, u64, bool)]) -> Content {
     let list = FileList::new(files.iter().map(|&(path, len, pad)| (PathBuf::from(path), len, pad)));
-    Content { dir: dir.to_owned(), also: None, wanted: vec![true; files.len()], files: Arc::new(list) }
+    Content { dir: dir.to_owned(), also: None, wanted: vec![true; files.len()], files: Arc::new(list), read_only: false }
 }
 
 pub(super) fn bytes(len: usize) -> Vec<u8> {

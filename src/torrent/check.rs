@@ -7,6 +7,7 @@ use crate::base::ids::StoreId;
 use crate::base::lanes::{LANES, PieceLanes, UNIT};
 use crate::base::storage::{Fault, FaultKind, Storage};
 use crate::base::time::Time;
+use crate::torrent::path_conflict::SecondStage;
 use crate::torrent::torrent::{Ask, Phase, Torrent};
 
 /// Bytes hashed in one slice.
@@ -152,7 +153,9 @@ impl Check {
 impl Torrent {
     /// Hashes all content again. What it holds is claimed again piece by piece.
     pub fn verify(&mut self, now: Time) {
-        if self.check.is_some() || self.is_link() || self.postpone_check() {
+        // A second torrent that waits is hashed anyway before it goes on.
+        let waits = self.second_stage() == Some(SecondStage::Waits);
+        if self.check.is_some() || self.is_link() || waits || self.postpone_check() {
             return;
         }
         if self.rouse() {
@@ -256,6 +259,7 @@ impl Torrent {
             self.finished = Some(self.epoch_secs + now.as_secs());
         }
         self.content_changed(now);
+        self.decide_second(now);
         self.apply_policy(now);
         self.turn_changed = true;
         self.reconsider(now);

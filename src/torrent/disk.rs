@@ -72,6 +72,12 @@ impl Torrent {
             && self.renaming.next.is_none()
     }
 
+    /// Whether one of its files may have one of these inode numbers: one that was not looked at since it was written may.
+    #[must_use]
+    pub fn may_have_inode(&self, inodes: &BTreeSet<u64>) -> bool {
+        !self.is_asleep() && !self.is_stamped() || self.disk.stamps.iter().any(|stamp| inodes.contains(&stamp.inode))
+    }
+
     /// How its files looked after our last write to them, or when they were described.
     #[must_use]
     pub fn stamps(&self) -> Vec<Stamp> {
@@ -161,7 +167,7 @@ impl Torrent {
     /// True unless nothing may be written to the content for now.
     #[must_use]
     pub fn may_download(&self) -> bool {
-        self.fault.is_none() && !self.relocation.holds_writes()
+        self.fault.is_none() && !self.relocation.holds_writes() && self.path_conflict.may_write()
     }
 
     /// It is running, and only gives: it has everything, or may write nothing for now.

@@ -25,6 +25,7 @@ use crate::torrent::command::{AddOptions, Refusal};
 use crate::torrent::dht_announces::DhtAnnounces;
 use crate::torrent::layout::Layout;
 use crate::torrent::sleep::Body;
+use crate::torrent::path_conflict::SecondStage;
 use crate::torrent::torrent::{Ask, Begin, Phase, Torrent, select_only};
 
 /// Bytes of what peers say that they have, all together; who says more is parted with once the number of pieces is known,
@@ -386,7 +387,14 @@ impl Torrent {
             self.keep_private(now);
         }
         self.learn_fields(now, &description.claims);
-        if description.begin.verify && !is_new {
+        if self.is_second() {
+            // Whether it is hashed now or later was said when its owner was found.
+            if self.second_stage() == Some(SecondStage::Checks) {
+                self.begin_check();
+                self.asks.push_back(Ask::Work);
+            }
+            self.reconsider(now);
+        } else if description.begin.verify && !is_new {
             self.begin_check();
             self.asks.push_back(Ask::Work);
             self.reconsider(now);

@@ -13,6 +13,7 @@ use crate::base::sabotage::{self, Sabotage};
 use crate::base::storage::{Fault, Stamp};
 use crate::base::time::Time;
 use crate::codec::resume::{PartialPiece, Record};
+use crate::torrent::path_conflict::PathConflict;
 use crate::torrent::settings::PEERS_MAX;
 use crate::torrent::snapshot::Priority;
 use crate::torrent::torrent::{Ask, Torrent};
@@ -263,6 +264,7 @@ impl Torrent {
             names: self.renaming.names.clone(),
             next_names: self.renaming.next.clone(),
             removing: false,
+            second: self.path_conflict.recorded(),
         }
     }
 
@@ -286,6 +288,7 @@ impl Torrent {
         self.uploaded_before = record.uploaded;
         self.paused = record.paused;
         self.persistence.allocated = record.allocated;
+        self.path_conflict = PathConflict::restored(record.second);
         self.settings.label.clone_from(&record.label);
         self.settings.shared = record.shared;
         self.settings.sequential = record.sequential;

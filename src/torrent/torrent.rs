@@ -38,6 +38,7 @@ use crate::torrent::exchange::Exchange;
 use crate::torrent::layout::Layout;
 use crate::torrent::metadata::Description;
 use crate::torrent::pace::Pace;
+use crate::torrent::path_conflict::PathConflict;
 use crate::torrent::peers::TorrentPeer;
 use crate::torrent::persist::Persistence;
 use crate::torrent::policy::Policy;
@@ -86,6 +87,8 @@ pub enum Ask {
     Probe,
     /// Look whether the files are still there, then call [`Torrent::handle_looked`].
     Look,
+    /// Compare its paths with those of the other torrents, before it writes for the first time in this run.
+    ComparePaths,
     /// Its files are known now: save its metainfo, open its content, then call [`Torrent::handle_described`].
     Describe,
     /// Close the content and open it anew: what is open may not be what lies there.
@@ -194,6 +197,7 @@ pub struct Torrent {
     pub(crate) disk: Disk,
     pub(crate) relocation: Relocation,
     pub(crate) renaming: Renaming,
+    pub(crate) path_conflict: PathConflict,
     pub(crate) store: Option<StoreId>,
     pub(crate) phase: Phase,
     pub(crate) fault: Option<Fault>,
@@ -352,6 +356,7 @@ impl Torrent {
             disk: Disk::default(),
             relocation: Relocation::default(),
             renaming: Renaming::default(),
+            path_conflict: PathConflict::default(),
             store: None,
             phase: Phase::Ready,
             fault: None,
@@ -414,6 +419,7 @@ impl Torrent {
             also: self.relocation.recorded_to().map(Path::to_owned),
             files: self.layout.shared_files(),
             wanted: self.layout.wanted_files(),
+            read_only: !self.may_write(),
         }
     }
 
@@ -549,7 +555,7 @@ impl Torrent {
     /// Why it stopped, if it did.
     #[must_use]
     pub fn error(&self) -> Option<String> {
-        self.fault.as_ref().map(|fault| fault.message.clone())
+        self.fault.as_ref().map(|fault| fault.message.as_str()).or(self.broken()).map(str::to_owned)
     }
 
     /// Its name for the log: short, and safe to print.
