@@ -175,8 +175,8 @@ pub struct Record {
     pub next_names: Option<Names>,
     /// The user took it out together with its content, which is being deleted.
     pub removing: bool,
-    /// Another torrent owns some of its files, and was added before it: 1 if it waits for that one, 2 if its content was hashed
-    /// after that, 3 if it was refused without a look. `None` if it is the owner, as in records of versions without the key.
+    /// Another torrent owns some of its files, and was added before it: what `torrent/path_conflict.rs` keeps of that. `None` if
+    /// it is the owner, as in records of versions without the key.
     pub second: Option<u64>,
 }
 

@@ -41,6 +41,8 @@ pub(super) struct PathOwners {
     comparing: Queue<TorrentId>,
     /// The one that is being looked at for hard links.
     looking: Option<Looking>,
+    /// The order that was given last to a second torrent.
+    order: u64,
 }
 
 /// A torrent with many files, being looked at for hard links.
@@ -111,7 +113,8 @@ enum Verdict {
 }
 
 impl Verdict {
-    fn tell(self, now: Time, torrent: &mut Torrent) {
+    fn tell(self, now: Time, torrent: &mut Torrent, order: u64) {
+        torrent.take_order(order);
         match (self, torrent.second_stage()) {
             (Self::Differs(owner), _) => torrent.refuse_second(now, owner),
             (Self::Waits(owner), _) => torrent.wait_for_owner(now, owner),
@@ -197,7 +200,7 @@ impl<S: Storage> Engine<S> {
         });
     }
 
-    /// The torrents other than `me` that have files of `claims`, with those files.
+    /// The torrents other than `me` that have files of `claims`, with those files; the one that was first goes first.
     ///
     /// `linked` are files of several names, which are looked for in all torrents; others are only compared with what is near.
     fn in_common(
@@ -233,7 +236,11 @@ impl<S: Storage> Engine<S> {
         let mut linked_files: BTreeMap<(u64, u64), (usize, FileIdentity)> = BTreeMap::new();
         linked_files.extend(linked.into_iter().map(|(file, identity)| ((identity.device, identity.inode), (file, identity))));
         let common = near.into_iter().map(|other| self.common_with(now, other, &mine, &linked_files, claims));
-        common.filter(|common| !common.same.is_empty() || !common.linked.is_empty()).collect()
+        let mut common: Vec<Common> =
+            common.filter(|common| !common.same.is_empty() || !common.linked.is_empty()).collect();
+        // Sentences name the first of them.
+        common.sort_by_key(|common| self.torrents.get(common.other).map(Torrent::path_order));
+        common
     }
 
     fn common_with(
@@ -304,7 +311,7 @@ impl<S: Storage> Engine<S> {
         }
         let common = self.in_common(now, None, &claims, linked);
         if let Some(verdict) = self.weigh(&claims, &common) {
-            verdict.tell(now, torrent);
+            verdict.tell(now, torrent, self.next_order(now));
         }
         common.into_iter().map(|common| common.other).collect()
     }
@@ -316,14 +323,21 @@ impl<S: Storage> Engine<S> {
         let linked = self.identities(&claims, 0..LINKS_LOOKED_MAX, true);
         let common = self.in_common(now, Some(id), &claims, linked);
         let verdict = self.weigh(&claims, &common);
+        let order = self.next_order(now);
         let torrent = self.torrents.get_mut(id).expect("it was just there");
         match verdict {
-            Some(verdict) => verdict.tell(now, torrent),
+            Some(verdict) => verdict.tell(now, torrent, order),
             None if claims.files() > LINKS_LOOKED_MAX => torrent.postpone_comparison(),
             None => torrent.own_files(now),
         }
         self.have_owners(id, common.into_iter().map(|common| common.other).collect());
         self.index_paths(id);
+    }
+
+    /// The order of a torrent that becomes second now: later than any before, also in earlier runs.
+    fn next_order(&mut self, now: Time) -> u64 {
+        self.paths.order = (self.paths.order + 1).max((self.unix_nanos + now.as_nanos()) / 1000);
+        self.paths.order
     }
 
     /// A torrent was compared with its owners when it was new, and is taken in now.
@@ -384,7 +398,7 @@ impl<S: Storage> Engine<S> {
         let mut common = self.in_common(now, Some(id), claims, linked);
         let Some(torrent) = self.torrents.get(id) else { return };
         let (order, was_second, was_compared) = (torrent.path_order(), torrent.is_second(), torrent.is_compared());
-        let is_shared = torrent.is_shared();
+        let (is_shared, is_new) = (torrent.is_shared(), torrent.is_new_uncompared());
         // What lies in a share directory is never written to, and so second to nobody.
         common.retain(|common| !is_shared && self.torrents.get(common.other).is_some_and(|other| other.path_order() < order));
         self.touched.push(id);
@@ -392,7 +406,7 @@ impl<S: Storage> Engine<S> {
             self.paths.set_owners(id, BTreeSet::new());
             return self.torrents.get_mut(id).expect("it was just there").own_files(now);
         }
-        if !was_second && !was_compared && !order.1 {
+        if !was_second && !was_compared && !is_new {
             // Both were there in an earlier run, and both may have written: neither is believed.
             for common in &common {
                 let owner = self.torrents.get_mut(common.other).expect("it was just there");
@@ -404,8 +418,9 @@ impl<S: Storage> Engine<S> {
             }
         }
         let owners = common.iter().map(|common| common.other).collect();
-        if let (Some(verdict), Some(torrent)) = (self.weigh(claims, &common), self.torrents.get_mut(id)) {
-            verdict.tell(now, torrent);
+        let (order, verdict) = (self.next_order(now), self.weigh(claims, &common));
+        if let (Some(verdict), Some(torrent)) = (verdict, self.torrents.get_mut(id)) {
+            verdict.tell(now, torrent, order);
         }
         self.have_owners(id, owners);
     }

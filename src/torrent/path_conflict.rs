@@ -37,6 +37,11 @@ impl Owner {
     }
 }
 
+/// How many numbers a stage takes in a record; the order of second torrents is beyond.
+const STAGES: u64 = 4;
+/// The last order that fits into a record: microseconds since the Unix epoch fit for ten thousand years.
+const ORDER_MAX: u64 = 1 << 60;
+
 /// How far a second torrent is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecondStage {
@@ -77,12 +82,14 @@ pub(crate) struct PathConflict {
     is_new: bool,
     /// Whether its comparison was asked for.
     asked: bool,
+    /// Its rank among second torrents: lower is earlier. Clocks of whole seconds do not tell two apart that are added together.
+    order: u64,
     second: Option<Box<Second>>,
 }
 
 impl Default for PathConflict {
     fn default() -> Self {
-        Self { compared: Compared::Yes, is_new: false, asked: false, second: None }
+        Self { compared: Compared::Yes, is_new: false, asked: false, order: 0, second: None }
     }
 }
 
@@ -114,23 +121,25 @@ impl PathConflict {
 
     /// The number that a resume record keeps of it; `None` if the torrent is no second.
     pub(crate) fn recorded(&self) -> Option<u64> {
-        Some(match self.stage()? {
+        let stage = match self.stage()? {
             SecondStage::Waits | SecondStage::Checks => 1,
             SecondStage::Decided => 2,
             SecondStage::Refused => 3,
-        })
+        };
+        Some(self.order.min(ORDER_MAX) * STAGES + stage)
     }
 
     /// The torrent of an earlier run, whose record kept this number.
     pub(crate) fn restored(recorded: Option<u64>) -> Self {
-        let stage = recorded.map(|number| match number {
+        let order = recorded.map_or(0, |number| number / STAGES);
+        let stage = recorded.map(|number| match number % STAGES {
             2 => SecondStage::Decided,
             3 => SecondStage::Refused,
             _ => SecondStage::Waits,
         });
         let refusal = "its files belong to another torrent, too; the paths of both are still to be compared";
         let second = |stage| Box::new(Second { stage, owner: None, refusal: refusal.to_owned() });
-        Self { compared: Compared::No, second: stage.map(second), ..Self::default() }
+        Self { compared: Compared::No, order, second: stage.map(second), ..Self::default() }
     }
 }
 
@@ -208,8 +217,22 @@ impl Torrent {
 
     /// Of two torrents with a file in common the one with the lower order owns it. A restart does not change the order.
     #[must_use]
-    pub fn path_order(&self) -> (bool, bool, u64, InfoHash) {
-        (self.is_second(), self.path_conflict.is_new, self.added, self.info_hash())
+    pub fn path_order(&self) -> (bool, u64, u64, InfoHash) {
+        let of_seconds = if self.is_second() { self.path_conflict.order } else { 0 };
+        (self.is_second(), of_seconds.max(u64::from(self.path_conflict.is_new)), self.added, self.info_hash())
+    }
+
+    /// It is found to be a second torrent: its rank among those, unless it has one.
+    pub fn take_order(&mut self, order: u64) {
+        if !self.is_second() {
+            self.path_conflict.order = order;
+        }
+    }
+
+    /// Whether its paths were not compared when it was added in this run.
+    #[must_use]
+    pub fn is_new_uncompared(&self) -> bool {
+        self.path_conflict.is_new
     }
 
     /// Its paths were not all compared when it was added: that is to be done before its first write.
@@ -314,7 +337,8 @@ impl Torrent {
         let could_write = self.path_conflict.may_write();
         let before = self.path_conflict.stage();
         let second = Some(Box::new(Second { stage, owner: Some(owner), refusal }));
-        self.path_conflict = PathConflict { second, ..PathConflict::default() };
+        let order = self.path_conflict.order;
+        self.path_conflict = PathConflict { order, second, ..PathConflict::default() };
         if could_write {
             self.open_anew();
         }
