@@ -131,6 +131,8 @@ struct Common {
     other: TorrentId,
     /// Indexes of the files that are at one path, or are one inode with one name.
     same: BTreeSet<usize>,
+    /// Files of no bytes at one path: they are no conflict, and are not deleted or moved away either.
+    empty: BTreeSet<usize>,
     /// Those that are other names of one inode.
     linked: BTreeSet<usize>,
     /// One whose length is another.
@@ -138,9 +140,14 @@ struct Common {
 }
 
 impl Common {
+    /// Whether one of the two may not write.
+    fn is_conflict(&self) -> bool {
+        !self.same.is_empty() || !self.linked.is_empty()
+    }
+
     /// A file that both have, one of another length before all others.
     fn file(&self) -> usize {
-        let first = || self.same.iter().chain(&self.linked).copied().min();
+        let first = || self.same.iter().chain(&self.linked).chain(&self.empty).copied().min();
         self.differs.or_else(first).unwrap_or_default()
     }
 }
@@ -237,7 +244,7 @@ impl<S: Storage> Engine<S> {
         linked_files.extend(linked.into_iter().map(|(file, identity)| ((identity.device, identity.inode), (file, identity))));
         let common = near.into_iter().map(|other| self.common_with(now, other, &mine, &linked_files, claims));
         let mut common: Vec<Common> =
-            common.filter(|common| !common.same.is_empty() || !common.linked.is_empty()).collect();
+            common.filter(|common| common.is_conflict() || !common.empty.is_empty()).collect();
         // Sentences name the first of them.
         common.sort_by_key(|common| self.torrents.get(common.other).map(Torrent::path_order));
         common
@@ -251,7 +258,7 @@ impl<S: Storage> Engine<S> {
         linked: &BTreeMap<(u64, u64), (usize, FileIdentity)>,
         claims: &Claims,
     ) -> Common {
-        let mut common = Common { other, same: BTreeSet::new(), linked: BTreeSet::new(), differs: None };
+        let mut common = Common { other, same: BTreeSet::new(), empty: BTreeSet::new(), linked: BTreeSet::new(), differs: None };
         let Ok(torrent) = self.awake(now, other) else {
             // Nobody knows which files are those of a torrent whose description is lost: any of these may be.
             common.same.extend(0..claims.files());
@@ -263,10 +270,9 @@ impl<S: Storage> Engine<S> {
             let place = self.storage.place(dir);
             for list in &theirs.lists {
                 for (file, entry) in list.entries().iter().enumerate().filter(|(_, entry)| !entry.pad) {
-                    if let Some(&(mine, len)) = mine.get(&place.join(&entry.path))
-                        && (len > 0 || entry.span.len > 0)
-                    {
-                        common.same.insert(mine);
+                    if let Some(&(mine, len)) = mine.get(&place.join(&entry.path)) {
+                        let is_empty = len == 0 && entry.span.len == 0;
+                        if is_empty { common.empty.insert(mine) } else { common.same.insert(mine) };
                         if len != entry.span.len {
                             common.differs.get_or_insert(mine);
                         }
@@ -309,7 +315,8 @@ impl<S: Storage> Engine<S> {
         if claims.files() > LINKS_LOOKED_MAX {
             torrent.postpone_comparison();
         }
-        let common = self.in_common(now, None, &claims, linked);
+        let mut common = self.in_common(now, None, &claims, linked);
+        common.retain(Common::is_conflict);
         if let Some(verdict) = self.weigh(&claims, &common) {
             verdict.tell(now, torrent, self.next_order(now));
         }
@@ -321,7 +328,8 @@ impl<S: Storage> Engine<S> {
         let Some(torrent) = self.torrents.get_mut(id) else { return };
         let claims = Claims::of(torrent);
         let linked = self.identities(&claims, 0..LINKS_LOOKED_MAX, true);
-        let common = self.in_common(now, Some(id), &claims, linked);
+        let mut common = self.in_common(now, Some(id), &claims, linked);
+        common.retain(Common::is_conflict);
         let verdict = self.weigh(&claims, &common);
         let order = self.next_order(now);
         let torrent = self.torrents.get_mut(id).expect("it was just there");
@@ -396,6 +404,7 @@ impl<S: Storage> Engine<S> {
 
     fn compare_files(&mut self, now: Time, id: TorrentId, claims: &Claims, linked: Vec<(usize, FileIdentity)>) {
         let mut common = self.in_common(now, Some(id), claims, linked);
+        common.retain(Common::is_conflict);
         let Some(torrent) = self.torrents.get(id) else { return };
         let (order, was_second, was_compared) = (torrent.path_order(), torrent.is_second(), torrent.is_compared());
         let (is_shared, is_new) = (torrent.is_shared(), torrent.is_new_uncompared());
@@ -560,7 +569,7 @@ impl<S: Storage> Engine<S> {
     pub(super) fn used_by_others(&mut self, now: Time, content: &Content) -> Vec<usize> {
         let claims = Claims::of_content(content);
         let common = self.in_common(now, None, &claims, Vec::new());
-        let used: BTreeSet<usize> = common.into_iter().flat_map(|common| common.same).collect();
+        let used: BTreeSet<usize> = common.into_iter().flat_map(|common| common.same.into_iter().chain(common.empty)).collect();
         used.into_iter().collect()
     }
 
