@@ -50,9 +50,9 @@ pub(super) struct PathIndex {
 
 /// FNV-1a: the same in each run, and whoever makes two names with one hash only has a torrent opened in vain.
 pub(super) fn hash_of(name: &OsStr) -> u64 {
-    name.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
+    name.as_bytes()
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 impl PathIndex {
@@ -99,6 +99,11 @@ impl PathIndex {
         self.entries = self.dirs.values().map(|dir| dir.entries.len()).sum();
     }
 
+    /// The place of a directory that has an entry, as it was when it was last looked at.
+    pub(super) fn place_of(&self, dir: &Path) -> Option<PathBuf> {
+        self.dirs.get(dir).map(|dir| dir.place.clone())
+    }
+
     /// Looks at places anew if they may have changed; `version` changes when something is mounted.
     pub(super) fn refresh(&mut self, version: u64, mut place: impl FnMut(&Path) -> PathBuf) {
         if std::mem::replace(&mut self.version, version) == version && self.dirs.len() > DIRS_REFRESHED_MAX {
@@ -125,7 +130,7 @@ impl PathIndex {
             let mut last = None;
             for path in paths().filter(|path| first_of(path) == Some(top)) {
                 let parent = path.parent().unwrap_or(Path::new(""));
-                let is_new = std::mem::replace(&mut last, Some(parent)) != Some(parent);
+                let is_new = last.replace(parent) != Some(parent);
                 for dir in path.ancestors().skip(1).filter(|dir| !dir.as_os_str().is_empty()) {
                     let next = path.strip_prefix(dir).ok().and_then(first_of);
                     if is_new || *dir == *parent {

@@ -229,7 +229,9 @@ impl<S: Storage> Engine<S> {
             let may_link = |(id, torrent): (TorrentId, &Torrent)| torrent.may_have_inode(&inodes).then_some(id);
             near.extend(self.torrents.iter().filter_map(may_link));
         }
-        near.retain(|id| Some(*id) != me && self.torrents.get(*id).is_some_and(|other| !other.is_link() && !other.is_peek()));
+        near.retain(|id| {
+            Some(*id) != me && self.torrents.get(*id).is_some_and(|other| !other.is_link() && !other.is_peek())
+        });
         if near.is_empty() {
             return Vec::new();
         }
@@ -241,7 +243,8 @@ impl<S: Storage> Engine<S> {
             mine.extend(entries.map(|(file, entry)| (place.join(&entry.path), (file, entry.span.len))));
         }
         let mut linked_files: BTreeMap<(u64, u64), (usize, FileIdentity)> = BTreeMap::new();
-        linked_files.extend(linked.into_iter().map(|(file, identity)| ((identity.device, identity.inode), (file, identity))));
+        linked_files
+            .extend(linked.into_iter().map(|(file, identity)| ((identity.device, identity.inode), (file, identity))));
         let common = near.into_iter().map(|other| self.common_with(now, other, &mine, &linked_files, claims));
         let mut common: Vec<Common> =
             common.filter(|common| common.is_conflict() || !common.empty.is_empty()).collect();
@@ -258,7 +261,8 @@ impl<S: Storage> Engine<S> {
         linked: &BTreeMap<(u64, u64), (usize, FileIdentity)>,
         claims: &Claims,
     ) -> Common {
-        let mut common = Common { other, same: BTreeSet::new(), empty: BTreeSet::new(), linked: BTreeSet::new(), differs: None };
+        let mut common =
+            Common { other, same: BTreeSet::new(), empty: BTreeSet::new(), linked: BTreeSet::new(), differs: None };
         let Ok(torrent) = self.awake(now, other) else {
             // Nobody knows which files are those of a torrent whose description is lost: any of these may be.
             common.same.extend(0..claims.files());
@@ -272,7 +276,11 @@ impl<S: Storage> Engine<S> {
                 for (file, entry) in list.entries().iter().enumerate().filter(|(_, entry)| !entry.pad) {
                     if let Some(&(mine, len)) = mine.get(&place.join(&entry.path)) {
                         let is_empty = len == 0 && entry.span.len == 0;
-                        if is_empty { common.empty.insert(mine) } else { common.same.insert(mine) };
+                        if is_empty {
+                            common.empty.insert(mine)
+                        } else {
+                            common.same.insert(mine)
+                        };
                         if len != entry.span.len {
                             common.differs.get_or_insert(mine);
                         }
@@ -290,7 +298,11 @@ impl<S: Storage> Engine<S> {
                         if len != entry.span.len {
                             common.differs.get_or_insert(mine);
                         }
-                        if identity.links > 1 { common.linked.insert(mine) } else { common.same.insert(mine) };
+                        if identity.links > 1 {
+                            common.linked.insert(mine)
+                        } else {
+                            common.same.insert(mine)
+                        };
                     }
                 }
             }
@@ -409,7 +421,9 @@ impl<S: Storage> Engine<S> {
         let (order, was_second, was_compared) = (torrent.path_order(), torrent.is_second(), torrent.is_compared());
         let (is_shared, is_new) = (torrent.is_shared(), torrent.is_new_uncompared());
         // What lies in a share directory is never written to, and so second to nobody.
-        common.retain(|common| !is_shared && self.torrents.get(common.other).is_some_and(|other| other.path_order() < order));
+        common.retain(|common| {
+            !is_shared && self.torrents.get(common.other).is_some_and(|other| other.path_order() < order)
+        });
         self.touched.push(id);
         if common.is_empty() {
             self.paths.set_owners(id, BTreeSet::new());
@@ -487,9 +501,10 @@ impl<S: Storage> Engine<S> {
         for id in ids {
             let Some(torrent) = self.torrents.get(id).filter(|torrent| !torrent.is_compared()) else { continue };
             let mut near = BTreeSet::new();
-            for (dir, top) in torrent.claimed_dirs().iter().flat_map(|dir| torrent.claimed_tops().into_iter().map(move |top| (dir, top))) {
-                let place = self.storage.place(dir);
-                self.paths.index.find_near(&place, &top, &mut near);
+            let tops = torrent.claimed_tops();
+            for dir in torrent.claimed_dirs() {
+                let Some(place) = self.paths.index.place_of(&dir) else { continue };
+                tops.iter().for_each(|top| self.paths.index.find_near(&place, top, &mut near));
             }
             let order = torrent.path_order();
             near.retain(|other| self.torrents.get(*other).is_some_and(|other| other.path_order() < order));
@@ -515,9 +530,16 @@ impl<S: Storage> Engine<S> {
     ///
     /// # Errors
     /// Another torrent has one of them, or one of those that they would become.
-    fn may_take(&mut self, now: Time, id: TorrentId, claims: &Claims, is_new: impl Fn(&Path) -> bool) -> Result<(), Refusal> {
+    fn may_take(
+        &mut self,
+        now: Time,
+        id: TorrentId,
+        claims: &Claims,
+        is_new: impl Fn(&Path) -> bool,
+    ) -> Result<(), Refusal> {
         let common = self.in_common(now, Some(id), claims, Vec::new());
-        let Some((common, other)) = common.first().and_then(|common| Some((common, self.torrents.get(common.other)?))) else {
+        let Some((common, other)) = common.first().and_then(|common| Some((common, self.torrents.get(common.other)?)))
+        else {
             return Ok(());
         };
         let file = claims.path(common.file());
@@ -569,7 +591,8 @@ impl<S: Storage> Engine<S> {
     pub(super) fn used_by_others(&mut self, now: Time, content: &Content) -> Vec<usize> {
         let claims = Claims::of_content(content);
         let common = self.in_common(now, None, &claims, Vec::new());
-        let used: BTreeSet<usize> = common.into_iter().flat_map(|common| common.same.into_iter().chain(common.empty)).collect();
+        let used: BTreeSet<usize> =
+            common.into_iter().flat_map(|common| common.same.into_iter().chain(common.empty)).collect();
         used.into_iter().collect()
     }
 

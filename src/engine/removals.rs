@@ -57,7 +57,8 @@ impl<S: Storage> Engine<S> {
     /// An earlier run has recorded that a torrent goes: it is done once all others are known.
     pub(super) fn restore_removal(&mut self, info_hash: InfoHash, meta: &Metainfo, record: &Record) {
         let files = record.names.apply(&meta.files);
-        let content = Content { dir: record.dir.clone(), also: None, wanted: vec![true; files.len()], files, read_only: false };
+        let content =
+            Content { dir: record.dir.clone(), also: None, wanted: vec![true; files.len()], files, read_only: false };
         let store = self.storage.open(content.clone());
         let removal = Removal { store, content, record: Vec::new(), again_at: Time::NEVER };
         self.removals.0.insert(info_hash, removal);

@@ -420,7 +420,10 @@ impl Scenario {
                 let before = self.content.iter().take_while(|other| other.name != content.name);
                 let same = before.into_iter().find(|other| other.name == *name && other.same_files.is_none());
                 if same.is_none_or(|other| (other.size, other.files) != (content.size, content.files)) {
-                    return Err(format!("content {}: same-files names one before it, of the same size and files", content.name));
+                    return Err(format!(
+                        "content {}: same-files names one before it, of the same size and files",
+                        content.name
+                    ));
                 }
             }
             if self.content.iter().filter(|other| other.name == content.name).count() > 1 {

@@ -503,7 +503,8 @@ mod tests {
         let mut storage = MemoryStorage::default();
         storage.know(&Arc::new(Truth::new("t".into(), bytes, 32 * 1024)));
         let files = Arc::new(FileList::new([("t/a".into(), 60_000, false), ("t/b".into(), 40_000, false)]));
-        let store = storage.open(Content { dir: "d".into(), also: None, files, wanted: vec![true; 2], read_only: false });
+        let store =
+            storage.open(Content { dir: "d".into(), also: None, files, wanted: vec![true; 2], read_only: false });
         (storage, store)
     }
 

@@ -367,7 +367,8 @@ fn open_file<'f>(
     let path = &content.files.entries()[file].path;
     if write && content.read_only {
         // Whoever decides what is written should never come here: this is the last place where it can be refused.
-        let message = format!("{} is not this torrent's to write; nothing was written", content.dir.join(path).display());
+        let message =
+            format!("{} is not this torrent's to write; nothing was written", content.dir.join(path).display());
         return Err(Fault { kind: FaultKind::Denied, message });
     }
     let open = || match place::open(&content.dir, path, write) {

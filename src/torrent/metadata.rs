@@ -24,8 +24,8 @@ use crate::torrent::candidates::Origin;
 use crate::torrent::command::{AddOptions, Refusal};
 use crate::torrent::dht_announces::DhtAnnounces;
 use crate::torrent::layout::Layout;
-use crate::torrent::sleep::Body;
 use crate::torrent::path_conflict::SecondStage;
+use crate::torrent::sleep::Body;
 use crate::torrent::torrent::{Ask, Begin, Phase, Torrent, select_only};
 
 /// Bytes of what peers say that they have, all together; who says more is parted with once the number of pieces is known,

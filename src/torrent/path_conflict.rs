@@ -398,7 +398,11 @@ impl Torrent {
     /// Why it is refused if what is in `lacking` is not what it wants there.
     fn incomplete(&self, owner: &Owner, lacking: &Path) -> String {
         let what = if *lacking == *owner.file {
-            format!("{} belongs to the torrent {} and has other bytes than this torrent", lacking.display(), owner.label())
+            format!(
+                "{} belongs to the torrent {} and has other bytes than this torrent",
+                lacking.display(),
+                owner.label()
+            )
         } else {
             format!(
                 "{} is not what this torrent has there, and it may write nothing: {} belongs to the torrent {}, too",
