@@ -538,6 +538,39 @@ fn second_goes_on_by_itself_when_the_first_is_removed() {
 }
 
 #[test]
+fn torrent_that_seeds_the_files_is_next_before_one_that_was_refused() {
+    let scene = Scene::new();
+    let (a, b) = scene.same();
+    let d = scene.different();
+    write(&scene.at("longer"), &[("content/a", 1, 3_000_002)]);
+    let longer = torrent(&scene.at("longer/content"), &scene.at("out/l"), &[]);
+    let home = scene.lay("home");
+    let daemon = scene.daemon();
+    let first = add(&daemon, &a, &dir(&home));
+    wait_state(&daemon, &first, "seeding");
+    let wrong = [&d, &longer].map(|torrent| add(&daemon, torrent, &dir(&home)));
+    wrong.iter().for_each(|id| assert_refused(&daemon, id, &first, "content/a"));
+    let same = add(&daemon, &b, &dir(&home));
+    wait_state(&daemon, &same, "seeding");
+    // A check of one of them ends, and leaves the others as they were.
+    for id in [&same, &wrong[0], &first] {
+        let checks = daemon.log().matches(": checked, ").count();
+        daemon.ask(&format!("verify {id}"));
+        wait("it is checked", 20, || daemon.log().matches(": checked, ").count() > checks);
+        wait_state(&daemon, &first, "seeding");
+        wait_state(&daemon, &same, "seeding");
+        wrong.iter().for_each(|id| assert_refused(&daemon, id, &first, "content/a"));
+    }
+    daemon.ask(&format!("remove {first}"));
+    for id in &wrong {
+        wait("it is second to the next one", 20, || error(&daemon, id).contains(&same[..8]));
+    }
+    wait_state(&daemon, &same, "seeding");
+    wrong.iter().for_each(|id| assert_refused(&daemon, id, &same, "content/a"));
+    assert!(bytes_below(&home) == bytes_below(&scene.at("source")));
+}
+
+#[test]
 fn restart_changes_neither_who_is_first_nor_what_the_second_does() {
     let scene = Scene::new();
     let (a, b) = scene.same();

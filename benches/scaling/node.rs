@@ -97,6 +97,8 @@ impl Storage for Zeros {
         true
     }
 
+    fn set_read_only(&mut self, _store: StoreId, _read_only: bool) {}
+
     fn place(&mut self, dir: &Path) -> PathBuf {
         dir.to_owned()
     }

@@ -129,6 +129,9 @@ pub trait Storage {
     /// Says which files are wanted from now on (see [`Content::wanted`]).
     fn set_wanted(&mut self, store: StoreId, wanted: &[bool]);
 
+    /// Says whether nothing may be written from now on (see [`Content::read_only`]).
+    fn set_read_only(&mut self, store: StoreId, read_only: bool);
+
     /// Makes room for `span`, so that a full disk is found before any peer is asked for it.
     ///
     /// # Errors

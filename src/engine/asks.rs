@@ -331,8 +331,9 @@ impl<S: Storage> Engine<S> {
                 self.paths_changed(id);
             }
             Ask::Want => {
-                let wanted = torrent.content().wanted;
-                self.storage.set_wanted(open(), &wanted);
+                let content = torrent.content();
+                self.storage.set_wanted(open(), &content.wanted);
+                self.storage.set_read_only(open(), content.read_only);
             }
             Ask::Sync => self.start_job(Job::Sync { store: open() }, Purpose::Sync(id)),
             Ask::Save => {

@@ -270,6 +270,7 @@ impl<S: Storage> Engine<S> {
         };
         let theirs = Claims::of(torrent);
         let stamps = torrent.stamps();
+        let inodes: BTreeSet<u64> = linked.keys().map(|(_, inode)| *inode).collect();
         for dir in &theirs.dirs {
             let place = self.storage.place(dir);
             for list in &theirs.lists {
@@ -287,7 +288,7 @@ impl<S: Storage> Engine<S> {
                     }
                     // A stamp that was not taken yet says nothing.
                     let inode = stamps.get(file).map_or(0, |stamp| stamp.inode);
-                    let may_link = inode == 0 || linked.keys().any(|&(_, other)| other == inode);
+                    let may_link = inode == 0 || inodes.contains(&inode);
                     if !linked.is_empty()
                         && may_link
                         && let Some(identity) = self.storage.identity(dir, &entry.path)
@@ -374,13 +375,17 @@ impl<S: Storage> Engine<S> {
     /// Whether a torrent holds up those that are second to it no more: it has what it wants, or will not write.
     fn is_ready(&self, owner: TorrentId) -> bool {
         let Some(torrent) = self.torrents.get(owner) else { return true };
-        let is_refused = match torrent.second_stage() {
+        let is_undecided = matches!(torrent.second_stage(), Some(SecondStage::Waits | SecondStage::Checks));
+        !is_undecided && (self.is_refused(owner) || torrent.is_settled())
+    }
+
+    /// Whether a torrent is a second one that stopped.
+    fn is_refused(&self, id: TorrentId) -> bool {
+        self.torrents.get(id).is_some_and(|torrent| match torrent.second_stage() {
             Some(SecondStage::Refused) => true,
-            Some(SecondStage::Decided) => !torrent.is_finished(),
-            Some(SecondStage::Waits | SecondStage::Checks) => return false,
-            None => false,
-        };
-        is_refused || torrent.is_settled()
+            Some(SecondStage::Decided) => !torrent.is_finished() && torrent.check_progress().is_none(),
+            Some(SecondStage::Waits | SecondStage::Checks) | None => false,
+        })
     }
 
     /// What follows for a torrent from the files that it has in common with those that go before it; `None` if it has none.
@@ -390,7 +395,9 @@ impl<S: Storage> Engine<S> {
             let file = claims.path(common.file());
             Some(Owner { name: other.name().to_owned(), info_hash: other.info_hash(), file })
         };
-        if let Some(owner) = common.iter().find(|common| common.differs.is_some()).and_then(owner_of) {
+        // One that is refused has no file there.
+        let differs = |common: &&Common| common.differs.is_some() && !self.is_refused(common.other);
+        if let Some(owner) = common.iter().find(differs).and_then(owner_of) {
             return Some(Verdict::Differs(owner));
         }
         if let Some(owner) = common.iter().find(|common| !self.is_ready(common.other)).and_then(owner_of) {
@@ -401,7 +408,9 @@ impl<S: Storage> Engine<S> {
 
     /// Compares the paths of a torrent with those of the others, and says to it what follows.
     pub(super) fn compare_paths(&mut self, now: Time, id: TorrentId) {
-        let Ok(torrent) = self.awake(now, id) else { return };
+        let Ok(torrent) = self.awake(now, id) else {
+            return self.torrents.get_mut(id).into_iter().for_each(Torrent::let_go_uncompared);
+        };
         if torrent.is_link() || torrent.is_peek() {
             return;
         }
@@ -485,6 +494,8 @@ impl<S: Storage> Engine<S> {
                     Some(torrent) => {
                         torrent.wait_again(now);
                         self.touched.push(second);
+                        // Who goes before whom may be otherwise now.
+                        self.paths.compare(second);
                     }
                     None => self.paths.compare(second),
                 }

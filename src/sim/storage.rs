@@ -114,9 +114,6 @@ impl MemoryStorage {
 
     /// The engine claims these pieces: nothing may be written there.
     pub(crate) fn note_claims(&mut self, store: StoreId, have: &Bitfield) {
-        if self.stores.get(store).is_some_and(|opened| opened.read_only) {
-            return; // its pieces may be of another length
-        }
         if let Some(image) = self.image_mut(store) {
             image.watch.claim(have);
         }
@@ -326,6 +323,12 @@ impl Storage for MemoryStorage {
     fn set_wanted(&mut self, store: StoreId, wanted: &[bool]) {
         if let Some(image) = self.image_mut(store) {
             image.content.wanted = wanted.to_vec();
+        }
+    }
+
+    fn set_read_only(&mut self, store: StoreId, read_only: bool) {
+        if let Some(opened) = self.stores.get_mut(store) {
+            opened.read_only = read_only;
         }
     }
 

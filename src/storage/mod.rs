@@ -449,6 +449,12 @@ impl Storage for FileStorage {
         }
     }
 
+    fn set_read_only(&mut self, store: StoreId, read_only: bool) {
+        if let Some(store) = self.stores.get_mut(store) {
+            store.content.read_only = read_only;
+        }
+    }
+
     fn prepare(&mut self, store: StoreId, span: Span) -> Result<(), Fault> {
         let mut needed = 0;
         for part in self.parts(store, span)?.filter(|part| !part.pad) {

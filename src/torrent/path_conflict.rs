@@ -215,11 +215,20 @@ impl Torrent {
         std::iter::once(self.layout.shared_files()).chain(next).collect()
     }
 
-    /// Of two torrents with a file in common the one with the lower order owns it. A restart does not change the order.
+    /// Of two torrents with a file in common the one with the lower order owns it. A restart does not change the order. Of second
+    /// torrents one that seeds the files goes before one that is refused, which would write over them if it became the owner.
     #[must_use]
-    pub fn path_order(&self) -> (bool, u64, u64, InfoHash) {
+    pub fn path_order(&self) -> (bool, bool, u64, u64, InfoHash) {
         let of_seconds = if self.is_second() { self.path_conflict.order } else { 0 };
-        (self.is_second(), of_seconds.max(u64::from(self.path_conflict.is_new)), self.added, self.info_hash())
+        let has_them = self.second_stage() == Some(SecondStage::Decided) && self.is_finished();
+        let is_second = self.is_second();
+        (
+            is_second,
+            is_second && !has_them,
+            of_seconds.max(u64::from(self.path_conflict.is_new)),
+            self.added,
+            self.info_hash(),
+        )
     }
 
     /// It is found to be a second torrent: its rank among those, unless it has one.
@@ -250,6 +259,21 @@ impl Torrent {
         }
     }
 
+    /// Its paths cannot be compared, because its description is lost: they are once that is here again.
+    pub fn let_go_uncompared(&mut self) {
+        self.path_conflict.asked = false;
+        if self.path_conflict.compared == Compared::Held {
+            self.path_conflict.compared = Compared::No;
+        }
+    }
+
+    /// Its content is open: the owner of a second torrent that waits since an earlier run is looked for.
+    pub(crate) fn look_for_owner(&mut self) {
+        if self.second_stage() == Some(SecondStage::Waits) && self.owner().is_none() {
+            self.asks.push_back(Ask::ComparePaths);
+        }
+    }
+
     /// Asks for the comparison of its paths that must precede its first write; true if it is still to be done.
     pub(crate) fn awaits_comparison(&mut self) -> bool {
         let awaits = self.path_conflict.compared == Compared::No && self.path_conflict.second.is_none();
@@ -268,7 +292,7 @@ impl Torrent {
         if could_write {
             return;
         }
-        self.open_anew();
+        self.tell_storage();
         self.turn_changed = true;
         if was_second {
             log::info!("{}: no other torrent has its files any more", self.display_name());
@@ -340,7 +364,7 @@ impl Torrent {
         let order = self.path_conflict.order;
         self.path_conflict = PathConflict { order, second, ..PathConflict::default() };
         if could_write {
-            self.open_anew();
+            self.tell_storage();
         }
         if before != Some(stage) {
             self.persistence.touch(now);
@@ -349,9 +373,9 @@ impl Torrent {
         self.reconsider(now);
     }
 
-    /// The content is opened anew: whether it may be written is said then.
-    fn open_anew(&mut self) {
-        self.asks.extend(self.store.map(|_| Ask::Reopen));
+    /// Whether its content may be written is otherwise now. It is not opened anew: what was read and is still to be synced stays known.
+    fn tell_storage(&mut self) {
+        self.asks.extend(self.store.map(|_| Ask::Want));
     }
 
     /// What an earlier look at its files found counts for nothing.

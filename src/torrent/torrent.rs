@@ -99,7 +99,7 @@ pub enum Ask {
     MoveProgress,
     /// Do [`Torrent::next_rename`] on the disk, then call `handle_renamed`.
     Rename,
-    /// Tell the storage which files are wanted.
+    /// Tell the storage which files are wanted, and whether they may be written.
     Want,
     /// Make durable what was written, then call `handle_synced`.
     Sync,
@@ -441,6 +441,7 @@ impl Torrent {
     /// The storage has its content under `store`.
     pub fn handle_opened(&mut self, now: Time, store: StoreId) {
         self.store = Some(store);
+        self.look_for_owner();
         if std::mem::take(&mut self.recheck) {
             self.verify(now);
         }
