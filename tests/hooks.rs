@@ -47,8 +47,14 @@ fn a_hook_is_told_what_happened_and_inherits_nothing() {
         out.display()
     );
     let hooks = hook("\"finished\"", &script, "label = \"mine\"") + &hook("\"added\"", "exit 9", "label = \"others\"");
+    // What was found complete was not finished: it is fetched from another one.
+    let seeder = Daemon::start(&temp.path().join("seeder"), "");
+    std::fs::rename(dir.join("downloads"), seeder.dir.join("downloads")).unwrap();
+    seeder.add(&st, "");
+    seeder.wait_state("seeding", 20);
     let daemon = Daemon::start(&dir, &hooks);
     daemon.add(&st, "label=mine");
+    daemon.ask(&format!("connect all {}", seeder.listen));
     wait("it has ended", 20, || last(&daemon) == "finished: /bin/sh: exit status 3");
     let torrent = daemon.torrent();
     let said = std::fs::read_to_string(&out).unwrap();
@@ -112,13 +118,89 @@ fn hooks_that_hang_shout_or_are_missing_harm_nobody() {
     assert_eq!(daemon.threads(), 1);
 }
 
+/// A torrent of two files that `seeder` has, and of which nothing is in `leecher`.
+fn two_files(temp: &Path) -> (Daemon, PathBuf) {
+    let source = temp.join("source/content");
+    std::fs::create_dir_all(&source).unwrap();
+    std::fs::write(source.join("a"), noise(1, 131_072)).unwrap();
+    std::fs::write(source.join("b"), noise(2, 131_072)).unwrap();
+    let st = make(&source, temp, &["--piece-length", "65536"]).0;
+    let seeder = Daemon::start(&temp.join("seeder"), "");
+    seeder.add(&st, &format!("dir={}", temp.join("source").display()));
+    seeder.wait_state("seeding", 20);
+    (seeder, st)
+}
+
 #[test]
-fn a_thousand_torrents_finish_at_once() {
+fn finished_hook_runs_once_in_the_life_of_a_torrent() {
+    let temp = tempfile::tempdir().unwrap();
+    let (seeder, st) = two_files(temp.path());
+    let (dir, out) = (temp.path().join("leecher"), temp.path().join("out"));
+    let hooks = hook("\"finished\"", &format!("echo x >> {}", out.display()), "");
+    let lines = || std::fs::read_to_string(&out).unwrap_or_default().lines().count();
+    let fetch = |daemon: &Daemon| {
+        wait("it is fetched", 30, || {
+            if daemon.torrent()["state"] == "downloading" {
+                daemon.ask(&format!("connect all {}", seeder.listen));
+            }
+            daemon.torrent()["state"] == "seeding"
+        });
+        wait("no hook runs", 20, || counter(daemon, "hooks_running") == 0);
+    };
+    let leecher = Daemon::start(&dir, &hooks);
+    leecher.add(&st, "only=0");
+    fetch(&leecher);
+    wait("it is told", 20, || lines() == 1);
+    let finished = leecher.torrent()["finished"].clone();
+    assert!(finished.is_u64());
+    // A verify, and one that finds something wrong, which is fetched again.
+    leecher.ask("verify all");
+    fetch(&leecher);
+    assert_eq!(leecher.torrent()["finished"], finished, "a verify leaves it as it is");
+    let file = dir.join("downloads/content/a");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[5] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    leecher.ask("verify all");
+    wait("something is wrong", 20, || leecher.torrent()["state"] == "downloading");
+    assert_eq!(leecher.torrent()["finished"], finished);
+    fetch(&leecher);
+    // More is wanted.
+    leecher.ask("priority all 1 normal");
+    wait("more is wanted", 20, || {
+        leecher.torrent()["have_bytes"] == 262_144 || leecher.torrent()["state"] == "downloading"
+    });
+    fetch(&leecher);
+    wait("all is here", 20, || leecher.torrent()["have_bytes"] == 262_144);
+    // Other runs.
+    leecher.kill();
+    let leecher = Daemon::start(&dir, &hooks);
+    leecher.ask("verify all");
+    fetch(&leecher);
+    assert_eq!((lines(), counter(&leecher, "hooks_started")), (1, 0));
+}
+
+#[test]
+fn finished_hook_does_not_run_for_content_that_was_found() {
+    let temp = tempfile::tempdir().unwrap();
+    let (_seeder, st) = two_files(temp.path());
+    let hooks = hook("\"finished\"", "exit 0", "");
+    let daemon = Daemon::start(&temp.path().join("other"), &hooks);
+    daemon.add(&st, &format!("dir={}", temp.path().join("source").display()));
+    daemon.wait_state("seeding", 20);
+    daemon.ask("verify all");
+    daemon.wait_state("seeding", 20);
+    assert_eq!(counter(&daemon, "hooks_started"), 0);
+    assert!(daemon.torrent()["finished"].is_u64());
+}
+
+#[test]
+fn a_thousand_torrents_are_added_at_once() {
     let temp = tempfile::tempdir_in("/dev/shm").unwrap();
     let dir = temp.path().join("daemon");
     std::fs::create_dir_all(dir.join("downloads")).unwrap();
     let out = temp.path().join("out");
-    let daemon = Daemon::start(&dir, &hook("\"finished\"", &format!("echo x >> {}", out.display()), ""));
+    let daemon = Daemon::start(&dir, &hook("\"added\"", &format!("echo x >> {}", out.display()), ""));
     for number in 0..1000 {
         let (name, bytes) = (format!("file-{number:04}"), noise(number, 20));
         std::fs::write(dir.join("downloads").join(&name), &bytes).unwrap();
@@ -140,7 +222,7 @@ fn a_thousand_torrents_finish_at_once() {
     let longest = rounds.iter().find(|row| row["name"] == "loop_round_max_us").unwrap();
     assert!(longest["value"].as_u64().unwrap() < 1_000_000, "{longest}");
     assert_eq!(daemon.terminate(), 0);
-    // The next run does not finish them again.
+    // The next run does not add them again, and what was found complete was never finished.
     let again = Daemon::start(&dir, &hook("\"added\", \"finished\"", &format!("echo x >> {}", out.display()), ""));
     wait("all are there", 20, || again.json("list").iter().filter(|row| row["state"] == "seeding").count() == 1000);
     assert_eq!(counter(&again, "hooks_started"), 0);

@@ -119,10 +119,7 @@ fn a_link_outlives_a_restart_and_its_torrent_too() {
     ours.ask(&format!("add \"{link}\" only=0,2 label=mine dir={}", other.display()));
     assert_eq!(ours.torrent()["state"], "metadata");
     assert_eq!(ours.torrent()["progress"], 0.0);
-    wait("it is saved", 10, || {
-        std::fs::read_dir(home.join("state/torrents"))
-            .is_ok_and(|mut dir| dir.any(|entry| entry.unwrap().file_name().to_str().unwrap().ends_with(".meta")))
-    });
+    wait("it is saved", 10, || !common::saved_metainfo(&home.join("state")).is_empty());
     ours.kill();
     let ours = Daemon::start(&home, "");
     let torrent = ours.torrent();
@@ -221,11 +218,7 @@ fn what_was_shared_a_moment_before_a_power_cut_is_shared_again() {
     std::fs::write(share.join("one.bin"), noise(1, 1_000_000)).unwrap();
     let home = temp.path().join("home");
     let ours = sharing(&home, &share);
-    let saved = |ending: &str| {
-        std::fs::read_dir(home.join("state/torrents"))
-            .is_ok_and(|mut dir| dir.any(|entry| entry.unwrap().file_name().to_str().unwrap().ends_with(ending)))
-    };
-    wait("what describes it is saved", 20, || saved(".meta"));
+    wait("what describes it is saved", 20, || !common::saved_metainfo(&home.join("state")).is_empty());
     ours.kill();
     let ours = sharing(&home, &share);
     wait("it is shared", 20, || names(&ours) == ["one.bin"]);

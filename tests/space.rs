@@ -113,7 +113,8 @@ fn what_cannot_be_saved_for_want_of_room_is_saved_later() {
             daemon.ask(&format!("set {id} label {}", "x".repeat(40 + number % 60)));
             daemon.log().contains("no space")
         });
-        daemon.ask(&format!("set {id} label last"));
+        let reply = daemon.ask(&format!("set {id} label last")).pop().unwrap();
+        assert!(reply.starts_with("ERR io done, but not saved yet: no space"), "{reply}");
         assert_eq!(daemon.torrent()["state"], "seeding", "content is not touched by that");
         std::fs::remove_file(state.join("ballast")).unwrap();
         let saved = || {
@@ -129,5 +130,19 @@ fn what_cannot_be_saved_for_want_of_room_is_saved_later() {
         again.wait_state("seeding", 20);
         assert_eq!(again.torrent()["label"], "last");
         assert!(again.log().matches(": checked, ").count() == 1 && st.exists(), "nothing is hashed again");
+        // A shutdown that cannot save everything says so.
+        wait("nothing is left", 10, || {
+            fill();
+            rustix::fs::statvfs(&state).unwrap().f_bavail == 0
+        });
+        wait("no record fits any more", 20, || {
+            number += 1;
+            let reply = again.ask(&format!("set {id} label {}", "x".repeat(40 + number % 60))).pop().unwrap();
+            reply.starts_with("ERR io ")
+        });
+        let log = again.dir.join("log");
+        assert_eq!(again.terminate(), 1);
+        let log = std::fs::read_to_string(log).unwrap();
+        assert!(log.contains(&format!("{id} first: its latest progress and totals are not saved")), "{log}");
     });
 }

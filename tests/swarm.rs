@@ -179,6 +179,35 @@ fn a_shutdown_says_goodbye_and_a_restart_claims_what_was_there() {
 }
 
 #[test]
+fn acknowledged_change_is_on_the_disk_though_the_download_goes_on() {
+    let mut world = world(6, 1, 8_000_000, &Config::default());
+    let mut rng = Rng::from_number(12);
+    let mut slowest = Duration::ZERO;
+    for round in 0..100 {
+        let until = world.now() + Duration::from_millis(rng.below(200));
+        world.run(until, |_| false);
+        let label = format!("label {round}");
+        let (key, value) = ("label".to_owned(), label.clone());
+        let begin = world.now();
+        command(&mut world, 2, Command::Set { which: Which::All, key, value });
+        let ack = world.nodes[2].engine().unwrap().acknowledge().expect("the change is not on the disk yet");
+        let is_given = |world: &mut World| {
+            let given = world.nodes[2].engine().unwrap().poll_ack();
+            given.inspect(|given| assert_eq!(*given, (ack, Ok(())))).is_some()
+        };
+        assert!(world.run(begin + Duration::from_secs(1), is_given), "round {round}");
+        slowest = slowest.max(world.now().since(begin));
+        // What a crash right now would leave.
+        let saved = &world.nodes[2].saved;
+        let record = saved.iter().find(|(name, _)| name.to_string_lossy().starts_with("torrent "));
+        assert_eq!(Record::parse(record.unwrap().1).unwrap().label, label);
+    }
+    // A job takes 5 ms: one record that was on its way, and then the torrent's own; no wait for a sync of the content.
+    assert!(slowest <= Duration::from_millis(15), "{slowest:?}");
+    assert!(world.run(Time::from_secs(60), all_seed));
+}
+
+#[test]
 fn seeds_that_sleep_wake_for_whoever_comes() {
     let stores = |world: &mut World| -> Vec<bool> {
         [1, 2].map(|node| world.nodes[node].engine().unwrap().views().all(|view| view.store.is_some())).to_vec()

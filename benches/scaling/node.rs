@@ -62,6 +62,16 @@ impl Storage for Zeros {
 
     fn set_wanted(&mut self, _store: StoreId, _wanted: &[bool]) {}
 
+    fn set_held(&mut self, _store: StoreId, _held: &[bool]) {}
+
+    fn cut(&mut self, _store: StoreId, _file: usize) {}
+
+    fn hold(&mut self, _store: StoreId, _file: usize) {}
+
+    fn trouble(&mut self, _store: StoreId, _file: usize) -> Option<Fault> {
+        None
+    }
+
     fn prepare(&mut self, _store: StoreId, _span: Span) -> Result<(), Fault> {
         Ok(())
     }
@@ -250,11 +260,13 @@ impl Torrent {
             head: Some(Head::of(&meta)),
             trackers: meta.trackers,
             finished: have.is_full().then_some(1),
+            told_finished: have.is_full(),
+            written: Vec::new(),
             have,
             partials: Vec::new(),
             stamps: vec![STAMP; self.files],
             priorities: Vec::new(),
-            dir: "nowhere".into(),
+            dir: "/nowhere".into(),
             label: String::new(),
             added: 1,
             downloaded: 0,
@@ -282,6 +294,9 @@ impl Torrent {
             move_from: None,
             names: Names::default(),
             next_names: None,
+            move_wanted: None,
+            move_undo: false,
+            remove_after: None,
             removing: false,
             second: None,
         };

@@ -1,4 +1,4 @@
-//! The machine: a network namespace, CPU time, a file of noise.
+//! The machine: namespaces, CPU time, a file of noise.
 
 use std::fs::File;
 use std::io::Write;
@@ -11,10 +11,10 @@ pub const GIB: f64 = (1_u64 << 30) as f64;
 const INSIDE: &str = "SWARMTORRENT_BENCH_INSIDE";
 const CONGESTION: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
 
-/// Goes on in a network namespace of this bench's own, where `unshare` may make one.
+/// Goes on in a network and a mount namespace of this bench's own, where `unshare` may make one.
 pub fn enter_namespace() {
     if std::env::var_os(INSIDE).is_none() {
-        for flags in ["-n", "-rn"] {
+        for flags in ["-nm", "-rnm"] {
             let may = Command::new("unshare").args([flags, "true"]).status().is_ok_and(|status| status.success());
             if may {
                 let program = std::env::current_exe().unwrap();

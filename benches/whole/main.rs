@@ -1,10 +1,10 @@
 //! Whole programs side by side: what a GiB costs this daemon, other peers, and the least loop that could do the job.
 //!
-//! `cargo bench --bench whole -- [seeding] [downloading] [checking] [creating] [connections] [torrents] [turns] [start] [dht] [tracker]`,
+//! `cargo bench --bench whole -- [seeding] [downloading] [checking] [creating] [connections] [torrents] [turns] [start] [adds] [dht] [tracker]`,
 //! all if none is named. `SWARMTORRENT_BENCH_MIB` sets the
 //! content's size (1024), `SWARMTORRENT_BENCH_DIR` where it lies (`/dev/shm`), `SWARMTORRENT_BENCH_ROUNDS` how often each figure
 //! is taken (3; the median is shown), `SWARMTORRENT_BENCH_TORRENTS` how many torrents idle (1000), `SWARMTORRENT_BENCH_PEERS` a
-//! comma-separated choice of peers. It runs in a network namespace
+//! comma-separated choice of peers. It runs in a network and a mount namespace
 //! of its own, with `reno`, for what a host's congestion control does to loopback is not what is measured.
 //!
 //! Figures are CPU seconds a GiB, user and system, of all threads of the program; compare rows of one run, not runs.
@@ -16,6 +16,7 @@
     reason = "a bench is outside the daemon: it waits, looks at the clock, and ends at the first trouble"
 )]
 
+mod adds;
 mod bare;
 mod batch;
 mod dht;
@@ -123,6 +124,9 @@ fn main() {
     }
     if is_wanted("start") {
         idle::start(&bench);
+    }
+    if is_wanted("adds") {
+        adds::row(&bench);
     }
     if is_wanted("dht") {
         dht::row(&bench);

@@ -248,7 +248,7 @@ impl Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            downloads: PathBuf::from("downloads"),
+            downloads: PathBuf::from("/downloads"),
             listen: Vec::new(),
             memory_max: 64 << 20,
             connections_max: 1000,

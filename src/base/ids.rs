@@ -23,6 +23,10 @@ pub type StoreId = Id<StoreKey>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobId(pub u64);
 
+/// The acknowledgement of a command whose changes are on their way to the disk. Counted up, never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AckId(pub u64);
+
 /// A listening stream socket of the driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ListenerId {

@@ -132,10 +132,23 @@ pub trait Storage {
     /// Says whether nothing may be written from now on (see [`Content::read_only`]).
     fn set_read_only(&mut self, store: StoreId, read_only: bool);
 
+    /// Says which files hold verified pieces, by index; none of them at first. Such a file is never made: if it is not there it is
+    /// missing, and so may be the disk that it was on. Nor is any other file made then: where one is not there, the nearest file
+    /// that holds verified pieces must be.
+    fn set_held(&mut self, store: StoreId, held: &[bool]);
+
+    /// Says that the file at index `file` holds verified pieces, too (see [`Storage::set_held`]).
+    fn hold(&mut self, store: StoreId, file: usize);
+
+    /// Cuts off what the complete file at index `file` has beyond its length, where that takes no time; the [`Job::Sync`] that finishes the
+    /// file does the rest.
+    fn cut(&mut self, store: StoreId, file: usize);
+
     /// Makes room for `span`, so that a full disk is found before any peer is asked for it.
     ///
     /// # Errors
-    /// [`FaultKind::Full`] if there is none; whatever else making a directory or a file can meet.
+    /// [`FaultKind::Full`] if there is none; [`FaultKind::Gone`] if a file with verified pieces is missing; whatever else making a
+    /// directory or a file can meet.
     fn prepare(&mut self, store: StoreId, span: Span) -> Result<(), Fault>;
 
     /// Writes `bytes`, one after another, at `offset` of the content. All or a fault.
@@ -166,10 +179,10 @@ pub trait Storage {
     /// True if there may be data in `span`: false only where it is certain that nothing was ever written (a hole).
     fn has_data(&mut self, store: StoreId, span: Span) -> bool;
 
-    /// What was saved under `name` by a [`Job::Save`]; none if it is not there or cannot be read. A small file is read whole.
+    /// What was saved under `name` by a [`Job::Save`]. `None` if there is nothing, or it cannot be read.
     fn saved(&mut self, name: &Path) -> Option<Vec<u8>>;
 
-    /// True if there is a file or a directory at `path`.
+    /// True unless it is certain that there is no file or directory at `path`.
     fn exists(&mut self, path: &Path) -> bool;
 
     /// The canonical place of the directory `dir`, which need not exist yet: two paths that lead to one directory through
@@ -186,6 +199,10 @@ pub trait Storage {
     /// What the file at index `file` looks like; none if it is not there, or is another one than we have open. Pad files look
     /// like [`Stamp::default`].
     fn stamp(&mut self, store: StoreId, file: usize) -> Option<Stamp>;
+
+    /// Why the file at index `file` cannot be opened for reading: [`FaultKind::Gone`] if it is not there; `None` if it can be, or is a
+    /// pad file.
+    fn trouble(&mut self, store: StoreId, file: usize) -> Option<Fault>;
 
     /// True if there is something of any kind at `path` of the content's directory.
     fn is_there(&mut self, store: StoreId, path: &Path) -> bool;
@@ -215,16 +232,17 @@ pub enum Job {
         /// What is said of it; none takes it out.
         value: Option<Vec<u8>>,
     },
-    /// Replaces the file `name` of the state directory atomically and durably.
+    /// Saves `bytes` under `name` in the state directory, atomically and durably. Records that were handed out before it are durable
+    /// before it is; if one of them fails that waited together with it, so does it.
     Save {
-        /// Relative path below the state directory.
+        /// Relative path, as if it were a file below the state directory.
         name: PathBuf,
-        /// Its new contents.
+        /// What replaces an earlier value.
         bytes: Vec<u8>,
     },
-    /// Removes the file `name` of the state directory; gone already is fine.
+    /// Removes what was saved under `name`; gone already is fine. Records that were handed out after it are durable after it is.
     Erase {
-        /// Relative path below the state directory.
+        /// Relative path, as if it were a file below the state directory.
         name: PathBuf,
     },
     /// Makes everything written to the content and read of it so far durable: a read may have found what another run left in
@@ -232,6 +250,9 @@ pub enum Job {
     Sync {
         /// Which content.
         store: StoreId,
+        /// Files, by index, that are complete: before anything is made durable what lies beyond their length is cut off, and those of
+        /// no bytes are made. That this is not possible is logged and no fault.
+        finish: Vec<usize>,
     },
     /// Makes room for every wanted file, and makes those of no bytes.
     Allocate {
@@ -256,6 +277,8 @@ pub enum Job {
         info_hash: InfoHash,
         /// An earlier run began it.
         again: bool,
+        /// Whether everything goes back to where it was: the job ends with a fault then.
+        undo: bool,
     },
     /// Deletes the content's files from the directory that it was moved from.
     Clear {

@@ -75,6 +75,9 @@ pub fn run(args: &Args) -> Result<(), String> {
         let stamp = storage.stamp(store, index);
         let trouble = match stamp {
             None => Some("missing".to_owned()),
+            Some(stamp) if stamp.len > entry.span.len => {
+                Some(format!("{} bytes too long, should be {} bytes long", stamp.len - entry.span.len, entry.span.len))
+            }
             Some(stamp) if stamp.len != entry.span.len => {
                 Some(format!("{} bytes long, should be {}", stamp.len, entry.span.len))
             }
@@ -95,6 +98,13 @@ pub fn run(args: &Args) -> Result<(), String> {
         let named: Vec<String> = bad.iter().take(NAMED_MAX).map(u32::to_string).collect();
         let rest = if bad.len() > NAMED_MAX { format!(" and {} more", bad.len() - NAMED_MAX) } else { String::new() };
         say(&format!("bad pieces: {}{rest}", named.join(" ")));
+    }
+    if bad.is_empty() {
+        let advice = "`get` fetches what is missing and leaves what is too long";
+        return Err(format!(
+            "all {} pieces are good, and {bad_files} files are not as they should be; {advice}",
+            geometry.pieces()
+        ));
     }
     Err(format!("{} of {} pieces and {bad_files} files are bad; `get` fetches them anew", bad.len(), geometry.pieces()))
 }

@@ -82,10 +82,14 @@ pub struct Kept {
 }
 
 /// The document: a list of dictionaries.
+///
+/// # Panics
+/// If a directory is relative.
 #[must_use]
 pub fn write<'k>(links: impl Iterator<Item = &'k Kept>) -> Vec<u8> {
     let mut out = vec![b'l'];
     for kept in links {
+        assert!(kept.dir.is_absolute(), "what is kept must not depend on the daemon's working directory");
         let mut dict = DictWriter::begin(&mut out);
         dict.bytes("dir", kept.dir.as_os_str().as_bytes());
         dict.bytes("link", kept.link.as_bytes());

@@ -2,11 +2,11 @@
 //! torrent needs that nobody wants anything of.
 //!
 //! A bencoded dictionary behind its CRC-32C. A record that is damaged in any way is no record: the content is hashed again, and
-//! nothing else is lost. The metainfo is kept in a file of its own.
+//! nothing else is lost. The metainfo is kept apart from it. Directories are absolute: a record that names a relative one is no record.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::{BLOCK_LEN, Geometry, Piece};
@@ -120,8 +120,12 @@ pub struct Record {
     pub label: String,
     /// Unix seconds.
     pub added: u64,
-    /// Unix seconds.
+    /// When everything wanted was here first, Unix seconds.
     pub finished: Option<u64>,
+    /// Everything wanted was here once, and that was told. A record without it that says when it was finished means the same.
+    pub told_finished: bool,
+    /// Files, by index, that the torrent has written to, and that may still be longer than they should be.
+    pub written: Vec<usize>,
     /// Payload ever received, bytes.
     pub downloaded: u64,
     /// Payload ever sent, bytes.
@@ -173,6 +177,12 @@ pub struct Record {
     pub names: Names,
     /// Those that they are about to have, if a file is being renamed.
     pub next_names: Option<Names>,
+    /// The user wants the content moved there; it is not known yet whether that is possible.
+    pub move_wanted: Option<PathBuf>,
+    /// Whether the move to `move_to` goes back.
+    pub move_undo: bool,
+    /// Whether the user removed the torrent, with its data if true; something that was under way had to end first.
+    pub remove_after: Option<bool>,
     /// The user took it out together with its content, which is being deleted.
     pub removing: bool,
     /// Another torrent owns some of its files, and was added before it: what `torrent/path_conflict.rs` keeps of that. `None` if
@@ -182,8 +192,12 @@ pub struct Record {
 
 impl Record {
     /// The record's bytes.
+    ///
+    /// # Panics
+    /// If a directory is relative.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
+        assert!(self.dirs().all(Path::is_absolute), "a record must not depend on the daemon's working directory");
         let mut body = Vec::new();
         let mut dict = DictWriter::begin(&mut body);
         dict.int("added", int(self.added));
@@ -197,6 +211,9 @@ impl Record {
         dict.int("downloaded", int(self.downloaded));
         dict.int("explicit", i64::from(self.explicit));
         maybe(&mut dict, "finished", self.finished);
+        if self.told_finished {
+            dict.int("finished told", 1);
+        }
         dict.bytes("have", self.have.as_bytes());
         if let Some(head) = &self.head {
             head.write(dict.key("head"));
@@ -210,6 +227,12 @@ impl Record {
             if let Some(dir) = dir {
                 dict.bytes(key, dir.as_os_str().as_bytes());
             }
+        }
+        if self.move_undo {
+            dict.int("move undo", 1);
+        }
+        if let Some(dir) = &self.move_wanted {
+            dict.bytes("move wanted", dir.as_os_str().as_bytes());
         }
         if !self.names.is_empty() {
             write_names(dict.key("names"), &self.names);
@@ -230,6 +253,9 @@ impl Record {
             dict.int("queue", rank);
         }
         maybe(&mut dict, "ratio", self.ratio_millis);
+        if let Some(data) = self.remove_after {
+            dict.int("remove after", i64::from(data));
+        }
         if self.removing {
             dict.int("removing", 1);
         }
@@ -253,6 +279,12 @@ impl Record {
         tiers.push(b'e');
         maybe(&mut dict, "up limit", self.up_limit);
         dict.int("uploaded", int(self.uploaded));
+        if !self.written.is_empty() {
+            let list = dict.key("written");
+            list.push(b'l');
+            self.written.iter().for_each(|file| write_int(list, int(*file as u64)));
+            list.push(b'e');
+        }
         dict.end();
         let mut bytes = MAGIC.to_vec();
         bytes.extend(crc32c::crc32c(&body).to_be_bytes());
@@ -260,9 +292,30 @@ impl Record {
         bytes
     }
 
-    /// Reads a record; none if it is damaged.
+    /// The directories that it names.
+    fn dirs(&self) -> impl Iterator<Item = &Path> {
+        [Some(&self.dir), self.move_to.as_ref(), self.move_from.as_ref()].into_iter().flatten().map(PathBuf::as_path)
+    }
+
+    /// The record with absolute directories, which `absolute` gives. `None` if it does not.
+    pub fn resolved(mut self, absolute: impl Fn(&Path) -> Option<PathBuf>) -> Option<Self> {
+        let dirs = [Some(&mut self.dir), self.move_to.as_mut(), self.move_from.as_mut()];
+        for dir in dirs.into_iter().flatten() {
+            *dir = absolute(dir).filter(|dir| dir.is_absolute())?;
+        }
+        Some(self)
+    }
+
+    /// Reads a record. `None` if it is damaged, or names a relative directory.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
+        Self::parse_relative(bytes).filter(|record| record.dirs().all(Path::is_absolute))
+    }
+
+    /// Reads a record of version 0.1.0, where directories could be relative to the daemon's working directory: see
+    /// [`Record::resolved`]. `None` if it is damaged.
+    #[must_use]
+    pub fn parse_relative(bytes: &[u8]) -> Option<Self> {
         let (crc, body) = bytes.strip_prefix(MAGIC)?.split_first_chunk::<4>()?;
         if crc32c::crc32c(body) != u32::from_be_bytes(*crc) {
             return None;
@@ -273,6 +326,7 @@ impl Record {
         let flag = |key: &[u8]| dict.int(key) == Some(1);
         let url = |url: &Value<'_>| String::from_utf8(url.as_bytes()?.to_vec()).ok();
         let tier = |tier: &Value<'_>| tier.as_list()?.iter().map(url).collect::<Option<Vec<_>>>();
+        let index = |file: &Value<'_>| file.as_int().and_then(|file| usize::try_from(file).ok());
         let path = |bytes| PathBuf::from(OsStr::from_bytes(bytes));
         let partial = |geometry: &Geometry, pair: &[Value<'_>]| {
             let piece = Piece(u32::try_from(pair.first()?.as_int()?).ok()?);
@@ -308,6 +362,8 @@ impl Record {
             label: String::from_utf8(dict.bytes(b"label")?.to_vec()).ok()?,
             added: number(b"added")?,
             finished: number(b"finished"),
+            told_finished: flag(b"finished told"),
+            written: dict.list(b"written").map(|files| files.iter().filter_map(index).collect()).unwrap_or_default(),
             downloaded: number(b"downloaded")?,
             uploaded: number(b"uploaded")?,
             paused: flag(b"paused"),
@@ -336,6 +392,9 @@ impl Record {
                 Some(names) => Some(read_names(names)?),
                 None => None,
             },
+            move_wanted: dict.bytes(b"move wanted").map(path),
+            move_undo: flag(b"move undo"),
+            remove_after: dict.int(b"remove after").map(|data| data == 1),
             removing: flag(b"removing"),
             second: number(b"second"),
         })
@@ -426,6 +485,8 @@ mod tests {
             label: "l".into(),
             added: 1,
             finished: Some(2),
+            told_finished: true,
+            written: vec![0],
             downloaded: 3,
             uploaded: 4,
             paused: true,
@@ -451,6 +512,9 @@ mod tests {
             move_from: Some("/c".into()),
             names: Names { top: Some("t".into()), files: [(1, "x".into()), (2, "y".into())].into() },
             next_names: Some(Names { top: None, files: [(1, "x".into())].into() }),
+            move_wanted: Some("/e".into()),
+            move_undo: true,
+            remove_after: Some(true),
             removing: true,
             second: Some(2),
         }
@@ -462,6 +526,8 @@ mod tests {
         let unset = Record { down_limit: None, max_peers: None, ratio_millis: None, idle_time: None, ..record() };
         let other = Record {
             finished: None,
+            told_finished: false,
+            written: vec![],
             partials: vec![],
             paused: false,
             queue: None,
@@ -479,6 +545,30 @@ mod tests {
         assert_eq!((settings.have.len(), settings.label.as_str(), settings.shared), (0, "l", true));
         let head = Head { geometry: Geometry::new(10 * 40_000, 16_384).unwrap(), ..record().head.unwrap() };
         assert_eq!(Record::parse(&Record { head: Some(head), ..record() }.to_bytes()), None, "of other content");
+    }
+
+    #[test]
+    fn record_with_a_relative_directory_is_refused_until_it_is_resolved() {
+        let bytes = record().to_bytes();
+        for (absolute, relative) in [("3:dir4:/a/b", "3:dir4:./ab"), ("9:move from2:/c", "9:move from2:cc")] {
+            let body = String::from_utf8_lossy(&bytes[12..]);
+            assert!(body.contains(absolute), "{body}");
+            let at = 12 + bytes[12..].windows(absolute.len()).position(|window| window == absolute.as_bytes()).unwrap();
+            let mut changed = bytes.clone();
+            changed[at..at + absolute.len()].copy_from_slice(relative.as_bytes());
+            let crc = crc32c::crc32c(&changed[12..]);
+            changed[8..12].copy_from_slice(&crc.to_be_bytes());
+            assert_eq!(Record::parse(&changed), None);
+            let resolved = Record::parse_relative(&changed).unwrap().resolved(|dir| Some(Path::new("/base").join(dir)));
+            assert_eq!(Record::parse(&resolved.unwrap().to_bytes()).map(|record| record.label), Some("l".to_owned()));
+            assert_eq!(Record::parse_relative(&changed).unwrap().resolved(|dir| Some(dir.to_owned())), None);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "working directory")]
+    fn record_with_a_relative_directory_is_not_written() {
+        let _ = Record { dir: "a".into(), ..record() }.to_bytes();
     }
 
     proptest! {

@@ -15,11 +15,13 @@ use mio::Interest;
 use mio::net::{UnixListener, UnixStream};
 use rustix::fs::Mode;
 
+use crate::base::ids::AckId;
 use crate::base::time::Time;
 use crate::daemon::config::Control;
 use crate::reactor::Reactor;
 use crate::reactor::outside::{OutsideEvent, OutsideId};
 use crate::service::control::{Request, Session, Verdict};
+use crate::torrent::command::Refusal;
 use crate::torrent::event::Event;
 
 /// Clients at once. For another one of them is told so and closed, so that whoever comes always gets in: of those that ask nothing
@@ -88,6 +90,8 @@ pub struct Clients {
     /// Accepting failed, for want of descriptors perhaps; then it is tried again, for the kernel will not say when.
     accept_at: Time,
     clients: BTreeMap<OutsideId, Client>,
+    /// Clients whose replies wait for the disk, by what they wait for.
+    awaited: BTreeMap<AckId, OutsideId>,
     counts: Counts,
     /// What this round has given.
     given: usize,
@@ -143,6 +147,7 @@ impl Clients {
             may_accept: true,
             accept_at: Time::NEVER,
             clients: BTreeMap::new(),
+            awaited: BTreeMap::new(),
             counts: Counts::default(),
             given: 0,
             late_at: Time::ZERO,
@@ -188,9 +193,9 @@ impl Clients {
             let asking = self.clients.iter_mut().filter(|(_, client)| waits(client));
             let (id, client) = asking.min_by_key(|(_, client)| client.given)?;
             client.requests_left -= 1;
-            let before = client.session.waiting();
+            let before = client.session.kept();
             let request = client.session.poll_request(now);
-            let given = client.session.waiting().saturating_sub(before) + REQUEST_COST;
+            let given = client.session.kept().saturating_sub(before) + REQUEST_COST;
             client.given += given;
             self.given += given;
             if let Some(request) = request {
@@ -200,14 +205,23 @@ impl Clients {
         None
     }
 
-    /// Answers a request.
-    pub fn reply(&mut self, now: Time, id: OutsideId, verdict: Verdict) {
+    /// Answers a request; with an `ack` once [`Clients::handle_ack`] is called with it.
+    pub fn reply(&mut self, now: Time, id: OutsideId, verdict: Verdict, ack: Option<AckId>) {
         if let Some(client) = self.clients.get_mut(&id) {
-            let before = client.session.waiting();
-            client.session.reply(now, verdict);
-            let given = client.session.waiting() - before;
+            let before = client.session.kept();
+            client.session.reply(now, verdict, ack);
+            self.awaited.extend(ack.map(|ack| (ack, id)));
+            let given = client.session.kept() - before;
             client.given += given;
             self.given += given;
+        }
+    }
+
+    /// What a client changed is on the disk, or could not be saved.
+    pub fn handle_ack(&mut self, now: Time, ack: AckId, result: &Result<(), Refusal>) {
+        let id = self.awaited.remove(&ack);
+        if let Some(client) = id.and_then(|id| self.clients.get_mut(&id)) {
+            client.session.handle_ack(now, ack, result);
         }
     }
 
@@ -235,8 +249,8 @@ impl Clients {
             self.counts.overrun += u64::from(self.clients[&id].session.is_overrun());
             self.close(id, reactor);
         }
-        while self.clients.values().map(|client| client.session.waiting()).sum::<usize>() > WAITING_MAX {
-            let owing = self.clients.iter().filter(|(_, client)| client.session.waiting() > 0);
+        while self.clients.values().map(|client| client.session.kept()).sum::<usize>() > WAITING_MAX {
+            let owing = self.clients.iter().filter(|(_, client)| client.session.kept() > 0);
             let Some((id, _)) = owing.min_by_key(|(_, client)| client.session.taken_at()) else { break };
             self.counts.overrun += 1;
             self.close(*id, reactor);

@@ -124,7 +124,7 @@ impl Daemon {
             StateError::Held(_) => (TAKEN, error.to_string()),
             StateError::Io(..) => (FAILED, error.to_string()),
         })?;
-        let saved = state.torrents().map_err(|error| failed("state directory", error))?;
+        let saved = state.torrents();
         let proxy = settings.proxy_among(&names::hosts()).map_err(|why| (USAGE, why))?;
         // Behind a proxy nobody is let in: what came directly would go around it.
         let listen = if proxy.is_some() { &[][..] } else { &settings.peers.listen[..] };
@@ -258,12 +258,11 @@ impl Daemon {
             let turn = turn.map_err(|error| (FAILED, format!("the kernel no longer lets us wait: {error}")))?;
             let now = self.reactor.now();
             if turn.exit {
-                log::info!("everything is saved");
-                return Ok(());
+                self.answer(now); // replies that waited for the disk
+                return self.end_status();
             }
             if now >= self.end_at {
-                log::error!("ended before the disk had taken everything; some of it is hashed again at the next start");
-                return Ok(());
+                return self.end_status();
             }
             for event in &outside {
                 if event.id == self.watch_id {
@@ -274,7 +273,7 @@ impl Daemon {
                     self.heed_schedule(now);
                 } else if event.id == self.signals_id {
                     if self.heed_signals(now) {
-                        return Ok(());
+                        return self.end_status();
                     }
                 } else if !self.hooks.handle_readable(event.id, &mut self.reactor) {
                     self.clients.handle_event(*event);
@@ -349,6 +348,23 @@ impl Daemon {
         false
     }
 
+    /// How the daemon ends: with a failure if something could not be saved. Each such torrent is named in the log.
+    fn end_status(&self) -> Result<(), Failure> {
+        let mut count = 0;
+        for (name, info_hash) in self.engine.unsaved() {
+            count += 1;
+            log::error!("{info_hash} {name}: its latest progress and totals are not saved");
+        }
+        if count == 0 {
+            log::info!("everything is saved");
+            return Ok(());
+        }
+        let message = format!(
+            "shutdown with unsaved data of {count} torrents; their latest pieces are rechecked at the next start"
+        );
+        Err((FAILED, message))
+    }
+
     /// Begins the end; the engine says when it is over.
     pub(super) fn begin_end(&mut self, now: Time) {
         if self.end_at.is_never() {
@@ -367,13 +383,19 @@ impl Daemon {
             let Some(looked) = self.watcher.poll_found() else { return false };
             let Some(found) = looked else { continue };
             let command = Command::Add { source: found.source, options: found.options };
+            let path = found.path;
             match self.engine.handle_command(now, command) {
                 Ok(_) => {
-                    log::info!("{}: added", found.path.display());
-                    self.watcher.accepted(&found.path);
+                    log::info!("{}: added", path.display());
+                    self.watcher.accepted(path, self.engine.acknowledge());
                 }
-                Err(refusal) if refusal.kind == RefusalKind::Exists => self.watcher.accepted(&found.path),
-                Err(refusal) => self.watcher.refused(&found.path, &refusal.message),
+                // It may have been added a moment ago and not be on the disk yet.
+                Err(refusal) if refusal.kind == RefusalKind::Exists => {
+                    self.watcher.accepted(path, self.engine.acknowledge());
+                }
+                // It is found again by the next run.
+                Err(_) if !self.end_at.is_never() => {}
+                Err(refusal) => self.watcher.refused(&path, &refusal.message),
             }
         }
         true
@@ -393,13 +415,25 @@ impl Daemon {
         has_more
     }
 
+    /// Passes on that changes are on the disk: to the clients and watch directories that they came from.
+    fn take_acks(&mut self, now: Time) {
+        while let Some((ack, result)) = self.engine.poll_ack() {
+            if !self.watcher.handle_ack(ack, result.is_ok()) {
+                self.clients.handle_ack(now, ack, &result);
+            }
+        }
+    }
+
     /// A round of the control socket. True if more waits.
     fn answer(&mut self, now: Time) -> bool {
         self.clients.begin_round(now, &mut self.reactor);
         while let Some((client, request)) = self.clients.poll_request(now) {
+            let is_durable = request.is_durable();
             let verdict = self.carry_out(now, request);
-            self.clients.reply(now, client, verdict);
+            let ack = if is_durable { self.engine.acknowledge() } else { None };
+            self.clients.reply(now, client, verdict, ack);
         }
+        self.take_acks(now);
         while let Some(event) = self.engine.poll_event(now) {
             self.clients.tell(now, &event);
             self.hook(now, &event);

@@ -6,7 +6,7 @@
 //! `.invalid`, with the reason beside it). Directories are looked through at the start, and again whenever the kernel
 //! has lost count. Files whose names begin with a dot are left alone.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -18,6 +18,7 @@ use rustix::fs::inotify::{self as kernel, CreateFlags, ReadFlags, WatchFlags};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 
+use crate::base::ids::AckId;
 use crate::daemon::config::Watch;
 use crate::daemon::inotify;
 use crate::daemon::load::{METAINFO_MAX, flags, read_open};
@@ -61,6 +62,8 @@ pub struct Watcher {
     known: BTreeSet<OsString>,
     /// Look through everything again once `waiting` is empty.
     must_scan: bool,
+    /// Files that are torrents, and wait for that to be on the disk.
+    awaited: BTreeMap<AckId, PathBuf>,
 }
 
 impl Watcher {
@@ -77,6 +80,7 @@ impl Watcher {
             waiting: VecDeque::new(),
             known: BTreeSet::new(),
             must_scan: false,
+            awaited: BTreeMap::new(),
         };
         for (rule, watch) in rules.iter().enumerate() {
             if let Err(error) = std::fs::create_dir_all(&watch.path) {
@@ -117,9 +121,25 @@ impl Watcher {
         Some(None)
     }
 
-    /// What was found at `path` is a torrent now.
-    pub fn accepted(&self, path: &Path) {
-        rename(path, "added");
+    /// What was found at `path` is a torrent now. The file gets its new name once that is on the disk: when
+    /// [`Watcher::handle_ack`] is called with `ack`, or at once if there is none.
+    pub fn accepted(&mut self, path: PathBuf, ack: Option<AckId>) {
+        match ack {
+            Some(ack) => drop(self.awaited.insert(ack, path)),
+            None => rename(&path, "added"),
+        }
+    }
+
+    /// What `ack` stands for is on the disk, or could not be saved: then the file keeps its name and is found again by the
+    /// next run. False if no file waits for it.
+    pub fn handle_ack(&mut self, ack: AckId, is_saved: bool) -> bool {
+        let path = self.awaited.remove(&ack);
+        if let Some(path) = &path
+            && is_saved
+        {
+            rename(path, "added");
+        }
+        path.is_some()
     }
 
     /// What was found at `path` cannot be added; `why` is one sentence.
@@ -310,7 +330,10 @@ mod tests {
         assert_eq!(first.len(), 1);
         assert_eq!(first[0].source, Source::Metainfo(METAINFO.to_vec()));
         assert_eq!((first[0].options.label.as_str(), first[0].options.paused), ("l", true));
-        watcher.accepted(&first[0].path);
+        watcher.accepted(first[0].path.clone(), Some(AckId(7)));
+        assert!(first[0].path.exists(), "it is not on the disk yet");
+        assert!(!watcher.handle_ack(AckId(6), true));
+        assert!(watcher.handle_ack(AckId(7), true));
         assert!(found(&mut watcher).is_empty(), "the new name is nothing to add");
 
         std::fs::write(root.path().join("b"), METAINFO).unwrap();

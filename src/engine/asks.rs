@@ -1,12 +1,11 @@
 //! What torrents want from outside, done: room, durability, connections, saved state; and the answers to jobs.
 
-use std::ops::Range;
 use std::path::PathBuf;
 
 use crate::base::hash::InfoHash;
 use crate::base::ids::{JobId, StoreId, TorrentId};
 use crate::base::rules::End;
-use crate::base::storage::{Fault, FaultKind, Job, Storage};
+use crate::base::storage::{Fault, Job, Storage};
 use crate::base::time::Time;
 use crate::engine::peeks::Title;
 use crate::engine::{Effect, Engine, Timer};
@@ -64,7 +63,7 @@ impl<S: Storage> Engine<S> {
     ) -> TorrentId {
         let info_hash = torrent.info_hash();
         torrent.begin_policy(now, self.unix_nanos / 1_000_000_000);
-        let (content, st_id) = ((!torrent.is_asleep()).then(|| torrent.content()), torrent.st_id());
+        let (is_awake, st_id) = (!torrent.is_asleep(), torrent.st_id());
         if let Some(node) = &mut self.dht {
             torrent.dht_nodes().iter().for_each(|(host, port)| node.begin_with(now, host, *port));
         }
@@ -94,7 +93,9 @@ impl<S: Storage> Engine<S> {
             self.shares.enter(now, path, id);
         }
         self.by_obfuscated.insert(obfuscated(info_hash), info_hash);
-        if let Some(store) = store.or_else(|| content.map(|content| self.storage.open(content))) {
+        if let Some(store) = store
+            .or_else(|| is_awake.then(|| open_content(&mut self.storage, self.torrents.get(id).expect("it is there"))))
+        {
             self.torrents.get_mut(id).expect("it was just inserted").handle_opened(now, store);
         }
         self.index_paths(id);
@@ -121,8 +122,10 @@ impl<S: Storage> Engine<S> {
     /// Takes a torrent out, and its content with it if `data` and it is awake.
     pub(super) fn remove_torrent(&mut self, now: Time, id: TorrentId, data: bool) {
         let Some(torrent) = self.torrents.get_mut(id) else { return };
-        if torrent.postpone_removal(data) {
-            let store = torrent.store().expect("who is being moved is awake");
+        if torrent.postpones_removal() {
+            let store = torrent.store().expect("torrent whose files are moved or renamed is loaded");
+            torrent.note_removal(now, data);
+            self.touched.push(id);
             return self.storage.stop_move(store, true);
         }
         let info_hash = torrent.info_hash();
@@ -157,10 +160,14 @@ impl<S: Storage> Engine<S> {
             }
         }
         match torrent.store().filter(|_| data && !torrent.is_link() && !torrent.is_peek()) {
-            Some(store) => self.remove_content(now, &torrent, store),
+            Some(store) => {
+                let job = self.remove_content(now, &torrent, store);
+                self.durability.remove(id, job);
+            }
             None => {
                 if !torrent.is_peek() {
-                    self.forget_saved(info_hash);
+                    let job = self.forget_saved(info_hash);
+                    self.durability.remove(id, job);
                 }
                 torrent.store().into_iter().for_each(|store| self.storage.close(store));
             }
@@ -172,6 +179,7 @@ impl<S: Storage> Engine<S> {
         let torrent = self.awake(now, id)?;
         if torrent.calls_move_off(&dir) {
             let store = torrent.store().expect("who is awake is open");
+            torrent.undo_move(now);
             self.storage.stop_move(store, true);
         } else {
             self.may_move(now, id, &dir)?;
@@ -182,12 +190,16 @@ impl<S: Storage> Engine<S> {
         Ok(Answer::Done)
     }
 
-    pub(super) fn start_job(&mut self, job: Job, purpose: Purpose) {
+    pub(super) fn start_job(&mut self, job: Job, purpose: Purpose) -> JobId {
         let id = JobId(self.next_job);
         self.next_job += 1;
         self.stats.jobs_started += 1;
         self.jobs.insert(id, purpose);
+        if matches!(job, Job::Record { .. } | Job::Save { .. } | Job::Erase { .. }) {
+            self.durability.note_job(id);
+        }
         self.effects.push_back(Effect::Job(id, job));
+        id
     }
 
     /// A job is done.
@@ -197,10 +209,14 @@ impl<S: Storage> Engine<S> {
             self.stats.jobs_failed += 1;
             log::warn!("{fault}");
         }
+        self.durability.handle_job(job, &result);
         match purpose {
             Purpose::Allocate(id) => self.tell(id, |torrent| torrent.handle_allocated(now, result)),
             Purpose::Sync(id) => self.tell(id, |torrent| torrent.handle_synced(now, result)),
-            Purpose::Record(id) => self.tell(id, |torrent| torrent.handle_saved(now, result.is_ok())),
+            Purpose::Record(id) => {
+                self.tell(id, |torrent| torrent.handle_saved(now, result.is_ok()));
+                self.durability.handle_saved(id);
+            }
             Purpose::Metainfo(id) if result.is_err() => self.tell(id, |torrent| torrent.handle_metainfo_unsaved(now)),
             Purpose::Scout(id) => self.tell(id, |torrent| torrent.handle_scouted(now, result)),
             Purpose::Move(id) => {
@@ -216,9 +232,10 @@ impl<S: Storage> Engine<S> {
             Purpose::Metainfo(_) | Purpose::Other => {}
         }
         self.settle(now);
+        self.save_changed(now);
     }
 
-    fn tell(&mut self, id: TorrentId, what: impl FnOnce(&mut Torrent)) {
+    pub(super) fn tell(&mut self, id: TorrentId, what: impl FnOnce(&mut Torrent)) {
         if let Some(torrent) = self.torrents.get_mut(id) {
             what(torrent);
             self.touched.push(id);
@@ -260,6 +277,9 @@ impl<S: Storage> Engine<S> {
                 self.look_at_seconds(now, id);
                 let torrent = self.torrents.get_mut(id).expect("it is still there");
                 torrent.consider_sleep(now);
+                if torrent.is_unsaved() {
+                    self.durability.note_torrent(id);
+                }
                 self.timers.set(Timer::Torrent(id), torrent.poll_timeout());
                 return;
             }
@@ -303,28 +323,40 @@ impl<S: Storage> Engine<S> {
             }
             Ask::Expect(span) => self.storage.expect(open(), span),
             Ask::Work => self.hashing.push(id),
-            Ask::Allocate => self.start_job(Job::Allocate { store: open() }, Purpose::Allocate(id)),
-            Ask::Probe => {
-                let result = probe(&mut self.storage, torrent, open());
-                torrent.handle_probed(now, result);
+            Ask::Allocate => {
+                self.start_job(Job::Allocate { store: open() }, Purpose::Allocate(id));
             }
+            Ask::Probe => self.probing.push(id),
+            Ask::Hold(piece) => {
+                for file in torrent.files_of(piece) {
+                    self.storage.hold(open(), file);
+                    if torrent.is_file_to_cut(file) {
+                        self.storage.cut(open(), file);
+                    }
+                }
+            }
+            Ask::HoldAll => self.storage.set_held(open(), &torrent.held_files()),
             Ask::Look => self.look(now, id),
             Ask::ComparePaths => self.paths.compare(id),
             Ask::Rouse => self.waking.push(id),
             Ask::Sleep => self.lay_down(now, id),
             Ask::Describe => self.describe(now, id),
             Ask::Reopen => {
-                let content = torrent.content();
                 self.storage.close(open());
-                let store = self.storage.open(content);
+                let store = open_content(&mut self.storage, torrent);
                 torrent.handle_reopened(store);
             }
-            Ask::Move(MoveStep::Scout(dir)) => self.start_job(Job::Scout { store: open(), dir }, Purpose::Scout(id)),
-            Ask::Move(MoveStep::Go(dir, again)) => {
-                let info_hash = torrent.info_hash();
-                self.start_job(Job::Move { store: open(), dir, info_hash, again }, Purpose::Move(id));
+            Ask::Move(step) => {
+                let (store, info_hash) = (open(), torrent.info_hash());
+                let (job, purpose) = match step {
+                    MoveStep::Scout(dir) => (Job::Scout { store, dir }, Purpose::Scout(id)),
+                    MoveStep::Go { dir, again, undo } => {
+                        (Job::Move { store, dir, info_hash, again, undo }, Purpose::Move(id))
+                    }
+                    MoveStep::Clear(from) => (Job::Clear { store, from }, Purpose::Clear(id)),
+                };
+                self.start_job(job, purpose);
             }
-            Ask::Move(MoveStep::Clear(from)) => self.start_job(Job::Clear { store: open(), from }, Purpose::Clear(id)),
             Ask::MoveProgress => torrent.handle_move_progress(self.storage.move_progress(open())),
             Ask::Rename => {
                 rename(&mut self.storage, now, torrent);
@@ -335,7 +367,10 @@ impl<S: Storage> Engine<S> {
                 self.storage.set_wanted(open(), &content.wanted);
                 self.storage.set_read_only(open(), content.read_only);
             }
-            Ask::Sync => self.start_job(Job::Sync { store: open() }, Purpose::Sync(id)),
+            Ask::Sync => {
+                let finish = torrent.files_to_finish();
+                self.start_job(Job::Sync { store: open(), finish }, Purpose::Sync(id));
+            }
             Ask::Save => {
                 if !self.save_record(now, id) {
                     self.stamping.push(id);
@@ -345,7 +380,7 @@ impl<S: Storage> Engine<S> {
                 if !data {
                     self.remove_torrent(now, id, false);
                 } else if self.remove_with_data(now, id).is_err() {
-                    self.torrents.get_mut(id).expect("it was not taken out").stays();
+                    self.torrents.get_mut(id).expect("it was not taken out").stays(now);
                 }
             }
         }
@@ -396,17 +431,31 @@ impl<S: Storage> Engine<S> {
     /// Takes stamps of some files that need one; saves the record once all have theirs. False if some have not.
     pub(super) fn save_record(&mut self, now: Time, id: TorrentId) -> bool {
         let Some(torrent) = self.torrents.get_mut(id) else { return true };
-        let is_whole = take_stamps(&mut self.storage, torrent);
+        // A record that says that the content is being checked claims nothing of any file. The check takes the stamps itself, right
+        // before it reads.
+        let is_whole = torrent.check_progress().is_some() || take_stamps(&mut self.storage, torrent);
         if is_whole {
             let (info_hash, record) = (torrent.info_hash(), torrent.record(now));
             let metainfo = torrent.take_metainfo_unsaved();
-            self.start_job(Job::Record { name: record_name(info_hash), value: Some(record) }, Purpose::Record(id));
+            let job = Job::Record { name: record_name(info_hash), value: Some(record) };
+            let job = self.start_job(job, Purpose::Record(id));
+            self.durability.note_record(id, job);
             if let Some(bytes) = metainfo {
                 self.start_job(Job::Save { name: metainfo_name(info_hash), bytes }, Purpose::Metainfo(id));
             }
         }
         is_whole
     }
+}
+
+/// Opens a torrent's content.
+pub(super) fn open_content<S: Storage>(storage: &mut S, torrent: &Torrent) -> StoreId {
+    let store = storage.open(torrent.content());
+    let held = torrent.held_files();
+    if !held.is_empty() {
+        storage.set_held(store, &held);
+    }
+    store
 }
 
 /// Where in the queue a rule puts a torrent that is new.
@@ -428,40 +477,6 @@ pub(super) fn take_stamps<S: Storage>(storage: &mut S, torrent: &mut Torrent) ->
         torrent.note_stamp(file, storage.stamp(store, file));
     }
     files.len() <= STAMPS_MAX
-}
-
-/// Looks whether a torrent that stopped can go on: every file that held something is there, and there is room for a piece.
-/// In this order, for making room makes files.
-///
-/// Of one that the full disk stopped the files are there, for it went on serving them: only the room is looked at, so that
-/// thousands of them cost little.
-fn probe<S: Storage>(storage: &mut S, torrent: &Torrent, store: StoreId) -> Result<(), Fault> {
-    if !torrent.is_out_of_space() {
-        look(storage, torrent, store, 0..torrent.file_count())?;
-    }
-    let piece = torrent.first_missing().filter(|_| torrent.may_write());
-    piece.map_or(Ok(()), |piece| storage.prepare(store, torrent.piece_span(piece)))
-}
-
-/// Looks whether each of `files` that holds something is there, and long enough.
-pub(super) fn look<S: Storage>(
-    storage: &mut S,
-    torrent: &Torrent,
-    store: StoreId,
-    files: Range<usize>,
-) -> Result<(), Fault> {
-    for file in files {
-        let entry = torrent.file(file);
-        let needed = torrent.held_until(file);
-        let is_there = storage.stamp(store, file).is_some_and(|stamp| stamp.len >= needed);
-        if needed > 0 && !entry.pad && !is_there {
-            let path = torrent.dir().join(&entry.path);
-            let message =
-                format!("{} is missing or shorter than it was; put it back, or remove the torrent", path.display());
-            return Err(Fault { kind: FaultKind::Gone, message });
-        }
-    }
-    Ok(())
 }
 
 /// Does what is on record of a rename.

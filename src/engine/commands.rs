@@ -47,13 +47,22 @@ enum What {
 }
 
 impl<S: Storage> Engine<S> {
-    /// Carries out a user's command, or refuses it and changes nothing.
+    /// Carries out a user's command, or refuses it and changes nothing. What it changed may still be on its way to the disk:
+    /// see [`Engine::acknowledge`].
     ///
     /// # Errors
     /// A [`Refusal`] says what kind it is and what to do.
     pub fn handle_command(&mut self, now: Time, command: Command) -> Reply {
+        let is_durable = command.is_durable();
+        if is_durable && self.exiting {
+            let message = "the daemon is shutting down; send the command again when it has started again";
+            return Err(Refusal::new(RefusalKind::Busy, message));
+        }
+        self.note_changes(is_durable);
         let reply = self.carry_out(now, command);
         self.settle(now);
+        self.note_changes(false);
+        self.save_changed(now);
         reply
     }
 
@@ -108,7 +117,10 @@ impl<S: Storage> Engine<S> {
                     if !data {
                         self.remove_torrent(now, id, false);
                     } else if ids.len() > 1 && self.torrents.get(id).is_some_and(Torrent::is_asleep) {
-                        self.leaving.push(id); // to read what thousands of them are takes its time
+                        // Reading the metainfo of thousands of torrents takes its time.
+                        self.torrents.get_mut(id).expect("it was just found").note_removal(now, true);
+                        self.touched.push(id);
+                        self.leaving.push(id);
                     } else {
                         self.remove_with_data(now, id)?;
                     }
@@ -291,6 +303,7 @@ impl<S: Storage> Engine<S> {
         let files = if torrent.file_count() <= EVIDENCE_FILES_MAX { torrent.file_count() } else { 0 };
         let stamps: Vec<_> = (0..files).map(|file| self.storage.stamp(store, file)).collect();
         torrent.take_over(now, import, &stamps);
+        self.storage.set_held(store, &torrent.held_files());
         store
     }
 

@@ -17,7 +17,6 @@ const EVENTS_MAX: usize = 4096;
 struct Seen {
     state: State,
     is_link: bool,
-    is_finished: bool,
     error: Option<String>,
 }
 
@@ -65,12 +64,7 @@ impl<S: Storage> Engine<S> {
 
     fn seen(&self, id: TorrentId) -> Option<Seen> {
         let torrent = self.torrents.get(id).filter(|torrent| !torrent.is_peek())?;
-        Some(Seen {
-            state: torrent.state(),
-            is_link: torrent.is_link(),
-            is_finished: torrent.is_finished(),
-            error: torrent.error(),
-        })
+        Some(Seen { state: torrent.state(), is_link: torrent.is_link(), error: torrent.error() })
     }
 
     fn tell_event(&mut self, now: Time, id: TorrentId, what: What) {
@@ -93,6 +87,7 @@ impl<S: Storage> Engine<S> {
         if is_new {
             self.tell_event(now, id, What::Added);
         }
+        let (finished, news): (Vec<_>, Vec<_>) = news.into_iter().partition(|what| *what == What::Finished);
         news.into_iter().for_each(|what| self.tell_event(now, id, what));
         if before.as_ref().is_some_and(|before| before.is_link) && !seen.is_link {
             self.tell_event(now, id, What::Metadata);
@@ -100,9 +95,7 @@ impl<S: Storage> Engine<S> {
         if before.as_ref().is_none_or(|before| before.state != seen.state) {
             self.tell_event(now, id, What::State(seen.state));
         }
-        if seen.is_finished && before.as_ref().is_some_and(|before| !before.is_finished) {
-            self.tell_event(now, id, What::Finished);
-        }
+        finished.into_iter().for_each(|what| self.tell_event(now, id, what));
         match seen.error {
             Some(error) if before.is_none_or(|before| before.error.as_ref() != Some(&error)) => {
                 self.tell_event(now, id, What::Error(error));

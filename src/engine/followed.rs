@@ -155,9 +155,14 @@ impl<S: Storage> Engine<S> {
         Ok(())
     }
 
+    /// Where a torrent's content is.
+    fn dir_of(&self, id: TorrentId) -> PathBuf {
+        self.torrents.get(id).map_or_else(|| self.config.downloads.clone(), |torrent| torrent.dir().to_owned())
+    }
+
     /// Follows the publisher that a link names, from now on; `id` is the torrent that it names, or that stands for it.
     pub(super) fn follow(&mut self, now: Time, publisher: &Publisher, link: Magnet, id: TorrentId) {
-        let dir = self.torrents.get(id).map(|torrent| torrent.dir().to_owned()).unwrap_or_default();
+        let dir = self.dir_of(id);
         self.followed.insert(publisher.target(), Link::new(now, link, dir), id);
         self.save_followed();
     }
@@ -309,6 +314,7 @@ impl<S: Storage> Engine<S> {
                 OwnedItem { value, author: Some(OwnedAuthor { key, salt, version: seq, signature }) }
             });
             let newest = newest.filter(|item| is_genuine(&item.as_item()));
+            let dir = if dir.is_absolute() { dir } else { self.dir_of(id) };
             let replaced = self.followed.torrents.get(&target).copied().filter(|other| *other != id);
             self.followed.insert(target, Link { newest, ..Link::new(now, link, dir) }, id);
             // The last run ended between the first version and the end of what stood for it.
@@ -324,7 +330,7 @@ impl<S: Storage> Engine<S> {
             && !link.names_torrent()
             && self.followed.links.len() < FOLLOWED_MAX
         {
-            let dir = self.torrents.get(id).map(|torrent| torrent.dir().to_owned()).unwrap_or_default();
+            let dir = self.dir_of(id);
             self.followed.insert(publisher.target(), Link::new(now, link, dir), id);
         }
     }

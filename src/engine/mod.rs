@@ -20,6 +20,7 @@ mod changes;
 mod commands;
 mod connections;
 mod dht;
+mod durability;
 mod events;
 mod exchanges;
 mod followed;
@@ -76,6 +77,7 @@ use self::catalogs::Catalogs;
 use self::changes::Changes;
 use self::connections::Connection;
 use self::dht::DhtNodes;
+use self::durability::Durability;
 use self::events::Events;
 use self::exchanges::Exchanges;
 use self::followed::Followed;
@@ -167,6 +169,7 @@ enum Timer {
     Followed,
     Lsd,
     Peeks,
+    Probes,
     Proxy,
     Removals,
     Shares,
@@ -205,6 +208,11 @@ pub struct Engine<S: Storage> {
     dialling: Queue<TorrentId>,
     /// Torrents that have something to hash.
     hashing: Queue<TorrentId>,
+    /// Torrents in trouble with the disk that are to be looked at, and when the next of them are.
+    probing: Queue<TorrentId>,
+    probe_at: Time,
+    /// Torrents whose trouble may be over: all of their files are looked at.
+    examining: Queue<TorrentId>,
     /// Torrents that are to wake.
     waking: Queue<TorrentId>,
     /// Torrents that sleep and are to go with their content.
@@ -216,6 +224,7 @@ pub struct Engine<S: Storage> {
     peeks: Peeks,
     paths: PathOwners,
     removals: Removals,
+    durability: Durability,
     turns: Turns,
     jobs: BTreeMap<JobId, Purpose>,
     next_job: u64,
@@ -271,6 +280,7 @@ impl<S: Storage> Engine<S> {
             cut_off: None,
             proxy: config.proxy.as_ref().map(Proxy::new),
             removals: Removals::default(),
+            durability: Durability::default(),
             lsd: lsd::new(&config, &mut rng),
             tracker: tracker::new(&config, unix_nanos, &mut rng),
             served: Served::default(),
@@ -298,6 +308,9 @@ impl<S: Storage> Engine<S> {
             touched: Vec::new(),
             dialling: Queue::default(),
             hashing: Queue::default(),
+            probing: Queue::default(),
+            probe_at: Time::ZERO,
+            examining: Queue::default(),
             waking: Queue::default(),
             leaving: Queue::default(),
             stamping: Queue::default(),
@@ -347,6 +360,7 @@ impl<S: Storage> Engine<S> {
                 Timer::Followed => self.handle_followed_timeout(now),
                 Timer::Lsd => self.handle_lsd_timeout(now),
                 Timer::Proxy => self.handle_proxy_timeout(now),
+                Timer::Probes => self.handle_probe_timeout(now),
                 Timer::Removals => self.handle_removals_timeout(now),
                 Timer::Shares => self.put_shares(now),
                 Timer::Served => self.handle_served_timeout(now),
@@ -397,6 +411,7 @@ impl<S: Storage> Engine<S> {
         self.timers.set(Timer::Exchanges, self.exchanges.poll_timeout());
         self.timers.set(Timer::Shares, self.shares.poll_timeout());
         self.set_removals_timer();
+        self.timers.set(Timer::Probes, self.next_probes());
         self.timers.set(Timer::Peeks, self.peeks.poll_timeout());
         self.timers.set(Timer::Served, self.served.poll_timeout());
         self.timers.set(Timer::Tracker, self.tracker.as_ref().map_or(Time::NEVER, Tracker::poll_timeout));
@@ -436,8 +451,14 @@ impl<S: Storage> Engine<S> {
 
     /// Nothing that a shutdown waits for is under way.
     fn is_quiet(&self) -> bool {
-        let is_saved = self.jobs.is_empty() && self.torrents.values().all(Torrent::is_saved);
-        is_saved && (self.hurries || self.exchanges.is_idle())
+        let is_closed = self.jobs.is_empty() && self.torrents.values().all(Torrent::is_closed);
+        is_closed && (self.hurries || self.exchanges.is_idle())
+    }
+
+    /// Torrents whose last record is not on the disk yet, by name and hash: what the shutdown could not save.
+    pub fn unsaved(&self) -> impl Iterator<Item = (String, InfoHash)> {
+        let unsaved = self.torrents.values().filter(|torrent| !torrent.is_saved());
+        unsaved.map(|torrent| (torrent.display_name().to_string(), torrent.info_hash()))
     }
 
     fn exit(&mut self) {

@@ -445,7 +445,7 @@ impl<S: Storage> Engine<S> {
                 if owner.is_second() {
                     continue;
                 }
-                owner.verify(now);
+                owner.recheck(now);
                 self.touched.push(common.other);
             }
         }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::base::hash::InfoHash;
-use crate::base::ids::StoreId;
+use crate::base::ids::{JobId, StoreId};
 use crate::base::storage::{Content, Fault, Job, Storage};
 use crate::base::time::Time;
 use crate::codec::metainfo::Metainfo;
@@ -45,13 +45,13 @@ impl Removals {
 }
 
 impl<S: Storage> Engine<S> {
-    /// A torrent that was just taken out goes with its content.
-    pub(super) fn remove_content(&mut self, now: Time, torrent: &Torrent, store: StoreId) {
+    /// A torrent that was just taken out goes with its content. The job that records that.
+    pub(super) fn remove_content(&mut self, now: Time, torrent: &Torrent, store: StoreId) -> JobId {
         let info_hash = torrent.info_hash();
         let record = torrent.last_record(now);
         let removal = Removal { store, content: torrent.content(), record, again_at: Time::NEVER };
         self.removals.0.insert(info_hash, removal);
-        self.record_removal(info_hash);
+        self.record_removal(info_hash)
     }
 
     /// An earlier run has recorded that a torrent goes: it is done once all others are known.
@@ -70,11 +70,11 @@ impl<S: Storage> Engine<S> {
         hashes.into_iter().for_each(|info_hash| self.delete_content(now, info_hash));
     }
 
-    fn record_removal(&mut self, info_hash: InfoHash) {
-        let Some(removal) = self.removals.0.get_mut(&info_hash) else { return };
+    fn record_removal(&mut self, info_hash: InfoHash) -> JobId {
+        let removal = self.removals.0.get_mut(&info_hash).expect("removal is listed");
         removal.again_at = Time::NEVER;
         let bytes = removal.record.clone();
-        self.start_job(Job::Record { name: record_name(info_hash), value: Some(bytes) }, Purpose::Removal(info_hash));
+        self.start_job(Job::Record { name: record_name(info_hash), value: Some(bytes) }, Purpose::Removal(info_hash))
     }
 
     /// It is recorded, or will be tried again.
@@ -90,7 +90,9 @@ impl<S: Storage> Engine<S> {
     pub(super) fn handle_removals_timeout(&mut self, now: Time) {
         let due = self.removals.0.iter().filter(|(_, removal)| removal.again_at <= now);
         let due: Vec<InfoHash> = due.map(|(info_hash, _)| *info_hash).collect();
-        due.into_iter().for_each(|info_hash| self.record_removal(info_hash));
+        for info_hash in due {
+            self.record_removal(info_hash);
+        }
     }
 
     fn delete_content(&mut self, now: Time, info_hash: InfoHash) {
@@ -109,10 +111,10 @@ impl<S: Storage> Engine<S> {
         }
     }
 
-    /// Erases what is kept of a torrent.
-    pub(super) fn forget_saved(&mut self, info_hash: InfoHash) {
+    /// Erases what is kept of a torrent. The last of the jobs for that.
+    pub(super) fn forget_saved(&mut self, info_hash: InfoHash) -> JobId {
         self.start_job(Job::Erase { name: metainfo_name(info_hash) }, Purpose::Other);
-        self.start_job(Job::Record { name: record_name(info_hash), value: None }, Purpose::Other);
+        self.start_job(Job::Record { name: record_name(info_hash), value: None }, Purpose::Other)
     }
 
     pub(super) fn set_removals_timer(&mut self) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::base::bitfield::Bitfield;
 use crate::base::hash::InfoHash;
+use crate::base::ids::TorrentId;
 use crate::base::storage::Storage;
 use crate::base::time::Time;
 use crate::codec::magnet::Magnet;
@@ -36,7 +37,9 @@ impl<S: Storage> Engine<S> {
         if let Some(record) = record.as_ref().filter(|record| record.removing) {
             match self.storage.saved(&metainfo_name(info_hash)).map(|bytes| Metainfo::parse(&bytes)) {
                 Some(Ok(meta)) => self.restore_removal(info_hash, &meta, record),
-                _ => self.forget_saved(info_hash),
+                _ => {
+                    self.forget_saved(info_hash);
+                }
             }
             return Ok(());
         }
@@ -77,7 +80,7 @@ impl<S: Storage> Engine<S> {
                 torrent.believe(record);
             }
         }
-        let store = self.storage.open(torrent.content());
+        let store = asks::open_content(&mut self.storage, &torrent);
         let id = self.insert_torrent(now, torrent, None, Some(store));
         if let Some(torrent) = self.torrents.get_mut(id).filter(|torrent| torrent.next_rename().is_some()) {
             asks::rename(&mut self.storage, now, torrent);
@@ -85,7 +88,7 @@ impl<S: Storage> Engine<S> {
         self.examine_claim(now, id, store);
         if record.is_some_and(|record| record.checking && !is_early) {
             log::info!("{info_hash}: its check was not over; it begins anew");
-            self.torrents.get_mut(id).expect("it was just inserted").verify(now);
+            self.torrents.get_mut(id).expect("it was just inserted").recheck(now);
         }
         self.touched.push(id);
         Ok(())
@@ -152,6 +155,15 @@ impl<S: Storage> Engine<S> {
         }
         self.restore_owners(now);
         self.resume_removals(now);
+        let removed = self.torrents.ids().filter_map(|id| Some((id, self.torrents.get(id)?.removal()?)));
+        let removed: Vec<(TorrentId, bool)> = removed.collect();
+        for (id, data) in removed {
+            match self.torrents.get(id) {
+                Some(torrent) if torrent.postpones_removal() => {} // it goes when everything is where it was
+                _ if data => self.leaving.push(id),
+                _ => self.remove_torrent(now, id, false),
+            }
+        }
         self.settle(now);
     }
 }
@@ -159,7 +171,9 @@ impl<S: Storage> Engine<S> {
 /// True if a torrent of an earlier run may begin asleep: what the record says of it is enough, and to look at its files takes no long time.
 fn sleeps(head: &Head, record: &Record) -> bool {
     let is_whole = record.stamps.len() == head.files && head.files <= SLEEP_FILES_MAX;
-    let is_moving = record.move_to.is_some() || record.move_from.is_some();
+    let is_moving = record.move_to.is_some() || record.move_from.is_some() || record.move_wanted.is_some();
     let is_busy = record.removing || record.checking || is_moving || record.next_names.is_some();
-    is_whole && !is_busy && record.priorities.is_empty() && !record.shared
+    // Of one without any piece that was not ended cleanly the metainfo may not have been saved: only its link may be there.
+    let is_saved = record.clean || record.have.count() > 0;
+    is_whole && is_saved && !is_busy && record.priorities.is_empty() && !record.shared
 }

@@ -1,15 +1,25 @@
-//! Torrents that sleep, and who wakes them. What happens to them is decided in `torrent/sleep`.
+//! Torrents that sleep, and who wakes them; and looks at files, at the start and later: whether they are there, and as they were left. What
+//! happens then is decided in `torrent/sleep` and `torrent/disk`.
 
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::base::ids::{StoreId, TorrentId};
-use crate::base::storage::Storage;
+use crate::base::storage::{Fault, FaultKind, Storage};
 use crate::base::time::Time;
 use crate::codec::metainfo::Metainfo;
 use crate::engine::Engine;
-use crate::engine::asks::{look, metainfo_name};
+use crate::engine::asks::{metainfo_name, open_content};
 use crate::torrent::command::{Refusal, RefusalKind, Which};
+use crate::torrent::disk::{FileLook, Verdict};
+use crate::torrent::sleep::Claim;
 use crate::torrent::torrent::Torrent;
+
+/// Torrents in trouble with the disk that are looked at in one [`PROBE_EVERY`]; the others wait for their turn.
+const PROBES_MAX: usize = 20;
+/// See [`PROBES_MAX`].
+const PROBE_EVERY: Duration = Duration::from_millis(100);
 
 impl<S: Storage> Engine<S> {
     /// The torrent, awake: its description is here and its content is open.
@@ -61,30 +71,20 @@ impl<S: Storage> Engine<S> {
             }
         };
         torrent.wake_up(now, Arc::new(meta));
-        Some(self.storage.open(torrent.content()))
+        Some(open_content(&mut self.storage, torrent))
     }
 
-    /// Looks whether a torrent's files bear out what was claimed of them; if not they are hashed again.
+    /// Looks whether a torrent's files bear out what was claimed of them: what is missing stops the torrent, and what others changed is
+    /// hashed again.
     pub(super) fn examine_claim(&mut self, now: Time, id: TorrentId, store: StoreId) {
         let torrent = self.torrents.get_mut(id).expect("its examiner found it");
         let Some(claim) = torrent.take_claim() else { return };
-        let before = torrent.stamps();
-        let mut as_they_were = true;
-        for file in 0..torrent.file_count() {
-            let stamp = self.storage.stamp(store, file);
-            let was = before.get(file).copied().unwrap_or_default();
-            torrent.note_stamp(file, stamp);
-            as_they_were &= if claim.exact {
-                // Nobody has touched the file since we last wrote to it.
-                stamp.unwrap_or_default() == was
-            } else {
-                let needed = torrent.held_until(file);
-                needed == 0 || stamp.is_some_and(|stamp| stamp.len >= needed && stamp.inode == was.inode)
-            };
-        }
-        if !as_they_were {
-            log::warn!("{}: its files are not as they were left; they are hashed again", torrent.info_hash());
-            torrent.verify(now);
+        torrent.begin_examination();
+        loop {
+            match examine(&mut self.storage, torrent, store, Some(claim)) {
+                None => {}
+                Some(verdict) => return torrent.handle_examined(now, verdict, Ok(())),
+            }
         }
     }
 
@@ -100,13 +100,15 @@ impl<S: Storage> Engine<S> {
         }
     }
 
-    /// Looks whether a torrent's files are still there. One that sleeps is woken if they are not, or were not looked at in this run, and
-    /// looked at more closely.
+    /// Looks whether a torrent's files are still there. One that sleeps is woken if they were not looked at in this run, and looked at
+    /// more closely; it sleeps on if not even what holds them is there.
     pub(super) fn look(&mut self, now: Time, id: TorrentId) {
         let torrent = self.torrents.get_mut(id).expect("the asker is there");
         if torrent.is_asleep() {
-            let is_there = torrent.have.count() == 0 || self.storage.exists(&torrent.top());
-            if is_there && !torrent.is_due_for_a_look() {
+            if let Some(verdict) = look_asleep(&mut self.storage, torrent) {
+                return torrent.handle_examined(now, verdict, Ok(()));
+            }
+            if !torrent.is_due_for_a_look() {
                 return;
             }
             self.wake_up(now, id);
@@ -114,7 +116,115 @@ impl<S: Storage> Engine<S> {
         let torrent = self.torrents.get_mut(id).expect("it was just there");
         let Some(store) = torrent.store() else { return };
         let files = torrent.next_look(now);
-        let result = look(&mut self.storage, torrent, store, files);
-        torrent.handle_looked(now, result);
+        let verdict = look(&mut self.storage, torrent, store, files);
+        torrent.handle_looked(now, verdict);
     }
+
+    /// Looks whether the trouble of torrents that stopped is over, [`PROBES_MAX`] at a time: thousands may be on a disk that is not mounted.
+    /// Of each one file is looked at, and the others once that is there.
+    pub(super) fn handle_probe_timeout(&mut self, now: Time) {
+        for _ in 0..PROBES_MAX {
+            let Some(id) = self.probing.pop() else { break };
+            self.probe(now, id);
+            self.touched.push(id);
+        }
+        self.probe_at = now + PROBE_EVERY;
+    }
+
+    /// When torrents that stopped are looked at next; never if none waits for that.
+    pub(super) fn next_probes(&self) -> Time {
+        if self.probing.is_empty() { Time::NEVER } else { self.probe_at }
+    }
+
+    fn probe(&mut self, now: Time, id: TorrentId) {
+        let Some(torrent) = self.torrents.get_mut(id) else { return };
+        let Some(fault) = torrent.fault_kind() else { return };
+        self.stats.probes += 1;
+        if torrent.is_asleep() {
+            return match look_asleep(&mut self.storage, torrent) {
+                Some(_) => torrent.handle_still_missing(now),
+                None => self.waking.push(id), // to read what thousands of them are takes its time
+            };
+        }
+        let Some(store) = torrent.store() else { return };
+        if torrent.is_out_of_space() {
+            // The files are there, for it went on serving them.
+            let result = room(&mut self.storage, torrent, store);
+            return torrent.handle_probed(now, result);
+        }
+        let first = torrent.missing_file().filter(|_| fault == FaultKind::Gone);
+        if first.is_some_and(|file| torrent.missing_fault(&mut self.storage, store, file).is_some()) {
+            return torrent.handle_still_missing(now);
+        }
+        if !torrent.begin_examination() {
+            // What is open, or was made by an earlier look, may not be what the user has put there meanwhile.
+            self.storage.close(store);
+            let store = open_content(&mut self.storage, torrent);
+            torrent.handle_reopened(store);
+        }
+        self.examining.push(id);
+    }
+
+    /// Looks at some files of a torrent that stopped; true if there are more.
+    pub(super) fn examine_on(&mut self, now: Time, id: TorrentId) -> bool {
+        let Some(torrent) = self.torrents.get_mut(id) else { return false };
+        let (Some(store), Some((_, claim))) = (torrent.store(), torrent.next_examined()) else { return false };
+        let Some(verdict) = examine(&mut self.storage, torrent, store, claim) else { return true };
+        let room = if verdict == Verdict::Same { room(&mut self.storage, torrent, store) } else { Ok(()) };
+        torrent.handle_examined(now, verdict, room);
+        false
+    }
+}
+
+/// Why a torrent that sleeps cannot go on, as far as one look tells: what holds all of its content is not there.
+fn look_asleep<S: Storage>(storage: &mut S, torrent: &Torrent) -> Option<Verdict> {
+    let top = torrent.top();
+    (torrent.have.count() > 0 && !storage.exists(&top)).then(|| {
+        let advice = "mount its disk or put it back, or `verify` to download it again";
+        let message = format!("missing: {}; {advice}", top.display());
+        Verdict::Missing(0, Fault { kind: FaultKind::Gone, message })
+    })
+}
+
+/// Examines the next files; the verdict once one is missing or all were looked at.
+fn examine<S: Storage>(
+    storage: &mut S,
+    torrent: &mut Torrent,
+    store: StoreId,
+    claim: Option<Claim>,
+) -> Option<Verdict> {
+    let (files, _) = torrent.next_examined()?;
+    let is_denied = torrent.fault_kind() == Some(FaultKind::Denied);
+    let (mut stamps, mut is_changed) = (Vec::with_capacity(files.len()), false);
+    for file in files {
+        let stamp = storage.stamp(store, file);
+        let look = torrent.compare(file, stamp, claim);
+        if (look == FileLook::Missing || is_denied)
+            && let Some(fault) = torrent.missing_fault(storage, store, file)
+        {
+            return Some(Verdict::Missing(file, fault));
+        }
+        is_changed |= look != FileLook::Same;
+        stamps.push(stamp);
+    }
+    torrent.note_examined(stamps, is_changed).then(|| torrent.end_examination())
+}
+
+/// Looks whether each of `files` that holds something verified is there, and long enough.
+fn look<S: Storage>(storage: &mut S, torrent: &Torrent, store: StoreId, files: Range<usize>) -> Verdict {
+    for file in files {
+        let stamp = storage.stamp(store, file);
+        if torrent.compare(file, stamp, None) == FileLook::Missing {
+            // There, and not missing: it is another file than the one that is open.
+            let fault = torrent.missing_fault(storage, store, file);
+            return fault.map_or(Verdict::Changed, |fault| Verdict::Missing(file, fault));
+        }
+    }
+    Verdict::Same
+}
+
+/// Whether there is room for a piece that is missing, if one is.
+fn room<S: Storage>(storage: &mut S, torrent: &Torrent, store: StoreId) -> Result<(), Fault> {
+    let piece = torrent.first_missing().filter(|_| torrent.may_write());
+    piece.map_or(Ok(()), |piece| storage.prepare(store, torrent.piece_span(piece)))
 }

@@ -43,6 +43,8 @@ pub(crate) struct Stats {
     pub(crate) packets_ignored: u64,
     pub(crate) jobs_started: u64,
     pub(crate) jobs_failed: u64,
+    /// Looks at torrents that stopped for trouble with the disk.
+    pub(crate) probes: u64,
     pub(crate) sends_parked_for_disk: u64,
     pub(crate) turns_parked_for_limit: u64,
 }
@@ -83,6 +85,7 @@ impl Stats {
             ("packets.ignored", self.packets_ignored),
             ("jobs.started", self.jobs_started),
             ("jobs.failed", self.jobs_failed),
+            ("disk.probes", self.probes),
             ("sends.parked_for_disk", self.sends_parked_for_disk),
             ("turns.parked_for_limit", self.turns_parked_for_limit),
         ]

@@ -14,13 +14,23 @@ impl<S: Storage> Engine<S> {
         {
             self.stamping.push(id);
         }
+        self.save_changed(now);
+        if let Some(id) = self.examining.pop() {
+            if self.examine_on(now, id) {
+                self.examining.push(id);
+            }
+            self.touched.push(id);
+            self.settle(now);
+        }
         if let Some(id) = self.waking.pop() {
             self.wake_up(now, id);
             self.settle(now);
         }
         if let Some(id) = self.leaving.pop() {
-            // One whose description cannot be read stays, and says why.
-            drop(self.remove_with_data(now, id));
+            // A torrent whose metainfo cannot be read stays, and its error says why.
+            if self.remove_with_data(now, id).is_err() {
+                self.tell(id, |torrent| torrent.stays(now));
+            }
             self.settle(now);
         }
         if let Some(id) = self.hashing.pop()
@@ -40,6 +50,8 @@ impl<S: Storage> Engine<S> {
         }
         !self.hashing.is_empty()
             || !self.stamping.is_empty()
+            || !self.durability.is_idle()
+            || !self.examining.is_empty()
             || !self.waking.is_empty()
             || !self.leaving.is_empty()
             || !self.paths.is_idle()

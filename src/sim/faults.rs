@@ -39,6 +39,8 @@ pub enum FaultKind {
     BitFlip,
     /// Its files are gone; at the end they are put back, and its user has everything hashed again.
     FilesGone,
+    /// Its disk is not mounted, and at the end it is again; nobody asks for anything.
+    DiskAway,
     /// The trackers answer nothing.
     TrackersSilent,
     /// The trackers lie.
@@ -134,7 +136,11 @@ impl World {
             }
             FaultKind::Stall => fault.nodes.iter().for_each(|&node| self.stall_stream(node, until)),
             FaultKind::Reset => fault.nodes.iter().for_each(|&node| self.reset_stream(node)),
-            FaultKind::DiskFull | FaultKind::ReadError | FaultKind::BitFlip | FaultKind::FilesGone => {
+            FaultKind::DiskFull
+            | FaultKind::ReadError
+            | FaultKind::BitFlip
+            | FaultKind::FilesGone
+            | FaultKind::DiskAway => {
                 for &node in &fault.nodes {
                     let Some(storage) = self.nodes[node].storage() else { continue };
                     let mut rng = self.rng.fork("disk");
@@ -142,6 +148,7 @@ impl World {
                         FaultKind::DiskFull => storage.is_full = true,
                         FaultKind::ReadError => drop(storage.spoil(&mut rng)),
                         FaultKind::BitFlip => drop(storage.flip_bit(&mut rng)),
+                        FaultKind::DiskAway => storage.unmount(),
                         _ => storage.lose_files(&mut rng),
                     }
                 }
@@ -171,13 +178,18 @@ impl World {
                 self.let_go_on();
             }
             FaultKind::Stall => self.let_go_on(),
-            FaultKind::DiskFull | FaultKind::ReadError | FaultKind::BitFlip | FaultKind::FilesGone => {
+            FaultKind::DiskFull
+            | FaultKind::ReadError
+            | FaultKind::BitFlip
+            | FaultKind::FilesGone
+            | FaultKind::DiskAway => {
                 for &node in &fault.nodes {
                     if let Some(storage) = self.nodes[node].storage() {
                         match fault.kind {
                             FaultKind::DiskFull => storage.is_full = false,
                             FaultKind::ReadError => storage.unspoil(),
                             FaultKind::FilesGone => storage.put_back(),
+                            FaultKind::DiskAway => storage.mount(),
                             _ => {} // a bit stays as it is until somebody looks
                         }
                     }
@@ -198,6 +210,9 @@ impl World {
     /// A node's user has everything hashed again.
     fn verify_all(&mut self, node: usize) {
         let local = self.nodes[node].clock.local(self.now);
+        if let Some(storage) = self.nodes[node].storage() {
+            storage.give_up();
+        }
         if let Some(engine) = self.nodes[node].engine() {
             let _checking_already = engine.handle_command(local, Command::Verify(Which::All));
         }
@@ -225,6 +240,7 @@ impl FaultKind {
             Self::ReadError => "has a page that cannot be read",
             Self::BitFlip => "has a bit that flips",
             Self::FilesGone => "has lost its files",
+            Self::DiskAway => "has its disk unmounted",
             Self::TrackersSilent => "hears of no tracker",
             Self::TrackersLie => "is lied to by trackers",
             Self::Loss => "loses packets",

@@ -430,6 +430,8 @@ impl Ledger {
         let lag = Self::lag(domain);
         // What was said in trouble may be lost, and then is known to some for as long as silence is borne.
         let is_late = |at: Time| at >= domain.trouble_until && now > at + lag;
+        // Requests that arrive at the same moment, or while the tracker is stopped, are answered one after the other in any order.
+        let is_known = |at: Time| is_late(at) || !domain.has_store && at.max(tracker.upset_until) < now;
         let swarm = domain.swarms.get(&hash);
         peers.iter().find_map(|peer| {
             let Some(known) = swarm.and_then(|swarm| swarm.get(peer)) else {
@@ -441,10 +443,10 @@ impl Ledger {
             if now.since(known.heard) > Self::longest(tracker, domain) {
                 return Some(format!("it tells {asker} of {peer}, who is silent since {:?}", known.heard));
             }
-            if known.left.is_some_and(|left| is_late(left) || !domain.has_store && left <= now) {
+            if known.left.is_some_and(is_known) {
                 return Some(format!("it tells {asker} of {peer}, who left at {:?}", known.left.unwrap_or_default()));
             }
-            if is_seed && known.is_seed && (is_late(known.since) || !domain.has_store && known.since <= now) {
+            if is_seed && known.is_seed && is_known(known.since) {
                 return Some(format!("it tells {asker}, who seeds, of {peer}, who seeds since {:?}", known.since));
             }
             None

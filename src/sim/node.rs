@@ -12,7 +12,7 @@ use crate::base::hash::InfoHash;
 use crate::base::ids::{ConnId, JobId, ListenerId, StoreId};
 use crate::base::rate::Budget;
 use crate::base::rng::Rng;
-use crate::base::storage::{Fault, Job};
+use crate::base::storage::{Fault, FaultKind, Job};
 use crate::base::time::Time;
 use crate::engine::{Effect, Engine, Progress};
 use crate::sim::crowd::Crowd;
@@ -384,12 +384,17 @@ impl Node {
                 self.saved.remove(&name);
                 (JOB, After::Nothing, Ok(()))
             }
-            Job::Sync { store } => {
+            Job::Sync { store, finish } => {
+                storage.finish(store, &finish);
                 storage.begin_sync(store);
                 (JOB * 2, After::Synced(store), Ok(()))
             }
             Job::Allocate { store } => (JOB, After::Nothing, storage.allocate(store)),
             Job::Scout { .. } | Job::Clear { .. } => (JOB, After::Nothing, Ok(())),
+            Job::Move { undo: true, .. } => {
+                let message = "the move was called off; everything is where it was".to_owned();
+                (JOB, After::Nothing, Err(Fault { kind: FaultKind::Io, message }))
+            }
             Job::Move { store, dir, .. } => {
                 storage.relocate(store, dir);
                 (JOB, After::Nothing, Ok(()))

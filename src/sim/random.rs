@@ -136,6 +136,7 @@ fn write_fault(rng: &mut Rng, groups: u64, out: &mut String) -> std::fmt::Result
         "read-error",
         "bit-flip",
         "files-gone",
+        "disk-away",
     ];
     let everywhere = ["trackers-silent", "trackers-lie", "loss"];
     let is_everywhere = rng.below(4) == 0;

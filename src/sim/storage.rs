@@ -148,6 +148,7 @@ impl MemoryStorage {
         self.may_write(store)?;
         let (now, room) = (self.now, self.room());
         let Some(image) = self.image_mut(store) else { return Ok(()) };
+        (0..image.files.len()).filter(|&file| image.content.wanted[file]).try_for_each(|file| image.may_make(file))?;
         let missing: u64 = image.pages.iter().map(|page| u64::from(*page == Page::Hole) * PAGE_LEN as u64).sum();
         if missing > room {
             return Err(full());
@@ -225,6 +226,32 @@ impl MemoryStorage {
     /// Everything can be read again.
     pub(crate) fn unspoil(&mut self) {
         self.images.iter_mut().for_each(|image| image.unreadable.clear());
+    }
+
+    /// A fault: the disk is not mounted any more.
+    pub(crate) fn unmount(&mut self) {
+        self.images.iter_mut().for_each(Image::unmount);
+    }
+
+    /// The disk is mounted again.
+    pub(crate) fn mount(&mut self) {
+        self.images.iter_mut().for_each(Image::mount);
+    }
+
+    /// The user has everything verified, wherever its disks are.
+    pub(crate) fn give_up(&mut self) {
+        self.images.iter_mut().for_each(|image| image.is_given_up = true);
+    }
+
+    /// Files that are complete get their length.
+    pub(crate) fn finish(&mut self, store: StoreId, finish: &[usize]) {
+        let now = self.now;
+        if finish.is_empty() || self.may_write(store).is_err() {
+            return;
+        }
+        if let Some(image) = self.image_mut(store) {
+            image.finish(finish, now);
+        }
     }
 
     /// What was taken away is put back.
@@ -310,6 +337,7 @@ impl Storage for MemoryStorage {
             self.images.push(Image::new(truth, content));
         } else if !read_only || !is_open(index) {
             self.images[index].content = content;
+            self.images[index].held.clear();
             self.images[index].watch.reopen();
             self.images[index].open_anew();
         }
@@ -332,6 +360,23 @@ impl Storage for MemoryStorage {
         }
     }
 
+    fn set_held(&mut self, store: StoreId, held: &[bool]) {
+        if let Some(image) = self.image_mut(store) {
+            image.held = held.to_vec();
+        }
+    }
+
+    fn hold(&mut self, store: StoreId, file: usize) {
+        if let Some(image) = self.image_mut(store) {
+            image.held.resize(image.files.len(), false);
+            image.held[file] = true;
+        }
+    }
+
+    fn cut(&mut self, store: StoreId, file: usize) {
+        self.finish(store, &[file]);
+    }
+
     fn prepare(&mut self, store: StoreId, span: Span) -> Result<(), Fault> {
         self.may_write(store)?;
         let (room, now) = (self.room(), self.now);
@@ -341,7 +386,12 @@ impl Storage for MemoryStorage {
             return Err(full());
         }
         let parts: Vec<usize> = image.content.files.parts(span).map(|(index, _, _)| index).collect();
+        parts.iter().try_for_each(|&index| image.may_make(index))?;
+        let makes = parts.iter().any(|&index| !image.files[index].is_there);
+        let astray =
+            (makes && image.is_astray()).then(|| "a file is made in the place of a disk that is away".to_owned());
         parts.into_iter().for_each(|index| image.touch(index, 0, now));
+        self.breaches.extend(astray);
         Ok(())
     }
 
@@ -353,7 +403,10 @@ impl Storage for MemoryStorage {
         if room == 0 && pages_of(offset, len).any(|page| image.pages[page] == Page::Hole) {
             return Err(full());
         }
-        let watched = image.watch.write(now, by, offset, len);
+        let parts = image.content.files.parts(Span { offset, len }).map(|(index, _, _)| index);
+        parts.into_iter().try_for_each(|index| image.may_make(index))?;
+        let astray = image.is_astray().then(|| "it is written in the place of a disk that is away".to_owned());
+        let watched = astray.map_or_else(|| image.watch.write(now, by, offset, len), Err);
         let mut at = offset;
         for slice in bytes {
             image.write(now, at, slice);
@@ -447,6 +500,17 @@ impl Storage for MemoryStorage {
         let state = image.files.get(file).filter(|state| state.is_there && !image.is_unlinked)?;
         let modified_nanos = i64::try_from(state.modified.as_nanos()).unwrap_or(i64::MAX);
         Some(Stamp { len: state.len, modified_nanos, inode: state.inode })
+    }
+
+    fn trouble(&mut self, store: StoreId, file: usize) -> Option<Fault> {
+        let image = self.image(store)?;
+        let is_pad = image.content.files.entries().get(file)?.pad;
+        // What is open may not be what lies there.
+        let is_there = match &image.there {
+            Some((_, files)) if image.is_unlinked => files[file].is_there,
+            _ => image.files[file].is_there,
+        };
+        (!is_pad && !is_there).then(gone)
     }
 
     fn is_there(&mut self, _store: StoreId, _path: &Path) -> bool {

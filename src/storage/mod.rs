@@ -11,6 +11,7 @@ mod journal;
 mod map;
 mod mounts;
 mod place;
+mod private;
 pub mod space;
 pub mod state;
 mod writeback;
@@ -24,6 +25,7 @@ use rustix::fs::{Stat, fstat};
 use rustix::io::Errno;
 
 use crate::base::arena::Arena;
+use crate::base::bitfield::Bitfield;
 use crate::base::buffer::Buffer;
 use crate::base::files::FileList;
 use crate::base::geometry::Span;
@@ -71,6 +73,10 @@ impl Default for Settings {
 const WRITEBACK_BYTES: u64 = 8 << 20;
 /// Bytes that are sent through a buffer in one call.
 const SEND_BUF_LEN: usize = 512 * 1024;
+/// Of a complete file that is too long so much is cut off at once, which takes some milliseconds; more is cut by a job.
+const CUT_AT_ONCE_BYTES: u64 = 16 << 20;
+/// Files on either side of one that is to be made among which the nearest one with verified pieces is looked for.
+const NEAREST_MAX: usize = 1024;
 /// Bytes of content that one vectored write names; what comes beyond waits for the next.
 const SEND_BYTES_MAX: u64 = 4 << 20;
 
@@ -95,6 +101,36 @@ struct Store {
     content: Content,
     /// The file system that it was on when its space was last looked at.
     device: Option<u64>,
+    /// By file: it holds verified pieces. Of no length while none does.
+    held: Bitfield,
+}
+
+impl Store {
+    /// The file with verified pieces that must be where it was before the file at index `file` is made: that file itself, or the
+    /// nearest one, in the directory tree and then in order. `None` while nothing is verified. Bounded by [`NEAREST_MAX`].
+    fn witness(&self, file: usize) -> Option<usize> {
+        let is_held = |index: usize| u32::try_from(index).is_ok_and(|index| self.held.get(index));
+        if self.held.count() == 0 || is_held(file) {
+            return is_held(file).then_some(file);
+        }
+        let entries = self.content.files.entries();
+        let shared = |other: usize| {
+            let (one, other) = (entries[file].path.components(), entries[other].path.components());
+            one.zip(other).take_while(|(one, other)| one == other).count()
+        };
+        let before = (file.saturating_sub(NEAREST_MAX)..file).rev().find(|&index| is_held(index));
+        let after = (file + 1..entries.len().min(file + 1 + NEAREST_MAX)).find(|&index| is_held(index));
+        let first = self.held.ones().next().and_then(|index| usize::try_from(index).ok());
+        // Of equals the last counts.
+        [first, after, before].into_iter().flatten().max_by_key(|&other| shared(other))
+    }
+
+    /// True if the file at index `file` is a regular file where it should be.
+    fn is_in_place(&self, file: usize) -> bool {
+        let path = &self.content.files.entries()[file].path;
+        let also = || place::stamp(self.content.also.as_deref()?, path);
+        place::stamp(&self.content.dir, path).or_else(also).is_some()
+    }
 }
 
 impl FileStorage {
@@ -148,15 +184,30 @@ impl FileStorage {
         self.stores.get(store).map(|store| &store.content.files).ok_or_else(closed)
     }
 
+    /// Whether nothing may be written to a content.
+    fn is_read_only(&self, store: StoreId) -> bool {
+        self.stores.get(store).is_none_or(|store| store.content.read_only)
+    }
+
     /// The open file at `index` of `store`; for writing it is made where it is missing.
     fn file(&mut self, store: StoreId, index: usize, write: bool) -> Result<&mut OpenFile, Fault> {
-        let content = &self.stores.get(store).ok_or_else(closed)?.content;
-        open_file(content, &mut self.files, &mut self.jobs.written, store, index, write)
+        let of = self.stores.get(store).ok_or_else(closed)?;
+        open_file(of, &mut self.files, &mut self.jobs.written, store, index, write)
     }
 
     /// The file at `index` of `store`, open anyhow; it is not made where it is missing.
     fn file_as_it_is(&mut self, store: StoreId, index: usize) -> Result<&mut OpenFile, Fault> {
         self.file(store, index, false)
+    }
+
+    /// True if the file at `index` of `store` holds verified pieces.
+    fn holds(&self, store: StoreId, index: usize) -> bool {
+        self.stores.get(store).is_some_and(|of| of.witness(index) == Some(index))
+    }
+
+    /// True if the file at `index` of `store` is not where it should be.
+    fn is_missing(&self, store: StoreId, index: usize) -> bool {
+        self.stores.get(store).is_none_or(|of| !of.is_in_place(index))
     }
 
     fn path(&self, store: StoreId, index: usize) -> PathBuf {
@@ -238,8 +289,9 @@ impl FileStorage {
             self.forget_file(store, file);
             stat = self.stat(store, file)?;
         }
-        let content = &self.stores.get(store).ok_or_else(closed)?.content;
-        let open = open_file(content, &mut self.files, &mut self.jobs.written, store, file, false)?;
+        let of = self.stores.get(store).ok_or_else(closed)?;
+        let content = &of.content;
+        let open = open_file(of, &mut self.files, &mut self.jobs.written, store, file, false)?;
         self.windows.map(store, file, offset, len, open.fd.as_fd(), &stat).map_err(|errno| {
             let path = content.dir.join(&content.files.entries()[file].path);
             fault(errno, &path, "read")
@@ -355,22 +407,26 @@ struct Place {
     end: usize,
 }
 
-/// The open file at index `file` of `content`.
+/// The open file at index `file` of the content `of`; for writing it is made where it is missing, and may be. This is the only place
+/// where a file or a directory of content is made, but for moves.
 fn open_file<'f>(
-    content: &Content,
+    of: &Store,
     files: &'f mut Files,
     written: &mut Written,
     store: StoreId,
     file: usize,
     write: bool,
 ) -> Result<&'f mut OpenFile, Fault> {
-    let path = &content.files.entries()[file].path;
+    let content = &of.content;
+    let path_of = |index: usize| content.files.entries()[index].path.as_path();
+    let path = path_of(file);
     if write && content.read_only {
         // Whoever decides what is written should never come here: this is the last place where it can be refused.
         let message =
             format!("{} is not this torrent's to write; nothing was written", content.dir.join(path).display());
         return Err(Fault { kind: FaultKind::Denied, message });
     }
+    let mut missing = file;
     let open = || match place::open(&content.dir, path, write) {
         Err(Errno::NOENT | Errno::NOTDIR) if !write && content.also.is_some() => {
             // In mid-move it is at one place or the other, and may just have gone from the first.
@@ -378,6 +434,11 @@ fn open_file<'f>(
             place::open(also, path, false)
         }
         Err(Errno::NOENT) if write => {
+            // An empty mount point looks like a directory in which nothing was made yet.
+            if let Some(witness) = of.witness(file).filter(|&witness| witness == file || !of.is_in_place(witness)) {
+                missing = witness;
+                return Err(Errno::NOENT);
+            }
             let made = place::make(&content.dir, path)?;
             written.note_made(store, file);
             Ok(made)
@@ -386,7 +447,7 @@ fn open_file<'f>(
     };
     files.get(store, file, write, open).map_err(|errno| {
         let doing = if write { "written" } else { "read" };
-        fault(errno, &content.dir.join(path), doing)
+        fault(errno, &content.dir.join(path_of(missing)), doing)
     })
 }
 
@@ -413,10 +474,14 @@ fn fault(errno: Errno, path: &Path, doing: &str) -> Fault {
     let (kind, message) = match errno {
         Errno::NOSPC | Errno::DQUOT => (FaultKind::Full, format!("no space to write {path}; make room on the disk")),
         Errno::FBIG => (FaultKind::Full, format!("{path} may not grow that long; raise the limit on file sizes")),
-        Errno::NOENT | Errno::NOTDIR => {
-            (FaultKind::Gone, format!("{path} is missing; put it back, or remove the torrent"))
+        Errno::NOENT | Errno::NOTDIR => (
+            FaultKind::Gone,
+            format!("missing: {path}; mount its disk or put it back, or `verify` to download it again"),
+        ),
+        Errno::FAULT => {
+            let advice = "it is shorter than it was; put it back, or `verify` to download it again";
+            (FaultKind::Gone, format!("missing: {path}; {advice}"))
         }
-        Errno::FAULT => (FaultKind::Gone, format!("{path} is shorter than it was; put it back, or verify the torrent")),
         Errno::LOOP | Errno::XDEV => {
             (FaultKind::Denied, format!("{path} leads through a symbolic link, which is not followed; remove the link"))
         }
@@ -433,7 +498,7 @@ impl Storage for FileStorage {
     type Stream = mio::net::TcpStream;
 
     fn open(&mut self, content: Content) -> StoreId {
-        self.stores.insert(Store { content, device: None })
+        self.stores.insert(Store { content, device: None, held: Bitfield::default() })
     }
 
     fn close(&mut self, store: StoreId) {
@@ -452,6 +517,42 @@ impl Storage for FileStorage {
     fn set_read_only(&mut self, store: StoreId, read_only: bool) {
         if let Some(store) = self.stores.get_mut(store) {
             store.content.read_only = read_only;
+        }
+    }
+
+    fn set_held(&mut self, store: StoreId, held: &[bool]) {
+        if let Some(store) = self.stores.get_mut(store) {
+            store.held = Bitfield::default();
+        }
+        for (file, _) in held.iter().enumerate().filter(|(_, held)| **held) {
+            self.hold(store, file);
+        }
+    }
+
+    fn hold(&mut self, store: StoreId, file: usize) {
+        let Some(store) = self.stores.get_mut(store) else { return };
+        let files = u32::try_from(store.content.files.len()).unwrap_or(u32::MAX);
+        if store.held.len() != files {
+            store.held = Bitfield::new(files);
+        }
+        if let Ok(file) = u32::try_from(file)
+            && file < files
+        {
+            store.held.set(file);
+        }
+    }
+
+    fn cut(&mut self, store: StoreId, file: usize) {
+        if self.is_read_only(store) {
+            return;
+        }
+        let len = self.file_list(store).map_or(0, |files| files.entries()[file].span.len);
+        if len == 0 || self.is_missing(store, file) {
+            return;
+        }
+        let Ok(open) = self.file(store, file, true) else { return };
+        if place::excess_on_disk_bytes(open.fd.as_fd(), len) <= CUT_AT_ONCE_BYTES {
+            jobs::cut(self, store, file);
         }
     }
 
@@ -572,7 +673,7 @@ impl Storage for FileStorage {
     }
 
     fn exists(&mut self, path: &Path) -> bool {
-        rustix::fs::stat(path).is_ok()
+        !matches!(rustix::fs::stat(path), Err(Errno::NOENT | Errno::NOTDIR))
     }
 
     fn place(&mut self, dir: &Path) -> PathBuf {
@@ -598,6 +699,15 @@ impl Storage for FileStorage {
         place::stamp(&content.dir, &entry.path)
             .or_else(|| place::stamp(content.also.as_deref()?, &entry.path))
             .filter(|stamp| opened.is_none_or(|inode| inode == stamp.inode))
+    }
+
+    fn trouble(&mut self, store: StoreId, file: usize) -> Option<Fault> {
+        let content = &self.stores.get(store)?.content;
+        let entry = content.files.entries().get(file).filter(|entry| !entry.pad)?;
+        let errno = place::open(&content.dir, &entry.path, false).err()?;
+        let is_there = |dir: &PathBuf| place::open(dir, &entry.path, false).is_ok();
+        let is_elsewhere = content.also.as_ref().is_some_and(is_there);
+        (!is_elsewhere).then(|| fault(errno, &content.dir.join(&entry.path), "read"))
     }
 
     fn is_there(&mut self, store: StoreId, path: &Path) -> bool {

@@ -213,6 +213,27 @@ pub(super) fn shorten(dir: &Path, path: &Path) -> Result<bool, Errno> {
     unlinkat(&parent, name, AtFlags::empty()).map(|()| false)
 }
 
+/// Bytes that an open file has on the disk beyond `len`, as far as one can tell.
+pub(super) fn excess_on_disk_bytes(fd: BorrowedFd<'_>, len: u64) -> u64 {
+    fstat(fd).map_or(0, |stat| {
+        let excess = u64::try_from(stat.st_size).unwrap_or(0).saturating_sub(len);
+        on_disk_bytes(&stat).saturating_sub(len).min(excess)
+    })
+}
+
+/// Cuts off what an open file has beyond `len` bytes, or a part of it if that is much: how many bytes; 0 when nothing is left.
+pub(super) fn cut(fd: BorrowedFd<'_>, len: u64) -> Result<u64, Errno> {
+    let stat = fstat(fd)?;
+    let excess = u64::try_from(stat.st_size).unwrap_or(0).saturating_sub(len);
+    // A hole takes no time to free, and the parts are no more than some thousand.
+    let is_little = on_disk_bytes(&stat).saturating_sub(len) <= SHORTEN_BYTES;
+    let part = if is_little { excess } else { excess.min(SHORTEN_BYTES.max(excess / 4096)) };
+    if part > 0 {
+        ftruncate(fd, len + (excess - part))?;
+    }
+    Ok(part)
+}
+
 /// Renames what is at `from` below `dir` to `to` in the same directory, durably, unless it is not there; never over anything.
 pub(super) fn rename(dir: &Path, from: &Path, to: &Path) -> Result<(), Errno> {
     if !is_there(dir, from) {

@@ -14,7 +14,7 @@ use crate::torrent::create::{Creator, Notes, Profile};
 use crate::torrent::torrent::{Begin, Torrent};
 
 pub(super) fn moving(store: StoreId, dir: PathBuf) -> Job {
-    Job::Move { store, dir, info_hash: InfoHash::of(b"x"), again: false }
+    Job::Move { store, dir, info_hash: InfoHash::of(b"x"), again: false, undo: false }
 }
 
 pub(super) fn content(dir: &Path, files: &[(&str, u64, bool)]) -> Content {
@@ -61,6 +61,65 @@ fn pair() -> (mio::net::TcpStream, std::net::TcpStream) {
 }
 
 #[test]
+fn file_is_made_only_where_the_nearest_file_with_verified_pieces_is() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut storage = FileStorage::without_state();
+    let files = [("r/a/1", 1000, false), ("r/a/2", 1000, false), ("r/b/1", 1000, false), ("r/b/2", 1000, false)];
+    let dir = temp.path().join("d");
+    let store = storage.open(content(&dir, &files));
+    let span = |file: u64| Span { offset: file * 1000, len: 1000 };
+    storage.prepare(store, span(0)).unwrap();
+    storage.prepare(store, span(2)).unwrap();
+    storage.hold(store, 0);
+    storage.hold(store, 2);
+    // The directory of one of the two is away, as if another disk was mounted there.
+    std::fs::rename(dir.join("r/b"), temp.path().join("aside")).unwrap();
+    std::fs::create_dir(dir.join("r/b")).unwrap();
+    storage.prepare(store, span(1)).unwrap();
+    let fault = storage.prepare(store, span(3)).unwrap_err();
+    assert_eq!(fault.kind, FaultKind::Gone);
+    assert!(fault.message.starts_with(&format!("missing: {}; ", dir.join("r/b/1").display())), "{fault}");
+    assert_eq!(std::fs::read_dir(dir.join("r/b")).unwrap().count(), 0);
+    assert_eq!(storage.trouble(store, 2).unwrap().kind, FaultKind::Gone);
+    assert!(storage.trouble(store, 0).is_none());
+    // All of it is away, and nothing is made for an allocation, a write or a move.
+    storage.close(store);
+    let store = storage.open(content(&dir, &files));
+    storage.set_held(store, &[true, false, true, false]);
+    std::fs::rename(&dir, temp.path().join("all")).unwrap();
+    assert_eq!(run(&mut storage, Job::Allocate { store }).unwrap_err().kind, FaultKind::Gone);
+    assert_eq!(storage.write(store, 3000, &[IoSlice::new(&[1])]).unwrap_err().kind, FaultKind::Gone);
+    run(&mut storage, Job::Sync { store, finish: vec![0, 1] }).unwrap();
+    let to = temp.path().join("to");
+    assert_eq!(run(&mut storage, Job::Scout { store, dir: to.clone() }).unwrap_err().kind, FaultKind::Gone);
+    assert_eq!(run(&mut storage, moving(store, to.clone())).unwrap_err().kind, FaultKind::Gone);
+    assert!(!dir.exists() && !to.exists());
+    // Nothing is verified any more.
+    storage.set_held(store, &[]);
+    storage.prepare(store, span(3)).unwrap();
+    assert!(dir.join("r/b/2").exists());
+}
+
+#[test]
+fn complete_file_is_cut_in_parts_and_never_through_a_link() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut storage = FileStorage::without_state();
+    let store = storage.open(content(temp.path(), &[("r/a", 1000, false), ("r/b", 1000, false), ("r/c", 0, false)]));
+    std::fs::create_dir(temp.path().join("r")).unwrap();
+    let file = std::fs::File::create(temp.path().join("r/a")).unwrap();
+    file.set_len(1 << 40).unwrap(); // a hole
+    std::fs::write(temp.path().join("other"), vec![5; 2000]).unwrap();
+    symlink(temp.path().join("other"), temp.path().join("r/b")).unwrap();
+    run(&mut storage, Job::Sync { store, finish: vec![0, 1, 2] }).unwrap();
+    assert_eq!(file.metadata().unwrap().len(), 1000);
+    assert_eq!(std::fs::metadata(temp.path().join("other")).unwrap().len(), 2000);
+    assert_eq!(storage.stamp(store, 2).unwrap().len, 0, "one of no bytes is made");
+    std::fs::write(temp.path().join("r/c"), "mine").unwrap();
+    run(&mut storage, Job::Sync { store, finish: vec![2] }).unwrap();
+    assert_eq!(std::fs::read(temp.path().join("r/c")).unwrap(), b"mine");
+}
+
+#[test]
 fn what_is_written_is_read_across_files_and_pads() {
     let temp = tempfile::tempdir().unwrap();
     let mut storage = FileStorage::without_state();
@@ -76,7 +135,7 @@ fn what_is_written_is_read_across_files_and_pads() {
     assert!(read == data);
     assert_eq!(std::fs::read(temp.path().join("r/d/b")).unwrap(), &data[1024..]);
     assert!(!temp.path().join("r/pad").exists());
-    run(&mut storage, Job::Sync { store }).unwrap();
+    run(&mut storage, Job::Sync { store, finish: Vec::new() }).unwrap();
     assert_eq!(storage.stamp(store, 0).unwrap().len, 1000);
     assert_eq!(storage.stamp(store, 1), None);
     run(&mut storage, Job::Allocate { store }).unwrap();
@@ -98,7 +157,7 @@ fn read_only_content_is_never_written() {
         assert_eq!(storage.write(store, offset, &[IoSlice::new(b"x")]).unwrap_err().kind, FaultKind::Denied);
     }
     assert!(run(&mut storage, Job::Allocate { store }).is_err());
-    run(&mut storage, Job::Sync { store }).unwrap();
+    run(&mut storage, Job::Sync { store, finish: vec![0, 1, 2] }).unwrap();
     assert_eq!(std::fs::read(temp.path().join("a")).unwrap(), bytes(1000));
     assert!(!temp.path().join("b").exists() && !temp.path().join("none").exists());
 }
@@ -211,7 +270,7 @@ fn many_files_exhaust_neither_descriptors_nor_windows() {
         storage.files.len(),
         storage.windows.len()
     );
-    run(&mut storage, Job::Sync { store }).unwrap();
+    run(&mut storage, Job::Sync { store, finish: Vec::new() }).unwrap();
 }
 
 #[test]

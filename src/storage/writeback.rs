@@ -32,12 +32,42 @@ pub(super) fn unwritten_bytes(fd: BorrowedFd<'_>) -> Option<u64> {
     (result == 0).then(|| (stat.dirty + stat.writeback) * rustix::param::page_size() as u64)
 }
 
+/// How often [`Patience`] looks, at most; at the pace at which jobs that wait are looked at, a second in all.
+const LOOKS_MAX: u32 = 100;
+
+/// Waiting until little of a file is unwritten, so that a sync takes no long time; and not for ever.
+#[derive(Debug, Default)]
+pub(super) struct Patience {
+    looks: u32,
+}
+
+impl Patience {
+    /// Whether to look again later, since more than `most` bytes are still to be written.
+    pub(super) fn waits(&mut self, fd: BorrowedFd<'_>, most: u64) -> bool {
+        self.looks += 1;
+        self.looks <= LOOKS_MAX && is_on_disk(fd) && unwritten_bytes(fd).is_some_and(|bytes| bytes > most)
+    }
+}
+
+/// Whether the file system has a disk at all: pages of tmpfs are never written anywhere, and stay dirty.
+fn is_on_disk(fd: BorrowedFd<'_>) -> bool {
+    const TMPFS_MAGIC: u64 = 0x0102_1994;
+    rustix::fs::fstatfs(fd).map_or(true, |stat| u64::try_from(stat.f_type) != Ok(TMPFS_MAGIC))
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;
     use std::os::fd::AsFd;
 
     use super::*;
+
+    #[test]
+    fn file_without_a_disk_is_not_waited_for() {
+        let mut file = tempfile::tempfile_in("/dev/shm").unwrap();
+        file.write_all(&[7; 1 << 20]).unwrap();
+        assert!(!Patience::default().waits(file.as_fd(), 0));
+    }
 
     #[test]
     fn what_was_synced_is_not_waited_for() {

@@ -7,6 +7,7 @@ use crate::base::ids::StoreId;
 use crate::base::lanes::{LANES, PieceLanes, UNIT};
 use crate::base::storage::{Fault, FaultKind, Storage};
 use crate::base::time::Time;
+use crate::torrent::disk::Verdict;
 use crate::torrent::path_conflict::SecondStage;
 use crate::torrent::torrent::{Ask, Phase, Torrent};
 
@@ -151,16 +152,46 @@ impl Check {
 }
 
 impl Torrent {
-    /// Hashes all content again. What it holds is claimed again piece by piece.
+    /// The user has all content hashed again. Nothing is claimed of it any more until it is hashed: a file that is not there is simply
+    /// to be downloaded.
     pub fn verify(&mut self, now: Time) {
         // A second torrent that waits is hashed anyway before it goes on.
         let waits = self.second_stage() == Some(SecondStage::Waits);
-        if self.check.is_some() || self.is_link() || waits || self.postpone_check() {
+        if self.is_link() || waits || self.postpone_check(true) {
             return;
         }
-        if self.rouse() {
+        self.expected = None;
+        if self.check.is_some() {
+            return self.persistence.touch(now);
+        }
+        if self.fault.as_ref().is_some_and(|fault| fault.kind != FaultKind::Full) {
+            self.forget_fault();
+        }
+        self.claim = None;
+        self.have.clear_all();
+        self.claim_nothing();
+        self.persistence.allocated = false;
+        self.turn_changed = true;
+        self.recheck(now);
+    }
+
+    /// All content is hashed again although nobody asked for it. A file of which something was verified, and which is gone, is missing.
+    pub(crate) fn recheck(&mut self, now: Time) {
+        let waits = self.second_stage() == Some(SecondStage::Waits);
+        if self.check.is_some() || self.is_link() || waits || self.postpone_check(false) {
+            return;
+        }
+        let is_away = self.fault.as_ref().is_some_and(|fault| fault.kind != FaultKind::Full);
+        if is_away || self.rouse() {
             self.recheck = true;
             return;
+        }
+        let durable = self.durable();
+        if durable.count() > 0 {
+            match &mut self.expected {
+                Some(expected) => expected.add_all(&durable),
+                None => self.expected = Some(durable),
+            }
         }
         self.begin_check();
         self.reconsider(now);
@@ -172,12 +203,38 @@ impl Torrent {
     pub(crate) fn begin_check(&mut self) {
         // Stamps are taken before anything is read, so that what changes meanwhile is found by the next run.
         self.recheck = false;
+        self.claim = None;
         self.disk.doubt_all();
         self.have.clear_all();
         self.claim_nothing();
         self.restored.clear();
+        self.forget_empty_files();
         self.phase = Phase::Checking;
         self.check = Some(Box::new(Check::new(self.all_pieces())));
+    }
+
+    /// The first file of a piece that was verified before this recheck, and is missing.
+    fn missing_file_of<S: Storage>(&self, storage: &mut S, store: StoreId, piece: u32) -> Option<(usize, Fault)> {
+        self.expected.as_ref()?;
+        let mut files = self.files_of(Piece(piece)).into_iter();
+        files.find_map(|file| Some((file, self.missing_fault(storage, store, file)?)))
+    }
+
+    /// Why the file at index `file` does not hold what was verified of it: it is not there, too short, or cannot be read. `None` if it
+    /// may hold that.
+    pub fn missing_fault<S: Storage>(&self, storage: &mut S, store: StoreId, file: usize) -> Option<Fault> {
+        let needed = self.held_until(file);
+        if needed == 0 {
+            return None;
+        }
+        storage.trouble(store, file).or_else(|| {
+            let is_short = storage.stamp(store, file).is_some_and(|stamp| stamp.len < needed);
+            is_short.then(|| {
+                let path = self.dir.join(&self.file(file).path);
+                let advice = "it is shorter than it was; put it back, or `verify` to download it again";
+                Fault { kind: FaultKind::Gone, message: format!("missing: {}; {advice}", path.display()) }
+            })
+        })
     }
 
     /// The share of a check that is done, 0 to 1; none if none is under way.
@@ -202,9 +259,18 @@ impl Torrent {
         let geometry = self.head.geometry;
         let has_data = |storage: &mut S, piece| storage.has_data(store, geometry.span_of(Piece(piece)));
         let mut tries = 0..SKIP_MAX;
+        let mut looked = None;
         while check.current.is_none() && check.next < check.end && tries.next().is_some() {
-            if !check.is_of(check.next) || !has_data(storage, check.next) {
+            if !check.is_of(check.next) {
                 check.next += 1;
+                continue;
+            }
+            if !has_data(storage, check.next) {
+                looked = Some(check.next).filter(|piece| self.expected.as_ref().is_some_and(|have| have.get(*piece)));
+                check.next += 1;
+                if looked.is_some() {
+                    break;
+                }
                 continue;
             }
             let lanes = check.next..check.next + u32::try_from(LANES).expect("a few");
@@ -218,6 +284,10 @@ impl Torrent {
                 },
             );
         }
+        if let Some(piece) = looked {
+            return self.look_for_piece(now, storage, store, piece);
+        }
+        let before = check.next;
         let result = match check.current.take() {
             None if check.next < check.end => return,
             None => return self.finish_check(now),
@@ -225,6 +295,10 @@ impl Torrent {
             Some(Current::Lanes(lanes, done)) => check.hash_lanes(storage, store, &geometry, (lanes, done), buf),
         };
         match result {
+            // It was read in vain, and is passed over.
+            Ok(hashes) if hashes.is_empty() && check.current.is_none() && check.next > before => {
+                self.look_for_piece(now, storage, store, before);
+            }
             Ok(hashes) => {
                 let count = self.have.count();
                 for hash in hashes {
@@ -245,9 +319,18 @@ impl Torrent {
         }
     }
 
+    /// A piece was not there. In a recheck that nobody asked for its file may be missing, and so the check ends.
+    fn look_for_piece<S: Storage>(&mut self, now: Time, storage: &mut S, store: StoreId, piece: u32) {
+        if let Some((file, fault)) = self.missing_file_of(storage, store, piece) {
+            self.handle_examined(now, Verdict::Missing(file, fault), Ok(()));
+        }
+    }
+
     fn finish_check(&mut self, now: Time) {
         let Some(check) = self.check.take() else { return };
         self.phase = Phase::Ready;
+        self.expected = None;
+        self.asks.push_back(Ask::HoldAll);
         log::info!(
             "{}: checked, {} of {} pieces are here{}",
             self.display_name(),
@@ -258,8 +341,11 @@ impl Torrent {
         if self.is_finished() && self.finished.is_none() {
             self.finished = Some(self.epoch_secs + now.as_secs());
         }
+        self.note_complete();
         self.content_changed(now);
         self.decide_second(now);
+        // Until a sync secures what was found, a crash costs the whole check.
+        self.persistence.hurry(now);
         self.apply_policy(now);
         self.turn_changed = true;
         self.reconsider(now);
@@ -280,6 +366,13 @@ impl Torrent {
                 if let Some(hash) = download.partials.hash(piece) {
                     self.judge(now, piece, hash);
                 }
+            }
+            // Some of its blocks were lost before they came to the disk; they are fetched again. A file that is missing stops it all.
+            Err(fault) if fault.kind == FaultKind::Gone => {
+                download.partials.take(piece);
+                download.picker.returned(piece);
+                self.asks.push_back(Ask::Look);
+                self.offer_blocks(now);
             }
             Err(fault) => self.fail(now, fault),
         }

@@ -233,6 +233,47 @@ pub enum Command {
     Shutdown,
 }
 
+impl Command {
+    /// Whether it changes something that the next run has to know: then its `OK` waits until that is on the disk.
+    #[must_use]
+    pub const fn is_durable(&self) -> bool {
+        match self {
+            Self::Add { .. }
+            | Self::Remove { .. }
+            | Self::Pause(_)
+            | Self::Resume(_)
+            | Self::Verify(_)
+            | Self::Set { .. }
+            | Self::Prioritize { .. }
+            | Self::Move { .. }
+            | Self::Rename { .. } => true,
+            Self::Status
+            | Self::Stats
+            | Self::List { .. }
+            | Self::Changes(_)
+            | Self::Show(_)
+            | Self::Files(_)
+            | Self::Peers(_)
+            | Self::Trackers(_)
+            | Self::Pieces(_)
+            | Self::Why(_)
+            | Self::Announce(_)
+            | Self::Get { .. }
+            | Self::Limit { .. }
+            | Self::Connect { .. }
+            | Self::Catalog { .. }
+            | Self::Magnet(_)
+            | Self::Export { .. }
+            | Self::Share(_)
+            | Self::Unshare(_)
+            | Self::Shares
+            | Self::Dht(_)
+            | Self::Tracker
+            | Self::Shutdown => false,
+        }
+    }
+}
+
 /// What kind of refusal it is. The words are those of the control socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefusalKind {

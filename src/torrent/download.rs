@@ -55,7 +55,8 @@ impl Torrent {
             picker.add_field(&peer.field);
         }
         let mut partials = Partials::new(self.geometry());
-        for (piece, blocks) in self.restored.drain(..) {
+        for (piece, blocks) in std::mem::take(&mut self.restored) {
+            self.note_written(piece);
             if self.layout.is_wanted(piece) && !self.have.get(piece.0) {
                 let hash = self.body.get().pieces.get(piece.index()).expect("every piece has a hash");
                 partials.restore(piece, hash, self.layout.piece_priority(piece), &blocks);
@@ -80,6 +81,9 @@ impl Torrent {
     /// Everything wanted is here.
     pub(crate) fn finish_download(&mut self, now: Time) {
         self.download = None;
+        if self.note_complete() {
+            self.news.push(What::Finished);
+        }
         self.begin_seeding(now);
         self.begin_pace(now);
         let is_first = self.finished.is_none();
@@ -94,6 +98,7 @@ impl Torrent {
         } else if is_first || was_partial {
             self.announces.completed(now);
         }
+        self.make_empty_files(now);
         self.persistence.touch(now);
         self.apply_policy(now);
         self.turn_changed = true;
@@ -101,6 +106,14 @@ impl Torrent {
         for conn in conns {
             self.consider_interest(now, conn);
         }
+    }
+
+    /// Everything wanted may be here. True if that is so for the first time in its life; nothing wanted is nothing complete.
+    pub(crate) fn note_complete(&mut self) -> bool {
+        let is_something = self.layout.wanted_bytes() > 0 || self.size() == 0;
+        let is_first = !self.told_finished && is_something && self.is_finished();
+        self.told_finished |= is_first;
+        is_first
     }
 
     /// Asks a peer for as many blocks as its pipeline holds: of the piece that it is at first, then of pieces in progress unless
@@ -177,6 +190,10 @@ impl Torrent {
         let Some(download) = self.download.as_deref_mut() else { return };
         match result {
             Ok(()) => {
+                if self.note_written(piece) {
+                    self.persistence.hurry(now);
+                }
+                let Some(download) = self.download.as_deref_mut() else { return };
                 let hash = self.body.get().pieces.get(piece.index()).expect("every piece has a hash");
                 let parole = download.blame.is_suspect(piece);
                 download.partials.start(piece, hash, self.layout.piece_priority(piece), parole);
@@ -263,6 +280,7 @@ impl Torrent {
             let guilty = download.blame.handle_passed(piece, &blocks);
             download.picker.finished(piece);
             self.have.set(piece.0);
+            self.asks.push_back(Ask::Hold(piece));
             self.passed += 1;
             self.news.push(What::Piece(piece));
             // Who gave us a slot and has nothing more for us gives it to others sooner if it knows.

@@ -65,9 +65,12 @@ impl Torrent {
         }
     }
 
-    /// It could not be taken out: its goals count again.
-    pub fn stays(&mut self) {
+    /// The torrent could not be removed: its seeding limits count again.
+    pub fn stays(&mut self, now: Time) {
         self.leaves = false;
+        if self.removal.take().is_some() {
+            self.persistence.touch(now);
+        }
     }
 
     /// Whether it has seeded enough: acts if so, and says when to look again if not.

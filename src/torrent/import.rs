@@ -44,6 +44,7 @@ impl Torrent {
         self.settings.up_limit = Some(import.up_limit.min(RATE_MAX)).filter(|rate| *rate > 0);
         self.find_policy(now);
         self.claim(now, import, stamps);
+        self.note_complete();
         if self.is_finished() {
             self.finished = Some(import.finished).filter(|at| *at > 0).or(Some(self.added));
         }

@@ -15,7 +15,7 @@ pub mod command;
 pub mod create;
 mod dht_announces;
 pub mod dht_command;
-mod disk;
+pub mod disk;
 pub mod download;
 pub mod event;
 pub(crate) mod exchange;

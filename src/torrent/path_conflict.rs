@@ -297,8 +297,9 @@ impl Torrent {
         if was_second {
             log::info!("{}: no other torrent has its files any more", self.display_name());
             self.persistence.touch(now);
-            self.verify(now);
+            self.recheck(now);
         }
+        self.finish_files_later(now);
         self.resume_download(now);
         self.reconsider(now);
     }
@@ -326,12 +327,10 @@ impl Torrent {
         let refusal = self.incomplete(&owner, &owner.file);
         self.claim_no_files();
         self.become_second(now, SecondStage::Checks, owner, refusal);
-        if self.is_asleep() {
-            self.verify(now);
-        } else if !self.is_link() {
-            // A link is checked when the storage knows its files (`handle_described`).
+        if self.is_asleep() || self.store.is_some() {
+            self.recheck(now);
+        } else {
             self.begin_check();
-            self.asks.extend(self.store.map(|_| Ask::Work));
         }
         self.reconsider(now);
     }
@@ -387,6 +386,7 @@ impl Torrent {
             self.phase = Phase::Ready;
         }
         self.claim = None;
+        self.expected = None;
         self.have.clear_all();
         self.claim_nothing();
         self.restored.clear();

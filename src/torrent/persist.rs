@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::Piece;
 use crate::base::sabotage::{self, Sabotage};
-use crate::base::storage::{Fault, Stamp};
+use crate::base::storage::{Fault, FaultKind, Stamp};
 use crate::base::time::Time;
 use crate::codec::resume::{PartialPiece, Record};
 use crate::torrent::path_conflict::PathConflict;
@@ -24,48 +24,55 @@ const SAVE_DELAY: Duration = Duration::from_millis(500);
 /// How soon what could not be saved is tried again.
 const SAVE_AGAIN: Duration = Duration::from_secs(10);
 
-/// How far saving is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Stage {
-    #[default]
-    Idle,
-    Syncing,
-    Saving,
-}
+/// The same while the node shuts down.
+const SAVE_AGAIN_CLOSING: Duration = Duration::from_secs(1);
+
+/// Attempts to save the last record of a run. After that the shutdown goes on without it, and says so.
+const CLOSING_TRIES_MAX: u32 = 4;
 
 /// What is on the disk for certain, and what must still be said.
 #[derive(Debug)]
 pub(crate) struct Persistence {
-    stage: Stage,
+    /// Whether a record is on its way to the disk. There is one at a time.
+    saving: bool,
     /// When to save next; never if nothing changed.
     due: Time,
     /// Pieces were written since the last sync began.
     unsynced: bool,
-    /// `have` as it was when the sync under way began.
+    /// `have` as it was when the sync under way began; `None` if there is none. Records may be saved meanwhile.
     syncing: Option<Bitfield>,
     /// `have` as it was at the last good sync; none if it equals `have`.
     durable: Option<Bitfield>,
+    /// Whether what a check found is not secured by a sync yet: a record that says nothing of it says that it was being checked.
+    is_check_unsynced: bool,
+    /// Whether the sync under way secures all that the last check found.
+    is_securing_check: bool,
     /// Whole files have room.
     pub(crate) allocated: bool,
     /// What describes it could not be saved.
     metainfo_unsaved: bool,
     /// The next record is the last one of this run.
     closing: bool,
-    /// The last record of this run is saved.
+    /// Attempts to save the last record that have failed.
+    closing_failures: u32,
+    /// The last record of this run is saved, or given up.
     closed: bool,
 }
 
 impl Default for Persistence {
     fn default() -> Self {
         Self {
-            stage: Stage::Idle,
+            saving: false,
             due: Time::NEVER,
             unsynced: false,
             syncing: None,
             durable: None,
+            is_check_unsynced: false,
+            is_securing_check: false,
             allocated: false,
             metainfo_unsaved: false,
             closing: false,
+            closing_failures: 0,
             closed: false,
         }
     }
@@ -88,7 +95,17 @@ impl Persistence {
     }
 
     pub(crate) fn poll_timeout(&self) -> Time {
-        if self.stage == Stage::Idle { self.due } else { Time::NEVER }
+        if self.is_busy() { Time::NEVER } else { self.due }
+    }
+
+    /// Whether a sync or a record is on its way to the disk.
+    const fn is_busy(&self) -> bool {
+        self.saving || self.syncing.is_some()
+    }
+
+    /// Whether nothing has changed since the last record was taken.
+    fn is_unchanged(&self) -> bool {
+        self.due.is_never() && !self.unsynced && self.syncing.is_none()
     }
 }
 
@@ -111,11 +128,38 @@ impl Torrent {
     /// Nothing is claimed until it was hashed, and synced after that: what a cache shows may not be on the disk.
     pub(crate) fn claim_nothing(&mut self) {
         self.persistence.unsynced = true;
+        self.persistence.is_check_unsynced = true;
         self.persistence.durable = Some(Bitfield::new(self.have.len()));
+        // Nor is what a sync that is under way makes durable: it may be hashed for a reason.
+        self.persistence.syncing.iter_mut().for_each(Bitfield::clear_all);
+    }
+
+    /// All but one of the pieces are on the disk for certain.
+    #[cfg(test)]
+    pub(crate) fn make_all_durable_but(&mut self, piece: u32) {
+        let mut durable = self.have.clone();
+        durable.clear(piece);
+        self.persistence.durable = Some(durable);
+    }
+
+    /// Pieces that are certain to be on the disk.
+    pub(crate) fn durable(&self) -> Bitfield {
+        self.persistence.durable.as_ref().unwrap_or(&self.have).clone()
+    }
+
+    /// Pieces that were verified and may not have come to the disk are not claimed any more; which they are.
+    pub(crate) fn forget_unsynced(&mut self) -> Vec<u32> {
+        let Some(durable) = self.persistence.durable.take() else { return Vec::new() };
+        let unsynced: Vec<u32> = self.have.ones().filter(|&piece| !durable.get(piece)).collect();
+        for &piece in &unsynced {
+            self.have.clear(piece);
+            self.persistence.syncing.iter_mut().for_each(|syncing| _ = syncing.clear(piece));
+        }
+        unsynced
     }
 
     pub(crate) fn persist(&mut self) {
-        if self.persistence.stage != Stage::Idle {
+        if self.persistence.is_busy() {
             return;
         }
         self.persistence.due = Time::NEVER;
@@ -123,8 +167,8 @@ impl Torrent {
             return;
         }
         if std::mem::take(&mut self.persistence.unsynced) {
-            self.persistence.stage = Stage::Syncing;
             self.persistence.syncing = Some(self.have.clone());
+            self.persistence.is_securing_check = self.check.is_none();
             self.asks.push_back(Ask::Sync);
         } else {
             self.save();
@@ -132,19 +176,46 @@ impl Torrent {
     }
 
     fn save(&mut self) {
-        self.persistence.stage = Stage::Saving;
+        if self.begin_save() {
+            self.asks.push_back(Ask::Save);
+        } else {
+            self.persistence.due = Time::ZERO; // right after the one that is under way
+        }
+    }
+
+    /// Begins to save a record of what is so now, without a sync of the content: the record claims no more of that than the last
+    /// sync has secured. False if another record is on its way; the caller tries again when that one is saved.
+    #[must_use]
+    pub fn begin_save(&mut self) -> bool {
+        if std::mem::replace(&mut self.persistence.saving, true) {
+            return false;
+        }
+        if !self.persistence.unsynced && self.persistence.syncing.is_none() {
+            self.persistence.due = Time::NEVER;
+        }
         self.note_saving_move();
         self.note_saving_rename();
-        self.asks.push_back(Ask::Save);
+        true
+    }
+
+    /// Whether something may have changed that no record on the disk says.
+    #[must_use]
+    pub fn is_unsaved(&self) -> bool {
+        !self.is_peek() && (self.persistence.saving || !self.persistence.is_unchanged())
     }
 
     /// What was written before the sync began is on the disk, or the disk lost it.
     pub fn handle_synced(&mut self, now: Time, result: Result<(), Fault>) {
         let synced = self.persistence.syncing.take();
-        self.persistence.stage = Stage::Idle;
+        self.handle_finished_files(result.is_ok());
         match result {
             Ok(()) => {
+                self.persistence.is_check_unsynced &= !self.persistence.is_securing_check;
                 self.persistence.durable = synced.filter(|synced| *synced != self.have);
+                self.save();
+            }
+            Err(fault) if fault.kind == FaultKind::Gone => {
+                self.fail(now, fault);
                 self.save();
             }
             Err(fault) => {
@@ -161,12 +232,16 @@ impl Torrent {
 
     /// The record is saved, or will be tried again.
     pub fn handle_saved(&mut self, now: Time, saved: bool) {
-        self.persistence.stage = Stage::Idle;
+        self.persistence.saving = false;
+        let Persistence { closing, .. } = self.persistence;
         if !saved {
-            self.persistence.due = self.persistence.due.min(now + SAVE_AGAIN);
-            self.persistence.closed |= self.persistence.closing;
-        } else if self.persistence.closing && self.persistence.due.is_never() {
+            self.persistence.closing_failures += u32::from(closing);
+            self.persistence.closed |= self.persistence.closing_failures >= CLOSING_TRIES_MAX;
+            let again = if closing { SAVE_AGAIN_CLOSING } else { SAVE_AGAIN };
+            self.persistence.due = self.persistence.due.min(now + again);
+        } else if closing && self.persistence.is_unchanged() {
             self.persistence.closed = true;
+            self.persistence.closing_failures = 0;
         }
         self.handle_move_recorded(now, saved);
         self.handle_rename_recorded(saved);
@@ -187,8 +262,8 @@ impl Torrent {
 
     /// Nothing is to be saved or being saved.
     pub(crate) fn is_at_rest(&self) -> bool {
-        let Persistence { stage, due, unsynced, metainfo_unsaved, .. } = &self.persistence;
-        *stage == Stage::Idle && due.is_never() && !unsynced && !metainfo_unsaved && self.is_stamped()
+        let Persistence { saving, metainfo_unsaved, .. } = &self.persistence;
+        !saving && self.persistence.is_unchanged() && !metainfo_unsaved && self.is_stamped()
     }
 
     /// Stops everything and saves for the last time.
@@ -200,10 +275,17 @@ impl Torrent {
         self.persist();
     }
 
-    /// Nothing is left to save in this run.
+    /// Whether the shutdown has to wait for nothing of this torrent any more: its last record is saved, or was given up.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.persistence.closed || self.is_peek()
+    }
+
+    /// Whether the last record of this run, and what describes the torrent, are on the disk.
     #[must_use]
     pub fn is_saved(&self) -> bool {
-        self.persistence.closed || self.is_peek()
+        let Persistence { closed, closing_failures, metainfo_unsaved, .. } = self.persistence;
+        self.is_peek() || (closed && closing_failures == 0 && !metainfo_unsaved)
     }
 
     /// Everything that the next run must know. The stamps of [`Torrent::doubtful_files`] were noted.
@@ -224,12 +306,19 @@ impl Torrent {
             None => self.restored.clone(),
         };
         let durable = self.persistence.durable.as_ref().filter(|_| !sabotage::is_broken(Sabotage::UnsyncedRecord));
-        let have = durable.unwrap_or(&self.have);
+        let mut have = durable.unwrap_or(&self.have).clone();
+        if let Some(expected) = &self.expected {
+            // It begins with a check, which nothing is served before, and knows by this which files are missing.
+            have.add_all(expected);
+        } else if self.persistence.is_check_unsynced && self.check.is_none() {
+            // The same holds of what a check has found and no sync has secured yet.
+            have.add_all(&self.have);
+        }
         Record {
             info_hash: self.info_hash(),
             head: (!self.is_link()).then(|| self.head.clone()),
             trackers: self.announces.urls(),
-            have: have.clone(),
+            have,
             partials: partials.into_iter().map(|(piece, blocks)| PartialPiece { piece, blocks }).collect(),
             stamps: self.stamps(),
             priorities: self.layout.priorities().iter().map(|&priority| priority as u8).collect(),
@@ -237,6 +326,8 @@ impl Torrent {
             label: self.settings.label.clone(),
             added: self.added,
             finished: self.finished,
+            told_finished: self.told_finished,
+            written: self.written_files(),
             downloaded: self.downloaded(),
             uploaded: self.uploaded(),
             paused: self.paused,
@@ -255,14 +346,17 @@ impl Torrent {
             seeds_on: self.settings.seeds_on,
             allocated: self.persistence.allocated,
             // Of files that nobody has looked at in this run it stays true what was.
-            clean: self.claim.map_or(self.persistence.closing, |claim| claim.exact),
+            clean: self.claim.map_or(self.persistence.closing, |claim| self.is_claim_exact(claim)),
             queue: self.rank,
             super_seed: self.settings.super_seed,
-            checking: self.check.is_some() || self.recheck,
+            checking: self.check.is_some() || self.recheck || self.persistence.is_check_unsynced,
             move_to: self.relocation.recorded_to().map(Path::to_owned),
             move_from: self.relocation.recorded_from().map(Path::to_owned),
             names: self.renaming.names.clone(),
             next_names: self.renaming.next.clone(),
+            move_wanted: self.relocation.wanted_to().map(Path::to_owned),
+            move_undo: self.relocation.is_undone(),
+            remove_after: self.removal,
             removing: false,
             second: self.path_conflict.recorded(),
         }
@@ -283,6 +377,9 @@ impl Torrent {
         self.have = record.have.clone();
         self.restored = record.partials.iter().map(|partial| (partial.piece, partial.blocks.clone())).collect();
         self.finished = record.finished;
+        // A version that did not record it told of each torrent that it had seen complete.
+        self.told_finished = record.told_finished || record.finished.is_some();
+        self.restore_written(&record.written);
         self.rank = record.queue;
         self.downloaded_before = record.downloaded;
         self.uploaded_before = record.uploaded;
@@ -315,7 +412,8 @@ impl Torrent {
         } else {
             self.take_names(record.names.clone());
         }
-        self.restore_move(record.move_to.clone(), record.move_from.clone());
+        self.removal = record.remove_after;
+        self.restore_move(record);
         self.find_policy(now);
     }
 
@@ -335,6 +433,7 @@ impl Torrent {
         self.have = Bitfield::full(self.geometry().pieces());
         self.claim_nothing();
         self.finished = Some(self.epoch_secs + now.as_secs());
+        self.told_finished = true;
         stamps.iter().enumerate().for_each(|(file, stamp)| self.note_stamp(file, *stamp));
         self.content_changed(now);
         self.apply_policy(now);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::base::storage::Fault;
 use crate::base::time::Time;
+use crate::codec::resume::Record;
 use crate::torrent::command::{Refusal, RefusalKind};
 use crate::torrent::event::What;
 use crate::torrent::snapshot::Moving;
@@ -42,10 +43,12 @@ pub(crate) struct Relocation {
     look_at: Option<Time>,
     /// Why the last move came to nothing.
     failed: Option<String>,
-    /// The user asked for a check meanwhile.
+    /// A check is due then.
     check_after: bool,
-    /// The user took the torrent out meanwhile, with its content if so.
-    remove_after: Option<bool>,
+    /// The user asked for it.
+    verify_after: bool,
+    /// Whether what was moved so far goes back: the user wants that, or has removed the torrent.
+    undo: bool,
 }
 
 /// A job of a move to begin.
@@ -53,8 +56,15 @@ pub(crate) struct Relocation {
 pub enum MoveStep {
     /// Look whether it can be.
     Scout(PathBuf),
-    /// Take everything there; true if an earlier run began it.
-    Go(PathBuf, bool),
+    /// Take everything there.
+    Go {
+        /// Where to.
+        dir: PathBuf,
+        /// Whether an earlier run began it.
+        again: bool,
+        /// Whether everything goes back to where it was instead.
+        undo: bool,
+    },
     /// Delete what is left where it was.
     Clear(PathBuf),
 }
@@ -86,6 +96,19 @@ impl Relocation {
         }
     }
 
+    /// Where the user wants it, while it is not known yet whether it can be moved there.
+    pub(crate) fn wanted_to(&self) -> Option<&Path> {
+        match &self.stage {
+            Some(Stage::Scouting { to }) => Some(to),
+            _ => None,
+        }
+    }
+
+    /// Whether the move that is on record goes back.
+    pub(crate) const fn is_undone(&self) -> bool {
+        self.undo
+    }
+
     /// Where it was, if something may be left there.
     pub(crate) fn recorded_from(&self) -> Option<&Path> {
         match &self.stage {
@@ -112,6 +135,9 @@ impl Torrent {
         if self.check.is_some() {
             return busy("its content is being hashed; move it when that is done");
         }
+        if self.removal.is_some() {
+            return busy("the torrent is being removed");
+        }
         if self.phase == Phase::Allocating {
             return busy("room is being made for it; move it when that is done");
         }
@@ -126,6 +152,8 @@ impl Torrent {
             return Ok(());
         }
         self.relocation = Relocation { stage: Some(Stage::Scouting { to: to.clone() }), ..Relocation::default() };
+        // If this run ends now, the next one looks whether it can be.
+        self.persistence.touch(now);
         self.turn_changed = true;
         self.pause_download(now);
         self.asks.push_back(Ask::Move(MoveStep::Scout(to)));
@@ -137,14 +165,23 @@ impl Torrent {
         matches!(self.relocation.stage, Some(Stage::Going { .. })) && to == self.dir
     }
 
+    /// The move that is under way goes back. That is on record before the command is acknowledged.
+    pub fn undo_move(&mut self, now: Time) {
+        self.relocation.undo = true;
+        self.persistence.touch(now);
+    }
+
     /// An earlier run had begun a move, or had not cleared up after it.
-    pub(crate) fn restore_move(&mut self, to: Option<PathBuf>, from: Option<PathBuf>) {
-        let (stage, step) = match (to, from) {
-            (Some(to), _) => (Stage::Going { to: to.clone() }, MoveStep::Go(to, true)),
-            (None, Some(from)) => (Stage::Clearing { from: from.clone() }, MoveStep::Clear(from)),
-            (None, None) => return,
+    pub(crate) fn restore_move(&mut self, record: &Record) {
+        let undo = record.move_undo || record.remove_after.is_some();
+        let (stage, step) = match (record.move_to.clone(), record.move_from.clone(), record.move_wanted.clone()) {
+            (Some(to), _, _) => (Stage::Going { to: to.clone() }, MoveStep::Go { dir: to, again: true, undo }),
+            (None, Some(from), _) => (Stage::Clearing { from: from.clone() }, MoveStep::Clear(from)),
+            (None, None, Some(to)) if !undo => (Stage::Scouting { to: to.clone() }, MoveStep::Scout(to)),
+            (None, None, _) => return,
         };
         self.relocation.stage = Some(stage);
+        self.relocation.undo = undo;
         self.asks.push_back(Ask::Move(step));
     }
 
@@ -152,7 +189,7 @@ impl Torrent {
     pub fn handle_scouted(&mut self, now: Time, result: Result<(), Fault>) {
         let Some(Stage::Scouting { to }) = self.relocation.stage.take() else { return };
         match result {
-            _ if self.relocation.remove_after.is_some() => self.end_move(now),
+            _ if self.removal.is_some() => self.end_move(now),
             Ok(()) => {
                 self.relocation.stage = Some(Stage::Recording { to, saving: false });
                 self.persistence.hurry(now);
@@ -171,13 +208,13 @@ impl Torrent {
     /// A record was saved, or could not be.
     pub(crate) fn handle_move_recorded(&mut self, now: Time, saved: bool) {
         match self.relocation.stage.take() {
-            Some(Stage::Recording { .. }) if self.relocation.remove_after.is_some() => self.end_move(now),
+            Some(Stage::Recording { .. }) if self.removal.is_some() => self.end_move(now),
             Some(Stage::Recording { saving: true, .. }) if !saved => {
                 self.fail_move(now, "the state directory cannot be written to, and nothing is moved without a record");
             }
             Some(Stage::Recording { to, saving: true }) => {
                 self.relocation.look_at = Some(now + PROGRESS);
-                self.asks.push_back(Ask::Move(MoveStep::Go(to.clone(), false)));
+                self.asks.push_back(Ask::Move(MoveStep::Go { dir: to.clone(), again: false, undo: false }));
                 self.relocation.stage = Some(Stage::Going { to });
             }
             Some(Stage::Switching { from, saving: true }) if saved => {
@@ -230,13 +267,15 @@ impl Torrent {
     fn end_move(&mut self, now: Time) {
         self.relocation.stage = None;
         self.relocation.look_at = None;
+        self.relocation.undo = false;
         self.persistence.touch(now);
-        if let Some(data) = self.relocation.remove_after.take() {
+        if let Some(data) = self.removal {
             self.asks.push_back(Ask::Remove { data });
             return;
         }
+        let is_asked_for = std::mem::take(&mut self.relocation.verify_after);
         if std::mem::take(&mut self.relocation.check_after) {
-            self.verify(now);
+            if is_asked_for { self.verify(now) } else { self.recheck(now) }
         }
         self.go_on_after_move(now);
     }
@@ -250,21 +289,32 @@ impl Torrent {
         self.reconsider(now);
     }
 
-    /// A check has to wait for a move: true if one is under way.
-    pub(crate) fn postpone_check(&mut self) -> bool {
+    /// A check, which the user asked for or not, has to wait for a move: true if one is under way.
+    pub(crate) fn postpone_check(&mut self, is_asked_for: bool) -> bool {
         let is_moving = self.relocation.stage.is_some();
         self.relocation.check_after |= is_moving;
+        self.relocation.verify_after |= is_moving && is_asked_for;
         is_moving
     }
 
-    /// Taking it out has to wait for a move, which is undone unless it is nearly over: true if so.
-    pub fn postpone_removal(&mut self, data: bool) -> bool {
-        let is_moving = self.relocation.stage.is_some();
-        if is_moving {
-            let before = self.relocation.remove_after.unwrap_or(false);
-            self.relocation.remove_after = Some(before || data);
-        }
-        is_moving
+    /// Whether a removal has to wait: for the end of a move, which is undone unless it is nearly over, or of a rename, which was
+    /// acknowledged.
+    #[must_use]
+    pub const fn postpones_removal(&self) -> bool {
+        self.relocation.is_under_way() || self.renaming.next.is_some()
+    }
+
+    /// The user removed the torrent, with its data if `data`, while something is under way that has to end first. That is on
+    /// record before the command is acknowledged.
+    pub fn note_removal(&mut self, now: Time, data: bool) {
+        self.removal = Some(data || self.removal == Some(true));
+        self.persistence.touch(now);
+    }
+
+    /// Whether the user has removed the torrent, with its data if true, and something that is under way has to end first.
+    #[must_use]
+    pub const fn removal(&self) -> Option<bool> {
+        self.removal
     }
 
     /// It is time to look how far the move is.

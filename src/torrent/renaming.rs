@@ -131,6 +131,9 @@ impl Torrent {
             Err(fault) => log::warn!("{}: not renamed: {fault}", self.display_name()),
         }
         self.persistence.hurry(now);
+        if let Some(data) = self.removal {
+            self.asks.push_back(Ask::Remove { data });
+        }
     }
 
     /// Its files are called so.

@@ -116,6 +116,7 @@ impl Torrent {
         self.look_at = if self.is_asleep() { self.first_look_asleep(now) } else { now + LOOK };
         if self.is_finished() {
             self.begin_seeding(now);
+            self.make_empty_files(now);
         }
         self.begin_pace(now);
         self.candidates.reset(now);
@@ -158,10 +159,6 @@ impl Torrent {
         if self.retry_at <= now {
             self.retry_at = now + FAULT_RETRY;
             if !self.relocation.holds_writes() {
-                if self.fault.as_ref().is_some_and(|fault| fault.kind != FaultKind::Full) {
-                    // What is open, or was made by an earlier look, may not be what the user has put there meanwhile.
-                    self.asks.push_back(Ask::Reopen);
-                }
                 self.asks.push_back(Ask::Probe);
             }
         }

@@ -329,6 +329,7 @@ impl Torrent {
         self.asks.push_back(Ask::Want);
         self.persistence.touch(now);
         self.persistence.allocated = false;
+        self.forget_empty_files();
         if self.running {
             let (was, is) = (self.download.is_some(), !self.is_finished());
             if is && !was {
@@ -343,6 +344,7 @@ impl Torrent {
                 picker.set_layout(&self.layout, &self.have, |piece| partials.contains(piece));
                 partials.set_priorities(|piece| self.layout.piece_priority(piece));
             }
+            self.make_empty_files(now);
         }
         let conns: Vec<_> = self.peers.keys().copied().collect();
         for conn in conns {

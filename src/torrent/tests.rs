@@ -21,6 +21,8 @@ use crate::protocol::peer::{Event, Peer};
 use crate::torrent::candidates::Origin;
 use crate::torrent::command::AddOptions;
 use crate::torrent::create::{Creator, Notes, Profile};
+use crate::torrent::disk::Verdict;
+use crate::torrent::event::What;
 use crate::torrent::partial::BlockSource;
 use crate::torrent::peers::Unwelcome;
 use crate::torrent::snapshot::{Priority, State};
@@ -46,7 +48,7 @@ fn torrent_with(missing: std::ops::Range<u32>, config: &Config, notes: Notes) ->
     creator.update(&vec![7; usize::try_from(len).unwrap()]);
     let meta = std::sync::Arc::new(creator.finish().unwrap().0);
     let config = Config { allocate_full: false, ..config.clone() };
-    let begin = Begin { dir: "d".into(), verify: false, added: 0, options: AddOptions::default() };
+    let begin = Begin { dir: "/d".into(), verify: false, added: 0, options: AddOptions::default() };
     let mut torrent = Torrent::new(NOW, meta, begin, &config, Rng::from_number(1), [99; 20]).unwrap();
     for piece in (0..PIECES).filter(|piece| !missing.contains(piece)) {
         torrent.have.set(piece);
@@ -412,11 +414,65 @@ fn a_check_that_a_fault_ended_is_made_up_for_whatever_the_next_fault_is() {
 fn a_torrent_in_trouble_looks_at_what_lies_there_now() {
     let mut torrent = torrent(0..0, &Config::default());
     torrent.fail(NOW, trouble(FaultKind::Gone));
-    asks(&mut torrent);
+    assert!(asks(&mut torrent).contains(&Ask::Reopen), "what is open is not used on");
     torrent.handle_timeout(Time::from_secs(60));
-    let asks = asks(&mut torrent);
-    let place = |ask: &Ask| asks.iter().position(|one| one == ask);
-    assert!(place(&Ask::Reopen).unwrap() < place(&Ask::Probe).unwrap(), "{asks:?}");
+    assert!(asks(&mut torrent).contains(&Ask::Probe));
+}
+
+#[test]
+fn missing_files_leave_what_was_synced_claimed_and_the_rest_to_be_read_back() {
+    let mut torrent = torrent(0..0, &Config::default());
+    torrent.make_all_durable_but(7);
+    torrent.fail(NOW, trouble(FaultKind::Gone));
+    assert_eq!((torrent.state(), torrent.have.count(), torrent.recheck), (State::Error, PIECES - 1, false));
+    let record = Record::parse(&torrent.record(NOW)).unwrap();
+    assert_eq!((record.have.count(), record.checking, record.clean), (PIECES - 1, false, false));
+    assert_eq!((record.partials.len(), record.partials[0].piece, record.partials[0].blocks.count()), (1, Piece(7), 2));
+    assert_eq!(torrent.doubtful_files(9), [0; 0], "its stamps are not taken while it is missing");
+}
+
+#[test]
+fn a_check_nobody_asked_for_claims_in_the_record_what_was_claimed_before() {
+    let mut torrent = torrent(0..3, &Config::default());
+    torrent.handle_looked(NOW, Verdict::Changed);
+    let claims = |torrent: &Torrent| {
+        let record = Record::parse(&torrent.record(NOW)).unwrap();
+        (torrent.have.count(), record.have.count(), record.checking)
+    };
+    assert_eq!(claims(&torrent), (0, PIECES - 3, true));
+    torrent.verify(NOW);
+    assert_eq!(claims(&torrent), (0, 0, true), "the user's word ends the claim");
+}
+
+#[test]
+fn an_explicit_check_ends_the_trouble_with_missing_files() {
+    let mut torrent = torrent(0..0, &Config::default());
+    torrent.fail(NOW, trouble(FaultKind::Gone));
+    torrent.verify(NOW);
+    assert_eq!((torrent.state(), torrent.have.count(), torrent.expected.is_none()), (State::Checking, 0, true));
+    assert!(!torrent.held_files().contains(&true), "everything may be made anew");
+}
+
+#[test]
+fn a_torrent_is_told_to_be_finished_once_in_its_life() {
+    let finished = |torrent: &mut Torrent| torrent.take_news().contains(&What::Finished);
+    let mut fetched = torrent(0..PIECES, &Config::default());
+    fetched.have.set_all();
+    fetched.finish_download(NOW);
+    assert!(finished(&mut fetched));
+    fetched.have.clear(1);
+    fetched.have.set(1);
+    fetched.finish_download(NOW);
+    assert!(!finished(&mut fetched));
+    let record = Record::parse(&fetched.record(NOW)).unwrap();
+    assert!(record.told_finished);
+    let mut again = torrent(0..PIECES, &Config::default());
+    again.restore(NOW, &Record { told_finished: false, finished: Some(5), ..record });
+    assert!(again.told_finished, "an older record that is finished was told");
+    let mut found = torrent(0..0, &Config::default());
+    assert!(found.note_complete(), "found complete");
+    found.finish_download(NOW);
+    assert!(!finished(&mut found));
 }
 
 #[test]
@@ -517,7 +573,7 @@ fn who_has_what_is_wanted_and_not_everything_is_a_partial_seed_for_trackers() {
     creator.update(&vec![7; usize::try_from(2 * len).unwrap()]);
     let meta = std::sync::Arc::new(creator.finish().unwrap().0);
     let options = AddOptions { only: vec![(0, 0)], ..AddOptions::default() };
-    let begin = Begin { dir: "d".into(), verify: false, added: 0, options };
+    let begin = Begin { dir: "/d".into(), verify: false, added: 0, options };
     let config = Config { allocate_full: false, ..Config::default() };
     let mut torrent = Torrent::new(NOW, meta, begin, &config, Rng::from_number(1), [99; 20]).unwrap();
     torrent.handle_opened(NOW, Id::from_bits(1));

@@ -83,8 +83,12 @@ pub enum Ask {
     Work,
     /// Make room for all that is wanted, then call [`Torrent::handle_allocated`].
     Allocate,
-    /// Look whether the files are as they should be, then call [`Torrent::handle_probed`].
+    /// Look whether the trouble with the files is over, then call [`Torrent::handle_examined`] or [`Torrent::handle_probed`].
     Probe,
+    /// The files in which this piece lies hold something verified now: tell the storage.
+    Hold(Piece),
+    /// Find anew which files hold something verified, and tell the storage.
+    HoldAll,
     /// Look whether the files are still there, then call [`Torrent::handle_looked`].
     Look,
     /// Compare its paths with those of the other torrents, before it writes for the first time in this run.
@@ -203,6 +207,11 @@ pub struct Torrent {
     pub(crate) fault: Option<Fault>,
     /// What is on the disk must be hashed before it goes on.
     pub(crate) recheck: bool,
+    /// Pieces that were verified before a recheck that nobody asked for began, until it is over: if a file of theirs is gone it is
+    /// missing.
+    pub(crate) expected: Option<Bitfield>,
+    /// It was complete once: that is told once in its life.
+    pub(crate) told_finished: bool,
     /// The user stopped it.
     pub(crate) paused: bool,
     /// It is not its turn.
@@ -261,6 +270,8 @@ pub struct Torrent {
     pub(crate) taken_at: Time,
     /// It has asked to be taken out.
     pub(crate) leaves: bool,
+    /// Whether the user removed it, with its data if true; it goes once what is under way has ended.
+    pub(crate) removal: Option<bool>,
     /// When a goal of seeding may be reached.
     pub(crate) goal_at: Time,
     pub(crate) asks: VecDeque<Ask>,
@@ -361,6 +372,8 @@ impl Torrent {
             phase: Phase::Ready,
             fault: None,
             recheck: false,
+            expected: None,
+            told_finished: false,
             paused: begin.options.paused,
             queued: true,
             running: false,
@@ -399,6 +412,7 @@ impl Torrent {
             seeded_before: Duration::ZERO,
             taken_at: Time::ZERO,
             leaves: false,
+            removal: None,
             goal_at: Time::NEVER,
             asks: VecDeque::new(),
             description: None,
@@ -442,8 +456,8 @@ impl Torrent {
     pub fn handle_opened(&mut self, now: Time, store: StoreId) {
         self.store = Some(store);
         self.look_for_owner();
-        if std::mem::take(&mut self.recheck) {
-            self.verify(now);
+        if self.recheck && self.fault.is_none() {
+            self.recheck(now);
         }
         if self.check.is_some() {
             self.asks.push_back(Ask::Work);

@@ -64,6 +64,10 @@ fn count(number: usize, one: &str, many: &str) -> String {
     if number == 1 { format!("one {one}") } else { format!("{number} {many}") }
 }
 
+fn count_bytes(bytes: u64) -> String {
+    if bytes == 1 { "one byte".to_owned() } else { format!("{bytes} bytes") }
+}
+
 fn is_used(rate: u64, limit: u64) -> bool {
     limit > 0 && rate >= limit / 10 * USED_TENTHS
 }
@@ -87,6 +91,7 @@ impl Torrent {
             self.why_nobody_gives(now, &mut reasons);
         }
         self.why_of_limits(now, around, &mut reasons);
+        self.why_of_lengths(&mut reasons);
         if reasons.is_empty() {
             reasons.push(self.nothing_holds_it(now));
         }
@@ -301,6 +306,29 @@ impl Torrent {
         if peers.peek().is_some() && !peers.any(|peer| peer.machine.peer_interested()) && self.up.rate_bytes(now) == 0 {
             reasons.push(Reason::new("interest", "no connected peer wants anything"));
         }
+    }
+
+    /// Complete files that are longer than they should be: they were found so, and are left alone.
+    fn why_of_lengths(&self, reasons: &mut Vec<Reason>) {
+        let mut names: Vec<String> = Vec::new();
+        let mut more = 0;
+        for (entry, excess) in self.excesses() {
+            if names.len() < FILES_SHOWN {
+                let path = escape(&entry.path.to_string_lossy()).into_owned();
+                names.push(format!("{path} is {} too long", count_bytes(excess)));
+            } else {
+                more += 1;
+            }
+        }
+        if names.is_empty() {
+            return;
+        }
+        let more = if more > 0 { format!(", and so are {more} more files") } else { String::new() };
+        let sentence = format!(
+            "{}{more}: the content was found so and is complete; cut it if another program needs the exact length",
+            names.join(", ")
+        );
+        reasons.push(Reason::new("length", sentence));
     }
 
     /// What it moves no faster for.

@@ -1,6 +1,9 @@
 //! What the process tests share: a daemon in a temporary directory, its control socket, and waiting for conditions.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test file uses some of it")]
 
+pub mod changes;
+pub mod loop_disk;
+pub mod pipeline;
 pub mod redis;
 
 use std::io::{BufRead, BufReader, Write};
@@ -49,18 +52,27 @@ pub fn in_a_network_of_its_own(name: &str, addrs: &[Ipv4Addr], inside: impl FnOn
 /// Does `inside` with a table of mounts of its own, where file systems in memory may be mounted. It is the test `name` itself that
 /// is run again in there.
 pub fn in_mounts_of_its_own(name: &str, inside: impl FnOnce()) {
+    in_mounts("-rm", name, inside);
+}
+
+/// The same for root: loop devices may be mounted, too.
+pub fn in_mounts_of_root(name: &str, inside: impl FnOnce()) {
+    in_mounts("-m", name, inside);
+}
+
+fn in_mounts(flags: &str, name: &str, inside: impl FnOnce()) {
     let is_inside = "SWARMTORRENT_TEST_INSIDE";
     if std::env::var_os(is_inside).is_some() {
         return inside();
     }
-    let may = Command::new("unshare").args(["-rm", "true"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let may = Command::new("unshare").args([flags, "true"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     if !may.is_ok_and(|status| status.success()) {
         eprintln!("left out: no mount namespace may be made");
         return;
     }
     let program = std::env::current_exe().unwrap();
     let status = Command::new("unshare")
-        .arg("-rm")
+        .arg(flags)
         .arg(program)
         .args(["--exact", name, "--nocapture"])
         .env(is_inside, "1")
@@ -92,6 +104,23 @@ pub fn tree(dir: &Path) -> (Vec<PathBuf>, usize) {
     }
     files.sort();
     (files, dirs)
+}
+
+/// The names under which the state directory `state` has metainfo or links, `torrents/HASH.meta` each.
+pub fn saved_metainfo(state: &Path) -> Vec<String> {
+    use swarmtorrent::codec::journal::{Verify, parse_head, scan};
+    let pack = std::fs::read(state.join("metainfo")).unwrap_or_default();
+    let Some((key, _)) = parse_head(&pack) else { return Vec::new() };
+    let contents = scan(&pack[..], pack.len() as u64, &key, Verify::All).unwrap();
+    let mut names = std::collections::BTreeSet::new();
+    for entry in contents.entries {
+        if entry.value.is_some() {
+            names.insert(entry.name)
+        } else {
+            names.remove(&entry.name)
+        };
+    }
+    names.into_iter().collect()
 }
 
 /// A port that was free a moment ago.
@@ -145,6 +174,11 @@ pub fn make(path: &Path, out: &Path, extra: &[&str]) -> (PathBuf, PathBuf, Strin
     tool(&["convert", st.to_str().unwrap(), "-o", torrent.to_str().unwrap()]);
     let hash = told.lines().find_map(|line| line.strip_prefix("hash:")).unwrap().trim().to_owned();
     (st, torrent, hash)
+}
+
+/// Whether a line is the last one of a reply of the control socket.
+pub fn is_closing(line: &str) -> bool {
+    line == "OK" || line.starts_with("OK ") || line.starts_with("ERR ") || line.starts_with("{\"ok\":")
 }
 
 /// A daemon in a directory of its own.
@@ -215,10 +249,9 @@ impl Daemon {
         let mut lines = Vec::new();
         for line in BufReader::new(stream).lines() {
             let line = line.ok()?;
-            let closing =
-                line == "OK" || line.starts_with("OK ") || line.starts_with("ERR ") || line.starts_with("{\"ok\":");
+            let is_last = is_closing(&line);
             lines.push(line);
-            if closing {
+            if is_last {
                 return Some(lines);
             }
         }

@@ -53,6 +53,18 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Whether it changes something that the next run has to know: see [`Command::is_durable`].
+    #[must_use]
+    pub const fn is_durable(&self) -> bool {
+        match self {
+            Self::Node(command) => command.is_durable(),
+            Self::AddFile { .. } | Self::AddUrl { .. } => true,
+            Self::Export { .. } | Self::Log { .. } | Self::Reload | Self::Alternative(_) | Self::Watch { .. } => false,
+        }
+    }
+}
+
 /// Whether the alternative limits hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Alternatively {

@@ -3,7 +3,11 @@
 //! `handle_input` takes what the client sent, `poll_request` gives the next request once the one before it is answered
 //! with `reply`, `output` is what to send. Requests are answered in the order they came, and after the client's end of
 //! file everything asked is still answered. One unanswered request holds up only its own client.
+//!
+//! The reply to a request that changed something is held until the change is on the disk (`handle_ack`). Further requests are
+//! carried out meanwhile; their replies are held behind it.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use serde_json::json;
@@ -13,6 +17,7 @@ use super::json;
 use super::request::{Field, Report, Request, Verdict};
 use super::text;
 use super::watch;
+use crate::base::ids::AckId;
 use crate::base::time::Time;
 use crate::codec::control::{
     LINE_MAX, parse_line, push_err, push_json, push_json_err, push_json_ok, push_ok, push_payload,
@@ -31,6 +36,9 @@ const PAUSE_LEN: usize = 256 * 1024;
 /// A client that read nothing for so long while replies waited is a slow one: its requests are carried out regardless,
 /// until [`WAITING_MAX`] ends it.
 const PATIENCE: Duration = Duration::from_millis(250);
+/// Replies that may be held until changes are on the disk. With so many, or with more than [`PAUSE_LEN`] bytes of them, the
+/// client's next request stays unread.
+const HELD_MAX: usize = 1024;
 /// Lines that are answered without anybody's help in a row; [`Session::is_ready`] tells whether there are more.
 const LINES_MAX: usize = 64;
 /// Bytes of requests that may wait. The driver reads no more then; the kernel makes the client wait.
@@ -49,6 +57,10 @@ pub struct Session {
     is_skipping: bool,
     has_ended: bool,
     output: String,
+    /// What comes after `output` once the changes that it acknowledges are on the disk.
+    held: VecDeque<Held>,
+    /// Bytes of `held`.
+    held_len: usize,
     /// How much of `output` is sent.
     sent: usize,
     /// When the client last took something, or began to owe it.
@@ -59,6 +71,15 @@ pub struct Session {
     parts: Vec<u8>,
     /// What it wants to hear of unasked, and whether as JSON.
     watching: Option<(Filter, bool)>,
+}
+
+/// Output that is held.
+#[derive(Debug)]
+struct Held {
+    text: String,
+    /// What it waits for; `None` if only for what is held before it.
+    ack: Option<AckId>,
+    is_json: bool,
 }
 
 /// How a reply is to be written.
@@ -77,6 +98,8 @@ impl Session {
             is_skipping: false,
             has_ended: false,
             output: String::new(),
+            held: VecDeque::new(),
+            held_len: 0,
             sent: 0,
             taken_at: now,
             pending: None,
@@ -113,30 +136,48 @@ impl Session {
         }
     }
 
-    /// Answers the request that [`Session::poll_request`] gave last.
+    /// Answers the request that [`Session::poll_request`] returned last. With an `ack` the reply is held until
+    /// [`Session::handle_ack`] is called with it.
     ///
     /// # Panics
     /// If there is none.
-    pub fn reply(&mut self, now: Time, verdict: Verdict) {
-        let form = self.pending.take().expect("a reply follows its request");
-        self.begin_output(now);
+    pub fn reply(&mut self, now: Time, verdict: Verdict, ack: Option<AckId>) {
+        let Form { is_json, sort } = self.pending.take().expect("a reply follows its request");
         if let Ok(Report::Watching(filter)) = &verdict {
-            self.watching = Some((filter.clone(), form.is_json));
+            self.watching = Some((filter.clone(), is_json));
         }
-        match verdict {
+        self.push(now, ack, is_json, |out| match verdict {
             Ok(mut report) => {
-                if let Some(field) = form.sort {
+                if let Some(field) = sort {
                     text::sort(&mut report, field);
                 }
-                if form.is_json {
-                    let detail = json::push(&mut self.output, &report);
-                    push_json_ok(&mut self.output, &detail);
+                if is_json {
+                    let detail = json::push(out, &report);
+                    push_json_ok(out, &detail);
                 } else {
-                    let detail = text::push(&mut self.output, &report);
-                    push_ok(&mut self.output, &detail);
+                    let detail = text::push(out, &report);
+                    push_ok(out, &detail);
                 }
             }
-            Err(refusal) => self.push_refusal(form.is_json, &refusal),
+            Err(refusal) => push_refusal(out, is_json, &refusal),
+        });
+    }
+
+    /// The changes that `ack` stands for are on the disk, or could not be saved: then that is the reply. What is held for nothing
+    /// else any more is output.
+    pub fn handle_ack(&mut self, now: Time, ack: AckId, result: &Result<(), Refusal>) {
+        let Some(held) = self.held.iter_mut().find(|held| held.ack == Some(ack)) else { return };
+        held.ack = None;
+        if let Err(refusal) = result {
+            self.held_len -= held.text.len();
+            held.text.clear();
+            push_refusal(&mut held.text, held.is_json, refusal);
+            self.held_len += held.text.len();
+        }
+        while let Some(held) = self.held.pop_front_if(|held| held.ack.is_none()) {
+            self.held_len -= held.text.len();
+            self.begin_output(now);
+            self.output.push_str(&held.text);
         }
     }
 
@@ -144,12 +185,12 @@ impl Session {
     pub fn tell(&mut self, now: Time, event: &Event) {
         let Some((_, is_json)) = self.watching.as_ref().filter(|(filter, _)| filter.wants(event)) else { return };
         let is_json = *is_json;
-        self.begin_output(now);
-        if self.is_overrun {
+        if self.is_overrun || self.held_len > WAITING_MAX {
+            self.is_overrun = true;
             return;
         }
         let push = if is_json { watch::push_json_line } else { watch::push_text };
-        push(&mut self.output, event);
+        self.push(now, None, is_json, |out| push(out, event));
     }
 
     /// True if it is told what happens.
@@ -162,7 +203,7 @@ impl Session {
     /// [`Session::is_ready`].
     pub fn poll_request(&mut self, now: Time) -> Option<Request> {
         for _ in 0..LINES_MAX {
-            if self.pending.is_some() || self.is_overrun || self.is_paused(now) {
+            if self.pending.is_some() || self.is_overrun || self.is_paused(now) || self.is_holding_much() {
                 return None;
             }
             let line = self.take_line(now)?;
@@ -195,14 +236,19 @@ impl Session {
     /// True if it has asked what is not answered yet; the begin of a line asks nothing.
     #[must_use]
     pub fn is_asking(&self) -> bool {
-        self.pending.is_some() || self.input.contains(&b'\n') || (self.has_ended && !self.input.is_empty())
+        self.pending.is_some() || !self.held.is_empty() || self.has_line()
+    }
+
+    /// Whether a request, or the rest of the input, waits to be read.
+    fn has_line(&self) -> bool {
+        self.input.contains(&b'\n') || (self.has_ended && !self.input.is_empty())
     }
 
     /// True if [`Session::poll_request`] has something to do right now.
     #[must_use]
     pub fn is_ready(&self, now: Time) -> bool {
-        let may = self.pending.is_none() && !self.is_overrun && !self.is_paused(now);
-        may && (self.is_asking() || self.input.len() > LINE_MAX || (self.is_skipping && !self.input.is_empty()))
+        let may = self.pending.is_none() && !self.is_overrun && !self.is_paused(now) && !self.is_holding_much();
+        may && (self.has_line() || self.input.len() > LINE_MAX || (self.is_skipping && !self.input.is_empty()))
     }
 
     /// When it last took something of what waits for it, or that began to wait.
@@ -220,14 +266,42 @@ impl Session {
     /// True when the connection should be closed: everything is said, or the client let too much wait.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.is_overrun
-            || (self.has_ended && self.input.is_empty() && self.pending.is_none() && self.output().is_empty())
+        self.is_overrun || (self.has_ended && !self.is_asking() && self.input.is_empty() && self.output().is_empty())
     }
 
     /// Bytes that wait for it.
     #[must_use]
     pub const fn waiting(&self) -> usize {
         self.output.len() - self.sent
+    }
+
+    /// Bytes that are kept for it: what waits for it, and what is held.
+    #[must_use]
+    pub const fn kept(&self) -> usize {
+        self.waiting() + self.held_len
+    }
+
+    /// Whether so much is held that further requests wait for the disk.
+    fn is_holding_much(&self) -> bool {
+        self.held.len() >= HELD_MAX || self.held_len > PAUSE_LEN
+    }
+
+    /// Writes a reply or an event: into the output, or behind what is held.
+    fn push(&mut self, now: Time, ack: Option<AckId>, is_json: bool, write: impl FnOnce(&mut String)) {
+        if ack.is_none() && self.held.is_empty() {
+            self.begin_output(now);
+            if !self.is_overrun {
+                write(&mut self.output);
+            }
+            return;
+        }
+        if ack.is_some() || self.held.back().is_some_and(|held| held.ack.is_some()) {
+            self.held.push_back(Held { text: String::new(), ack, is_json });
+        }
+        let held = self.held.back_mut().expect("something is held");
+        let before = held.text.len();
+        write(&mut held.text);
+        self.held_len += held.text.len() - before;
     }
 
     fn is_paused(&self, now: Time) -> bool {
@@ -258,11 +332,11 @@ impl Session {
             let text_len = if len > 0 && self.input[len - 1] == b'\r' { len - 1 } else { len };
             if text_len > LINE_MAX {
                 self.is_skipping = true;
-                self.begin_output(now);
                 let message = format!(
                     "a request has at most {LINE_MAX} bytes; give a path instead of metainfo: for a large file"
                 );
-                self.push_refusal(false, &Refusal::new(RefusalKind::Usage, message));
+                let refusal = Refusal::new(RefusalKind::Usage, message);
+                self.push(now, None, false, |out| push_refusal(out, false, &refusal));
                 continue;
             }
             if end.is_none() && (!self.has_ended || self.input.is_empty()) {
@@ -289,22 +363,10 @@ impl Session {
                 self.pending = Some(Form { is_json, sort });
                 return Some(request);
             }
-            Ok(Parsed::Part(_) | Parsed::AddParts(_)) => {
-                self.begin_output(now);
-                self.push_done(is_json);
-            }
-            Ok(Parsed::Help(specs)) => {
-                self.begin_output(now);
-                self.push_help(is_json, &specs);
-            }
-            Ok(Parsed::Version) => {
-                self.begin_output(now);
-                self.push_version(is_json);
-            }
-            Err(refusal) => {
-                self.begin_output(now);
-                self.push_refusal(is_json, &refusal);
-            }
+            Ok(Parsed::Part(_) | Parsed::AddParts(_)) => self.push(now, None, is_json, |out| push_done(out, is_json)),
+            Ok(Parsed::Help(specs)) => self.push(now, None, is_json, |out| push_help(out, is_json, &specs)),
+            Ok(Parsed::Version) => self.push(now, None, is_json, |out| push_version(out, is_json)),
+            Err(refusal) => self.push(now, None, is_json, |out| push_refusal(out, is_json, &refusal)),
         }
         None
     }
@@ -340,47 +402,45 @@ impl Session {
             parsed => Ok(parsed),
         }
     }
+}
 
-    fn push_refusal(&mut self, is_json: bool, refusal: &Refusal) {
-        let push = if is_json { push_json_err } else { push_err };
-        push(&mut self.output, refusal.kind.word(), &refusal.message);
-    }
+fn push_refusal(out: &mut String, is_json: bool, refusal: &Refusal) {
+    let push = if is_json { push_json_err } else { push_err };
+    push(out, refusal.kind.word(), &refusal.message);
+}
 
-    fn push_help(&mut self, is_json: bool, specs: &[Spec]) {
-        for spec in specs {
-            if is_json {
-                let line = json!({ "command": spec.word, "arguments": spec.arguments, "about": spec.about });
-                push_json(&mut self.output, &line);
-            } else {
-                let form = format!("{} {}", spec.word, spec.arguments);
-                push_payload(&mut self.output, &format!("{:<36} {}", form.trim_end(), spec.about));
-            }
-        }
-        self.push_done(is_json);
-    }
-
-    fn push_version(&mut self, is_json: bool) {
-        let (version, build) = (env!("CARGO_PKG_VERSION"), if cfg!(debug_assertions) { "debug" } else { "release" });
+fn push_help(out: &mut String, is_json: bool, specs: &[Spec]) {
+    for spec in specs {
         if is_json {
-            let line = json!({ "program": "swarmtorrentd", "version": version, "protocol": PROTOCOL, "build": build });
-            push_json(&mut self.output, &line);
+            let line = json!({ "command": spec.word, "arguments": spec.arguments, "about": spec.about });
+            push_json(out, &line);
         } else {
-            for line in [
-                format!("program: swarmtorrentd {version}"),
-                format!("protocol: {PROTOCOL}"),
-                format!("build: {build}"),
-            ] {
-                push_payload(&mut self.output, &line);
-            }
+            let form = format!("{} {}", spec.word, spec.arguments);
+            push_payload(out, &format!("{:<36} {}", form.trim_end(), spec.about));
         }
-        self.push_done(is_json);
     }
+    push_done(out, is_json);
+}
 
-    fn push_done(&mut self, is_json: bool) {
-        if is_json {
-            push_json_ok(&mut self.output, &[]);
-        } else {
-            push_ok(&mut self.output, "");
+fn push_version(out: &mut String, is_json: bool) {
+    let (version, build) = (env!("CARGO_PKG_VERSION"), if cfg!(debug_assertions) { "debug" } else { "release" });
+    if is_json {
+        let line = json!({ "program": "swarmtorrentd", "version": version, "protocol": PROTOCOL, "build": build });
+        push_json(out, &line);
+    } else {
+        for line in
+            [format!("program: swarmtorrentd {version}"), format!("protocol: {PROTOCOL}"), format!("build: {build}")]
+        {
+            push_payload(out, &line);
         }
+    }
+    push_done(out, is_json);
+}
+
+fn push_done(out: &mut String, is_json: bool) {
+    if is_json {
+        push_json_ok(out, &[]);
+    } else {
+        push_ok(out, "");
     }
 }

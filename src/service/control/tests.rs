@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::request::{Host, Report, Request};
 use super::session::{PARTS_MAX, Session, WAITING_MAX};
 use crate::base::hash::{Sha1Hash, Sha256Hash};
+use crate::base::ids::AckId;
 use crate::base::time::Time;
 use crate::codec::control::{Closing, LINE_MAX, closing};
 use crate::codec::import::Import;
@@ -65,7 +66,7 @@ fn ask(line: &str, report: Report) -> String {
     session.handle_input(line.as_bytes());
     session.handle_end();
     while session.poll_request(NOW).is_some() {
-        session.reply(NOW, Ok(report.clone()));
+        session.reply(NOW, Ok(report.clone()), None);
     }
     let said = String::from_utf8(session.output().to_vec()).unwrap();
     session.handle_sent(NOW, said.len());
@@ -87,13 +88,13 @@ fn pipelined_requests_are_answered_in_order_and_after_the_end() {
     session.handle_input(b"# hello\r\n\r\nshow ab12\r\nversion\nfrob\npau");
     assert_eq!(session.poll_request(NOW), Some(Request::Node(Command::Show(Which::Prefix("ab12".to_owned())))));
     assert_eq!(session.poll_request(NOW), None, "one at a time");
-    session.reply(NOW, Err(Refusal::new(RefusalKind::NotFound, "no")));
+    session.reply(NOW, Err(Refusal::new(RefusalKind::NotFound, "no")), None);
     assert_eq!(session.poll_request(NOW), None);
     session.handle_input(b"se all");
     session.handle_end();
     assert!(!session.is_over() && !session.wants_input());
     assert_eq!(session.poll_request(NOW), Some(Request::Node(Command::Pause(Which::All))), "a last line needs no end");
-    session.reply(NOW, Ok(Answer::DoneTo(2).into()));
+    session.reply(NOW, Ok(Answer::DoneTo(2).into()), None);
     assert_eq!(session.poll_request(NOW), None);
     let said = String::from_utf8(session.output().to_vec()).unwrap();
     let closings: Vec<_> = said.lines().filter_map(closing).collect();
@@ -113,7 +114,7 @@ fn every_split_of_the_input_gives_the_same_conversation() {
         for part in [&input[..at], &input[at..]] {
             session.handle_input(part);
             while session.poll_request(NOW).is_some() {
-                session.reply(NOW, Ok(Report::Node(Answer::List(vec![row("a")]))));
+                session.reply(NOW, Ok(Report::Node(Answer::List(vec![row("a")]))), None);
             }
         }
         assert_eq!(session.output(), whole.as_bytes(), "{at}");
@@ -127,7 +128,7 @@ fn what_comes_in_parts_is_added_as_a_whole() {
         session.handle_input(lines.as_bytes());
         let request = session.poll_request(NOW);
         if request.is_some() {
-            session.reply(NOW, Ok(Report::Node(Answer::Done)));
+            session.reply(NOW, Ok(Report::Node(Answer::Done)), None);
         }
         let said = String::from_utf8(session.output().to_vec()).unwrap();
         session.handle_sent(NOW, said.len());
@@ -203,7 +204,7 @@ fn a_client_that_reads_is_never_cut_off() {
             asked += 1;
         }
         while session.poll_request(NOW).is_some() {
-            session.reply(NOW, Ok(Report::Lines(vec!["x".repeat(60_000)])));
+            session.reply(NOW, Ok(Report::Lines(vec!["x".repeat(60_000)])), None);
             answered += 1;
         }
         assert!(!session.is_over(), "{answered}");
@@ -224,7 +225,7 @@ fn a_client_that_does_not_read_is_cut_off_at_the_bound() {
         }
         session.handle_input(b"list\n");
         while session.poll_request(now).is_some() {
-            session.reply(now, Ok(Report::Lines(vec!["x".repeat(60_000)])));
+            session.reply(now, Ok(Report::Lines(vec!["x".repeat(60_000)])), None);
         }
         if !session.poll_timeout().is_never() {
             now = now.max(session.poll_timeout());
@@ -240,7 +241,7 @@ fn one_long_reply_is_not_cut() {
     let mut session = Session::new(NOW);
     session.handle_input(b"list\n");
     session.poll_request(NOW);
-    session.reply(NOW, Ok(Report::Lines(vec!["x".repeat(WAITING_MAX + 1)])));
+    session.reply(NOW, Ok(Report::Lines(vec!["x".repeat(WAITING_MAX + 1)])), None);
     assert!(!session.is_over());
     assert!(session.output().ends_with(b"\nOK\n"));
 }
@@ -441,4 +442,68 @@ fn the_state_of_the_dht_has_the_same_facts_in_both_forms() {
     assert_eq!(json["families"][0]["address"], "2001:db8::1");
     let fields = json.as_object().unwrap().len() - 1 + json["families"][0].as_object().unwrap().len() - 1;
     assert_eq!(fields, said.lines().count() - 1, "{said}");
+}
+
+fn output(session: &mut Session) -> String {
+    let text = String::from_utf8(session.output().to_vec()).unwrap();
+    session.handle_sent(NOW, text.len());
+    text
+}
+
+#[test]
+fn held_replies_keep_their_order_and_later_requests_are_carried_out_meanwhile() {
+    let mut session = Session::new(NOW);
+    session.handle_input(b"pause all\nlist\nversion\npause all\nnonsense\n");
+    session.handle_end();
+    assert!(session.poll_request(NOW).is_some());
+    session.reply(NOW, Ok(Answer::DoneTo(1).into()), Some(AckId(1)));
+    assert!(session.poll_request(NOW).is_some(), "the disk holds up no further request");
+    session.reply(NOW, Ok(Report::Node(Answer::List(vec![row("a")]))), None);
+    assert!(session.poll_request(NOW).is_some());
+    session.reply(NOW, Ok(Answer::DoneTo(2).into()), Some(AckId(2)));
+    assert!(session.poll_request(NOW).is_none());
+    assert_eq!(output(&mut session), "");
+    assert!(session.is_asking() && !session.is_over());
+    session.handle_ack(NOW, AckId(2), &Ok(()));
+    assert_eq!(output(&mut session), "", "the first reply is still held");
+    session.handle_ack(NOW, AckId(1), &Ok(()));
+    let text = output(&mut session);
+    let closing: Vec<&str> = text.lines().filter(|line| line.starts_with("OK") || line.starts_with("ERR")).collect();
+    assert_eq!(closing.len(), 5, "{text}");
+    assert_eq!((closing[0], closing[3]), ("OK", "OK 2 torrents"), "{text}");
+    assert!(closing[4].starts_with("ERR unknown-command"), "{text}");
+    assert!(session.is_over());
+}
+
+#[test]
+fn reply_to_a_change_that_cannot_be_saved_is_an_error() {
+    let mut session = Session::new(NOW);
+    session.handle_input(b"json pause all\npause all\n");
+    for ack in [1, 2] {
+        assert!(session.poll_request(NOW).is_some());
+        session.reply(NOW, Ok(Answer::DoneTo(1).into()), Some(AckId(ack)));
+    }
+    let refusal = Refusal::new(RefusalKind::Io, "no space");
+    session.handle_ack(NOW, AckId(1), &Err(refusal.clone()));
+    let json: Value = serde_json::from_str(&output(&mut session)).unwrap();
+    assert_eq!((&json["ok"], &json["code"]), (&false.into(), &"io".into()));
+    session.handle_ack(NOW, AckId(2), &Err(refusal));
+    assert_eq!(output(&mut session), "ERR io no space\n");
+}
+
+#[test]
+fn client_whose_replies_are_held_sends_no_endless_requests() {
+    let mut session = Session::new(NOW);
+    let mut carried_out = 0;
+    for _ in 0..100 {
+        session.handle_input(&b"pause all\n".repeat(100));
+        while session.poll_request(NOW).is_some() {
+            session.reply(NOW, Ok(Answer::DoneTo(1).into()), Some(AckId(carried_out)));
+            carried_out += 1;
+        }
+    }
+    assert_eq!(carried_out, 1024);
+    assert!(!session.is_ready(NOW) && !session.is_overrun());
+    session.handle_ack(NOW, AckId(0), &Ok(()));
+    assert!(session.is_ready(NOW));
 }

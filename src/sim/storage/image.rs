@@ -78,6 +78,12 @@ pub(super) struct Image {
     /// What lies there, once it is opened anew; what was taken away, until it is put back.
     pub(super) there: Option<(Vec<Page>, Vec<FileState>)>,
     pub(super) away: Option<(Vec<Page>, Vec<FileState>)>,
+    /// The disk is not mounted: what lies there is an empty directory.
+    pub(super) is_unmounted: bool,
+    /// The user has had everything verified since it was: what is missing may be downloaded to where it should be.
+    pub(super) is_given_up: bool,
+    /// By file: it holds verified pieces, the engine says; empty if none does.
+    pub(super) held: Vec<bool>,
     pub(super) watch: Watch,
 }
 
@@ -111,6 +117,9 @@ impl Image {
             is_unlinked: false,
             there: None,
             away: None,
+            is_unmounted: false,
+            is_given_up: false,
+            held: Vec::new(),
         }
     }
 
@@ -152,6 +161,63 @@ impl Image {
             let count = bytes.len().min(buf.len() - done);
             buf[done..done + count].copy_from_slice(&bytes[..count]);
             done += count;
+        }
+    }
+
+    /// Whether a file may be written, which is made if it is not there: not if it, or the nearest one, holds verified pieces and is
+    /// missing.
+    pub(super) fn may_make(&self, index: usize) -> Result<(), Fault> {
+        let is_there = |index: usize| self.files[index].is_there && !self.is_unlinked;
+        if self.files[index].is_there || self.held.is_empty() {
+            return Ok(());
+        }
+        let held = (0..self.held.len()).filter(|&other| self.held[other]);
+        match held.min_by_key(|other| other.abs_diff(index)) {
+            Some(witness) if witness == index || !is_there(witness) => Err(gone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// What is written here is written to an empty mount point although something was verified before.
+    pub(super) fn is_astray(&self) -> bool {
+        self.is_unmounted && !self.is_unlinked && !self.is_given_up && self.watch.claims_any()
+    }
+
+    /// The disk goes: what is open can be used on, by whoever does not close it.
+    pub(super) fn unmount(&mut self) {
+        if self.away.is_some() || self.is_unlinked {
+            return;
+        }
+        (self.is_unmounted, self.is_unlinked, self.is_given_up) = (true, true, false);
+        let nothing = FileState { inode: 5000, ..FileState::default() };
+        self.there = Some((vec![Page::Hole; self.pages.len()], vec![nothing; self.files.len()]));
+    }
+
+    /// The disk is back with everything that was on it.
+    pub(super) fn mount(&mut self) {
+        if !std::mem::take(&mut self.is_unmounted) {
+            return;
+        }
+        self.there = None;
+        self.is_unlinked = false;
+        if let Some((pages, files)) = self.away.take() {
+            (self.pages, self.files) = (pages, files);
+            self.unsynced.clear();
+            self.syncing.clear();
+            // What the engine has claimed meanwhile it claims of what lay there.
+            self.flipped = (0..self.pages.len()).filter(|&page| self.pages[page] != Page::True).collect();
+        }
+    }
+
+    /// Complete files get their length, and those of no bytes are made.
+    pub(super) fn finish(&mut self, finish: &[usize], now: Time) {
+        for &index in finish {
+            let len = self.content.files.entries()[index].span.len;
+            if self.files[index].is_there && len > 0 {
+                self.files[index].len = self.files[index].len.min(len);
+            } else if len == 0 && self.may_make(index).is_ok() {
+                self.touch(index, 0, now);
+            }
         }
     }
 
@@ -234,6 +300,9 @@ impl Image {
 
     /// What was taken away lies there again, as other files than those that were open.
     pub(super) fn come_back(&mut self) {
+        if self.is_unmounted {
+            return;
+        }
         let Some((pages, mut files)) = self.away.take() else { return };
         files.iter_mut().for_each(|file| file.inode += 1000);
         self.there = Some((pages, files));
@@ -245,7 +314,10 @@ impl Image {
     /// What lies there is opened.
     pub(super) fn open_anew(&mut self) {
         if let Some((pages, files)) = self.there.take() {
-            (self.pages, self.files) = (pages, files);
+            let before = (std::mem::replace(&mut self.pages, pages), std::mem::replace(&mut self.files, files));
+            if self.is_unmounted {
+                self.away = Some(before);
+            }
             self.unsynced.clear();
             self.syncing.clear();
             // What the engine claims of them it claims of what was there before.

@@ -55,6 +55,11 @@ impl Watch {
         }
     }
 
+    /// The engine claims something.
+    pub(super) fn claims_any(&self) -> bool {
+        self.claimed.as_ref().is_some_and(|claimed| claimed.count() > 0)
+    }
+
     /// A piece was wrong: what was written whole may be written again.
     pub(super) fn fail(&mut self) {
         self.written.clear_all();

@@ -1,8 +1,8 @@
 //! What may wait for a disk, a slice at a time: saving state, syncing, allocating, moving, deleting.
 //!
-//! Jobs of one content are done in the order they came, and so are those of the state directory, where records that wait together are
-//! written together; among them contents take turns, so that a long copy of one holds up nobody else. Each slice is one short system call's worth. A job that fails has
-//! changed nothing, or undoes what it did.
+//! Jobs of one content are done in the order they came. Those of the state directory that wait together are written together, in the order
+//! that [`Changes`] explains. Contents, the state directory and each file of it that is compacted take turns, so that a long copy of one
+//! holds up nobody else. Each slice is one short system call's worth. A job that fails has changed nothing, or undoes what it did.
 //!
 //! **Why no io_uring.** A ring hands `fsync` and its like to workers of the kernel's, and those are threads of this process
 //! for everybody who looks (`/proc/PID/task`), the first one from the first sync on, for good. The daemon promises one thread.
@@ -17,18 +17,18 @@ mod relocate;
 mod sync;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::path::PathBuf;
 
 use crate::base::ids::{JobId, StoreId};
 use crate::base::storage::{Fault, Job};
 use crate::storage::FileStorage;
-use crate::storage::journal::{Batch, Compaction};
-use crate::storage::state::{Saving, StateDir};
+use crate::storage::journal::{Compaction, Step};
+use crate::storage::state::{Changes, Which};
 
 use self::allocate::Allocate;
 use self::delete::Delete;
 use self::relocate::{Clear, Relocate, Scout, Stop};
 use self::sync::Sync;
+pub(in crate::storage) use self::sync::cut;
 
 /// Whether jobs want another slice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,12 +44,6 @@ pub enum Work {
 /// How soon to look again whether the disk has written what a job waits for.
 pub const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(10);
 
-/// Bytes of records that are written together; those beyond wait for the next batch.
-const BATCH_LEN_MAX: usize = 256 << 10;
-
-/// Files that are erased on the way to a batch; those beyond wait for the next.
-const ERASED_MAX: usize = 64;
-
 /// How one slice ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Slice {
@@ -61,10 +55,21 @@ enum Slice {
     Done,
 }
 
+impl From<Step> for Slice {
+    fn from(step: Step) -> Self {
+        match step {
+            Step::More => Self::More,
+            Step::Later => Self::Later,
+            Step::Done => Self::Done,
+        }
+    }
+}
+
 /// Whose jobs keep their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Line {
     State,
+    Compact(Which),
     Content(StoreId),
 }
 
@@ -81,17 +86,15 @@ pub(super) struct Jobs {
     pub(in crate::storage) written: Written,
 }
 
-/// Who waits for a task: nobody for what the storage does by itself, several where jobs are done together.
-type Queued = (Vec<JobId>, Task);
+/// The job that a task is. `None` for what the storage does by itself, and for changes of the state directory, which know their jobs.
+type Queued = (Option<JobId>, Task);
 
 /// A job, and how far it is.
 #[derive(Debug)]
 enum Task {
     Begin(Job),
-    Record(Batch),
-    Compact(Box<Compaction>),
-    Save(Saving),
-    Erase { name: PathBuf },
+    Change(Box<Changes>),
+    Compact(Which, Box<Compaction>),
     Sync(Sync),
     Allocate(Allocate),
     Scout(Scout),
@@ -141,18 +144,22 @@ impl Jobs {
     pub(super) fn push(&mut self, id: JobId, job: Job) {
         let line = match &job {
             Job::Record { .. } | Job::Save { .. } | Job::Erase { .. } => Line::State,
-            Job::Sync { store }
+            Job::Sync { store, .. }
             | Job::Allocate { store }
             | Job::Scout { store, .. }
             | Job::Move { store, .. }
             | Job::Clear { store, .. }
             | Job::Delete { store, .. } => Line::Content(*store),
         };
+        self.queue(line, (Some(id), Task::Begin(job)));
+    }
+
+    fn queue(&mut self, line: Line, task: Queued) {
         let jobs = self.lines.entry(line).or_default();
         if jobs.is_empty() {
             self.turns.push_back(line);
         }
-        jobs.push_back((vec![id], Task::Begin(job)));
+        jobs.push_back(task);
         self.waiting = 0;
     }
 
@@ -170,7 +177,7 @@ impl Jobs {
         let mut line = std::mem::take(line);
         for (_, task) in &mut line {
             if matches!(task, Task::Begin(Job::Move { .. } | Job::Clear { .. })) {
-                *task = begin(storage, std::mem::replace(task, Task::Erase { name: PathBuf::new() }));
+                *task = begin(storage, std::mem::replace(task, Task::Change(Box::default())));
             }
             match task {
                 Task::Relocate(relocate) => relocate.stop(if undo { Stop::Undo } else { Stop::Leave }),
@@ -191,33 +198,38 @@ impl Jobs {
 pub(super) fn work(storage: &mut FileStorage) -> Work {
     let Some(line) = storage.jobs.turns.pop_front() else { return Work::Idle };
     let jobs = storage.jobs.lines.get_mut(&line).expect("a line with a turn is there");
-    let (mut ids, task) = jobs.pop_front().expect("no line is empty");
-    let mut task = match task {
-        Task::Begin(Job::Record { name, value }) => {
-            let (more, batch) = gather(&mut storage.jobs, storage.state.as_ref(), (name, value));
-            ids.extend(more);
-            Task::Record(batch)
-        }
-        task => begin(storage, task),
+    let (id, task) = jobs.pop_front().expect("no line is empty");
+    let (id, mut task) = match (id, task) {
+        (Some(id), Task::Begin(job)) if line == Line::State => (None, Task::Change(Box::new(gather(jobs, id, job)))),
+        (id, task) => (id, begin(storage, task)),
     };
     let result = step(storage, &mut task);
-    let compacts = matches!((&result, &task), (Ok(Slice::Done), Task::Record(_)))
-        && storage.state.as_ref().is_some_and(StateDir::is_stale);
-    let jobs = storage.jobs.lines.get_mut(&line).expect("nobody took it");
+    let jobs = storage.jobs.lines.get_mut(&line).expect("a line stays while its front is under way");
     storage.jobs.waiting = if result == Ok(Slice::Later) { storage.jobs.waiting + 1 } else { 0 };
-    match result {
-        Ok(Slice::More | Slice::Later) => jobs.push_front((ids, task)),
-        Ok(Slice::Done) => storage.jobs.done.extend(ids.into_iter().map(|id| (id, Ok(())))),
-        Err(fault) if ids.is_empty() => log::warn!("{fault}"),
-        Err(fault) => storage.jobs.done.extend(ids.into_iter().map(|id| (id, Err(fault.clone())))),
-    }
-    if compacts {
-        jobs.push_front((Vec::new(), Task::Compact(Box::default())));
+    match (result, task) {
+        (Ok(Slice::More | Slice::Later), task) => jobs.push_front((id, task)),
+        (Ok(Slice::Done), _) => storage.jobs.done.extend(id.map(|id| (id, Ok(())))),
+        (Err(fault), Task::Change(changes)) => {
+            storage.jobs.done.extend(changes.into_ids().map(|id| (id, Err(fault.clone()))));
+        }
+        (Err(fault), _) => match id {
+            Some(id) => storage.jobs.done.push_back((id, Err(fault))),
+            None => log::warn!("{fault}"),
+        },
     }
     if jobs.is_empty() {
         storage.jobs.lines.remove(&line);
     } else {
         storage.jobs.turns.push_back(line);
+    }
+    if matches!(line, Line::State | Line::Compact(_)) {
+        let stale: Vec<Which> = storage.state.iter().flat_map(|state| state.stale()).collect();
+        for which in stale {
+            let line = Line::Compact(which);
+            if !storage.jobs.lines.contains_key(&line) {
+                storage.jobs.queue(line, (None, Task::Compact(which, Box::default())));
+            }
+        }
     }
     match storage.jobs.turns.len() {
         0 => Work::Idle,
@@ -229,43 +241,35 @@ pub(super) fn work(storage: &mut FileStorage) -> Work {
     }
 }
 
-/// A record, and what waits right behind it: other records, and files that are erased. Of torrents that are taken out each erases a file
-/// before its record goes, which means nothing without that file; so all files may go before all records.
-fn gather(jobs: &mut Jobs, state: Option<&StateDir>, first: (String, Option<Vec<u8>>)) -> (Vec<JobId>, Batch) {
-    let (mut ids, mut batch) = (Vec::new(), Batch::default());
-    batch.push(first.0, first.1.as_deref());
-    let line = jobs.lines.get_mut(&Line::State).expect("the first was in it");
-    let goes_along = |(_, task): &mut Queued| matches!(task, Task::Begin(Job::Record { .. } | Job::Erase { .. }));
-    let mut erased = 0;
-    while batch.len() < BATCH_LEN_MAX
-        && erased < ERASED_MAX
-        && let Some((more, Task::Begin(job))) = line.pop_front_if(goes_along)
-    {
-        match job {
-            Job::Record { name, value } => {
-                ids.extend(more);
-                batch.push(name, value.as_deref());
-            }
-            Job::Erase { name } => {
-                erased += 1;
-                let result = state.map_or(Ok(()), |state| state.erase(&name));
-                jobs.done.extend(more.into_iter().map(|id| (id, result.clone())));
-            }
-            _ => unreachable!("nothing else goes along"),
+/// A job of the state directory, and those right behind it that go along.
+fn gather(jobs: &mut VecDeque<Queued>, id: JobId, job: Job) -> Changes {
+    let mut changes = Changes::default();
+    let mut next = Some((id, job));
+    while let Some((id, job)) = next.take() {
+        if let Err(job) = changes.push(id, job) {
+            jobs.push_front((Some(id), Task::Begin(job)));
+            break;
         }
+        next = match jobs.pop_front() {
+            Some((Some(id), Task::Begin(job))) => Some((id, job)),
+            Some(other) => unreachable!("{other:?} is no job of the state directory"),
+            None => None,
+        };
     }
-    (ids, batch)
+    changes
 }
 
 fn begin(storage: &mut FileStorage, task: Task) -> Task {
     match task {
-        Task::Begin(Job::Save { name, bytes }) => Task::Save(Saving::new(name, bytes)),
-        Task::Begin(Job::Erase { name }) => Task::Erase { name },
-        Task::Begin(Job::Sync { store }) => Task::Sync(Sync::begin(storage, store)),
+        Task::Begin(Job::Sync { store, finish }) => Task::Sync(Sync::begin(store, finish)),
         Task::Begin(Job::Allocate { store }) => Task::Allocate(Allocate::begin(store)),
         Task::Begin(Job::Scout { store, dir }) => Task::Scout(Scout::begin(store, dir)),
-        Task::Begin(Job::Move { store, dir, info_hash, again }) => {
-            Task::Relocate(Box::new(Relocate::begin(storage, store, dir, info_hash, again)))
+        Task::Begin(Job::Move { store, dir, info_hash, again, undo }) => {
+            let mut relocate = Relocate::begin(storage, store, dir, info_hash, again);
+            if undo {
+                relocate.stop(Stop::Undo);
+            }
+            Task::Relocate(Box::new(relocate))
         }
         Task::Begin(Job::Clear { store, from }) => Task::Clear(Clear::begin(storage, store, from)),
         Task::Begin(Job::Delete { store, keep }) => Task::Delete(Delete::begin(store, keep)),
@@ -276,20 +280,21 @@ fn begin(storage: &mut FileStorage, task: Task) -> Task {
 fn step(storage: &mut FileStorage, task: &mut Task) -> Result<Slice, Fault> {
     match task {
         Task::Begin(_) => unreachable!("it was just begun"),
-        Task::Record(batch) => match &mut storage.state {
-            Some(state) => state.append(batch).map(|is_done| if is_done { Slice::Done } else { Slice::More }),
-            None => Ok(Slice::Done),
+        Task::Change(changes) => match &mut storage.state {
+            Some(state) => {
+                let mut ids = Vec::new();
+                let result = state.apply(changes, &mut ids);
+                storage.jobs.done.extend(ids.into_iter().map(|id| (id, Ok(()))));
+                result.map(Slice::from)
+            }
+            None => {
+                let ids = std::mem::take(&mut **changes).into_ids();
+                storage.jobs.done.extend(ids.map(|id| (id, Ok(()))));
+                Ok(Slice::Done)
+            }
         },
-        Task::Compact(compaction) => match &mut storage.state {
-            Some(state) => state.compact(compaction).map(|is_done| if is_done { Slice::Done } else { Slice::More }),
-            None => Ok(Slice::Done),
-        },
-        Task::Save(saving) => match &storage.state {
-            Some(state) => saving.step(state).map(|is_done| if is_done { Slice::Done } else { Slice::More }),
-            None => Ok(Slice::Done),
-        },
-        Task::Erase { name } => match &storage.state {
-            Some(state) => state.erase(name).map(|()| Slice::Done),
+        Task::Compact(which, compaction) => match &mut storage.state {
+            Some(state) => state.compact(*which, compaction).map(Slice::from),
             None => Ok(Slice::Done),
         },
         Task::Sync(sync) => sync.step(storage),

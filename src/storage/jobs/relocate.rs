@@ -135,7 +135,7 @@ impl Relocate {
             _ => {}
         }
         match &mut self.phase {
-            Phase::Going => match self.go() {
+            Phase::Going => match self.go(storage) {
                 Ok(slice) => return Ok(slice),
                 Err(fault) => self.turn_back(fault),
             },
@@ -179,7 +179,7 @@ impl Relocate {
     }
 
     /// A slice of the way there.
-    fn go(&mut self) -> Result<Slice, Fault> {
+    fn go(&mut self, storage: &FileStorage) -> Result<Slice, Fault> {
         let files = Arc::clone(&self.files);
         let Some(entry) = files.entries().get(self.file) else {
             (self.phase, self.file) = (Phase::Naming, 0);
@@ -204,6 +204,9 @@ impl Relocate {
         }
         let (old, new) = (place::stamp(&self.from, path), place::stamp(&self.to, path));
         match (old, new) {
+            (None, None) if storage.holds(self.store, self.file) => {
+                return Err(fault(Errno::NOENT, &self.from.join(path), "read"));
+            }
             (None, None) => self.skip(),
             (None, Some(_)) if self.again => self.note(How::Renamed),
             (None, Some(_)) => return Err(in_the_way(&target)),
@@ -398,13 +401,17 @@ impl Scout {
     }
 
     pub(super) fn step(&mut self, storage: &mut FileStorage) -> Result<Slice, Fault> {
-        let content = &storage.stores.get(self.store).ok_or_else(closed)?.content;
-        let entries = content.files.entries().iter().skip(self.file).take(FILES_A_SLICE);
+        let of = storage.stores.get(self.store).ok_or_else(closed)?;
+        let content = &of.content;
+        let entries = content.files.entries().iter().enumerate().skip(self.file).take(FILES_A_SLICE);
         let mut looked = 0;
-        for entry in entries {
+        for (file, entry) in entries {
             looked += 1;
             if entry.pad {
                 continue;
+            }
+            if of.witness(file) == Some(file) && !of.is_in_place(file) {
+                return Err(fault(Errno::NOENT, &content.dir.join(&entry.path), "read"));
             }
             if place::is_there(&self.to, &entry.path) {
                 return Err(in_the_way(&self.to.join(&entry.path)));

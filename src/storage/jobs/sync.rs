@@ -1,4 +1,5 @@
-//! Making durable what was written: the files, then the directories of those that were made.
+//! Making durable what was written: files that are complete get their length and those of no bytes are made, then the files are
+//! synced, then the directories of those that were made.
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
@@ -23,7 +24,10 @@ const LOOKS_MAX: u32 = 100;
 #[derive(Debug)]
 pub(super) struct Sync {
     store: StoreId,
-    files: Vec<usize>,
+    /// Complete files that may be too long, or are of no bytes and not there yet.
+    finish: Vec<usize>,
+    /// `None` until all of `finish` are done.
+    files: Option<Vec<usize>>,
     /// Of how many of `files` the kernel was asked to begin writing.
     begun: usize,
     /// How many are synced.
@@ -35,29 +39,44 @@ pub(super) struct Sync {
 }
 
 impl Sync {
-    pub(super) fn begin(storage: &mut FileStorage, store: StoreId) -> Self {
-        let (files, made) = storage.jobs.written.take(store);
+    pub(super) const fn begin(store: StoreId, finish: Vec<usize>) -> Self {
+        Self { store, finish, files: None, begun: 0, synced: 0, looks: 0, dirs: Vec::new(), fault: None }
+    }
+
+    /// Takes over what was written and read so far, and the directories of what was made.
+    fn take(&mut self, storage: &mut FileStorage) {
+        let (files, made) = storage.jobs.written.take(self.store);
         let mut dirs = BTreeSet::new();
-        if let Some(store) = storage.stores.get(store) {
+        if let Some(store) = storage.stores.get(self.store) {
             for file in made {
                 let path = &store.content.files.entries()[file].path;
                 // The last ancestor is the empty path: the content's directory.
                 dirs.extend(path.ancestors().skip(1).map(PathBuf::from));
             }
         }
-        Self { store, files, begun: 0, synced: 0, looks: 0, dirs: dirs.into_iter().collect(), fault: None }
+        (self.files, self.dirs) = (Some(files), dirs.into_iter().collect());
     }
 
     pub(super) fn step(&mut self, storage: &mut FileStorage) -> Result<Slice, Fault> {
         if storage.stores.get(self.store).is_none() {
             return Ok(Slice::Done); // nobody has an interest in it any more
         }
-        if let Some(&file) = self.files.get(self.begun) {
+        if let Some(&file) = self.finish.last() {
+            if finish_file(storage, self.store, file) {
+                self.finish.pop();
+            }
+            return Ok(Slice::More);
+        }
+        let Some(files) = &self.files else {
+            self.take(storage);
+            return Ok(Slice::More);
+        };
+        if let Some(&file) = files.get(self.begun) {
             self.begun += 1;
             if let Ok(open) = storage.file_as_it_is(self.store, file) {
                 open.begin_writeback();
             }
-        } else if let Some(&file) = self.files.get(self.synced) {
+        } else if let Some(&file) = files.get(self.synced) {
             let unwritten =
                 storage.file_as_it_is(self.store, file).map(|open| writeback::unwritten_bytes(open.fd.as_fd()));
             if unwritten.is_ok_and(|bytes| bytes.unwrap_or(0) > LITTLE_BYTES) && self.looks < LOOKS_MAX {
@@ -81,6 +100,52 @@ impl Sync {
     fn note(&mut self, result: Result<(), Fault>) {
         if let Err(fault) = result {
             self.fault.get_or_insert(fault);
+        }
+    }
+}
+
+/// Gives a complete file its length, or makes it if it is of no bytes. True once nothing is left to do. A file that is not there any
+/// more, or cannot be cut, stays as it is; whoever looks at the files, or asks `why`, is told.
+fn finish_file(storage: &mut FileStorage, store: StoreId, file: usize) -> bool {
+    let Some(entry) = storage.file_list(store).ok().and_then(|files| files.entries().get(file)) else { return true };
+    let (is_empty, is_pad) = (entry.span.len == 0, entry.pad);
+    if storage.is_read_only(store) {
+        return true;
+    }
+    // One with bytes that is not there is missing. One of no bytes in whose place there is something was not written by us.
+    if is_pad || is_empty != storage.is_missing(store, file) {
+        return true;
+    }
+    if !is_empty {
+        return cut(storage, store, file);
+    }
+    if let Err(fault) = storage.file(store, file, true) {
+        log::warn!("{fault}");
+    }
+    true
+}
+
+/// Cuts off what a complete file has beyond its length, or a part of it where that is much. True once nothing is left to do.
+pub(in crate::storage) fn cut(storage: &mut FileStorage, store: StoreId, file: usize) -> bool {
+    let Some(entry) = storage.file_list(store).ok().and_then(|files| files.entries().get(file)) else { return true };
+    let len = entry.span.len;
+    let path = storage.path(store, file);
+    let result = storage.file(store, file, true).map(|open| place::cut(open.fd.as_fd(), len));
+    match result {
+        Ok(Ok(0)) => true,
+        Ok(Ok(cut)) => {
+            log::info!("{}: {cut} bytes beyond its length are cut off", path.display());
+            storage.windows.forget(store, Some(file));
+            storage.jobs.written.note(store, file);
+            false
+        }
+        Ok(Err(errno)) => {
+            log::warn!("{}", fault(errno, &path, "shortened").message);
+            true
+        }
+        Err(fault) => {
+            log::warn!("{fault}");
+            true
         }
     }
 }

@@ -23,7 +23,7 @@ fn four_files(private: bool) -> Metainfo {
 fn link_to(meta: &Metainfo, more: &str, config: &Config) -> Torrent {
     let link = Magnet::parse(&format!("magnet:?xt=urn:btih:{}{more}", meta.info_hash)).unwrap();
     let config = Config { allocate_full: false, ..config.clone() };
-    let begin = Begin { dir: "d".into(), verify: true, added: 0, options: AddOptions::default() };
+    let begin = Begin { dir: "/d".into(), verify: true, added: 0, options: AddOptions::default() };
     let mut torrent = Torrent::from_link(NOW, link, begin, &config, Rng::from_number(1), [99; 20]).unwrap();
     torrent.handle_opened(NOW, Id::from_bits(1));
     torrent.set_queued(NOW, false);
@@ -106,7 +106,7 @@ fn a_file_that_follows_its_link_may_say_where_and_what() {
     assert_eq!(torrent.describe_by_file(NOW, meta.clone(), &bad).unwrap_err().kind, RefusalKind::Invalid);
     assert!(torrent.is_link());
     let options = AddOptions {
-        dir: Some("e".into()),
+        dir: Some("/e".into()),
         label: "l".into(),
         only: vec![(2, 3)],
         paused: true,
@@ -114,7 +114,7 @@ fn a_file_that_follows_its_link_may_say_where_and_what() {
     };
     torrent.describe_by_file(NOW, meta, &options).unwrap();
     open(&mut torrent);
-    assert_eq!((torrent.dir().to_str(), torrent.label(), torrent.state()), (Some("e"), "l", State::Paused));
+    assert_eq!((torrent.dir().to_str(), torrent.label(), torrent.state()), (Some("/e"), "l", State::Paused));
     use Priority::{Normal, Off};
     assert_eq!([0, 1, 2, 3].map(|file| torrent.file_priority(file)), [Off, Off, Normal, Normal]);
 }

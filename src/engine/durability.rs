@@ -1,0 +1,237 @@
+//! When a change that a user asked for is on the disk, so that it may be acknowledged.
+//!
+//! Every change of the state directory that a command causes has a number, in the order of the commands: a record that is to be
+//! saved, or a job that was begun. An acknowledgement names the numbers it waits for and is given once none of them is outstanding.
+//! A torrent that several commands change before its record is taken has one number, and is saved once.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::base::ids::{AckId, JobId, TorrentId};
+use crate::base::storage::{Fault, Storage};
+use crate::base::time::Time;
+use crate::engine::Engine;
+use crate::torrent::command::{Refusal, RefusalKind};
+
+/// Records that are taken at the end of one command or in one slice of background work. Those beyond wait for the next slice.
+const RECORDS_MAX: usize = 32;
+
+/// An acknowledgement that waits for the disk.
+#[derive(Debug)]
+struct Waiting {
+    ack: AckId,
+    /// The first and the last number it waits for.
+    numbers: (u64, u64),
+    /// Why one of them could not be saved.
+    failed: Option<String>,
+}
+
+/// Changes on their way to the disk. Invariant: `outstanding` has the numbers of `numbers`, `begun` and `jobs`, and no other.
+#[derive(Debug, Default)]
+pub(super) struct Durability {
+    /// Whether what changes now is caused by a command that will be acknowledged.
+    is_noting: bool,
+    next: u64,
+    outstanding: BTreeSet<u64>,
+    /// Torrents whose record may be taken now. Those that are gone meanwhile have no number any more.
+    to_save: VecDeque<TorrentId>,
+    /// Torrents whose record is still to be taken, with their numbers.
+    numbers: BTreeMap<TorrentId, u64>,
+    /// Torrents whose record is being taken: their files are looked at first.
+    begun: BTreeMap<TorrentId, u64>,
+    /// Jobs that are under way, with the numbers that wait for them.
+    jobs: BTreeSet<(JobId, u64)>,
+    waiting: VecDeque<Waiting>,
+    next_ack: u64,
+    done: VecDeque<(AckId, Result<(), Refusal>)>,
+}
+
+impl Durability {
+    /// A torrent's record has to be saved before the present command is acknowledged.
+    pub(super) fn note_torrent(&mut self, id: TorrentId) {
+        if self.is_noting && !self.numbers.contains_key(&id) {
+            let number = self.number();
+            self.numbers.insert(id, number);
+            self.to_save.push_back(id);
+        }
+    }
+
+    /// A job of the state directory was begun, perhaps by the present command.
+    pub(super) fn note_job(&mut self, job: JobId) {
+        if self.is_noting {
+            let number = self.number();
+            self.jobs.insert((job, number));
+        }
+    }
+
+    /// The record of a torrent is taken, and `job` saves it.
+    pub(super) fn note_record(&mut self, id: TorrentId, job: JobId) {
+        if let Some(number) = self.begun.remove(&id) {
+            self.jobs.insert((job, number));
+        }
+    }
+
+    /// A torrent is removed, which `job` makes durable. What was changed before and is not saved yet waits for that: until then
+    /// the next run has the torrent as it was before the change.
+    pub(super) fn remove(&mut self, id: TorrentId, job: JobId) {
+        let numbers = self.numbers.remove(&id).into_iter().chain(self.begun.remove(&id));
+        self.jobs.extend(numbers.map(|number| (job, number)));
+    }
+
+    /// An earlier record of a torrent is saved, or could not be: the next one may be taken.
+    pub(super) fn handle_saved(&mut self, id: TorrentId) {
+        if self.numbers.contains_key(&id) {
+            self.to_save.push_back(id);
+        }
+    }
+
+    /// A job is done.
+    pub(super) fn handle_job(&mut self, job: JobId, result: &Result<(), Fault>) {
+        while let Some(&(_, number)) = self.jobs.range((job, 0)..=(job, u64::MAX)).next() {
+            self.jobs.remove(&(job, number));
+            if let Err(fault) = result {
+                let concerned = self.waiting.iter_mut().filter(|waiting| {
+                    let (first, last) = waiting.numbers;
+                    (first..=last).contains(&number)
+                });
+                concerned.for_each(|waiting| waiting.failed = Some(fault.message.clone()));
+            }
+            self.outstanding.remove(&number);
+        }
+        self.give();
+    }
+
+    /// Whether no record can be taken now.
+    pub(super) fn is_idle(&self) -> bool {
+        self.to_save.is_empty()
+    }
+
+    fn number(&mut self) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.outstanding.insert(number);
+        number
+    }
+
+    /// Gives the acknowledgements that wait for nothing any more.
+    fn give(&mut self) {
+        let first = self.outstanding.first().copied().unwrap_or(self.next);
+        while let Some(waiting) = self.waiting.pop_front_if(|waiting| waiting.numbers.1 < first) {
+            let refusal = |why| {
+                let message = format!("done, but not saved yet: {why}; it is saved as soon as that is possible");
+                Err(Refusal::new(RefusalKind::Io, message))
+            };
+            self.done.push_back((waiting.ack, waiting.failed.map_or(Ok(()), refusal)));
+        }
+    }
+}
+
+impl<S: Storage> Engine<S> {
+    /// Names the acknowledgement of everything that commands have changed so far: `None` if all of it is on the disk,
+    /// otherwise [`Engine::poll_ack`] returns the id once it is. Call it right after [`Engine::handle_command`].
+    pub fn acknowledge(&mut self) -> Option<AckId> {
+        let durability = &mut self.durability;
+        let first = *durability.outstanding.first()?;
+        let ack = AckId(durability.next_ack);
+        durability.next_ack += 1;
+        durability.waiting.push_back(Waiting { ack, numbers: (first, durability.next - 1), failed: None });
+        Some(ack)
+    }
+
+    /// The next acknowledgement that waits no longer. `Err` if something of it could not be saved: it is done all the same,
+    /// and saving is tried again.
+    pub fn poll_ack(&mut self) -> Option<(AckId, Result<(), Refusal>)> {
+        self.durability.done.pop_front()
+    }
+
+    /// What changes from here on is caused by a command that is acknowledged, or by something else.
+    pub(super) fn note_changes(&mut self, is_noting: bool) {
+        self.durability.is_noting = is_noting;
+    }
+
+    /// Takes the records of some torrents that commands have changed. A torrent whose earlier record is still on its way waits
+    /// for that.
+    pub(super) fn save_changed(&mut self, now: Time) {
+        for _ in 0..RECORDS_MAX.min(self.durability.to_save.len()) {
+            let id = self.durability.to_save.pop_front().expect("no more than there were");
+            let Some(&number) = self.durability.numbers.get(&id) else { continue };
+            let torrent = self.torrents.get_mut(id).expect("torrent with a number is in the arena");
+            if torrent.begin_save() {
+                self.durability.numbers.remove(&id);
+                self.durability.begun.insert(id, number);
+                if !self.save_record(now, id) {
+                    self.stamping.push(id);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::storage::FaultKind;
+
+    fn noting() -> Durability {
+        Durability { is_noting: true, ..Durability::default() }
+    }
+
+    /// What [`Engine::acknowledge`] does.
+    fn wait_for_all(durability: &mut Durability, ack: u64) {
+        let numbers = (*durability.outstanding.first().unwrap(), durability.next - 1);
+        durability.waiting.push_back(Waiting { ack: AckId(ack), numbers, failed: None });
+    }
+
+    #[test]
+    fn acknowledgement_waits_for_its_own_changes_only() {
+        let mut durability = noting();
+        durability.note_job(JobId(1));
+        wait_for_all(&mut durability, 1);
+        durability.note_job(JobId(2));
+        wait_for_all(&mut durability, 2);
+        durability.handle_job(JobId(1), &Ok(()));
+        assert_eq!(durability.done.pop_front(), Some((AckId(1), Ok(()))));
+        assert_eq!(durability.done.pop_front(), None);
+        durability.handle_job(JobId(2), &Ok(()));
+        assert_eq!(durability.done.pop_front(), Some((AckId(2), Ok(()))));
+    }
+
+    #[test]
+    fn acknowledgement_fails_with_the_job_it_waits_for_and_later_ones_do_not() {
+        let mut durability = noting();
+        durability.note_job(JobId(1));
+        wait_for_all(&mut durability, 1);
+        durability.note_job(JobId(2));
+        let fault = Fault { kind: FaultKind::Full, message: "no space".to_owned() };
+        durability.handle_job(JobId(1), &Err(fault));
+        wait_for_all(&mut durability, 2);
+        durability.handle_job(JobId(2), &Ok(()));
+        let (ack, result) = durability.done.pop_front().unwrap();
+        assert!(ack == AckId(1) && result.unwrap_err().message.contains("no space"));
+        assert_eq!(durability.done.pop_front(), Some((AckId(2), Ok(()))));
+    }
+
+    #[test]
+    fn change_of_a_removed_torrent_is_acknowledged_with_the_removal() {
+        let mut durability = noting();
+        let id = TorrentId::from_bits(7);
+        durability.note_torrent(id);
+        durability.note_torrent(id);
+        wait_for_all(&mut durability, 1);
+        durability.note_job(JobId(1));
+        durability.note_job(JobId(2));
+        durability.remove(id, JobId(2));
+        durability.handle_job(JobId(1), &Ok(()));
+        assert_eq!(durability.done.pop_front(), None);
+        durability.handle_job(JobId(2), &Ok(()));
+        assert_eq!(durability.done.pop_front(), Some((AckId(1), Ok(()))));
+        assert!(durability.outstanding.is_empty() && durability.jobs.is_empty());
+    }
+
+    #[test]
+    fn changes_of_no_command_are_not_waited_for() {
+        let mut durability = Durability::default();
+        durability.note_torrent(TorrentId::from_bits(7));
+        durability.note_job(JobId(1));
+        assert!(durability.is_idle() && durability.outstanding.is_empty());
+    }
+}

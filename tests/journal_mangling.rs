@@ -1,0 +1,16 @@
+//! A journal with any damage: it loses no entry but those that the damage touches, and has none that nobody wrote.
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests fail where they stand")]
+
+use proptest::prelude::*;
+
+#[path = "fuzz/journal_feed.rs"]
+mod journal_feed;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn damage_costs_only_the_entries_it_touches(script in proptest::collection::vec(any::<u8>(), 0..600)) {
+        journal_feed::feed(&script);
+    }
+}
