@@ -131,6 +131,9 @@ impl<S: Storage> Engine<S> {
         let info_hash = torrent.info_hash();
         torrent.shut_down(now);
         self.act_on_asks(now, id);
+        if !self.torrents.contains(id) {
+            return; // it had asked for its removal already, once a move or rename was over
+        }
         self.tell_removed(now, id);
         self.changes.removed(id, info_hash);
         let torrent = self.torrents.remove(id).expect("it was just there");
