@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use swarmtorrent::base::ids::{ConnId, ListenerId, SocketId, StoreId};
 use swarmtorrent::base::names::Names;
 use swarmtorrent::base::rate::Budget;
 use swarmtorrent::base::rng::Rng;
-use swarmtorrent::base::storage::{Chunk, Content, Fault, SendError, Stamp, Storage};
+use swarmtorrent::base::storage::{Chunk, Content, Fault, FileIdentity, SendError, Stamp, Storage};
 use swarmtorrent::base::time::Time;
 use swarmtorrent::codec::metainfo::Metainfo;
 use swarmtorrent::codec::resume::{Head, Record};
@@ -105,6 +105,20 @@ impl Storage for Zeros {
 
     fn has_data(&mut self, _store: StoreId, _span: Span) -> bool {
         true
+    }
+
+    fn set_read_only(&mut self, _store: StoreId, _read_only: bool) {}
+
+    fn place(&mut self, dir: &Path) -> PathBuf {
+        dir.to_owned()
+    }
+
+    fn places_version(&mut self) -> u64 {
+        0
+    }
+
+    fn identity(&mut self, _dir: &Path, _path: &Path) -> Option<FileIdentity> {
+        None
     }
 
     fn stamp(&mut self, _store: StoreId, _file: usize) -> Option<Stamp> {
@@ -284,6 +298,7 @@ impl Torrent {
             move_undo: false,
             remove_after: None,
             removing: false,
+            second: None,
         };
         record.to_bytes()
     }

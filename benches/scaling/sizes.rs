@@ -234,6 +234,7 @@ fn on_disk(torrent: &Torrent, mib: usize) -> (f64, f64) {
         also: None,
         files: meta.files,
         wanted: vec![true; torrent.files],
+        read_only: false,
     });
     let mut rng = Rng::from_number(7);
     let chosen: Vec<u64> = (0..mib).map(|_| rng.index(torrent.pieces as usize) as u64 * MIB).collect();

@@ -24,6 +24,8 @@ pub struct Content {
     pub files: Arc<FileList>,
     /// Which files are wanted, by index; the others are written only where a shared piece forces it, and never allocated.
     pub wanted: Vec<bool>,
+    /// Whether nothing may be written through this content: its files belong to another torrent, or to the user.
+    pub read_only: bool,
 }
 
 /// Why storage could not do what it was asked: the disk's fault, or its owner's. Stops one torrent, shown to the user.
@@ -100,6 +102,19 @@ pub struct Stamp {
     pub inode: u64,
 }
 
+/// Which file is at a path, by whatever name it was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileIdentity {
+    /// The device number of its file system.
+    pub device: u64,
+    /// The inode number, unique on the device.
+    pub inode: u64,
+    /// How many names the inode has.
+    pub links: u64,
+    /// Length in bytes.
+    pub len: u64,
+}
+
 /// Content by spans. Every method returns at once.
 pub trait Storage {
     /// What content may be lent to: in the programs, kernel sockets and nothing else.
@@ -113,6 +128,9 @@ pub trait Storage {
 
     /// Says which files are wanted from now on (see [`Content::wanted`]).
     fn set_wanted(&mut self, store: StoreId, wanted: &[bool]);
+
+    /// Says whether nothing may be written from now on (see [`Content::read_only`]).
+    fn set_read_only(&mut self, store: StoreId, read_only: bool);
 
     /// Says which files hold verified pieces, by index; none of them at first. Such a file is never made: if it is not there it is
     /// missing, and so may be the disk that it was on. Nor is any other file made then: where one is not there, the nearest file
@@ -166,6 +184,17 @@ pub trait Storage {
 
     /// True unless it is certain that there is no file or directory at `path`.
     fn exists(&mut self, path: &Path) -> bool;
+
+    /// The canonical place of the directory `dir`, which need not exist yet: two paths that lead to one directory through
+    /// symbolic links or bind mounts have the same place, and the place of a directory below begins with it. It is a key to
+    /// compare, not a path to open.
+    fn place(&mut self, dir: &Path) -> PathBuf;
+
+    /// A number that changes when places may have changed because something was mounted or unmounted.
+    fn places_version(&mut self) -> u64;
+
+    /// The identity of the regular file at `path` below `dir`; `None` if there is none.
+    fn identity(&mut self, dir: &Path, path: &Path) -> Option<FileIdentity>;
 
     /// What the file at index `file` looks like; none if it is not there, or is another one than we have open. Pad files look
     /// like [`Stamp::default`].

@@ -35,8 +35,13 @@ pub fn run(args: &Args) -> Result<(), String> {
     let meta = show::read(&args.file)?;
     let mut storage = FileStorage::without_state();
     let files = std::sync::Arc::clone(&meta.files);
-    let store =
-        storage.open(Content { dir: place(&meta, &args.dir), also: None, wanted: vec![true; files.len()], files });
+    let store = storage.open(Content {
+        dir: place(&meta, &args.dir),
+        also: None,
+        wanted: vec![true; files.len()],
+        files,
+        read_only: true,
+    });
     let geometry = meta.geometry;
     // Of a compatible `.st` both: a peer of another client is told by the one, we by the other.
     let wire_pieces = meta.wire_pieces();

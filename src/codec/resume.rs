@@ -185,6 +185,9 @@ pub struct Record {
     pub remove_after: Option<bool>,
     /// The user took it out together with its content, which is being deleted.
     pub removing: bool,
+    /// Another torrent owns some of its files, and was added before it: what `torrent/path_conflict.rs` keeps of that. `None` if
+    /// it is the owner, as in records of versions without the key.
+    pub second: Option<u64>,
 }
 
 impl Record {
@@ -256,6 +259,7 @@ impl Record {
         if self.removing {
             dict.int("removing", 1);
         }
+        maybe(&mut dict, "second", self.second);
         maybe(&mut dict, "seed time", self.seed_time);
         maybe(&mut dict, "seeded", self.seeded);
         dict.int("seeded enough", i64::from(self.seeded_enough));
@@ -392,6 +396,7 @@ impl Record {
             move_undo: flag(b"move undo"),
             remove_after: dict.int(b"remove after").map(|data| data == 1),
             removing: flag(b"removing"),
+            second: number(b"second"),
         })
     }
 }
@@ -511,6 +516,7 @@ mod tests {
             move_undo: true,
             remove_after: Some(true),
             removing: true,
+            second: Some(2),
         }
     }
 
@@ -525,6 +531,7 @@ mod tests {
             partials: vec![],
             paused: false,
             queue: None,
+            second: None,
             explicit: false,
             move_to: Some("/d".into()),
             ..unset

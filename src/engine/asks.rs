@@ -96,6 +96,7 @@ impl<S: Storage> Engine<S> {
         {
             self.torrents.get_mut(id).expect("it was just inserted").handle_opened(now, store);
         }
+        self.index_paths(id);
         self.touched.push(id);
         id
     }
@@ -128,6 +129,9 @@ impl<S: Storage> Engine<S> {
         let info_hash = torrent.info_hash();
         torrent.shut_down(now);
         self.act_on_asks(now, id);
+        if !self.torrents.contains(id) {
+            return; // it had asked for its removal already, once a move or rename was over
+        }
         self.tell_removed(now, id);
         self.changes.removed(id, info_hash);
         let torrent = self.torrents.remove(id).expect("it was just there");
@@ -145,6 +149,8 @@ impl<S: Storage> Engine<S> {
         self.by_obfuscated.remove(&obfuscated(info_hash));
         self.timers.remove(Timer::Torrent(id));
         self.turns.forget(id);
+        self.paths.forget(id);
+        self.note_stale_paths(1);
         for purpose in self.jobs.values_mut() {
             let (Purpose::Allocate(of) | Purpose::Sync(of) | Purpose::Record(of) | Purpose::Metainfo(of)) = purpose
             else {
@@ -177,7 +183,9 @@ impl<S: Storage> Engine<S> {
             torrent.undo_move(now);
             self.storage.stop_move(store, true);
         } else {
-            torrent.begin_move(now, dir)?;
+            self.may_move(now, id, &dir)?;
+            self.torrents.get_mut(id).expect("it was just woken").begin_move(now, dir)?;
+            self.index_paths(id);
         }
         self.touched.push(id);
         Ok(Answer::Done)
@@ -212,8 +220,14 @@ impl<S: Storage> Engine<S> {
             }
             Purpose::Metainfo(id) if result.is_err() => self.tell(id, |torrent| torrent.handle_metainfo_unsaved(now)),
             Purpose::Scout(id) => self.tell(id, |torrent| torrent.handle_scouted(now, result)),
-            Purpose::Move(id) => self.tell(id, |torrent| torrent.handle_moved(now, result)),
-            Purpose::Clear(id) => self.tell(id, |torrent| torrent.handle_cleared(now, result)),
+            Purpose::Move(id) => {
+                self.tell(id, |torrent| torrent.handle_moved(now, result));
+                self.paths_changed(id);
+            }
+            Purpose::Clear(id) => {
+                self.tell(id, |torrent| torrent.handle_cleared(now, result));
+                self.paths_changed(id);
+            }
             Purpose::Removal(info_hash) => self.handle_removal_recorded(now, info_hash, &result),
             Purpose::Delete(info_hash) => self.handle_deleted(info_hash),
             Purpose::Metainfo(_) | Purpose::Other => {}
@@ -261,6 +275,7 @@ impl<S: Storage> Engine<S> {
                 self.search_dht(now, id);
                 self.tell_news(now, id);
                 self.changes.changed(id);
+                self.look_at_seconds(now, id);
                 let torrent = self.torrents.get_mut(id).expect("it is still there");
                 torrent.consider_sleep(now);
                 if torrent.is_unsaved() {
@@ -323,6 +338,7 @@ impl<S: Storage> Engine<S> {
             }
             Ask::HoldAll => self.storage.set_held(open(), &torrent.held_files()),
             Ask::Look => self.look(now, id),
+            Ask::ComparePaths => self.paths.compare(id),
             Ask::Rouse => self.waking.push(id),
             Ask::Sleep => self.lay_down(now, id),
             Ask::Describe => self.describe(now, id),
@@ -343,10 +359,14 @@ impl<S: Storage> Engine<S> {
                 self.start_job(job, purpose);
             }
             Ask::MoveProgress => torrent.handle_move_progress(self.storage.move_progress(open())),
-            Ask::Rename => rename(&mut self.storage, now, torrent),
+            Ask::Rename => {
+                rename(&mut self.storage, now, torrent);
+                self.paths_changed(id);
+            }
             Ask::Want => {
-                let wanted = torrent.content().wanted;
-                self.storage.set_wanted(open(), &wanted);
+                let content = torrent.content();
+                self.storage.set_wanted(open(), &content.wanted);
+                self.storage.set_read_only(open(), content.read_only);
             }
             Ask::Sync => {
                 let finish = torrent.files_to_finish();
@@ -376,6 +396,8 @@ impl<S: Storage> Engine<S> {
             return self.end_peek(now, info_hash, Some(title));
         }
         self.by_st_id.extend(torrent.st_id().map(|st_id| (st_id, id)));
+        self.compare_described(now, id);
+        let torrent = self.torrents.get_mut(id).expect("the asker is there");
         if let Some(node) = &mut self.dht {
             torrent.dht_nodes().iter().for_each(|(host, port)| node.begin_with(now, host, *port));
         }

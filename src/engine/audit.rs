@@ -1,5 +1,8 @@
 //! What a driver that checks the engine may see of it; decided on by nobody.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::{Piece, Span};
 use crate::base::hash::InfoHash;
@@ -60,6 +63,26 @@ impl<S: Storage> Engine<S> {
     pub fn holds(&self, store: StoreId, span: Span) -> bool {
         let torrent = self.torrents.values().find(|torrent| torrent.store() == Some(store));
         torrent.is_none_or(|torrent| torrent.geometry().pieces_of(span).all(|piece| torrent.have.get(piece)))
+    }
+
+    /// A file that more than one torrent may write to; there should be none.
+    #[must_use]
+    pub fn two_writers(&self) -> Option<PathBuf> {
+        if self.torrents.len() < 2 {
+            return None;
+        }
+        let may_write = |torrent: &&Torrent| {
+            torrent.may_write() && !torrent.is_asleep() && !torrent.is_link() && !torrent.is_peek()
+        };
+        let mut seen = BTreeSet::new();
+        for content in self.torrents.values().filter(may_write).map(Torrent::content) {
+            let entries = content.files.entries().iter().filter(|entry| !entry.pad && entry.span.len > 0);
+            let mut paths = entries.map(|entry| content.dir.join(&entry.path));
+            if let Some(path) = paths.find(|path| !seen.insert(path.clone())) {
+                return Some(path);
+            }
+        }
+        None
     }
 
     /// The size of the tracker server, if there is one.

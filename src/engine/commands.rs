@@ -173,11 +173,13 @@ impl<S: Storage> Engine<S> {
                 let torrent = self.awake(now, id)?;
                 let (step, names) = torrent.begin_rename(&file, &name)?;
                 let store = torrent.store();
+                self.may_rename(now, id, &step)?;
                 if store.is_some_and(|store| self.storage.is_there(store, &step.to)) {
                     let message = format!("{} is there already; move it away first", step.to.display());
                     return Err(Refusal::new(RefusalKind::Exists, message));
                 }
                 self.torrents.get_mut(id).expect("it was just found").rename(now, names);
+                self.index_paths(id);
                 self.touched.push(id);
                 Ok(Answer::Done)
             }
@@ -271,8 +273,14 @@ impl<S: Storage> Engine<S> {
                 let import = begin.options.import.take();
                 begin.verify &= import.is_none();
                 let mut torrent = Torrent::new(now, Arc::from(meta), begin, &self.config, rng, self.peer_id)?;
-                let store = import.map(|import| self.take_over(now, &mut torrent, &import));
-                self.insert_torrent(now, torrent, Some(bytes), store);
+                let mut store = import.map(|import| self.take_over(now, &mut torrent, &import));
+                let owners = self.compare_new(now, &mut torrent);
+                if torrent.is_second() {
+                    // Of a second torrent nothing is believed, and it may not write.
+                    store.take().into_iter().for_each(|store| self.storage.close(store));
+                }
+                let id = self.insert_torrent(now, torrent, Some(bytes), store);
+                self.have_owners(id, owners);
             }
             What::Link(link) => {
                 let peers = link.peers.clone();

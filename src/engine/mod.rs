@@ -3,7 +3,8 @@
 //! It composes and routes: `connections` (who is connected), `pump` (bytes between streams, machines and storage),
 //! `exchanges` (trackers and names), `dht`, `followed` (links to the newest version), `lsd`, `commands` (users), `asks` (what torrents
 //! want), `shares`, `catalogs`, `peeks`, `work`
-//! (hashing in slices), `limits`, `network` and `proxy` (while nothing can be sent, and what everything goes through), `shedding` (who
+//! (hashing in slices), `path_owners` (torrents
+//! with files in common), `limits`, `network` and `proxy` (while nothing can be sent, and what everything goes through), `shedding` (who
 //! goes when there is no room).
 //! It holds no protocol and no policy.
 //!
@@ -28,6 +29,8 @@ mod lane;
 mod limits;
 mod lsd;
 mod network;
+mod path_index;
+mod path_owners;
 mod peeks;
 mod proxy;
 mod pump;
@@ -81,6 +84,7 @@ use self::followed::Followed;
 use self::held::Held;
 use self::lane::Shakes;
 use self::limits::Limit;
+use self::path_owners::PathOwners;
 use self::peeks::Peeks;
 use self::proxy::Proxy;
 use self::removals::Removals;
@@ -218,6 +222,7 @@ pub struct Engine<S: Storage> {
     shares: Shares,
     catalogs: Catalogs,
     peeks: Peeks,
+    paths: PathOwners,
     removals: Removals,
     durability: Durability,
     turns: Turns,
@@ -271,6 +276,7 @@ impl<S: Storage> Engine<S> {
             shares: Shares::default(),
             catalogs: Catalogs::default(),
             peeks: Peeks::default(),
+            paths: PathOwners::default(),
             cut_off: None,
             proxy: config.proxy.as_ref().map(Proxy::new),
             removals: Removals::default(),

@@ -2,12 +2,11 @@
 //!
 //! So whenever we end, the next run either has the whole torrent or finishes what was begun.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::base::hash::InfoHash;
-use crate::base::ids::{JobId, StoreId, TorrentId};
+use crate::base::ids::{JobId, StoreId};
 use crate::base::storage::{Content, Fault, Job, Storage};
 use crate::base::time::Time;
 use crate::codec::metainfo::Metainfo;
@@ -58,7 +57,8 @@ impl<S: Storage> Engine<S> {
     /// An earlier run has recorded that a torrent goes: it is done once all others are known.
     pub(super) fn restore_removal(&mut self, info_hash: InfoHash, meta: &Metainfo, record: &Record) {
         let files = record.names.apply(&meta.files);
-        let content = Content { dir: record.dir.clone(), also: None, wanted: vec![true; files.len()], files };
+        let content =
+            Content { dir: record.dir.clone(), also: None, wanted: vec![true; files.len()], files, read_only: false };
         let store = self.storage.open(content.clone());
         let removal = Removal { store, content, record: Vec::new(), again_at: Time::NEVER };
         self.removals.0.insert(info_hash, removal);
@@ -115,29 +115,6 @@ impl<S: Storage> Engine<S> {
     pub(super) fn forget_saved(&mut self, info_hash: InfoHash) -> JobId {
         self.start_job(Job::Erase { name: metainfo_name(info_hash) }, Purpose::Other);
         self.start_job(Job::Record { name: record_name(info_hash), value: None }, Purpose::Other)
-    }
-
-    /// The files, by index, that are files of torrents, too.
-    fn used_by_others(&mut self, now: Time, content: &Content) -> Vec<usize> {
-        let entries = content.files.entries();
-        let Some(top) = entries.first().and_then(|file| file.path.components().next()) else { return Vec::new() };
-        let root = content.dir.join(top);
-        let is_near = |torrent: &Torrent| {
-            let at = torrent.top();
-            !torrent.is_peek() && !torrent.is_link() && (at.starts_with(&root) || root.starts_with(&at))
-        };
-        let ids = self.torrents.ids().filter(|id| self.torrents.get(*id).is_some_and(is_near));
-        let near: Vec<TorrentId> = ids.collect();
-        let mut used: BTreeSet<PathBuf> = BTreeSet::new();
-        for id in near {
-            // Of one whose description is lost nobody knows which files are its.
-            let Ok(other) = self.awake(now, id) else { return (0..entries.len()).collect() };
-            let other = other.content();
-            let paths = other.files.entries().iter().filter(|file| !file.pad);
-            used.extend(paths.map(|file| other.dir.join(&file.path)));
-        }
-        let is_used = |path: &Path| !used.is_empty() && used.contains(&content.dir.join(path));
-        entries.iter().enumerate().filter(|(_, file)| is_used(&file.path)).map(|(index, _)| index).collect()
     }
 
     pub(super) fn set_removals_timer(&mut self) {

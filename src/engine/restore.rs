@@ -153,6 +153,7 @@ impl<S: Storage> Engine<S> {
         for (_, _, id) in unranked {
             self.put_in_queue(now, id, Spot::Bottom);
         }
+        self.restore_owners(now);
         self.resume_removals(now);
         let removed = self.torrents.ids().filter_map(|id| Some((id, self.torrents.get(id)?.removal()?)));
         let removed: Vec<(TorrentId, bool)> = removed.collect();

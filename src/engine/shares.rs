@@ -225,8 +225,7 @@ impl<S: Storage> Engine<S> {
             self.settle(now);
         }
         // An entry that a torrent of the user's is being downloaded to is not finished, or shared by that.
-        let is_there = |torrent: &Torrent| !torrent.is_shared() && *torrent.dir() == share.dir && torrent.top() == path;
-        if self.torrents.values().any(is_there) {
+        if self.belongs_to_torrent(&share.dir, &share.name) {
             return log::info!("{} belongs to a torrent and is not described anew", path.display());
         }
         match Making::begin(share, &mut self.storage) {

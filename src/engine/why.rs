@@ -5,6 +5,7 @@ use crate::base::ids::TorrentId;
 use crate::base::storage::Storage;
 use crate::base::time::Time;
 use crate::engine::Engine;
+use crate::torrent::snapshot::State;
 use crate::torrent::torrent::Torrent;
 use crate::torrent::why::{Around, Reason};
 
@@ -13,7 +14,10 @@ impl<S: Storage> Engine<S> {
     pub(super) fn why(&self, now: Time, id: TorrentId) -> Vec<Reason> {
         let Some(torrent) = self.torrents.get(id) else { return Vec::new() };
         let mut reasons = self.why_of_machine(torrent);
-        if !torrent.awaits_item() {
+        let waits = self.why_of_owner(id).filter(|_| torrent.state() != State::Paused);
+        if let Some(waits) = waits {
+            reasons.push(waits);
+        } else if !torrent.awaits_item() {
             reasons.extend(torrent.why(now, &self.around(now, id)));
         }
         reasons.extend(self.why_of_followed(now, id));

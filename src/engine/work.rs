@@ -43,6 +43,7 @@ impl<S: Storage> Engine<S> {
             self.touched.push(id);
             self.settle(now);
         }
+        self.work_on_paths(now);
         // Whoever waits for a torrent goes before what is only to become one.
         if self.hashing.is_empty() {
             self.work_on_shares(now);
@@ -53,6 +54,7 @@ impl<S: Storage> Engine<S> {
             || !self.examining.is_empty()
             || !self.waking.is_empty()
             || !self.leaving.is_empty()
+            || !self.paths.is_idle()
             || !self.shares.is_idle()
     }
 }

@@ -1,7 +1,7 @@
 //! What must hold after every event, whatever befalls the swarm.
 //!
 //! Every piece that a node claims is on its disk as it should be; nothing is served unverified (`node`); a block has one writer
-//! (`storage`); limits and bounds are kept; trackers are told what the streams carried, and tell what is so (`ledger`); nobody spins
+//! (`storage`), and a file one torrent that may write to it; limits and bounds are kept; trackers are told what the streams carried, and tell what is so (`ledger`); nobody spins
 //! (`node`).
 
 use std::fmt;
@@ -63,6 +63,9 @@ impl World {
         let Body::Engine(engine) = &mut self.nodes[index].body else { return None };
         if let Some(message) = engine.storage().breaches.pop() {
             return Some(message);
+        }
+        if let Some(path) = engine.two_writers() {
+            return Some(format!("two torrents may write to {}", path.display()));
         }
         self.claims(index).or_else(|| self.each_second(index))
     }

@@ -92,6 +92,9 @@ pub struct ContentSpec {
     /// Hash with SHA-256, as a `.st` does.
     #[serde(default)]
     pub sha256: bool,
+    /// Another torrent of the files of this content, which stands before it: the same bytes at the same paths.
+    #[serde(default)]
+    pub same_files: Option<String>,
 }
 
 /// The network between the nodes.
@@ -412,6 +415,16 @@ impl Scenario {
             let is_good = |len: u64| (16 * 1024..=16 << 20).contains(&len) && len.is_power_of_two();
             if !content.piece_length.is_none_or(is_good) {
                 return Err(format!("content {}: a piece-length is a power of two from 16K to 16M", content.name));
+            }
+            if let Some(name) = &content.same_files {
+                let before = self.content.iter().take_while(|other| other.name != content.name);
+                let same = before.into_iter().find(|other| other.name == *name && other.same_files.is_none());
+                if same.is_none_or(|other| (other.size, other.files) != (content.size, content.files)) {
+                    return Err(format!(
+                        "content {}: same-files names one before it, of the same size and files",
+                        content.name
+                    ));
+                }
             }
             if self.content.iter().filter(|other| other.name == content.name).count() > 1 {
                 return Err(format!("there are two contents {}; give each its own name", content.name));

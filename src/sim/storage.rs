@@ -18,7 +18,7 @@ use crate::base::bitfield::Bitfield;
 use crate::base::geometry::Span;
 use crate::base::ids::{ConnId, StoreId, StoreKey};
 use crate::base::rng::Rng;
-use crate::base::storage::{Chunk, Content, Fault, FaultKind, SendError, Stamp, Storage};
+use crate::base::storage::{Chunk, Content, Fault, FaultKind, FileIdentity, SendError, Stamp, Storage};
 use crate::base::time::Time;
 use crate::sim::stream::SimStream;
 
@@ -33,12 +33,20 @@ struct Lies {
     rng: Rng,
 }
 
+/// What a store is open for.
+#[derive(Debug, Clone, Copy)]
+struct Opened {
+    /// The index of its image; `usize::MAX` if it has none.
+    image: usize,
+    read_only: bool,
+}
+
 /// The disk of one node.
 #[derive(Debug, Default)]
 pub struct MemoryStorage {
     truths: Vec<Arc<Truth>>,
     images: Vec<Image>,
-    stores: Arena<StoreKey, usize>,
+    stores: Arena<StoreKey, Opened>,
     /// Whose turn it is, and when.
     pub(crate) turn: Option<ConnId>,
     pub(crate) now: Time,
@@ -137,6 +145,7 @@ impl MemoryStorage {
 
     /// Makes every wanted file as long as it will be.
     pub(crate) fn allocate(&mut self, store: StoreId) -> Result<(), Fault> {
+        self.may_write(store)?;
         let (now, room) = (self.now, self.room());
         let Some(image) = self.image_mut(store) else { return Ok(()) };
         (0..image.files.len()).filter(|&file| image.content.wanted[file]).try_for_each(|file| image.may_make(file))?;
@@ -237,6 +246,9 @@ impl MemoryStorage {
     /// Files that are complete get their length.
     pub(crate) fn finish(&mut self, store: StoreId, finish: &[usize]) {
         let now = self.now;
+        if finish.is_empty() || self.may_write(store).is_err() {
+            return;
+        }
         if let Some(image) = self.image_mut(store) {
             image.finish(finish, now);
         }
@@ -280,12 +292,21 @@ impl MemoryStorage {
         capacity.saturating_sub((pages * PAGE_LEN) as u64)
     }
 
+    /// A store that is open for reading only is not written through: it is a breach that it was tried.
+    fn may_write(&mut self, store: StoreId) -> Result<(), Fault> {
+        if self.stores.get(store).is_some_and(|opened| opened.read_only) {
+            self.breaches.push("files of another torrent are written".into());
+            return Err(Fault { kind: FaultKind::Denied, message: "the simulated files are another torrent's".into() });
+        }
+        Ok(())
+    }
+
     fn image(&self, store: StoreId) -> Option<&Image> {
-        self.stores.get(store).and_then(|&index| self.images.get(index))
+        self.stores.get(store).and_then(|opened| self.images.get(opened.image))
     }
 
     fn image_mut(&mut self, store: StoreId) -> Option<&mut Image> {
-        self.stores.get(store).and_then(|&index| self.images.get_mut(index))
+        self.stores.get(store).and_then(|opened| self.images.get_mut(opened.image))
     }
 }
 
@@ -298,23 +319,29 @@ impl Storage for MemoryStorage {
 
     fn open(&mut self, content: Content) -> StoreId {
         if content.files.is_empty() {
-            return self.stores.insert(usize::MAX); // of a torrent that came as a link nothing is known yet
+            let opened = Opened { image: usize::MAX, read_only: content.read_only };
+            return self.stores.insert(opened); // of a torrent that came as a link nothing is known yet
         }
         let len = content.files.total_len();
         let first = content.files.entries().first().map(|entry| entry.path.clone()).unwrap_or_default();
         let truth = self.truths.iter().find(|truth| truth.bytes.len() as u64 == len && first.starts_with(&truth.name));
         let truth = Arc::clone(truth.expect("the truth is known before its torrent is added"));
-        let known = self.images.iter().position(|image| Arc::ptr_eq(&image.truth, &truth));
+        // Torrents with one truth in one directory share its files.
+        let is_open = |index: usize| self.stores.values().any(|opened| opened.image == index);
+        let of_truth = || self.images.iter().enumerate().filter(|(_, image)| Arc::ptr_eq(&image.truth, &truth));
+        let there = of_truth().find(|(_, image)| image.content.dir == content.dir);
+        let known = there.or_else(|| of_truth().find(|(index, _)| !is_open(*index))).map(|(index, _)| index);
         let index = known.unwrap_or(self.images.len());
+        let read_only = content.read_only;
         if known.is_none() {
             self.images.push(Image::new(truth, content));
-        } else {
+        } else if !read_only || !is_open(index) {
             self.images[index].content = content;
             self.images[index].held.clear();
             self.images[index].watch.reopen();
             self.images[index].open_anew();
         }
-        self.stores.insert(index)
+        self.stores.insert(Opened { image: index, read_only })
     }
 
     fn close(&mut self, store: StoreId) {
@@ -324,6 +351,12 @@ impl Storage for MemoryStorage {
     fn set_wanted(&mut self, store: StoreId, wanted: &[bool]) {
         if let Some(image) = self.image_mut(store) {
             image.content.wanted = wanted.to_vec();
+        }
+    }
+
+    fn set_read_only(&mut self, store: StoreId, read_only: bool) {
+        if let Some(opened) = self.stores.get_mut(store) {
+            opened.read_only = read_only;
         }
     }
 
@@ -345,6 +378,7 @@ impl Storage for MemoryStorage {
     }
 
     fn prepare(&mut self, store: StoreId, span: Span) -> Result<(), Fault> {
+        self.may_write(store)?;
         let (room, now) = (self.room(), self.now);
         let image = self.image_mut(store).ok_or_else(gone)?;
         let holes = pages_of(span.offset, span.len).filter(|&page| image.pages[page] == Page::Hole).count();
@@ -362,6 +396,7 @@ impl Storage for MemoryStorage {
     }
 
     fn write(&mut self, store: StoreId, offset: u64, bytes: &[IoSlice<'_>]) -> Result<(), Fault> {
+        self.may_write(store)?;
         let (now, by, room) = (self.now, self.turn, self.room());
         let image = self.image_mut(store).ok_or_else(gone)?;
         let len = bytes.iter().map(|slice| slice.len() as u64).sum();
@@ -434,6 +469,27 @@ impl Storage for MemoryStorage {
 
     fn exists(&mut self, path: &Path) -> bool {
         self.images.iter().any(|image| !image.is_unlinked && image.lies_at(path))
+    }
+
+    fn place(&mut self, dir: &Path) -> PathBuf {
+        dir.to_owned() // there are no links here
+    }
+
+    fn places_version(&mut self) -> u64 {
+        0
+    }
+
+    fn identity(&mut self, dir: &Path, path: &Path) -> Option<FileIdentity> {
+        let images = self.images.iter().enumerate().filter(|(_, image)| !image.is_unlinked && image.content.dir == dir);
+        for (index, image) in images {
+            let file = image.content.files.entries().iter().position(|entry| !entry.pad && entry.path == path);
+            if let Some(file) = file.filter(|&file| image.files[file].is_there) {
+                // An inode of these is the file's place on the disk; the number in its stamp says only whether it was replaced.
+                let inode = (index as u64) << 32 | file as u64;
+                return Some(FileIdentity { device: 1, inode, links: 1, len: image.files[file].len });
+            }
+        }
+        None
     }
 
     fn stamp(&mut self, store: StoreId, file: usize) -> Option<Stamp> {
@@ -514,7 +570,8 @@ mod tests {
         let mut storage = MemoryStorage::default();
         storage.know(&Arc::new(Truth::new("t".into(), bytes, 32 * 1024)));
         let files = Arc::new(FileList::new([("t/a".into(), 60_000, false), ("t/b".into(), 40_000, false)]));
-        let store = storage.open(Content { dir: "d".into(), also: None, files, wanted: vec![true; 2] });
+        let store =
+            storage.open(Content { dir: "d".into(), also: None, files, wanted: vec![true; 2], read_only: false });
         (storage, store)
     }
 

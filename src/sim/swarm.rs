@@ -165,7 +165,11 @@ impl<'s> Swarm<'s> {
         let harmless = |kind: FaultKind| !matches!(kind, FaultKind::BitFlip | FaultKind::FilesGone);
         world.tally.is_exact &= scenario.fault.iter().all(|fault| harmless(fault.kind));
         let urls = urls(scenario, &[]);
-        let made = scenario.content.iter().map(|content| make(content, &urls, &mut rng.fork("content"))).collect();
+        let mut made = Vec::new();
+        for content in &scenario.content {
+            let next = make(content, &made, &urls, &mut rng.fork("content"));
+            made.push(next);
+        }
         let mut swarm = Self {
             scenario,
             seed,

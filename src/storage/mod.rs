@@ -9,6 +9,7 @@ mod files;
 mod jobs;
 mod journal;
 mod map;
+mod mounts;
 mod place;
 mod private;
 pub mod space;
@@ -29,12 +30,13 @@ use crate::base::buffer::Buffer;
 use crate::base::files::FileList;
 use crate::base::geometry::Span;
 use crate::base::ids::{JobId, StoreId, StoreKey};
-use crate::base::storage::{Chunk, Content, Fault, FaultKind, Job, SendError, Stamp, Storage};
+use crate::base::storage::{Chunk, Content, Fault, FaultKind, FileIdentity, Job, SendError, Stamp, Storage};
 
 use self::files::{Files, OpenFile};
 use self::jobs::{Jobs, Written};
 pub use self::jobs::{LOOK_AGAIN, Work};
 use self::map::{Iovecs, Windows};
+use self::mounts::Mounts;
 use self::space::Spaces;
 use self::state::StateDir;
 
@@ -86,6 +88,7 @@ pub struct FileStorage {
     files: Files,
     windows: Windows,
     spaces: Spaces,
+    mounts: Mounts,
     jobs: Jobs,
     state: Option<StateDir>,
     /// For what is not sent from a map.
@@ -140,6 +143,7 @@ impl FileStorage {
             settings,
             stores: Arena::default(),
             spaces: Spaces::default(),
+            mounts: Mounts::default(),
             jobs: Jobs::default(),
             state,
             send_buf: Buffer::default(),
@@ -178,6 +182,11 @@ impl FileStorage {
 
     fn file_list(&self, store: StoreId) -> Result<&Arc<FileList>, Fault> {
         self.stores.get(store).map(|store| &store.content.files).ok_or_else(closed)
+    }
+
+    /// Whether nothing may be written to a content.
+    fn is_read_only(&self, store: StoreId) -> bool {
+        self.stores.get(store).is_none_or(|store| store.content.read_only)
     }
 
     /// The open file at `index` of `store`; for writing it is made where it is missing.
@@ -411,6 +420,12 @@ fn open_file<'f>(
     let content = &of.content;
     let path_of = |index: usize| content.files.entries()[index].path.as_path();
     let path = path_of(file);
+    if write && content.read_only {
+        // Whoever decides what is written should never come here: this is the last place where it can be refused.
+        let message =
+            format!("{} is not this torrent's to write; nothing was written", content.dir.join(path).display());
+        return Err(Fault { kind: FaultKind::Denied, message });
+    }
     let mut missing = file;
     let open = || match place::open(&content.dir, path, write) {
         Err(Errno::NOENT | Errno::NOTDIR) if !write && content.also.is_some() => {
@@ -499,6 +514,12 @@ impl Storage for FileStorage {
         }
     }
 
+    fn set_read_only(&mut self, store: StoreId, read_only: bool) {
+        if let Some(store) = self.stores.get_mut(store) {
+            store.content.read_only = read_only;
+        }
+    }
+
     fn set_held(&mut self, store: StoreId, held: &[bool]) {
         if let Some(store) = self.stores.get_mut(store) {
             store.held = Bitfield::default();
@@ -522,6 +543,9 @@ impl Storage for FileStorage {
     }
 
     fn cut(&mut self, store: StoreId, file: usize) {
+        if self.is_read_only(store) {
+            return;
+        }
         let len = self.file_list(store).map_or(0, |files| files.entries()[file].span.len);
         if len == 0 || self.is_missing(store, file) {
             return;
@@ -650,6 +674,18 @@ impl Storage for FileStorage {
 
     fn exists(&mut self, path: &Path) -> bool {
         !matches!(rustix::fs::stat(path), Err(Errno::NOENT | Errno::NOTDIR))
+    }
+
+    fn place(&mut self, dir: &Path) -> PathBuf {
+        self.mounts.place(dir)
+    }
+
+    fn places_version(&mut self) -> u64 {
+        self.mounts.refresh()
+    }
+
+    fn identity(&mut self, dir: &Path, path: &Path) -> Option<FileIdentity> {
+        place::identity(dir, path)
     }
 
     fn stamp(&mut self, store: StoreId, file: usize) -> Option<Stamp> {

@@ -14,7 +14,7 @@ use rustix::fs::{
 use rustix::fs::{RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use crate::base::storage::Stamp;
+use crate::base::storage::{FileIdentity, Stamp};
 
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
@@ -116,6 +116,17 @@ pub(super) fn stamp(dir: &Path, path: &Path) -> Option<Stamp> {
             .saturating_mul(1_000_000_000)
             .saturating_add(i64::try_from(stat.st_mtime_nsec).unwrap_or(0)),
         inode: stat.st_ino,
+    })
+}
+
+/// Which file is at `path` below `dir`; `None` if none is there, or no regular file.
+pub(super) fn identity(dir: &Path, path: &Path) -> Option<FileIdentity> {
+    let stat = stat(dir, path)?;
+    (FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile).then(|| FileIdentity {
+        device: stat.st_dev,
+        inode: stat.st_ino,
+        links: stat.st_nlink,
+        len: u64::try_from(stat.st_size).unwrap_or(0),
     })
 }
 

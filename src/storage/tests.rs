@@ -19,7 +19,13 @@ pub(super) fn moving(store: StoreId, dir: PathBuf) -> Job {
 
 pub(super) fn content(dir: &Path, files: &[(&str, u64, bool)]) -> Content {
     let list = FileList::new(files.iter().map(|&(path, len, pad)| (PathBuf::from(path), len, pad)));
-    Content { dir: dir.to_owned(), also: None, wanted: vec![true; files.len()], files: Arc::new(list) }
+    Content {
+        dir: dir.to_owned(),
+        also: None,
+        wanted: vec![true; files.len()],
+        files: Arc::new(list),
+        read_only: false,
+    }
 }
 
 pub(super) fn bytes(len: usize) -> Vec<u8> {
@@ -134,6 +140,26 @@ fn what_is_written_is_read_across_files_and_pads() {
     assert_eq!(storage.stamp(store, 1), None);
     run(&mut storage, Job::Allocate { store }).unwrap();
     assert_eq!(storage.stamp(store, 1).unwrap().len, 0);
+}
+
+#[test]
+fn read_only_content_is_never_written() {
+    let temp = tempfile::tempdir().unwrap();
+    std::fs::write(temp.path().join("a"), bytes(1000)).unwrap();
+    let mut storage = FileStorage::without_state();
+    let files = [("a", 1000, false), ("b", 1000, false), ("none", 0, false)];
+    let store = storage.open(Content { read_only: true, ..content(temp.path(), &files) });
+    // What is open for reading is not opened for writing either.
+    let mut read = vec![0; 1000];
+    storage.read(store, 0, &mut read).unwrap();
+    for offset in [0, 1000] {
+        assert_eq!(storage.prepare(store, Span { offset, len: 10 }).unwrap_err().kind, FaultKind::Denied);
+        assert_eq!(storage.write(store, offset, &[IoSlice::new(b"x")]).unwrap_err().kind, FaultKind::Denied);
+    }
+    assert!(run(&mut storage, Job::Allocate { store }).is_err());
+    run(&mut storage, Job::Sync { store, finish: vec![0, 1, 2] }).unwrap();
+    assert_eq!(std::fs::read(temp.path().join("a")).unwrap(), bytes(1000));
+    assert!(!temp.path().join("b").exists() && !temp.path().join("none").exists());
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::base::lanes::{LANES, PieceLanes, UNIT};
 use crate::base::storage::{Fault, FaultKind, Storage};
 use crate::base::time::Time;
 use crate::torrent::disk::Verdict;
+use crate::torrent::path_conflict::SecondStage;
 use crate::torrent::torrent::{Ask, Phase, Torrent};
 
 /// Bytes hashed in one slice.
@@ -154,7 +155,9 @@ impl Torrent {
     /// The user has all content hashed again. Nothing is claimed of it any more until it is hashed: a file that is not there is simply
     /// to be downloaded.
     pub fn verify(&mut self, now: Time) {
-        if self.is_link() || self.postpone_check(true) {
+        // A second torrent that waits is hashed anyway before it goes on.
+        let waits = self.second_stage() == Some(SecondStage::Waits);
+        if self.is_link() || waits || self.postpone_check(true) {
             return;
         }
         self.expected = None;
@@ -174,7 +177,8 @@ impl Torrent {
 
     /// All content is hashed again although nobody asked for it. A file of which something was verified, and which is gone, is missing.
     pub(crate) fn recheck(&mut self, now: Time) {
-        if self.check.is_some() || self.is_link() || self.postpone_check(false) {
+        let waits = self.second_stage() == Some(SecondStage::Waits);
+        if self.check.is_some() || self.is_link() || waits || self.postpone_check(false) {
             return;
         }
         let is_away = self.fault.as_ref().is_some_and(|fault| fault.kind != FaultKind::Full);
@@ -339,6 +343,7 @@ impl Torrent {
         }
         self.note_complete();
         self.content_changed(now);
+        self.decide_second(now);
         // Until a sync secures what was found, a crash costs the whole check.
         self.persistence.hurry(now);
         self.apply_policy(now);

@@ -123,6 +123,12 @@ impl Torrent {
             && self.renaming.next.is_none()
     }
 
+    /// Whether one of its files may have one of these inode numbers: one that was not looked at since it was written may.
+    #[must_use]
+    pub fn may_have_inode(&self, inodes: &BTreeSet<u64>) -> bool {
+        !self.is_asleep() && !self.is_stamped() || self.disk.stamps.iter().any(|stamp| inodes.contains(&stamp.inode))
+    }
+
     /// How its files looked after our last write to them, or when they were described.
     #[must_use]
     pub fn stamps(&self) -> Vec<Stamp> {
@@ -399,6 +405,9 @@ impl Torrent {
         if self.settings.shared || self.is_asleep() || self.is_link() || self.fault.is_some() {
             return Vec::new();
         }
+        if !self.has_files_to_finish() || self.awaits_comparison() || !self.may_write() {
+            return Vec::new();
+        }
         let written = self.disk.written.iter().copied();
         let mut finish: Vec<usize> = written.filter(|&file| self.is_file_whole(file)).collect();
         self.disk.finishing.clone_from(&finish);
@@ -407,6 +416,17 @@ impl Torrent {
             finish.extend(self.empty_files());
         }
         finish
+    }
+
+    fn has_files_to_finish(&self) -> bool {
+        self.lacks_empty_files() || self.disk.written.iter().any(|&file| self.is_file_whole(file))
+    }
+
+    /// It may write now: files that could not be finished before are finished with the next sync.
+    pub(crate) fn finish_files_later(&mut self, now: Time) {
+        if !self.is_asleep() && !self.is_link() && self.has_files_to_finish() {
+            self.content_changed(now);
+        }
     }
 
     /// What was to be finished with a sync is finished.
@@ -431,6 +451,7 @@ impl Torrent {
     pub(crate) fn lacks_empty_files(&self) -> bool {
         !self.disk.empty_made
             && !self.settings.shared
+            && !self.is_second()
             && !self.is_asleep()
             && self.is_finished()
             && self.empty_files().next().is_some()
@@ -461,7 +482,7 @@ impl Torrent {
     /// The file at index `file` is complete, and this torrent has written to it: it is not to be longer than it should be.
     #[must_use]
     pub fn is_file_to_cut(&self, file: usize) -> bool {
-        !self.settings.shared && self.disk.written.contains(&file) && self.is_file_whole(file)
+        self.may_write() && self.disk.written.contains(&file) && self.is_file_whole(file)
     }
 
     /// True if everything of the file at index `file` is verified.
@@ -479,7 +500,7 @@ impl Torrent {
     /// True unless nothing may be written to the content for now.
     #[must_use]
     pub fn may_download(&self) -> bool {
-        self.fault.is_none() && !self.relocation.holds_writes()
+        self.fault.is_none() && !self.relocation.holds_writes() && self.path_conflict.may_write()
     }
 
     /// It is running, and only gives: it has everything, or may write nothing for now.

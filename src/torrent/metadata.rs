@@ -24,6 +24,7 @@ use crate::torrent::candidates::Origin;
 use crate::torrent::command::{AddOptions, Refusal};
 use crate::torrent::dht_announces::DhtAnnounces;
 use crate::torrent::layout::Layout;
+use crate::torrent::path_conflict::SecondStage;
 use crate::torrent::sleep::Body;
 use crate::torrent::torrent::{Ask, Begin, Phase, Torrent, select_only};
 
@@ -386,7 +387,14 @@ impl Torrent {
             self.keep_private(now);
         }
         self.learn_fields(now, &description.claims);
-        if description.begin.verify && !is_new {
+        if self.is_second() {
+            // Whether it is hashed now or later was said when its owner was found.
+            if self.second_stage() == Some(SecondStage::Checks) {
+                self.begin_check();
+                self.asks.push_back(Ask::Work);
+            }
+            self.reconsider(now);
+        } else if description.begin.verify && !is_new {
             self.begin_check();
             self.asks.push_back(Ask::Work);
             self.reconsider(now);

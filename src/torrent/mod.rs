@@ -1,7 +1,7 @@
 //! One torrent: what it knows and decides. It knows no sockets.
 //!
 //! `torrent` holds the parts, and what it wants from outside; its rooms are `run`, `sleep`, `announcing`, `peers`, `metadata`, `download`, `upload`, `check`, `proposals`, `persist`, `disk`,
-//! `exchange`, `followed`, `goals`, `lsd`, `pace`, `policy`, `relocation`, `reload`, `settings`, `super_seed`, `report` and `why`. The
+//! `exchange`, `followed`, `goals`, `lsd`, `pace`, `policy`, `path_conflict`, `relocation`, `reload`, `settings`, `super_seed`, `report` and `why`. The
 //! parts that know nothing of one another: `layout`, `picker`, `partial`, `blame`, `choker`, `candidates`, `announces` (with
 //! `scrapes`).
 
@@ -27,6 +27,7 @@ mod lsd;
 mod metadata;
 pub mod pace;
 pub mod partial;
+pub mod path_conflict;
 pub mod peers;
 mod persist;
 pub mod picker;

@@ -13,6 +13,7 @@ use crate::base::sabotage::{self, Sabotage};
 use crate::base::storage::{Fault, FaultKind, Stamp};
 use crate::base::time::Time;
 use crate::codec::resume::{PartialPiece, Record};
+use crate::torrent::path_conflict::PathConflict;
 use crate::torrent::settings::PEERS_MAX;
 use crate::torrent::snapshot::Priority;
 use crate::torrent::torrent::{Ask, Torrent};
@@ -357,6 +358,7 @@ impl Torrent {
             move_undo: self.relocation.is_undone(),
             remove_after: self.removal,
             removing: false,
+            second: self.path_conflict.recorded(),
         }
     }
 
@@ -383,6 +385,7 @@ impl Torrent {
         self.uploaded_before = record.uploaded;
         self.paused = record.paused;
         self.persistence.allocated = record.allocated;
+        self.path_conflict = PathConflict::restored(record.second);
         self.settings.label.clone_from(&record.label);
         self.settings.shared = record.shared;
         self.settings.sequential = record.sequential;

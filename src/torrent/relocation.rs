@@ -80,6 +80,14 @@ impl Relocation {
         self.stage.is_some()
     }
 
+    /// Where it goes, or is going to if it can.
+    pub(crate) fn to(&self) -> Option<&Path> {
+        match &self.stage {
+            Some(Stage::Scouting { to } | Stage::Recording { to, .. } | Stage::Going { to }) => Some(to),
+            _ => None,
+        }
+    }
+
     /// Where it goes, if that is on record.
     pub(crate) fn recorded_to(&self) -> Option<&Path> {
         match &self.stage {

@@ -17,6 +17,7 @@ impl Torrent {
             None if self.broken().is_some() => State::Error,
             None if self.check.is_some() && self.phase == Phase::Checking => State::Checking,
             None if self.paused => State::Paused,
+            None if self.path_conflict.holds() => State::Queued,
             None if self.awaits_item() => State::Metadata,
             None if self.queued => State::Queued,
             None if self.description.is_some() => State::Metadata,
@@ -34,6 +35,7 @@ impl Torrent {
             && self.fault.as_ref().is_none_or(|fault| fault.kind == FaultKind::Full && self.description.is_none())
             && self.broken().is_none()
             && self.phase != Phase::Checking
+            && !self.path_conflict.holds()
             && !self.has_seeded_enough()
             && !self.awaits_item()
     }
@@ -102,7 +104,8 @@ impl Torrent {
     }
 
     fn start(&mut self, now: Time) {
-        if !self.is_finished() && self.description.is_none() && self.may_download() {
+        let is_missing = !self.is_finished() && self.description.is_none();
+        if is_missing && !self.awaits_comparison() && self.may_download() {
             if self.make_room() {
                 return;
             }
@@ -124,7 +127,7 @@ impl Torrent {
 
     /// It runs, and something is wanted that was not: makes room, then asks its peers.
     pub(crate) fn go_on(&mut self, now: Time) {
-        if !self.may_download() || self.make_room() {
+        if self.awaits_comparison() || !self.may_download() || self.make_room() {
             return;
         }
         self.begin_download(now);
@@ -199,13 +202,15 @@ impl Torrent {
     }
 
     /// Why it cannot go on whatever the disk does, if so: its description cannot be used, or it lies in a share directory and
-    /// is not what was shared any more. What the user put there is never written over.
+    /// is not what was shared any more, or another torrent owns a file of its and has other bytes there. What the user or the
+    /// owner put there is never written over.
     pub(crate) fn broken(&self) -> Option<&str> {
         let is_changed = self.settings.shared && self.check.is_none() && !self.is_finished();
         let changed =
             "its files are not what was shared; they are hashed anew when they change again, or at the next start";
         let unusable = self.description.as_ref().and_then(|description| description.broken.as_deref());
-        unusable.or(self.lost()).or_else(|| is_changed.then_some(changed))
+        let refused = || self.path_conflict.refusal(self.check.is_some() || self.recheck || self.is_finished());
+        unusable.or(self.lost()).or_else(|| is_changed.then_some(changed)).or_else(refused)
     }
 
     /// When `handle_timeout` wants to be called, at the latest.

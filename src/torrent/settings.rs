@@ -350,6 +350,11 @@ impl Torrent {
         for conn in conns {
             self.consider_interest(now, conn);
         }
+        if self.is_second() {
+            // It is refused as long as something that is wanted is missing.
+            self.turn_changed = true;
+            self.reconsider(now);
+        }
     }
 
     pub(crate) fn wake_all(&mut self) {

@@ -60,7 +60,13 @@ pub fn content_of(share: &NewShare) -> Content {
         std::iter::once(share.name.as_os_str()).chain(parts).collect()
     };
     let files = FileList::new(share.files.iter().map(|(parts, len)| (path(parts), *len, false)));
-    Content { dir: share.dir.clone(), also: None, wanted: vec![true; files.len()], files: Arc::new(files) }
+    Content {
+        dir: share.dir.clone(),
+        also: None,
+        wanted: vec![true; files.len()],
+        files: Arc::new(files),
+        read_only: true,
+    }
 }
 
 impl Making {

@@ -38,6 +38,7 @@ use crate::torrent::exchange::Exchange;
 use crate::torrent::layout::Layout;
 use crate::torrent::metadata::Description;
 use crate::torrent::pace::Pace;
+use crate::torrent::path_conflict::PathConflict;
 use crate::torrent::peers::TorrentPeer;
 use crate::torrent::persist::Persistence;
 use crate::torrent::policy::Policy;
@@ -90,6 +91,8 @@ pub enum Ask {
     HoldAll,
     /// Look whether the files are still there, then call [`Torrent::handle_looked`].
     Look,
+    /// Compare its paths with those of the other torrents, before it writes for the first time in this run.
+    ComparePaths,
     /// Its files are known now: save its metainfo, open its content, then call [`Torrent::handle_described`].
     Describe,
     /// Close the content and open it anew: what is open may not be what lies there.
@@ -100,7 +103,7 @@ pub enum Ask {
     MoveProgress,
     /// Do [`Torrent::next_rename`] on the disk, then call `handle_renamed`.
     Rename,
-    /// Tell the storage which files are wanted.
+    /// Tell the storage which files are wanted, and whether they may be written.
     Want,
     /// Make durable what was written, then call `handle_synced`.
     Sync,
@@ -198,6 +201,7 @@ pub struct Torrent {
     pub(crate) disk: Disk,
     pub(crate) relocation: Relocation,
     pub(crate) renaming: Renaming,
+    pub(crate) path_conflict: PathConflict,
     pub(crate) store: Option<StoreId>,
     pub(crate) phase: Phase,
     pub(crate) fault: Option<Fault>,
@@ -363,6 +367,7 @@ impl Torrent {
             disk: Disk::default(),
             relocation: Relocation::default(),
             renaming: Renaming::default(),
+            path_conflict: PathConflict::default(),
             store: None,
             phase: Phase::Ready,
             fault: None,
@@ -428,6 +433,7 @@ impl Torrent {
             also: self.relocation.recorded_to().map(Path::to_owned),
             files: self.layout.shared_files(),
             wanted: self.layout.wanted_files(),
+            read_only: !self.may_write(),
         }
     }
 
@@ -449,6 +455,7 @@ impl Torrent {
     /// The storage has its content under `store`.
     pub fn handle_opened(&mut self, now: Time, store: StoreId) {
         self.store = Some(store);
+        self.look_for_owner();
         if self.recheck && self.fault.is_none() {
             self.recheck(now);
         }
@@ -563,7 +570,7 @@ impl Torrent {
     /// Why it stopped, if it did.
     #[must_use]
     pub fn error(&self) -> Option<String> {
-        self.fault.as_ref().map(|fault| fault.message.clone())
+        self.fault.as_ref().map(|fault| fault.message.as_str()).or(self.broken()).map(str::to_owned)
     }
 
     /// Its name for the log: short, and safe to print.

@@ -48,9 +48,11 @@ impl Watch {
         self.written.clear_all();
     }
 
-    /// The engine claims these pieces.
+    /// The engine claims these pieces; those of a second torrent of the content may have another length, and are passed over.
     pub(super) fn claim(&mut self, have: &Bitfield) {
-        self.claimed = Some(have.clone());
+        if u64::from(have.len()) == self.len.div_ceil(self.piece_len) {
+            self.claimed = Some(have.clone());
+        }
     }
 
     /// The engine claims something.

@@ -26,13 +26,20 @@ pub(super) struct Made {
     pub(super) geometry: Geometry,
 }
 
-/// Content of random bytes and the torrent that describes it.
-pub(super) fn make(spec: &ContentSpec, trackers: &[String], rng: &mut Rng) -> Made {
+/// Content of random bytes, or that of an earlier torrent, and the torrent that describes it.
+pub(super) fn make(spec: &ContentSpec, earlier: &[Made], trackers: &[String], rng: &mut Rng) -> Made {
     let len = usize::try_from(spec.size).expect("checked by the scenario");
     let mut bytes = vec![0; len];
     rng.fill(&mut bytes);
+    let same = earlier.iter().find(|made| spec.same_files.as_ref() == Some(&made.name));
+    if let Some(same) = same {
+        bytes.copy_from_slice(same.truth.bytes());
+    }
     let (meta, metainfo) = describe(spec, trackers, &bytes);
-    let truth = Arc::new(Truth::new(spec.name.clone(), bytes, meta.geometry.piece_len()));
+    let truth = same.map_or_else(
+        || Arc::new(Truth::new(spec.name.clone(), bytes, meta.geometry.piece_len())),
+        |same| Arc::clone(&same.truth),
+    );
     let link = Magnet::of(&meta).to_string();
     Made {
         name: spec.name.clone(),
@@ -55,7 +62,7 @@ fn describe(spec: &ContentSpec, trackers: &[String], bytes: &[u8]) -> (Metainfo,
         (0..spec.files).map(file).collect()
     };
     let notes = Notes {
-        name: spec.name.clone().into_bytes(),
+        name: spec.same_files.as_ref().unwrap_or(&spec.name).clone().into_bytes(),
         trackers: if spec.tracked { trackers.to_vec() } else { Vec::new() },
         private: spec.private,
         ..Notes::default()

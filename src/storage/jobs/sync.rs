@@ -109,6 +109,9 @@ impl Sync {
 fn finish_file(storage: &mut FileStorage, store: StoreId, file: usize) -> bool {
     let Some(entry) = storage.file_list(store).ok().and_then(|files| files.entries().get(file)) else { return true };
     let (is_empty, is_pad) = (entry.span.len == 0, entry.pad);
+    if storage.is_read_only(store) {
+        return true;
+    }
     // One with bytes that is not there is missing. One of no bytes in whose place there is something was not written by us.
     if is_pad || is_empty != storage.is_missing(store, file) {
         return true;

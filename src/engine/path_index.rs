@@ -1,0 +1,292 @@
+//! Which torrents may have a file in common: an index of the top name of each, by the place of its directory.
+//!
+//! All files of a torrent lie below one name, its top, in one directory. The index keeps 16 bytes for each torrent, so that the
+//! names of hibernated torrents need not be in memory: whoever adds files asks it which torrents have the same top in the same
+//! place, or lie somewhere below or above, and only those are opened to be compared file by file. It may name a torrent too
+//! many (tops are kept as hashes, and entries of torrents that moved away or are gone stay for a while), never one too few.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::base::files::FileList;
+use crate::base::ids::TorrentId;
+
+/// Directories whose places are looked at anew at every question; with more of them they are when something was mounted.
+const DIRS_REFRESHED_MAX: usize = 64;
+/// New entries of a directory that are put in order one by one; with more of them all are sorted.
+const UNSORTED_MAX: usize = 32;
+/// Entries that may be out of date, before a sixteenth of all is added to it; with more of them they are looked for and dropped.
+const STALE_MAX: usize = 64;
+
+/// A torrent, and the hash of its top.
+type Entry = (u64, TorrentId);
+
+/// One directory that holds content.
+#[derive(Debug)]
+struct Dir {
+    place: PathBuf,
+    /// In order, but for what came since it was last asked.
+    entries: Vec<Entry>,
+    sorted: usize,
+}
+
+/// Who may have a file in common. See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct PathIndex {
+    /// By path, as users give it.
+    dirs: BTreeMap<PathBuf, Dir>,
+    by_place: BTreeMap<PathBuf, BTreeSet<PathBuf>>,
+    /// The version of the places.
+    version: u64,
+    entries: usize,
+    /// Entries that may be out of date, at most.
+    stale: usize,
+    /// Comparisons of entries, for the test of what a question costs.
+    #[cfg(test)]
+    comparisons: std::cell::Cell<u64>,
+}
+
+/// FNV-1a: the same in each run, and whoever makes two names with one hash only has a torrent opened in vain.
+pub(super) fn hash_of(name: &OsStr) -> u64 {
+    name.as_bytes()
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+impl PathIndex {
+    /// A torrent has files below `top` in `dir`, or is going to. `place` says where a directory is.
+    pub(super) fn insert(&mut self, id: TorrentId, dir: &Path, top: &OsStr, place: impl FnOnce(&Path) -> PathBuf) {
+        if !self.dirs.contains_key(dir) {
+            let place = place(dir);
+            self.by_place.entry(place.clone()).or_default().insert(dir.to_owned());
+            self.dirs.insert(dir.to_owned(), Dir { place, entries: Vec::new(), sorted: 0 });
+        }
+        let entries = &mut self.dirs.get_mut(dir).expect("it was just inserted").entries;
+        if entries.len() == entries.capacity() {
+            entries.reserve_exact(entries.len() / 16 + 1);
+        }
+        entries.push((hash_of(top), id));
+        self.entries += 1;
+    }
+
+    /// `count` entries may be out of date: torrents are gone, or have moved. When there are many of them those that are not `alive`
+    /// any more are dropped: the torrent, its directory and the hash of its top say which.
+    pub(super) fn note_stale(&mut self, count: usize, alive: impl Fn(TorrentId, &Path, u64) -> bool) {
+        self.stale += count;
+        if self.stale <= STALE_MAX + self.entries / 16 {
+            return;
+        }
+        self.stale = 0;
+        for (path, dir) in &mut self.dirs {
+            dir.sort();
+            dir.entries.dedup();
+            dir.entries.retain(|&(hash, id)| alive(id, path, hash));
+            dir.sorted = dir.entries.len();
+            dir.entries.shrink_to_fit();
+        }
+        let by_place = &mut self.by_place;
+        self.dirs.retain(|path, dir| {
+            if dir.entries.is_empty()
+                && let Some(paths) = by_place.get_mut(&dir.place)
+            {
+                paths.remove(path);
+            }
+            !dir.entries.is_empty()
+        });
+        by_place.retain(|_, paths| !paths.is_empty());
+        self.entries = self.dirs.values().map(|dir| dir.entries.len()).sum();
+    }
+
+    /// The place of a directory that has an entry, as it was when it was last looked at.
+    pub(super) fn place_of(&self, dir: &Path) -> Option<PathBuf> {
+        self.dirs.get(dir).map(|dir| dir.place.clone())
+    }
+
+    /// Looks at places anew if they may have changed; `version` changes when something is mounted.
+    pub(super) fn refresh(&mut self, version: u64, mut place: impl FnMut(&Path) -> PathBuf) {
+        if std::mem::replace(&mut self.version, version) == version && self.dirs.len() > DIRS_REFRESHED_MAX {
+            return;
+        }
+        self.by_place.clear();
+        for (path, dir) in &mut self.dirs {
+            dir.place = place(path);
+            self.by_place.entry(dir.place.clone()).or_default().insert(path.clone());
+        }
+    }
+
+    /// Adds to `found` the torrents that may have one of `files`, which are in the directory at `place`.
+    pub(super) fn find(&mut self, place: &Path, files: &FileList, found: &mut BTreeSet<TorrentId>) {
+        let paths = || files.entries().iter().filter(|entry| !entry.pad).map(|entry| entry.path.as_path());
+        let mut tops: Vec<&OsStr> = paths().filter_map(first_of).collect();
+        tops.dedup();
+        for top in tops {
+            self.find_above(place, top, found);
+            if !self.has_below(&place.join(top)) {
+                continue;
+            }
+            // Of what is below only those directories matter that one of the files is in.
+            let mut last = None;
+            for path in paths().filter(|path| first_of(path) == Some(top)) {
+                let parent = path.parent().unwrap_or(Path::new(""));
+                let is_new = last.replace(parent) != Some(parent);
+                for dir in path.ancestors().skip(1).filter(|dir| !dir.as_os_str().is_empty()) {
+                    let next = path.strip_prefix(dir).ok().and_then(first_of);
+                    if is_new || *dir == *parent {
+                        self.find_at(&place.join(dir), next, found);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds to `found` the torrents that may have a file below `top` in the directory at `place`: more than have one of certain
+    /// files there.
+    pub(super) fn find_near(&mut self, place: &Path, top: &OsStr, found: &mut BTreeSet<TorrentId>) {
+        self.find_above(place, top, found);
+        let root = place.join(top);
+        let below = self.by_place.range(root.clone()..).take_while(|(place, _)| place.starts_with(&root));
+        for path in below.flat_map(|(_, paths)| paths) {
+            found.extend(self.dirs.get(path).into_iter().flat_map(|dir| &dir.entries).map(|(_, id)| *id));
+        }
+    }
+
+    fn has_below(&self, root: &Path) -> bool {
+        self.by_place.range(root.to_owned()..).next().is_some_and(|(place, _)| place.starts_with(root))
+    }
+
+    /// In the directory itself, and in those above it.
+    fn find_above(&mut self, place: &Path, top: &OsStr, found: &mut BTreeSet<TorrentId>) {
+        self.find_at(place, Some(top), found);
+        for above in place.ancestors().skip(1) {
+            self.find_at(above, place.strip_prefix(above).ok().and_then(first_of), found);
+        }
+    }
+
+    /// Adds to `found` the torrents whose top is `name` in the directory at `place`.
+    pub(super) fn find_at(&mut self, place: &Path, name: Option<&OsStr>, found: &mut BTreeSet<TorrentId>) {
+        let (Some(paths), Some(name)) = (self.by_place.get(place), name) else { return };
+        let hash = hash_of(name);
+        for path in paths {
+            let Some(dir) = self.dirs.get_mut(path) else { continue };
+            dir.sort();
+            let compare = |entry: &Entry| {
+                #[cfg(test)]
+                self.comparisons.set(self.comparisons.get() + 1);
+                entry.0 < hash
+            };
+            let from = dir.entries.partition_point(compare);
+            found.extend(dir.entries[from..].iter().take_while(|(other, _)| *other == hash).map(|(_, id)| *id));
+        }
+    }
+}
+
+impl Dir {
+    fn sort(&mut self) {
+        if self.entries.len() - self.sorted > UNSORTED_MAX {
+            self.entries.sort_unstable();
+            self.sorted = self.entries.len();
+        }
+        while self.sorted < self.entries.len() {
+            let entry = self.entries[self.sorted];
+            let at = self.entries[..self.sorted].partition_point(|other| *other < entry);
+            self.entries[at..=self.sorted].rotate_right(1);
+            self.sorted += 1;
+        }
+    }
+}
+
+fn first_of(path: &Path) -> Option<&OsStr> {
+    path.components().next().map(|component| component.as_os_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::arena::Id;
+
+    fn id(number: u64) -> TorrentId {
+        Id::from_bits(number)
+    }
+
+    fn same(dir: &Path) -> PathBuf {
+        dir.to_owned()
+    }
+
+    fn list(paths: &[&str]) -> FileList {
+        FileList::new(paths.iter().map(|path| (PathBuf::from(path), 1, false)))
+    }
+
+    fn found(index: &mut PathIndex, dir: &str, paths: &[&str]) -> Vec<u64> {
+        let mut found = BTreeSet::new();
+        index.find(Path::new(dir), &list(paths), &mut found);
+        found.into_iter().map(Id::to_bits).collect()
+    }
+
+    fn index(entries: &[(u64, &str, &str)]) -> PathIndex {
+        let mut index = PathIndex::default();
+        entries.iter().for_each(|&(number, dir, top)| index.insert(id(number), Path::new(dir), OsStr::new(top), same));
+        index
+    }
+
+    #[test]
+    fn only_torrents_on_the_way_to_a_file_are_found() {
+        let mut index = index(&[
+            (1, "/d", "album"),
+            (2, "/d", "other"),
+            (3, "/d/album/one", "song"),
+            (4, "/d/album/two", "song"),
+            (5, "/", "d"),
+            (6, "/d/album2", "song"),
+            (7, "/d/album/one", "else"),
+        ]);
+        assert_eq!(found(&mut index, "/d", &["album/one/song", "album/cover"]), [1, 3, 5]);
+        assert_eq!(found(&mut index, "/d/album", &["one/else"]), [1, 5, 7]);
+        assert_eq!(found(&mut index, "/d/album/one", &["song"]), [1, 3, 5]);
+        assert_eq!(found(&mut index, "/e", &["album/one/song"]), [] as [u64; 0]);
+        let mut near = BTreeSet::new();
+        index.find_near(Path::new("/d"), OsStr::new("album"), &mut near);
+        assert_eq!(near.into_iter().map(Id::to_bits).collect::<Vec<_>>(), [1, 3, 4, 5, 7]);
+    }
+
+    #[test]
+    fn directory_of_two_names_is_one_place_once_it_is_mounted() {
+        let mut index = PathIndex::default();
+        index.insert(id(1), Path::new("/a"), OsStr::new("t"), same);
+        index.insert(id(2), Path::new("/b"), OsStr::new("t"), same);
+        assert_eq!(found(&mut index, "/a", &["t"]), [1]);
+        index.refresh(1, |_| PathBuf::from("/a"));
+        assert_eq!(found(&mut index, "/a", &["t"]), [1, 2]);
+    }
+
+    #[test]
+    fn entries_of_torrents_that_are_gone_are_dropped() {
+        let mut index = PathIndex::default();
+        for number in 0..1000 {
+            index.insert(id(number), Path::new(if number < 500 { "/a" } else { "/b" }), OsStr::new("t"), same);
+        }
+        for number in 0..1000 {
+            index.note_stale(1, |id, _, _| id.to_bits() > number);
+        }
+        assert!(index.entries <= STALE_MAX + 1, "{} are left", index.entries);
+        assert_eq!((index.dirs.len(), index.by_place.len()), (1, 1), "of /a nothing is left");
+    }
+
+    #[test]
+    fn ten_thousand_torrents_cost_sixteen_bytes_and_few_comparisons_each() {
+        assert_eq!(size_of::<Entry>(), 16);
+        let mut index = PathIndex::default();
+        let mut most = 0;
+        for number in 0..10_000_u64 {
+            let top = format!("torrent {number}");
+            let before = index.comparisons.get();
+            assert_eq!(found(&mut index, "/d", &[&format!("{top}/file")]), [] as [u64; 0]);
+            most = most.max(index.comparisons.get() - before);
+            index.insert(id(number), Path::new("/d"), OsStr::new(&top), same);
+        }
+        assert!(most <= 15, "{most} comparisons of one question");
+        let bytes = index.dirs.values().map(|dir| dir.entries.capacity() * size_of::<Entry>()).sum::<usize>();
+        assert!(bytes <= 16 * (10_000 + 10_000 / 16), "{bytes} bytes");
+    }
+}

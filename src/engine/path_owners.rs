@@ -1,0 +1,647 @@
+//! A file has one owner: which torrents of this node have files in common, and which of them may write.
+//!
+//! The paths of a torrent are compared with those of the others when it is added, when a magnet link gets its names, before it
+//! is moved or renamed, and, of a torrent of an earlier run, before its first write. Two paths are one file if their places are
+//! the same (`Storage::place` resolves symbolic links and bind mounts) or, where both exist, if they have one device and inode
+//! (hard links). Of torrents with a file in common the first owns it, and the others are second to it; what that means for one
+//! of them is in `torrent/path_conflict.rs`. When an owner is finished, is no longer, or is gone, its seconds are looked at again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::base::files::FileList;
+use crate::base::ids::TorrentId;
+use crate::base::queue::Queue;
+use crate::base::storage::{Content, FileIdentity, Storage};
+use crate::base::time::Time;
+use crate::engine::Engine;
+use crate::engine::path_index::{PathIndex, hash_of};
+use crate::torrent::command::{Refusal, RefusalKind};
+use crate::torrent::path_conflict::{Owner, SecondStage};
+use crate::torrent::renaming::RenameStep;
+use crate::torrent::torrent::Torrent;
+use crate::torrent::why::Reason;
+
+/// Files of a torrent that are looked at for hard links in one go; the rest of a longer list is looked at in slices, before the
+/// torrent writes for the first time.
+const LINKS_LOOKED_MAX: usize = 4096;
+
+/// Who has files in common. Only torrents that do, and the index, cost memory.
+#[derive(Debug, Default)]
+pub(super) struct PathOwners {
+    pub(super) index: PathIndex,
+    /// By second torrent, its owners.
+    owners: BTreeMap<TorrentId, BTreeSet<TorrentId>>,
+    /// By owner, its seconds, and whether it did not hold them up when that was last looked at.
+    seconds: BTreeMap<TorrentId, (BTreeSet<TorrentId>, bool)>,
+    /// Torrents whose paths are to be compared.
+    comparing: Queue<TorrentId>,
+    /// The one that is being looked at for hard links.
+    looking: Option<Looking>,
+    /// The order that was given last to a second torrent.
+    order: u64,
+}
+
+/// A torrent with many files, being looked at for hard links.
+#[derive(Debug)]
+struct Looking {
+    id: TorrentId,
+    claims: Claims,
+    next: usize,
+    linked: Vec<(usize, FileIdentity)>,
+}
+
+impl PathOwners {
+    pub(super) fn is_idle(&self) -> bool {
+        self.comparing.is_empty() && self.looking.is_none()
+    }
+
+    /// The paths of a torrent are to be compared.
+    pub(super) fn compare(&mut self, id: TorrentId) {
+        self.comparing.push(id);
+    }
+
+    fn set_owners(&mut self, id: TorrentId, owners: BTreeSet<TorrentId>) {
+        for owner in self.owners.remove(&id).unwrap_or_default() {
+            if let Some((seconds, _)) = self.seconds.get_mut(&owner) {
+                seconds.remove(&id);
+                if seconds.is_empty() {
+                    self.seconds.remove(&owner);
+                }
+            }
+        }
+        for owner in &owners {
+            self.seconds.entry(*owner).or_insert_with(|| (BTreeSet::new(), true)).0.insert(id);
+        }
+        if !owners.is_empty() {
+            self.owners.insert(id, owners);
+        }
+    }
+
+    /// A torrent is gone: its seconds are compared again.
+    pub(super) fn forget(&mut self, id: TorrentId) {
+        self.set_owners(id, BTreeSet::new());
+        self.looking.take_if(|looking| looking.id == id);
+        for second in self.seconds.remove(&id).map(|(seconds, _)| seconds).unwrap_or_default() {
+            if let Some(owners) = self.owners.get_mut(&second) {
+                owners.remove(&id);
+            }
+            self.comparing.push(second);
+        }
+    }
+}
+
+/// The files that a torrent has or is going to have, at each directory and under each of their names.
+#[derive(Debug, Clone)]
+pub(super) struct Claims {
+    dirs: Vec<PathBuf>,
+    lists: Vec<Arc<FileList>>,
+}
+
+/// What follows for a torrent that has files in common with an owner.
+#[derive(Debug)]
+enum Verdict {
+    /// They differ in length.
+    Differs(Owner),
+    /// The owner is not ready.
+    Waits(Owner),
+    /// All owners are.
+    Ready(Owner),
+}
+
+impl Verdict {
+    fn tell(self, now: Time, torrent: &mut Torrent, order: u64) {
+        torrent.take_order(order);
+        match (self, torrent.second_stage()) {
+            (Self::Differs(owner), _) => torrent.refuse_second(now, owner),
+            (Self::Waits(owner), _) => torrent.wait_for_owner(now, owner),
+            (Self::Ready(owner), Some(SecondStage::Decided)) => torrent.stay_second(now, owner),
+            (Self::Ready(_), Some(SecondStage::Checks)) if torrent.is_compared() => {}
+            (Self::Ready(owner), _) => torrent.check_as_second(now, owner),
+        }
+    }
+}
+
+/// Files in common with another torrent.
+#[derive(Debug)]
+struct Common {
+    other: TorrentId,
+    /// Indexes of the files that are at one path, or are one inode with one name.
+    same: BTreeSet<usize>,
+    /// Files of no bytes at one path: they are no conflict, and are not deleted or moved away either.
+    empty: BTreeSet<usize>,
+    /// Those that are other names of one inode.
+    linked: BTreeSet<usize>,
+    /// One whose length is another.
+    differs: Option<usize>,
+}
+
+impl Common {
+    /// Whether one of the two may not write.
+    fn is_conflict(&self) -> bool {
+        !self.same.is_empty() || !self.linked.is_empty()
+    }
+
+    /// A file that both have, one of another length before all others.
+    fn file(&self) -> usize {
+        let first = || self.same.iter().chain(&self.linked).chain(&self.empty).copied().min();
+        self.differs.or_else(first).unwrap_or_default()
+    }
+}
+
+impl Claims {
+    pub(super) fn of(torrent: &Torrent) -> Self {
+        Self { dirs: torrent.claimed_dirs(), lists: torrent.claimed_lists() }
+    }
+
+    pub(super) fn of_content(content: &Content) -> Self {
+        Self { dirs: vec![content.dir.clone()], lists: vec![Arc::clone(&content.files)] }
+    }
+
+    /// The path of a file, for people.
+    fn path(&self, file: usize) -> PathBuf {
+        let entry = self.lists.first().and_then(|list| list.entries().get(file));
+        self.dirs.first().map_or_else(PathBuf::new, |dir| dir.join(entry.map_or(Path::new(""), |entry| &entry.path)))
+    }
+
+    fn files(&self) -> usize {
+        self.lists.first().map_or(0, |list| list.len())
+    }
+}
+
+impl<S: Storage> Engine<S> {
+    /// Puts the files of a torrent into the index, where they are and where they are going to be.
+    pub(super) fn index_paths(&mut self, id: TorrentId) {
+        let Some(torrent) = self.torrents.get(id).filter(|torrent| !torrent.is_link() && !torrent.is_peek()) else {
+            return;
+        };
+        let (dirs, tops) = (torrent.claimed_dirs(), torrent.claimed_tops());
+        for (dir, top) in dirs.iter().flat_map(|dir| tops.iter().map(move |top| (dir, top))) {
+            self.paths.index.insert(id, dir, top, |dir| self.storage.place(dir));
+        }
+    }
+
+    /// A torrent may have files elsewhere, or under other names than before.
+    pub(super) fn paths_changed(&mut self, id: TorrentId) {
+        self.index_paths(id);
+        self.note_stale_paths(2);
+        // What it no longer has is its seconds' own.
+        let seconds = self.paths.seconds.get(&id).map(|(seconds, _)| seconds.clone()).unwrap_or_default();
+        seconds.into_iter().for_each(|second| self.paths.compare(second));
+        if self.paths.owners.contains_key(&id) {
+            self.paths.compare(id);
+        }
+    }
+
+    pub(super) fn note_stale_paths(&mut self, count: usize) {
+        let torrents = &self.torrents;
+        self.paths.index.note_stale(count, |id, dir, hash| {
+            let claims = |torrent: &Torrent| {
+                torrent.claimed_dirs().iter().any(|other| other == dir)
+                    && torrent.claimed_tops().iter().any(|top| hash_of(top) == hash)
+            };
+            torrents.get(id).is_some_and(claims)
+        });
+    }
+
+    /// The torrents other than `me` that have files of `claims`, with those files; the one that was first goes first.
+    ///
+    /// `linked` are files of several names, which are looked for in all torrents; others are only compared with what is near.
+    fn in_common(
+        &mut self,
+        now: Time,
+        me: Option<TorrentId>,
+        claims: &Claims,
+        mut linked: Vec<(usize, FileIdentity)>,
+    ) -> Vec<Common> {
+        let version = self.storage.places_version();
+        self.paths.index.refresh(version, |dir| self.storage.place(dir));
+        let mut near = BTreeSet::new();
+        let places: Vec<PathBuf> = claims.dirs.iter().map(|dir| self.storage.place(dir)).collect();
+        for (place, list) in places.iter().flat_map(|place| claims.lists.iter().map(move |list| (place, list))) {
+            self.paths.index.find(place, list, &mut near);
+        }
+        let inodes: BTreeSet<u64> = linked.iter().map(|(_, identity)| identity.inode).collect();
+        if !inodes.is_empty() {
+            let may_link = |(id, torrent): (TorrentId, &Torrent)| torrent.may_have_inode(&inodes).then_some(id);
+            near.extend(self.torrents.iter().filter_map(may_link));
+        }
+        near.retain(|id| {
+            Some(*id) != me && self.torrents.get(*id).is_some_and(|other| !other.is_link() && !other.is_peek())
+        });
+        if near.is_empty() {
+            return Vec::new();
+        }
+        linked.extend(self.identities(claims, 0..LINKS_LOOKED_MAX, false));
+        // The paths of each file, and its length.
+        let mut mine: BTreeMap<PathBuf, (usize, u64)> = BTreeMap::new();
+        for (place, list) in places.iter().flat_map(|place| claims.lists.iter().map(move |list| (place, list))) {
+            let entries = list.entries().iter().enumerate().filter(|(_, entry)| !entry.pad);
+            mine.extend(entries.map(|(file, entry)| (place.join(&entry.path), (file, entry.span.len))));
+        }
+        let mut linked_files: BTreeMap<(u64, u64), (usize, FileIdentity)> = BTreeMap::new();
+        linked_files
+            .extend(linked.into_iter().map(|(file, identity)| ((identity.device, identity.inode), (file, identity))));
+        let common = near.into_iter().map(|other| self.common_with(now, other, &mine, &linked_files, claims));
+        let mut common: Vec<Common> =
+            common.filter(|common| common.is_conflict() || !common.empty.is_empty()).collect();
+        // Sentences name the first of them.
+        common.sort_by_key(|common| self.torrents.get(common.other).map(Torrent::path_order));
+        common
+    }
+
+    fn common_with(
+        &mut self,
+        now: Time,
+        other: TorrentId,
+        mine: &BTreeMap<PathBuf, (usize, u64)>,
+        linked: &BTreeMap<(u64, u64), (usize, FileIdentity)>,
+        claims: &Claims,
+    ) -> Common {
+        let mut common =
+            Common { other, same: BTreeSet::new(), empty: BTreeSet::new(), linked: BTreeSet::new(), differs: None };
+        let Ok(torrent) = self.awake(now, other) else {
+            // Nobody knows which files are those of a torrent whose description is lost: any of these may be.
+            common.same.extend(0..claims.files());
+            return common;
+        };
+        let theirs = Claims::of(torrent);
+        let stamps = torrent.stamps();
+        let inodes: BTreeSet<u64> = linked.keys().map(|(_, inode)| *inode).collect();
+        for dir in &theirs.dirs {
+            let place = self.storage.place(dir);
+            for list in &theirs.lists {
+                for (file, entry) in list.entries().iter().enumerate().filter(|(_, entry)| !entry.pad) {
+                    if let Some(&(mine, len)) = mine.get(&place.join(&entry.path)) {
+                        let is_empty = len == 0 && entry.span.len == 0;
+                        if is_empty {
+                            common.empty.insert(mine)
+                        } else {
+                            common.same.insert(mine)
+                        };
+                        if len != entry.span.len {
+                            common.differs.get_or_insert(mine);
+                        }
+                    }
+                    // A stamp that was not taken yet says nothing.
+                    let inode = stamps.get(file).map_or(0, |stamp| stamp.inode);
+                    let may_link = inode == 0 || inodes.contains(&inode);
+                    if !linked.is_empty()
+                        && may_link
+                        && let Some(identity) = self.storage.identity(dir, &entry.path)
+                        && let Some(&(mine, _)) = linked.get(&(identity.device, identity.inode))
+                        && !common.same.contains(&mine)
+                    {
+                        let len = claims.lists[0].entries()[mine].span.len;
+                        if len != entry.span.len {
+                            common.differs.get_or_insert(mine);
+                        }
+                        if identity.links > 1 {
+                            common.linked.insert(mine)
+                        } else {
+                            common.same.insert(mine)
+                        };
+                    }
+                }
+            }
+        }
+        common
+    }
+
+    /// The files among `files` that are there; only those of more than one name if `linked`.
+    fn identities(&mut self, claims: &Claims, files: Range<usize>, linked: bool) -> Vec<(usize, FileIdentity)> {
+        let (Some(dir), Some(list)) = (claims.dirs.first(), claims.lists.first()) else { return Vec::new() };
+        let entries = list.entries().iter().enumerate().skip(files.start).take(files.len());
+        let entries = entries.filter(|(_, entry)| !entry.pad && entry.span.len > 0);
+        let there = entries.filter_map(|(file, entry)| Some((file, self.storage.identity(dir, &entry.path)?)));
+        there.filter(|(_, identity)| !linked || identity.links > 1).collect()
+    }
+
+    /// Compares the paths of a torrent that is about to be taken in, and says to it what follows. Returns its owners, for
+    /// [`Engine::have_owners`].
+    pub(super) fn compare_new(&mut self, now: Time, torrent: &mut Torrent) -> BTreeSet<TorrentId> {
+        let claims = Claims::of(torrent);
+        let linked = self.identities(&claims, 0..LINKS_LOOKED_MAX, true);
+        if claims.files() > LINKS_LOOKED_MAX {
+            torrent.postpone_comparison();
+        }
+        let mut common = self.in_common(now, None, &claims, linked);
+        common.retain(Common::is_conflict);
+        if let Some(verdict) = self.weigh(&claims, &common) {
+            verdict.tell(now, torrent, self.next_order(now));
+        }
+        common.into_iter().map(|common| common.other).collect()
+    }
+
+    /// The files of a torrent that came as a link are known now: puts them into the index and compares them.
+    pub(super) fn compare_described(&mut self, now: Time, id: TorrentId) {
+        let Some(torrent) = self.torrents.get_mut(id) else { return };
+        let claims = Claims::of(torrent);
+        let linked = self.identities(&claims, 0..LINKS_LOOKED_MAX, true);
+        let mut common = self.in_common(now, Some(id), &claims, linked);
+        common.retain(Common::is_conflict);
+        let verdict = self.weigh(&claims, &common);
+        let order = self.next_order(now);
+        let torrent = self.torrents.get_mut(id).expect("it was just there");
+        match verdict {
+            Some(verdict) => verdict.tell(now, torrent, order),
+            None if claims.files() > LINKS_LOOKED_MAX => torrent.postpone_comparison(),
+            None => torrent.own_files(now),
+        }
+        self.have_owners(id, common.into_iter().map(|common| common.other).collect());
+        self.index_paths(id);
+    }
+
+    /// The order of a torrent that becomes second now: later than any before, also in earlier runs.
+    fn next_order(&mut self, now: Time) -> u64 {
+        self.paths.order = (self.paths.order + 1).max((self.unix_nanos + now.as_nanos()) / 1000);
+        self.paths.order
+    }
+
+    /// A torrent was compared with its owners when it was new, and is taken in now.
+    pub(super) fn have_owners(&mut self, id: TorrentId, owners: BTreeSet<TorrentId>) {
+        let ready: BTreeMap<TorrentId, bool> = owners.iter().map(|owner| (*owner, self.is_ready(*owner))).collect();
+        self.paths.set_owners(id, owners);
+        for (owner, ready) in ready {
+            if let Some((_, was)) = self.paths.seconds.get_mut(&owner) {
+                *was = ready;
+            }
+        }
+    }
+
+    /// Whether a torrent holds up those that are second to it no more: it has what it wants, or will not write.
+    fn is_ready(&self, owner: TorrentId) -> bool {
+        let Some(torrent) = self.torrents.get(owner) else { return true };
+        let is_undecided = matches!(torrent.second_stage(), Some(SecondStage::Waits | SecondStage::Checks));
+        !is_undecided && (self.is_refused(owner) || torrent.is_settled())
+    }
+
+    /// Whether a torrent is a second one that stopped.
+    fn is_refused(&self, id: TorrentId) -> bool {
+        self.torrents.get(id).is_some_and(|torrent| match torrent.second_stage() {
+            Some(SecondStage::Refused) => true,
+            Some(SecondStage::Decided) => !torrent.is_finished() && torrent.check_progress().is_none(),
+            Some(SecondStage::Waits | SecondStage::Checks) | None => false,
+        })
+    }
+
+    /// What follows for a torrent from the files that it has in common with those that go before it; `None` if it has none.
+    fn weigh(&self, claims: &Claims, common: &[Common]) -> Option<Verdict> {
+        let owner_of = |common: &Common| {
+            let other = self.torrents.get(common.other)?;
+            let file = claims.path(common.file());
+            Some(Owner { name: other.name().to_owned(), info_hash: other.info_hash(), file })
+        };
+        // One that is refused has no file there.
+        let differs = |common: &&Common| common.differs.is_some() && !self.is_refused(common.other);
+        if let Some(owner) = common.iter().find(differs).and_then(owner_of) {
+            return Some(Verdict::Differs(owner));
+        }
+        if let Some(owner) = common.iter().find(|common| !self.is_ready(common.other)).and_then(owner_of) {
+            return Some(Verdict::Waits(owner));
+        }
+        common.iter().find_map(owner_of).map(Verdict::Ready)
+    }
+
+    /// Compares the paths of a torrent with those of the others, and says to it what follows.
+    pub(super) fn compare_paths(&mut self, now: Time, id: TorrentId) {
+        let Ok(torrent) = self.awake(now, id) else {
+            return self.torrents.get_mut(id).into_iter().for_each(Torrent::let_go_uncompared);
+        };
+        if torrent.is_link() || torrent.is_peek() {
+            return;
+        }
+        let claims = Claims::of(torrent);
+        let linked = self.identities(&claims, 0..LINKS_LOOKED_MAX, true);
+        if claims.files() > LINKS_LOOKED_MAX {
+            self.paths.looking = Some(Looking { id, claims, next: LINKS_LOOKED_MAX, linked });
+        } else {
+            self.compare_files(now, id, &claims, linked);
+        }
+    }
+
+    fn compare_files(&mut self, now: Time, id: TorrentId, claims: &Claims, linked: Vec<(usize, FileIdentity)>) {
+        let mut common = self.in_common(now, Some(id), claims, linked);
+        common.retain(Common::is_conflict);
+        let Some(torrent) = self.torrents.get(id) else { return };
+        let (order, was_second, was_compared) = (torrent.path_order(), torrent.is_second(), torrent.is_compared());
+        let (is_shared, is_new) = (torrent.is_shared(), torrent.is_new_uncompared());
+        // What lies in a share directory is never written to, and so second to nobody.
+        common.retain(|common| {
+            !is_shared && self.torrents.get(common.other).is_some_and(|other| other.path_order() < order)
+        });
+        self.touched.push(id);
+        if common.is_empty() {
+            self.paths.set_owners(id, BTreeSet::new());
+            return self.torrents.get_mut(id).expect("it was just there").own_files(now);
+        }
+        if !was_second && !was_compared && !is_new {
+            // Both were there in an earlier run, and both may have written: neither is believed.
+            for common in &common {
+                let owner = self.torrents.get_mut(common.other).expect("it was just there");
+                if owner.is_second() {
+                    continue;
+                }
+                owner.recheck(now);
+                self.touched.push(common.other);
+            }
+        }
+        let owners = common.iter().map(|common| common.other).collect();
+        let (order, verdict) = (self.next_order(now), self.weigh(claims, &common));
+        if let (Some(verdict), Some(torrent)) = (verdict, self.torrents.get_mut(id)) {
+            verdict.tell(now, torrent, order);
+        }
+        self.have_owners(id, owners);
+    }
+
+    /// One slice of comparing.
+    pub(super) fn work_on_paths(&mut self, now: Time) {
+        if let Some(mut looking) = self.paths.looking.take() {
+            let files = looking.next..looking.next + LINKS_LOOKED_MAX;
+            looking.linked.extend(self.identities(&looking.claims, files.clone(), true));
+            looking.next = files.end;
+            if looking.next < looking.claims.files() {
+                self.paths.looking = Some(looking);
+            } else {
+                self.compare_files(now, looking.id, &looking.claims, looking.linked);
+            }
+        } else if let Some(id) = self.paths.comparing.pop()
+            && self.torrents.contains(id)
+        {
+            self.compare_paths(now, id);
+        } else {
+            return;
+        }
+        self.settle(now);
+    }
+
+    /// A torrent was touched: if it is an owner, and no longer ready for its seconds, they wait; if it is ready again, they are
+    /// looked at.
+    pub(super) fn look_at_seconds(&mut self, now: Time, id: TorrentId) {
+        if self.exiting || !self.paths.seconds.contains_key(&id) {
+            return;
+        }
+        let ready = self.is_ready(id);
+        let Some((seconds, was)) = self.paths.seconds.get_mut(&id) else { return };
+        if std::mem::replace(was, ready) != ready {
+            let seconds: Vec<TorrentId> = seconds.iter().copied().collect();
+            for second in seconds {
+                let torrent = self.torrents.get_mut(second).filter(|torrent| !ready && torrent.owner().is_some());
+                match torrent {
+                    Some(torrent) => {
+                        torrent.wait_again(now);
+                        self.touched.push(second);
+                        // Who goes before whom may be otherwise now.
+                        self.paths.compare(second);
+                    }
+                    None => self.paths.compare(second),
+                }
+            }
+        }
+    }
+
+    /// All torrents of an earlier run are there: finds out which may have files in common, and has them compared before they do
+    /// anything. Second torrents that were finished go on as they were, and are not opened, if their owners are finished.
+    pub(super) fn restore_owners(&mut self, now: Time) {
+        let mut ids: Vec<TorrentId> = self.torrents.ids().collect();
+        ids.retain(|id| self.torrents.get(*id).is_some_and(|torrent| !torrent.is_link() && !torrent.is_peek()));
+        ids.sort_by_key(|id| self.torrents.get(*id).map(Torrent::path_order));
+        for id in ids {
+            let Some(torrent) = self.torrents.get(id).filter(|torrent| !torrent.is_compared()) else { continue };
+            let mut near = BTreeSet::new();
+            let tops = torrent.claimed_tops();
+            for dir in torrent.claimed_dirs() {
+                let Some(place) = self.paths.index.place_of(&dir) else { continue };
+                tops.iter().for_each(|top| self.paths.index.find_near(&place, top, &mut near));
+            }
+            let order = torrent.path_order();
+            near.retain(|other| self.torrents.get(*other).is_some_and(|other| other.path_order() < order));
+            let is_whole = torrent.second_stage() == Some(SecondStage::Decided) && torrent.is_finished();
+            if torrent.is_second() && is_whole && !near.is_empty() && near.iter().all(|other| self.is_ready(*other)) {
+                self.have_owners(id, near);
+            } else if torrent.is_second() || !near.is_empty() && !torrent.is_shared() {
+                let is_second = torrent.is_second();
+                // The later one first: before that nothing is known of what the earlier one claims.
+                for held in std::iter::once(id).chain(near.into_iter().filter(|_| !is_second)) {
+                    let torrent = self.torrents.get_mut(held).expect("it was just found");
+                    if !torrent.is_shared() && !torrent.is_compared() {
+                        torrent.hold_for_comparison(now);
+                        self.touched.push(held);
+                        self.paths.compare(held);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What hinders that the files of a torrent get other places or names, as far as other torrents have them.
+    ///
+    /// # Errors
+    /// Another torrent has one of them, or one of those that they would become.
+    fn may_take(
+        &mut self,
+        now: Time,
+        id: TorrentId,
+        claims: &Claims,
+        is_new: impl Fn(&Path) -> bool,
+    ) -> Result<(), Refusal> {
+        let common = self.in_common(now, Some(id), claims, Vec::new());
+        let Some((common, other)) = common.first().and_then(|common| Some((common, self.torrents.get(common.other)?)))
+        else {
+            return Ok(());
+        };
+        let file = claims.path(common.file());
+        let owner = Owner { name: other.name().to_owned(), info_hash: other.info_hash(), file: file.clone() };
+        let what = if is_new(&file) {
+            "nothing is put where another torrent has its files; choose another place"
+        } else {
+            "the files of another torrent are not taken away; remove one of the two first, without its data"
+        };
+        let message = format!("{} belongs to the torrent {}, too: {what}", file.display(), owner.label());
+        Err(Refusal::new(RefusalKind::Denied, message))
+    }
+
+    /// Whether a torrent's content may be moved to `to`.
+    ///
+    /// # Errors
+    /// Another torrent has some of its files, or has files where they would go.
+    pub(super) fn may_move(&mut self, now: Time, id: TorrentId, to: &Path) -> Result<(), Refusal> {
+        let torrent = self.torrents.get(id).expect("the caller found it");
+        if torrent.is_link() || torrent.dir() == to {
+            return Ok(());
+        }
+        let lists = torrent.claimed_lists();
+        let at = Claims { dirs: vec![torrent.dir().to_owned()], lists: lists.clone() };
+        self.may_take(now, id, &at, |_| false)?;
+        self.may_take(now, id, &Claims { dirs: vec![to.to_owned()], lists }, |_| true)
+    }
+
+    /// Whether files of a torrent may be renamed.
+    ///
+    /// # Errors
+    /// Another torrent has one of those files, or has a file of the new name.
+    pub(super) fn may_rename(&mut self, now: Time, id: TorrentId, step: &RenameStep) -> Result<(), Refusal> {
+        let content = self.torrents.get(id).expect("the caller found it").content();
+        let pairs = content.files.entries().iter().zip(step.files.entries());
+        let renamed: Vec<_> = pairs.filter(|(old, new)| old.path != new.path).collect();
+        let claims = |paths: Vec<(PathBuf, u64, bool)>| Claims {
+            dirs: vec![content.dir.clone()],
+            lists: vec![Arc::new(FileList::new(paths))],
+        };
+        let old = claims(renamed.iter().map(|(old, _)| (old.path.clone(), old.span.len, old.pad)).collect());
+        self.may_take(now, id, &old, |_| false)?;
+        let new = claims(renamed.iter().map(|(_, new)| (new.path.clone(), new.span.len, new.pad)).collect());
+        self.may_take(now, id, &new, |_| true)
+    }
+
+    /// The files of `content`, by index and in order, that torrents have: those at one path, and the only names of one inode. What
+    /// is another name of an inode may go, for that of the torrent stays.
+    pub(super) fn used_by_others(&mut self, now: Time, content: &Content) -> Vec<usize> {
+        let claims = Claims::of_content(content);
+        let common = self.in_common(now, None, &claims, Vec::new());
+        let used: BTreeSet<usize> =
+            common.into_iter().flat_map(|common| common.same.into_iter().chain(common.empty)).collect();
+        used.into_iter().collect()
+    }
+
+    /// Whether `top` in `dir` is the top of a torrent that is not shared, by whatever path it is there.
+    pub(super) fn belongs_to_torrent(&mut self, dir: &Path, top: &OsStr) -> bool {
+        let place = self.storage.place(dir);
+        let version = self.storage.places_version();
+        self.paths.index.refresh(version, |dir| self.storage.place(dir));
+        let mut near = BTreeSet::new();
+        self.paths.index.find_at(&place, Some(top), &mut near);
+        near.into_iter().filter_map(|id| self.torrents.get(id)).any(|torrent| !torrent.is_shared())
+    }
+
+    /// Why a second torrent waits.
+    pub(super) fn why_of_owner(&self, id: TorrentId) -> Option<Reason> {
+        let torrent = self.torrents.get(id)?;
+        if torrent.second_stage() != Some(SecondStage::Waits) && torrent.is_compared() || torrent.error().is_some() {
+            return None;
+        }
+        let Some(owner) = torrent.owner() else {
+            let sentence = "its paths are being compared with those of other torrents; it goes on by itself";
+            return torrent.is_held().then(|| Reason::new("shared-files", sentence));
+        };
+        let other = self.by_hash.get(&owner.info_hash).and_then(|id| self.torrents.get(*id));
+        let state = match other {
+            None => "is gone".to_owned(),
+            Some(other) => match other.error() {
+                Some(error) => format!("has stopped with an error ({error})"),
+                None if other.is_finished() => "is not done with its files".to_owned(),
+                None => format!("is not finished ({})", other.state().word()),
+            },
+        };
+        let sentence = format!(
+            "it waits for the torrent {}, which has {}, too, and {state}; this one writes nothing, and its content is checked \
+             when that one is finished",
+            owner.label(),
+            owner.file.display()
+        );
+        Some(Reason::new("shared-files", sentence))
+    }
+}
