@@ -531,6 +531,9 @@ fn second_goes_on_by_itself_when_the_first_is_removed() {
     assert!(bytes_below(&home) == bytes_below(&scene.at("source")), "what others use is kept");
     daemon.ask(&format!("remove {third}"));
     let of_fourth = scene.seeder("of-fourth", &d, &scene.at("other"));
+    wait_state(&daemon, &fourth, "paused");
+    assert!(bytes_below(&home) == bytes_below(&scene.at("source")), "what the user kept is not overwritten by itself");
+    assert!(daemon.ask(&format!("resume {fourth}"))[0].starts_with("OK"));
     wait_state(&daemon, &fourth, "downloading");
     connect(&daemon, &fourth, &of_fourth);
     wait_state(&daemon, &fourth, "seeding");

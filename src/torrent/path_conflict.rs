@@ -284,8 +284,18 @@ impl Torrent {
     }
 
     /// Its paths were compared, and no other torrent owns one of its files: it writes as any other. As far as it was a second
-    /// it is hashed first.
+    /// it is hashed first. One that was refused is paused: what lies there is the content of the torrent that was removed, and
+    /// only its user may have it overwritten.
     pub fn own_files(&mut self, now: Time) {
+        let is_whole = self.is_finished();
+        if self.path_conflict.refusal(is_whole).is_some() && !self.paused {
+            log::warn!(
+                "{}: paused: its files may hold the content of the torrent that was removed, and its own would overwrite \
+                 that; `resume` lets it",
+                self.display_name()
+            );
+            self.pause(now);
+        }
         let was_second = self.path_conflict.second.take().is_some();
         let could_write = !was_second && self.is_compared();
         self.path_conflict = PathConflict::default();
