@@ -225,3 +225,43 @@ fn what_was_shared_a_moment_before_a_power_cut_is_shared_again() {
     assert_eq!(ours.torrent()["dir"], share.to_str().unwrap());
     assert!(!home.join("downloads/one.bin").exists());
 }
+
+/// Makes 100 directories with paths that are longer than the kernel takes: nothing can open them, not even root.
+fn make_unreadable(root: &Path) {
+    use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut dir = openat(CWD, root, flags, Mode::empty()).unwrap();
+    let (name, mut len) = ("n".repeat(200), root.as_os_str().len());
+    while len < 3850 {
+        mkdirat(&dir, &name, Mode::RWXU).unwrap();
+        dir = openat(&dir, &name, flags, Mode::empty()).unwrap();
+        len += name.len() + 1;
+    }
+    for number in 0..100 {
+        mkdirat(&dir, format!("{number:0250}"), Mode::RWXU).unwrap();
+    }
+}
+
+#[test]
+fn many_unreadable_and_odd_entries_are_logged_once_for_each_cause() {
+    let temp = tempfile::tempdir().unwrap();
+    let share = temp.path().join("share");
+    for top in ["one", "two"] {
+        std::fs::create_dir_all(share.join(top)).unwrap();
+        std::fs::write(share.join(top).join("a"), noise(1, 1000)).unwrap();
+        make_unreadable(&share.join(top));
+    }
+    for number in 0..100 {
+        let fifo = share.join(format!("one/fifo{number}"));
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        std::os::unix::fs::symlink("nowhere", share.join(format!("two/link{number}"))).unwrap();
+    }
+    let ours = sharing(&temp.path().join("home"), &share);
+    wait("what can be read is seeded", 20, || names(&ours) == ["one", "two"]);
+    let log = ours.log();
+    let warnings: Vec<&str> = log.lines().filter(|line| line.contains("share directory")).collect();
+    assert!(warnings.len() == 1 && warnings[0].contains("File name too long"), "{warnings:#?}");
+    drop(ours);
+    // The tree has paths that `remove_dir_all` cannot name.
+    assert!(Command::new("rm").args(["-r", "--"]).arg(&share).status().unwrap().success());
+}

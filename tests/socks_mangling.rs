@@ -25,7 +25,26 @@ fn good() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// A name of 86 bytes that are not UTF-8: as text, with a replacement character of 3 bytes for each, it is longer than
+/// any name.
+#[test]
+fn datagram_with_a_name_that_is_not_text_is_read() {
+    let datagram = [&[0, 0, 0, 3, 86][..], &[0xff; 86], &[0, 80], b"payload"].concat();
+    feed(&datagram);
+}
+
 proptest! {
+    /// Datagrams and answers with every kind of address, names of any bytes among them.
+    #[test]
+    fn place_of_any_bytes_is_read_or_refused(
+        head in prop_oneof![Just(vec![0; 3]), Just(vec![5, 0, 5, 0, 0])], kind in 0..6_u8,
+        name in proptest::collection::vec(prop_oneof![Just(0xff), any::<u8>()], 0..=255),
+        rest in proptest::collection::vec(any::<u8>(), 0..40),
+    ) {
+        let len = u8::try_from(name.len()).unwrap();
+        feed(&[&head[..], &[kind, len], &name, &rest].concat());
+    }
+
     #[test]
     fn a_proxy_that_says_anything_is_understood_or_not(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
         feed(&bytes);

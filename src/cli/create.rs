@@ -17,6 +17,7 @@ use crate::cli::progress::{reading, say};
 use crate::codec::magnet::Magnet;
 use crate::codec::metainfo::{Metainfo, MetainfoError};
 use crate::codec::url::{Scheme, TrackerUrl};
+use crate::daemon::load::open_at_once;
 use crate::torrent::create::{Creator, NewFile, Notes, Profile, piece_len_for};
 
 /// Bytes read at a time.
@@ -183,7 +184,7 @@ impl Content {
         creator.check().map_err(told)?;
         let bar = reading(total);
         for (file, len) in &self.files {
-            let mut reader = File::open(file).map_err(|error| unreadable(file, &error))?;
+            let mut reader = open_at_once(file).map_err(|error| unreadable(file, &error))?;
             let changed = || format!("{} was changed while it was read; run it again", shown(file));
             let stamp = |reader: &File| {
                 let kind = reader.metadata().map_err(|error| unreadable(file, &error))?;

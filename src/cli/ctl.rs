@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::cli::daemon::Daemon;
+use crate::cli::output::read_regular;
 use crate::codec::control::{Closing, LINE_MAX, quote};
 
 /// Sends one command to a daemon and prints its reply.
@@ -81,7 +82,7 @@ pub(crate) const CONTENT_MAX: u64 = (LINE_MAX as u64 - 4096) / 4 * 3;
 fn content_or_path(path: &Path) -> Result<String, String> {
     let say = |error: io::Error| format!("{}: {error}", path.display());
     if path.metadata().map_err(say)?.len() <= CONTENT_MAX {
-        return Ok(format!("metainfo:{}", STANDARD.encode(std::fs::read(path).map_err(say)?)));
+        return Ok(format!("metainfo:{}", STANDARD.encode(read_regular(path, CONTENT_MAX)?)));
     }
     let whole = std::path::absolute(path).map_err(say)?;
     whole.to_str().map(str::to_owned).ok_or_else(|| format!("{}: the path is not UTF-8; rename it", path.display()))

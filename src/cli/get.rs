@@ -2,13 +2,12 @@
 //!
 //! It keeps no state but the content: a run that was stopped is taken up by checking what is there.
 
-use std::fs::File;
-use std::io::Read;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use crate::base::config::Config;
 use crate::cli::node::{Node, Wake, node};
+use crate::cli::output::read_regular;
 use crate::cli::progress::{Progress, shown_name};
 use crate::codec::metainfo::FILE_LEN_MAX;
 use crate::torrent::command::{AddOptions, Source};
@@ -103,13 +102,8 @@ fn read_source(source: &str) -> Result<Source, String> {
     if source.starts_with("http://") || source.starts_with("https://") {
         return Err(format!("{source}: download that file first, then name it here"));
     }
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(FILE_LEN_MAX as u64 + 1).read_to_end(&mut bytes))
-        .map_err(|error| format!("{source}: {error}; give a .st or .torrent file, a magnet link or an info-hash"))?;
-    if bytes.len() > FILE_LEN_MAX {
-        return Err(format!("{source}: over {} MiB, which no .st or .torrent file has", FILE_LEN_MAX >> 20));
-    }
+    let bytes = read_regular(path, FILE_LEN_MAX as u64)
+        .map_err(|why| format!("{why}; give a .st or .torrent file, a magnet link or an info-hash"))?;
     Ok(Source::Metainfo(bytes))
 }
 
@@ -151,7 +145,7 @@ mod tests {
         let path = dir.path().join("x.torrent");
         std::fs::write(&path, b"d4:infodee").unwrap();
         assert_eq!(read_source(path.to_str().unwrap()), Ok(Source::Metainfo(b"d4:infodee".to_vec())));
-        File::create(&path).unwrap().set_len(FILE_LEN_MAX as u64 + 1).unwrap();
+        std::fs::File::create(&path).unwrap().set_len(FILE_LEN_MAX as u64 + 1).unwrap();
         assert!(read_source(path.to_str().unwrap()).is_err());
     }
 

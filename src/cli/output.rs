@@ -1,4 +1,4 @@
-//! Files that the tool writes: whole or not at all, and never over another one.
+//! Files that the tool writes: whole or not at all, and never over another one. Files that it reads: regular ones only.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -8,10 +8,19 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use crate::codec::control::escape;
+use crate::daemon::load::read_unnamed;
 
 /// A path, harmless on a terminal.
 pub(crate) fn shown(path: &Path) -> String {
     escape(&path.to_string_lossy()).into_owned()
+}
+
+/// All of a regular file of at most `max` bytes. A FIFO, a device or a directory is refused at once.
+///
+/// # Errors
+/// `<path>: <cause>`, harmless on a terminal.
+pub(crate) fn read_regular(path: &Path, max: u64) -> Result<Vec<u8>, String> {
+    read_unnamed(path, max).map_err(|why| format!("{}: {why}", shown(path)))
 }
 
 /// Says so if something is at `path` already: better before the work than after it.

@@ -1,14 +1,12 @@
 //! `swarmtorrent show`: everything in a torrent file or magnet link, as a person would want to read it.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use serde_json::json;
 
 use crate::base::files::FileEntry;
 use crate::base::hash::hex;
-use crate::cli::output::shown;
+use crate::cli::output::{read_regular, shown};
 use crate::cli::progress::say;
 use crate::codec::control::escape;
 use crate::codec::magnet::Magnet;
@@ -26,13 +24,10 @@ pub struct Args {
     json: bool,
 }
 
-/// Reads and parses a torrent file.
+/// Reads and parses a torrent file; anything but a regular file is refused.
 pub(crate) fn read(path: &Path) -> Result<Metainfo, String> {
-    let told = |error: &dyn std::fmt::Display| format!("{}: {error}", shown(path));
-    let file = File::open(path).map_err(|error| told(&error))?;
-    let mut bytes = Vec::new();
-    file.take(FILE_LEN_MAX as u64 + 1).read_to_end(&mut bytes).map_err(|error| told(&error))?;
-    Metainfo::parse(&bytes).map_err(|error| told(&error))
+    let bytes = read_regular(path, FILE_LEN_MAX as u64)?;
+    Metainfo::parse(&bytes).map_err(|error| format!("{}: {error}", shown(path)))
 }
 
 /// Runs the command.

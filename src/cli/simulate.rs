@@ -1,15 +1,17 @@
 //! `swarmtorrent simulate`: a whole swarm, on a virtual clock.
 
-use std::fs;
 use std::path::PathBuf;
 
 use crate::base::time::Time;
-use crate::cli::output::{refuse_existing, shown, write_new};
+use crate::cli::output::{read_regular, refuse_existing, shown, write_new};
 use crate::sim::picture;
 use crate::sim::random;
 use crate::sim::report::Report;
 use crate::sim::scenario::{Scenario, parse_time};
 use crate::sim::swarm::{Failure, run as live};
+
+/// Bytes of a scenario; a longer file is refused.
+const SCENARIO_LEN_MAX: u64 = 1 << 20;
 
 /// Live through a swarm that a scenario describes, on a virtual clock, network and disk, with the daemon's own code.
 ///
@@ -56,7 +58,8 @@ impl Args {
             return Ok(random::scenario(seed.unwrap_or(1)));
         }
         let path = PathBuf::from(&self.scenario);
-        let text = fs::read_to_string(&path).map_err(|error| format!("{} cannot be read: {error}", shown(&path)))?;
+        let bytes = read_regular(&path, SCENARIO_LEN_MAX)?;
+        let text = String::from_utf8(bytes).map_err(|_| format!("{}: not UTF-8 text", shown(&path)))?;
         Scenario::parse(&text).map_err(|error| format!("{}: {error}", shown(&path)))
     }
 

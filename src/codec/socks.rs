@@ -221,40 +221,38 @@ pub fn parse_answer(input: &[u8]) -> Result<Front<Answer>, Broken> {
     }
     match front((be_u8, be_u8, be_u8, place).parse(input), input)? {
         Front::Missing(count) => Ok(Front::Missing(count)),
-        Front::Whole((_, 0, _, place), len) => {
-            let addr = if let Place::Addr(addr) = place { Some(addr) } else { None };
-            Ok(Front::Whole(Ok(addr), len))
-        }
+        Front::Whole((_, 0, _, addr), len) => Ok(Front::Whole(Ok(addr), len)),
         Front::Whole((_, code, ..), len) => Ok(Front::Whole(Err(Refusal(code)), len)),
     }
 }
 
-/// Reads a datagram that a proxy passed on: where it is from, and where in `packet` its payload begins. None if it is none, or a
-/// fragment of one.
+/// Reads a datagram that a proxy passed on: the address of its sender, `None` if the proxy gives a name, and where in
+/// `packet` the payload begins. `None` if it is not such a datagram, or a fragment of one.
 #[must_use]
-pub fn parse_datagram(packet: &[u8]) -> Option<(Place, usize)> {
+pub fn parse_datagram(packet: &[u8]) -> Option<(Option<SocketAddr>, usize)> {
     match front((be_u16, be_u8, place).parse(packet), packet) {
         Ok(Front::Whole((_, 0, place), len)) => Some((place, len)),
         _ => None,
     }
 }
 
-fn place(input: &[u8]) -> IResult<&[u8], Place> {
+/// Reads a place: its address, `None` if it is a name. The bytes of a name are skipped, for no answer's name is ever
+/// used: it need not be text, and as text it may be longer than [`NAME_MAX`].
+fn place(input: &[u8]) -> IResult<&[u8], Option<SocketAddr>> {
     let (input, kind) = be_u8(input)?;
     match kind {
         IPV4 => {
             let (input, (ip, port)) = (be_u32, be_u16).parse(input)?;
-            Ok((input, Place::Addr(SocketAddr::from((Ipv4Addr::from(ip), port)))))
+            Ok((input, Some(SocketAddr::from((Ipv4Addr::from(ip), port)))))
         }
         IPV6 => {
             let (input, (ip, port)) = (be_u128, be_u16).parse(input)?;
-            Ok((input, Place::Addr(SocketAddr::from((Ipv6Addr::from(ip), port)))))
+            Ok((input, Some(SocketAddr::from((Ipv6Addr::from(ip), port)))))
         }
         NAME => {
             let (input, len) = be_u8(input)?;
-            let (input, (name, port)) = (take(len), be_u16).parse(input)?;
-            // Nobody is found by a name that comes: it is only stepped over.
-            Ok((input, Place::Name(String::from_utf8_lossy(name).into_owned(), port)))
+            let (input, _) = (take(len), be_u16).parse(input)?;
+            Ok((input, None))
         }
         _ => Err(NomErr::Failure(NomError::new(input, nom::error::ErrorKind::Switch))),
     }
@@ -388,11 +386,11 @@ mod tests {
     #[test]
     fn a_datagram_is_unwrapped_and_a_fragment_is_none() {
         let mut packet = Vec::new();
-        let from = Place::Addr("192.0.2.1:53".parse().unwrap());
-        write_datagram_head(&from, &mut packet);
+        let from = "192.0.2.1:53".parse().unwrap();
+        write_datagram_head(&Place::Addr(from), &mut packet);
         packet.extend(b"payload");
-        let (place, at) = parse_datagram(&packet).unwrap();
-        assert_eq!((place, &packet[at..]), (from, &b"payload"[..]));
+        let (addr, at) = parse_datagram(&packet).unwrap();
+        assert_eq!((addr, &packet[at..]), (Some(from), &b"payload"[..]));
         packet[2] = 1;
         assert_eq!(parse_datagram(&packet), None);
         assert_eq!((parse_datagram(&[]), parse_datagram(&[0, 0, 0, 1, 1])), (None, None));

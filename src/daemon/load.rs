@@ -36,10 +36,18 @@ pub fn settings(file: Option<&Path>, env: impl Fn(&str) -> Option<OsString>) -> 
 /// # Errors
 /// One sentence for the user.
 pub fn read_regular(path: &Path, max: u64) -> Result<Vec<u8>, String> {
-    let say = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
-    let flags = flags(OFlags::NONBLOCK | OFlags::NOCTTY);
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|error| say(&error))?;
-    read_open(&file, max).map_err(|why| say(&why))
+    read_unnamed(path, max).map_err(|why| format!("{}: {why}", path.display()))
+}
+
+/// The same; the error does not name the path, so that the caller writes it as its own output requires.
+pub(crate) fn read_unnamed(path: &Path, max: u64) -> Result<Vec<u8>, String> {
+    let file = open_at_once(path).map_err(|error| error.to_string())?;
+    read_open(&file, max)
+}
+
+/// Opens a file for reading. A FIFO without a writer, or a device, does not make this wait.
+pub(crate) fn open_at_once(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(flags(OFlags::NONBLOCK | OFlags::NOCTTY)).open(path)
 }
 
 /// All of an open file, if it is a regular one of at most `max` bytes.

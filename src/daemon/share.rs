@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::inotify::{self as kernel, CreateFlags, ReadFlags, WatchFlags};
@@ -32,6 +33,10 @@ const STEP: usize = 128;
 const DIRS_MAX: usize = 8192;
 /// Entries that wait to be looked at; when it is reached everything is looked at again later.
 const DUE_MAX: usize = 100_000;
+/// Directories of one entry that wait to be read; an entry with more is not shared.
+const WAITING_MAX: usize = 100_000;
+/// A cause is logged again after this time at the earliest.
+const WARN_AGAIN: Duration = Duration::from_hours(1);
 
 /// One entry of a share directory.
 type Entry = (usize, OsString);
@@ -41,8 +46,27 @@ type Entry = (usize, OsString);
 struct Walk {
     rule: usize,
     name: OsString,
-    open: Vec<(PathBuf, ReadDir)>,
+    /// The directory being read, the only one that is open.
+    open: Option<(Arc<Path>, ReadDir)>,
+    /// Directories to be read after it, the next one last: each by its parent and name.
+    waiting: Vec<(Arc<Path>, OsString)>,
     files: Vec<NewFile>,
+}
+
+/// Why something in a share directory is not shared or not watched: one warning covers every file and directory that it
+/// affects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Cause {
+    /// A directory cannot be opened or read: the system's error.
+    Unreadable(Option<i32>),
+    /// A directory cannot be watched: the system's error.
+    Unwatched(Option<i32>),
+    /// [`DIRS_MAX`] is reached.
+    TooManyWatched,
+    /// [`FILES_MAX`] or [`WAITING_MAX`] is reached.
+    TooLarge,
+    /// [`DUE_MAX`] is reached.
+    TooManyChanges,
 }
 
 /// The share directories.
@@ -60,6 +84,8 @@ pub(super) struct Sharer {
     scans: VecDeque<usize>,
     scan: Option<ReadDir>,
     commands: VecDeque<Command>,
+    /// When each cause was last logged, by rule. Bounded, as causes are few.
+    warned: BTreeMap<(usize, Cause), Time>,
 }
 
 impl Sharer {
@@ -79,6 +105,7 @@ impl Sharer {
             scans: (0..rules.len()).collect(),
             scan: None,
             commands: VecDeque::new(),
+            warned: BTreeMap::new(),
         };
         for rule in rules {
             if let Err(error) = std::fs::create_dir_all(&rule.path) {
@@ -116,24 +143,42 @@ impl Sharer {
                 let rule = *rule;
                 let below = path.strip_prefix(&self.rules[rule].path).ok();
                 if let Some(Component::Normal(top)) = below.and_then(|below| below.components().next()) {
-                    self.note(now + SETTLE, rule, top.to_owned());
+                    self.note(now, SETTLE, rule, top.to_owned());
                 }
             }
         }
     }
 
-    /// An entry is to be looked at.
-    fn note(&mut self, at: Time, rule: usize, name: OsString) {
+    /// An entry is to be looked at after `delay`.
+    fn note(&mut self, now: Time, delay: Duration, rule: usize, name: OsString) {
         if name.as_bytes().starts_with(b".") {
             return;
         }
         if self.due.len() >= DUE_MAX {
-            log::warn!("{}: more than {DUE_MAX} entries change at once", self.rules[rule].path.display());
+            self.warn(now, rule, Cause::TooManyChanges, || format!("more than {DUE_MAX} entries change at once"));
             self.due.clear();
             self.order.clear();
             return self.scan_all();
         }
-        self.set((rule, name), at);
+        self.set((rule, name), now + delay);
+    }
+
+    /// Logs a warning, once for each cause in [`WARN_AGAIN`].
+    fn warn(&mut self, now: Time, rule: usize, cause: Cause, text: impl FnOnce() -> String) {
+        let before = self.warned.get(&(rule, cause));
+        if before.is_none_or(|before| now.since(*before) >= WARN_AGAIN) {
+            self.warned.insert((rule, cause), now);
+            log::warn!("share directory {}: {}", self.rules[rule].path.display(), text());
+        }
+    }
+
+    /// Logs that a directory, or an entry of it, cannot be read; that an entry was removed meanwhile is no fault.
+    fn warn_unreadable(&mut self, now: Time, rule: usize, path: &Path, error: &io::Error) {
+        if error.kind() == io::ErrorKind::NotFound && path != self.rules[rule].path {
+            return;
+        }
+        let cause = Cause::Unreadable(error.raw_os_error());
+        self.warn(now, rule, cause, || format!("not everything can be read, the first is {}: {error}", path.display()));
     }
 
     fn set(&mut self, entry: Entry, at: Time) {
@@ -151,18 +196,18 @@ impl Sharer {
     /// The engine takes no more for now: what lies at `path` is looked at again later.
     pub(super) fn put_off(&mut self, now: Time, path: &Path) {
         if let Some((rule, name)) = self.entry_of(path) {
-            self.note(now + PUT_OFF, rule, name);
+            self.note(now, PUT_OFF, rule, name);
         }
     }
 
     /// One step of looking through directories; true while more is to be done at once.
     pub(super) fn step(&mut self, now: Time) -> bool {
         if let Some(walk) = self.walk.take() {
-            self.walk_on(walk);
+            self.walk_on(now, walk);
         } else if self.order.first().is_some_and(|(at, _)| *at <= now) {
             let (_, entry) = self.order.pop_first().expect("it was just there");
             self.due.remove(&entry);
-            self.look_at(entry);
+            self.look_at(now, entry);
         } else if let Some(&rule) = self.scans.front() {
             self.scan_on(now, rule);
         }
@@ -172,7 +217,7 @@ impl Sharer {
     /// One step through a top level. What it finds is looked at before it goes on, so that no number of entries is too many.
     fn scan_on(&mut self, now: Time, rule: usize) {
         let path = self.rules[rule].path.clone();
-        let Some(mut entries) = self.scan.take().or_else(|| self.open(rule, &path)) else {
+        let Some(mut entries) = self.scan.take().or_else(|| self.open(now, rule, &path)) else {
             self.scans.pop_front();
             return;
         };
@@ -182,10 +227,12 @@ impl Sharer {
                 return;
             };
             // Of the entry itself: a symbolic link is neither.
-            if let Ok(entry) = entry
-                && entry.file_type().is_ok_and(|kind| kind.is_file() || kind.is_dir())
-            {
-                self.note(now, rule, entry.file_name());
+            match entry.and_then(|entry| Ok((entry.file_type()?, entry))) {
+                Ok((kind, entry)) if kind.is_file() || kind.is_dir() => {
+                    self.note(now, Duration::ZERO, rule, entry.file_name());
+                }
+                Ok(_) => {}
+                Err(error) => self.warn_unreadable(now, rule, &path, &error),
             }
         }
         self.scan = Some(entries);
@@ -205,61 +252,88 @@ impl Sharer {
     }
 
     /// Watches a directory, and opens it to be looked through: what comes between is seen twice, never missed.
-    fn open(&mut self, rule: usize, path: &Path) -> Option<ReadDir> {
+    fn open(&mut self, now: Time, rule: usize, path: &Path) -> Option<ReadDir> {
         let flags = WatchFlags::CLOSE_WRITE
             | WatchFlags::MOVED_TO
             | WatchFlags::MOVED_FROM
             | WatchFlags::CREATE
             | WatchFlags::DELETE
             | WatchFlags::ONLYDIR;
-        if self.dirs.len() < DIRS_MAX {
-            match kernel::add_watch(&self.inotify, path, flags) {
-                Ok(descriptor) => drop(self.dirs.insert(descriptor, (rule, path.to_owned()))),
-                Err(error) => log::warn!("share directory {}: {error}", path.display()),
+        let has_room = self.dirs.len() < DIRS_MAX;
+        let watched = has_room.then(|| kernel::add_watch(&self.inotify, path, flags));
+        let opened = std::fs::read_dir(path);
+        match (watched, &opened) {
+            (_, Err(error)) => self.warn_unreadable(now, rule, path, error),
+            (Some(Ok(_)), Ok(_)) => {}
+            (Some(Err(error)), Ok(_)) => {
+                let cause = Cause::Unwatched(Some(error.raw_os_error()));
+                let text = || format!("not every directory can be watched, the first is {}: {error}", path.display());
+                self.warn(now, rule, cause, text);
             }
-        } else {
-            log::warn!("{}: not watched, for {DIRS_MAX} directories are", path.display());
+            (None, Ok(_)) => self.warn(now, rule, Cause::TooManyWatched, || {
+                format!(
+                    "{DIRS_MAX} directories are watched; changes in others, such as {}, are found at the next start",
+                    path.display()
+                )
+            }),
         }
-        std::fs::read_dir(path).map_err(|error| log::warn!("share directory {}: {error}", path.display())).ok()
+        if let Some(Ok(descriptor)) = watched {
+            self.dirs.insert(descriptor, (rule, path.to_owned()));
+        }
+        opened.ok()
     }
 
-    fn look_at(&mut self, (rule, name): Entry) {
+    fn look_at(&mut self, now: Time, (rule, name): Entry) {
         let path = self.rules[rule].path.join(&name);
         match std::fs::symlink_metadata(&path) {
             Ok(kind) if kind.is_file() => self.found(rule, name, vec![(Vec::new(), kind.len())]),
             Ok(kind) if kind.is_dir() => {
+                let open = self.open(now, rule, &path).map(|dir| (path.into(), dir));
                 self.walk =
-                    self.open(rule, &path).map(|dir| Walk { rule, name, open: vec![(path, dir)], files: Vec::new() });
+                    open.map(|open| Walk { rule, name, open: Some(open), waiting: Vec::new(), files: Vec::new() });
             }
             _ => self.commands.push_back(Command::Unshare(path)),
         }
     }
 
-    fn walk_on(&mut self, mut walk: Walk) {
+    /// One step through an entry. A directory is read to its end before one in it is opened, so that no depth costs
+    /// descriptors.
+    fn walk_on(&mut self, now: Time, mut walk: Walk) {
         for _ in 0..STEP {
-            let Some((dir, entries)) = walk.open.last_mut() else { return self.end_walk(walk) };
-            let Some(entry) = entries.next() else {
-                walk.open.pop();
+            let Some((dir, entries)) = &mut walk.open else {
+                let Some((parent, name)) = walk.waiting.pop() else { return self.end_walk(walk) };
+                let path = parent.join(name);
+                walk.open = self.open(now, walk.rule, &path).map(|entries| (path.into(), entries));
                 continue;
             };
-            let Ok(entry) = entry else { continue };
-            let (path, name) = (dir.join(entry.file_name()), entry.file_name());
+            let Some(entry) = entries.next() else {
+                walk.open = None;
+                continue;
+            };
+            // Of the entry itself: a symbolic link is neither.
+            let (name, kind) = match entry.and_then(|entry| Ok((entry.file_name(), entry.metadata()?))) {
+                Ok(found) => found,
+                Err(error) => {
+                    self.warn_unreadable(now, walk.rule, dir, &error);
+                    continue;
+                }
+            };
             if name.as_bytes().starts_with(b".") {
                 continue;
             }
-            // Of the entry itself: a symbolic link is neither.
-            let Ok(kind) = entry.metadata() else { continue };
             if kind.is_dir() {
-                let dir = self.open(walk.rule, &path);
-                walk.open.extend(dir.map(|dir| (path, dir)));
+                walk.waiting.push((Arc::clone(dir), name));
             } else if kind.is_file() {
+                let path = dir.join(name);
                 let below = path.strip_prefix(&self.rules[walk.rule].path).expect("it was found below");
                 let parts = below.components().skip(1).map(|part| part.as_os_str().as_bytes().to_vec()).collect();
                 walk.files.push((parts, kind.len()));
-                if walk.files.len() > FILES_MAX {
-                    let top = self.rules[walk.rule].path.join(walk.name);
-                    return log::warn!("{} is not shared: it has more than {FILES_MAX} files", top.display());
-                }
+            }
+            if walk.files.len() > FILES_MAX || walk.waiting.len() > WAITING_MAX {
+                return self.warn(now, walk.rule, Cause::TooLarge, || {
+                    let name = walk.name.display();
+                    format!("{name} is not shared: it has more than {FILES_MAX} files or {WAITING_MAX} directories")
+                });
             }
         }
         self.walk = Some(walk);
@@ -372,5 +446,52 @@ mod tests {
         found += std::iter::from_fn(|| sharer.poll_command()).count();
         assert_eq!(found, 1000);
         assert!(most <= STEP, "{most}");
+    }
+
+    /// Makes `depth` directories `d`, each in the one before, and returns the last: its path may be longer than the
+    /// kernel takes.
+    fn make_deep(root: &Path, depth: usize) -> OwnedFd {
+        use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mut dir = openat(CWD, root, flags, Mode::empty()).unwrap();
+        for _ in 0..depth {
+            mkdirat(&dir, "d", Mode::RWXU).unwrap();
+            dir = openat(&dir, "d", flags, Mode::empty()).unwrap();
+        }
+        dir
+    }
+
+    /// Removes what [`make_deep`] made, which `remove_dir_all` cannot name.
+    fn remove_deep(root: &Path) {
+        let status = std::process::Command::new("rm").args(["-r", "--"]).arg(root).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Descriptors of this process that are open below `root`.
+    fn open_below(root: &Path) -> usize {
+        let entries = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        entries.filter(|entry| std::fs::read_link(entry.path()).is_ok_and(|to| to.starts_with(root))).count()
+    }
+
+    #[test]
+    fn deep_tree_is_walked_with_few_open_directories() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path().join("share");
+        std::fs::create_dir_all(root.join("top")).unwrap();
+        std::fs::write(root.join("top/a"), "1").unwrap();
+        // The paths of the last ones are longer than 4096 bytes.
+        drop(make_deep(&root.join("top"), 3000));
+        let mut sharer = Sharer::new(Time::ZERO, &[share(&root)], Vec::new()).unwrap();
+        let (mut most, mut found) = (0, Vec::new());
+        while sharer.step(Time::ZERO) {
+            most = most.max(open_below(&root));
+            found.extend(std::iter::from_fn(|| sharer.poll_command()));
+        }
+        found.extend(std::iter::from_fn(|| sharer.poll_command()));
+        drop(sharer);
+        remove_deep(&root);
+        assert!(most <= 16, "{most} directories were open at once");
+        let [Command::Share(NewShare { files, .. })] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(*files, [(vec![b"a".to_vec()], 1)]);
     }
 }

@@ -370,7 +370,7 @@ impl<S: Storage> Engine<S> {
     /// A datagram came that the proxy passed on.
     pub(super) fn handle_relayed(&mut self, now: Time, from: SocketAddr, packet: &mut [u8]) {
         let Some(proxy) = self.proxy.as_ref().filter(|proxy| proxy.relay == Some(from)) else { return };
-        let Some((Place::Addr(from), at)) = parse_datagram(packet) else { return };
+        let Some((Some(from), at)) = parse_datagram(packet) else { return };
         let from = canonical_addr(from);
         // Who was asked by a name answers from an address: it is known by the port, and by the number of its question.
         let asked = proxy.names.asked.iter().filter(|asked| asked.port() == from.port());

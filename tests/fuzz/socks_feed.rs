@@ -6,12 +6,10 @@ use swarmtorrent::protocol::socks::Socks;
 /// Any bytes are answers, an error, or less than an answer; the same however they are cut, and no byte behind them is touched.
 pub(crate) fn feed(bytes: &[u8]) {
     if let Some((from, at)) = parse_datagram(bytes) {
-        let mut head = Vec::new();
-        write_datagram_head(&from, &mut head);
-        // A name that is no text, or an address of IPv4 in IPv6, is written otherwise than it came.
-        if let Place::Addr(addr) = from
-            && addr.ip() == addr.ip().to_canonical()
-        {
+        // An address of IPv4 in IPv6 is written as one of IPv4.
+        if let Some(addr) = from.filter(|addr| addr.ip() == addr.ip().to_canonical()) {
+            let mut head = Vec::new();
+            write_datagram_head(&Place::Addr(addr), &mut head);
             assert_eq!(head[2..], bytes[2..at]);
         }
         assert!(at <= bytes.len());

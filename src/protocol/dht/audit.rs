@@ -31,6 +31,7 @@ impl Dht {
         self.peers.check();
         self.items.check();
         self.guard.check();
+        self.proven.check();
         self.sampled.check();
     }
 }

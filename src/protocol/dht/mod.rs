@@ -4,6 +4,7 @@
 //! and answers others (`answers`): with nodes, with who announced itself to us (`peers`) and with what we keep for them (`items`).
 //! A family is an overlay of its own, with its own table; both share the rest. Its number follows its address on the public
 //! network (`id`, BEP 42), which others tell us.
+//! Answers to an address that has not proved itself (`proof`) are small and few (`guard`).
 //!
 //! Methods: `handle_packet`, `handle_timeout`; `add_node`, `find_peers`, `sample`, `find_item`, `put_item`; `poll_transmit`,
 //! `poll_event`, `poll_timeout`; `check` (`audit`) says what must hold.
@@ -16,6 +17,7 @@ mod id;
 pub mod items;
 mod lookup;
 mod peers;
+mod proof;
 mod samples;
 mod searches;
 mod table;
@@ -35,6 +37,7 @@ use crate::codec::krpc::{Body, Message, Node, NodeId, Query, Response};
 use crate::protocol::dht::guard::Guard;
 use crate::protocol::dht::items::{ItemStore, OwnedItem};
 use crate::protocol::dht::peers::{PeerStore, Tokens};
+use crate::protocol::dht::proof::Proven;
 use crate::protocol::dht::samples::Sampled;
 use crate::protocol::dht::searches::{Goal, OWN_SEARCHES_MAX, SEARCHES_MAX, Search};
 use crate::protocol::dht::table::{BUCKET_LEN, Table, neighbourhood};
@@ -188,6 +191,7 @@ pub struct Dht {
     peers: PeerStore,
     items: ItemStore,
     guard: Guard,
+    proven: Proven,
     /// Whom we asked for swarms.
     sampled: Sampled,
     pending: BTreeMap<u16, Pending>,
@@ -225,6 +229,7 @@ impl Dht {
             peers: PeerStore::default(),
             items: ItemStore::default(),
             guard: Guard::default(),
+            proven: Proven::default(),
             sampled: Sampled::default(),
             pending: BTreeMap::new(),
             pings: 0,
@@ -316,7 +321,7 @@ impl Dht {
             }
             Body::Response { id, response } => {
                 // What nobody asked for is not listened to.
-                if let Some(pending) = self.take_pending(from, message.transaction) {
+                if let Some(pending) = self.take_pending(now, from, message.transaction) {
                     self.handle_response(now, &pending, Node { id: *id, addr: from }, response);
                     if let Some(seen_as) = message.seen_as {
                         self.vote(now, from.ip(), seen_as.ip());
@@ -325,7 +330,7 @@ impl Dht {
             }
             Body::Error { code, .. } => {
                 // It is there, but is of no use to whoever asked.
-                if let Some(pending) = self.take_pending(from, message.transaction) {
+                if let Some(pending) = self.take_pending(now, from, message.transaction) {
                     log::debug!("DHT node {from}: error {code}");
                     self.useless(now, &pending);
                 }
@@ -371,14 +376,15 @@ impl Dht {
         }
     }
 
-    /// The query that this answers, if there is one to this address.
-    fn take_pending(&mut self, from: SocketAddr, transaction: &[u8]) -> Option<Pending> {
+    /// The query that this answers, if there is one to this address: the address is proven then.
+    fn take_pending(&mut self, now: Time, from: SocketAddr, transaction: &[u8]) -> Option<Pending> {
         let transaction = u16::from_be_bytes(transaction.try_into().ok()?);
         if self.pending.get(&transaction)?.to != from {
             return None;
         }
         self.timers.remove(Timer::Query(transaction));
         let pending = self.pending.remove(&transaction)?;
+        self.proven.add(now, from.ip());
         self.pings -= usize::from(pending.why == Why::Ping);
         Some(pending)
     }

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BinaryHeap};
 
+use ring::signature::{Ed25519KeyPair, KeyPair};
+
 use super::*;
-use crate::codec::krpc::Want;
+use crate::codec::krpc::{Author, Item, Want};
 
 /// How long a datagram takes.
 const DELAY: Duration = Duration::from_millis(30);
@@ -463,4 +465,194 @@ fn a_stranger_names_nobody_behind_our_door() {
     }
     assert_eq!(asked, BTreeSet::from([stranger, named[2]]));
     assert_eq!(dht.poll_event(), Some(Event::Peers(hash("x"), vec![named[2]])));
+}
+
+/// An address of the public network: the limits on answers do not apply to local ones.
+fn public(number: u32, v6: bool) -> SocketAddr {
+    let v4_addr = IpAddr::from((0x0b00_0000 + number).to_be_bytes());
+    let v6_addr = IpAddr::from([0x2a00, (number >> 16) as u16, (number & 0xffff) as u16, 0, 0, 0, 0, 1]);
+    SocketAddr::new(if v6 { v6_addr } else { v4_addr }, 6881)
+}
+
+/// A query of as few bytes as are accepted: no transaction, no version. `args` are bencoded and follow the `id`.
+fn smallest(method: &str, args: &[u8]) -> Vec<u8> {
+    let method = format!("e1:q{}:{method}1:t0:1:y1:qe", method.len());
+    // Near to the number of the node, so that it is asked whether it is there.
+    let id = [&[1; 19][..], b"x"].concat();
+    [&b"d1:ad2:id20:"[..], &id, args, method.as_bytes()].concat()
+}
+
+/// The target of the mutable item of [`full`] with this salt.
+fn item_target(salt: &[u8]) -> Sha1Hash {
+    let pair = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
+    items::mutable_target(pair.public_key().as_ref().try_into().unwrap(), salt)
+}
+
+/// A node with full tables in both families, a swarm `x` of 500 peers in each, other swarms, and two mutable items:
+/// one of the greatest length, and one (salt `s`) of the greatest length that an unproven address gets.
+fn full() -> Dht {
+    let mut dht = Dht::new(Settings::default(), [true, true], Rng::from_number(1));
+    for v6 in [false, true] {
+        let node = |number: u32| Node { id: Sha1Hash::of(&number.to_be_bytes()), addr: public(number << 8, v6) };
+        let nodes: Vec<Node> = (1..=40).map(node).collect();
+        dht.restore(Time::ZERO, v6, Sha1Hash([1; 20]), &nodes);
+        nodes.iter().for_each(|node| dht.family(v6).table.handle_answer(Time::ZERO, *node));
+        for number in 0..500 {
+            dht.peers.announce(Time::ZERO, hash("x"), public(number, v6), number % 2 == 0).unwrap();
+            dht.peers.announce(Time::ZERO, Sha1Hash::of(&number.to_be_bytes()), public(number, v6), false).unwrap();
+        }
+    }
+    let pair = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
+    for (salt, len) in [(&b""[..], 996), (&b"s"[..], 396)] {
+        let value = [format!("{len}:").as_bytes(), &vec![b'v'; len]].concat();
+        let signature = pair.sign(&items::signed_bytes(salt, 1, &value));
+        let key = pair.public_key().as_ref().try_into().unwrap();
+        let author = Author { key, salt, version: 1, signature: signature.as_ref().try_into().unwrap() };
+        dht.items.put(Time::ZERO, addr(0).ip(), &Item { value: &value, author: Some(author) }, None).unwrap();
+    }
+    dht
+}
+
+/// The smallest query of each kind.
+fn smallest_queries() -> Vec<(&'static str, Vec<u8>)> {
+    let want = b"4:wantl2:n42:n6e";
+    let key = |key: &str, hash: Sha1Hash| [format!("{}:{key}20:", key.len()).as_bytes(), &hash.0].concat();
+    let info_hash = key("info_hash", hash("x"));
+    let [target, short] = [&b""[..], b"s"].map(|salt| [&key("target", item_target(salt))[..], want].concat());
+    vec![
+        ("ping", smallest("ping", b"")),
+        ("find_node", smallest("find_node", &target)),
+        ("get_peers", smallest("get_peers", &[&info_hash[..], want].concat())),
+        ("get_peers, scrape", smallest("get_peers", &[&info_hash[..], b"6:scrapei1e", want].concat())),
+        ("get", smallest("get", &target)),
+        ("get, 400 bytes", smallest("get", &short)),
+        ("sample_infohashes", smallest("sample_infohashes", &target)),
+        ("unknown", smallest("", &target)),
+        ("announce_peer", smallest("announce_peer", &[&info_hash[..], b"4:porti1e5:token0:"].concat())),
+        ("put", smallest("put", b"5:token0:1:v0:")),
+        ("bad", smallest("", b"")),
+    ]
+}
+
+/// Bytes sent for each byte of a query, in hundredths, at worst over all kinds of queries: the answer, and a question
+/// whether the node is there. Before there was a limit, every address got what a proven one gets.
+fn worst_factor(is_proven: bool) -> usize {
+    let (mut dht, mut worst, mut number) = (full(), 0, 1 << 20);
+    for v6 in [false, true] {
+        for (kind, query) in smallest_queries() {
+            number += 256;
+            let from = public(number, v6);
+            if is_proven {
+                dht.proven.add(Time::ZERO, from.ip());
+            }
+            let sent = answers(&mut dht, Time::ZERO, from, &query);
+            assert!(!sent.is_empty(), "{kind}");
+            let len: usize = sent.iter().map(Vec::len).sum();
+            let factor = len * 100 / query.len();
+            println!(
+                "{kind}, v6 {v6}, proven {is_proven}: {} -> {len} bytes in {}: {factor} %",
+                query.len(),
+                sent.len()
+            );
+            worst = worst.max(factor);
+            for packet in &sent {
+                let Some(Message { body: Body::Response { response, .. }, .. }) = Message::parse(packet) else {
+                    continue;
+                };
+                for nodes in [&response.nodes, &response.nodes6].into_iter().flatten() {
+                    assert!(nodes.len() <= 8, "{kind}: {} nodes", nodes.len());
+                }
+                let peers = response.peers.len() * if v6 { 21 } else { 8 };
+                let samples = response.samples.map_or(0, |samples| samples.hashes.len() * 20);
+                let filters = response.filters.map_or(0, |_| 512);
+                let values = peers + samples + filters + response.value.map_or(0, <[u8]>::len);
+                assert!(is_proven || values <= 400, "{kind}, v6 {v6}: {values} bytes of values");
+            }
+        }
+    }
+    worst
+}
+
+#[test]
+fn answer_to_an_unproven_address_is_not_many_times_its_query() {
+    let (before, after) = (worst_factor(true), worst_factor(false));
+    println!("worst: {before} % for a proven address, {after} % for another");
+    assert!(after <= 1300 && after < before, "{before} {after}");
+}
+
+#[test]
+fn unproven_address_is_sent_at_most_8_kib_a_second() {
+    let mut dht = full();
+    let (_, query) = smallest_queries().swap_remove(2);
+    for v6 in [false, true] {
+        let from = public(1 << 20, v6);
+        for second in 1..4 {
+            let sent: usize = (0..60)
+                .flat_map(|at| {
+                    let now = Time::from_secs(second * 10 + u64::from(v6) * 100) + Duration::from_millis(at);
+                    answers(&mut dht, now, from, &query)
+                })
+                .map(|packet| packet.len())
+                .sum();
+            assert!((4096..=8192).contains(&sent), "{sent} bytes in one second");
+        }
+        let other = public(3 << 19, v6);
+        assert!(
+            !answers(&mut dht, Time::from_secs(30 + u64::from(v6) * 100), other, &query).is_empty(),
+            "each address has its own share"
+        );
+    }
+    dht.check();
+}
+
+/// What a `get` of the long item and a scrape say to `from`: whether the value is there, whether filters are, and how
+/// many peers.
+fn told(dht: &mut Dht, now: Time, from: SocketAddr) -> (bool, bool, usize) {
+    let want = Want::default();
+    let get = query(3, Query::Get { target: item_target(b""), want, newer_than: None });
+    let scrape = query(3, Query::GetPeers { info_hash: hash("x"), want, no_seeds: false, scrape: true });
+    let [got, scraped] = [get, scrape].map(|query| answers(dht, now, from, &query).remove(0));
+    let response = |packet| match Message::parse(packet).unwrap().body {
+        Body::Response { response, .. } => response,
+        body => panic!("{body:?}"),
+    };
+    let (got, scraped) = (response(&got), response(&scraped));
+    assert_eq!((got.version, got.value.is_some()), (Some(1), got.signed.is_some()), "the version is there in any case");
+    (got.value.is_some(), scraped.filters.is_some(), scraped.peers.len())
+}
+
+#[test]
+fn address_that_brought_its_token_gets_full_answers() {
+    let mut dht = full();
+    let (from, other) = (public(1 << 20, false), public(3 << 19, false));
+    assert_eq!(told(&mut dht, Time::ZERO, from), (false, false, 30));
+    let token = dht.tokens.token(Time::ZERO, from.ip());
+    let announce = |token| query(3, Query::AnnouncePeer { info_hash: hash("y"), port: None, seed: false, token });
+    answers(&mut dht, Time::ZERO, other, &announce(&token));
+    assert_eq!(told(&mut dht, Time::ZERO, other), (false, false, 30), "the token of another address proves nothing");
+    answers(&mut dht, Time::ZERO, from, &announce(&token));
+    assert_eq!(told(&mut dht, Time::ZERO, from), (true, true, 8));
+    let many = query(3, Query::Get { target: item_target(b""), want: Want::default(), newer_than: None });
+    let sent: usize = (0..20).map(|_| answers(&mut dht, Time::from_secs(9), from, &many)[0].len()).sum();
+    assert!(sent > 20_000, "{sent}");
+    assert_eq!(told(&mut dht, Time::from_secs(10 * 3600), from), (false, false, 30), "a proof is forgotten");
+}
+
+#[test]
+fn address_that_answered_a_query_gets_full_answers() {
+    let mut dht = full();
+    let from = public(1 << 20, false);
+    dht.add_node(Time::ZERO, from, false);
+    let mut packet = Vec::new();
+    while dht.poll_transmit(&mut packet).unwrap() != from {}
+    let transaction = Message::parse(&packet).unwrap().transaction.to_vec();
+    let mut answer = |transaction: &[u8], dht: &mut Dht| {
+        let body = Body::Response { id: Sha1Hash([9; 20]), response: Box::default() };
+        Message { transaction, seen_as: None, version: None, body }.write(&mut packet);
+        dht.handle_packet(Time::ZERO, from, &packet);
+    };
+    answer(b"??", &mut dht);
+    assert_eq!(told(&mut dht, Time::ZERO, from), (false, false, 30));
+    answer(&transaction, &mut dht);
+    assert_eq!(told(&mut dht, Time::ZERO, from), (true, true, 8));
 }
