@@ -1,26 +1,24 @@
 //! The tool refuses what is not a regular file where it reads one, and never waits for it.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod common;
+
+use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
+
+use common::{Running, wait};
 
 /// How the tool ends that must end by itself: whether it succeeded, and what it says on its standard error.
 #[track_caller]
 fn end(args: &[&str]) -> (bool, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_swarmtorrent"));
-    let mut child =
-        command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let start = std::time::Instant::now();
-    while child.try_wait().unwrap().is_none() {
-        if start.elapsed().as_secs() >= 10 {
-            child.kill().unwrap();
-            child.wait().unwrap();
-            panic!("{args:?} did not end in 10 s");
-        }
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    let output = child.wait_with_output().unwrap();
-    (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    let child = command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    let mut child = Running(child.unwrap());
+    wait(&format!("{args:?} ends"), 10, || child.0.try_wait().unwrap().is_some());
+    let mut said = String::new();
+    child.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    (child.0.wait().unwrap().success(), said)
 }
 
 #[test]
