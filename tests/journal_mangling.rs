@@ -1,4 +1,5 @@
-//! A journal with any damage: it loses no entry but those that the damage touches, and has none that nobody wrote.
+//! A journal with any damage loses only the entries that the damage touches, and returns only entries that were
+//! written.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests fail where they stand")]
 
 use proptest::prelude::*;

@@ -1,4 +1,4 @@
-//! What the control socket acknowledged survives `kill -9` of the daemon right after the reply.
+//! A change that the control socket acknowledged survives `kill -9` of the daemon right after the reply.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -17,24 +17,24 @@ use common::{Daemon, is_closing};
 use swarmtorrent::base::rng::Rng;
 use swarmtorrent::torrent::create::Profile;
 
-/// The rounds of a test run; `SWARMTORRENT_KILLS` sets another number.
+/// The number of rounds of a test run; `SWARMTORRENT_KILLS` sets another number.
 const ROUNDS: usize = 160;
-/// Requests that are sent together.
+/// The number of requests that are sent together.
 const PIPELINED: usize = 24;
-/// Requests of a client that sends many and closes its sending side.
+/// The number of requests of a client that sends many and closes its sending side.
 const REQUESTS: usize = 2000;
 /// The longest time between two replies while requests wait.
 const GAP_MAX: Duration = Duration::from_millis(400);
-/// The disks here are small.
+/// The configuration for the small disks of the test machines.
 const CONFIG: &str = "[limits]\nmin_free_space = \"0\"\n";
 
-/// Longer than any reply takes.
+/// Returns a deadline after the latest time of any reply.
 fn patience() -> Instant {
     Instant::now() + Duration::from_secs(20)
 }
 
-/// Sends requests and reads the replies to the first `count` of them. The requests that were acknowledged, and those that may have
-/// been carried out.
+/// Sends requests and reads the replies to the first `count` of them. Returns the requests that were acknowledged, and
+/// those that may have been carried out.
 fn pipelined(daemon: &Daemon, requests: Vec<Request>, count: usize) -> (Vec<Request>, Vec<Request>) {
     let mut pipeline = Pipeline::connect(&daemon.dir);
     pipeline.send(requests.iter().map(|request| request.line.clone() + "\n").collect());
@@ -108,7 +108,7 @@ fn change_of_a_torrent_that_is_removed_is_not_acknowledged_before_the_removal_is
         if daemon.json("list").is_empty() {
             assert!(daemon.ask(&add)[0].starts_with("OK"));
         }
-        // The second change waits for the record of the first, and is on no record when the torrent goes.
+        // The second change waits for the record of the first, and is in no record when the torrent is removed.
         let mut pipeline = Pipeline::connect(&home);
         let hash = &subject.hash;
         pipeline.send(format!("set {hash} label first\nset {hash} label label{round}\nremove {hash}\n"));

@@ -1,4 +1,4 @@
-//! Files that are longer than their torrent says, and files of no bytes.
+//! Files that are longer than the length in their torrent, and empty files.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests fail where they stand")]
 
 use std::path::{Path, PathBuf};
@@ -11,7 +11,8 @@ use common::{Daemon, make, noise, wait};
 const FILES: [(&str, usize); 5] =
     [("a", 300_000), ("empty", 0), ("deep/b", 70_001), ("deep/er/none", 0), ("z", 100_000)];
 
-/// Writes the content `name` of [`FILES`] below `dir`, each file with `more` bytes than it should have, and the empty ones only if so.
+/// Writes the content `name` of [`FILES`] below `dir`, each file that is not empty with `more` additional bytes, and
+/// the empty files only if `with_empty`.
 fn write(dir: &Path, name: &str, more: usize, with_empty: bool) {
     for (number, (file, len)) in FILES.iter().enumerate().filter(|(_, (_, len))| with_empty || *len > 0) {
         let path = dir.join(name).join(file);
@@ -22,7 +23,7 @@ fn write(dir: &Path, name: &str, more: usize, with_empty: bool) {
     }
 }
 
-/// Every file is there, and nothing but what it should be.
+/// Whether every file exists and has exactly the expected bytes.
 fn is_exact(dir: &Path) -> bool {
     FILES
         .iter()
@@ -42,7 +43,7 @@ fn seeder(temp: &Path, torrent: &Path) -> Daemon {
     daemon
 }
 
-/// What `check` prints, and whether all was well.
+/// Runs `check`. Returns whether it succeeded, and its output.
 fn check(torrent: &Path, dir: &Path) -> (bool, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_swarmtorrent")).arg("check").args([torrent, dir]).output().unwrap();
     let text = [output.stdout, output.stderr].concat();
@@ -56,7 +57,7 @@ fn longer_file_of_the_same_name_is_cut_when_its_download_completes() {
     let seeder = seeder(temp.path(), &torrent);
     let leecher = Daemon::start(&temp.path().join("leecher"), "");
     let downloads = leecher.dir.join("downloads");
-    // Older files: other bytes, and longer.
+    // The older files have other bytes and are longer.
     for (file, len) in FILES.iter().filter(|(_, len)| *len > 0) {
         let path = downloads.join("content").join(file);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -65,7 +66,7 @@ fn longer_file_of_the_same_name_is_cut_when_its_download_completes() {
     leecher.add(&torrent, "");
     leecher.ask(&format!("connect all {}", seeder.listen));
     leecher.wait_state("seeding", 40);
-    wait("all are as long as they should be", 20, || is_exact(&downloads.join("content")));
+    wait("all files have the expected length", 20, || is_exact(&downloads.join("content")));
     assert!(check(&torrent, &downloads).0);
     assert!(!leecher.ask("why all").join(" ").contains("too long"));
 }
@@ -106,27 +107,27 @@ fn only_files_that_were_downloaded_are_cut() {
     let mut bytes = std::fs::read(&first).unwrap();
     bytes[100_000] ^= 1;
     std::fs::write(&first, bytes).unwrap();
-    // And a file with bytes is in the place of one of none.
+    // A file that should be empty has bytes.
     std::fs::write(downloads.join("content/empty"), "mine").unwrap();
     leecher.add(&torrent, "");
     leecher.ask(&format!("connect all {}", seeder.listen));
     leecher.wait_state("seeding", 40);
-    wait("what was downloaded is cut", 20, || std::fs::read(&first).unwrap() == noise(0, FILES[0].1));
-    wait("files of no bytes are made", 20, || downloads.join("content/deep/er/none").exists());
-    assert_eq!(std::fs::metadata(downloads.join("content/z")).unwrap().len(), 100_500, "what was found is left");
+    wait("the downloaded file is cut", 20, || std::fs::read(&first).unwrap() == noise(0, FILES[0].1));
+    wait("empty files are made", 20, || downloads.join("content/deep/er/none").exists());
+    assert_eq!(std::fs::metadata(downloads.join("content/z")).unwrap().len(), 100_500, "the file is unchanged");
     assert_eq!(std::fs::read(downloads.join("content/empty")).unwrap(), b"mine");
 }
 
 #[test]
-fn what_lies_in_a_share_directory_is_not_touched() {
+fn files_in_a_share_directory_are_not_changed() {
     let temp = tempfile::tempdir().unwrap();
     let shares = temp.path().join("shares");
     write(&shares, "content", 0, true);
     let daemon = Daemon::start(&temp.path().join("daemon"), &format!("[[share]]\npath = \"{}\"\n", shares.display()));
-    wait("it is shared", 30, || daemon.json("list").first().is_some_and(|row| row["state"] == "seeding"));
+    wait("the content is shared", 30, || daemon.json("list").first().is_some_and(|row| row["state"] == "seeding"));
     let id = daemon.torrent()["id"].clone();
     write(&shares, "content", 77, true);
-    wait("it is shared anew", 40, || {
+    wait("the changed content is shared", 40, || {
         let rows = daemon.json("list");
         rows.len() == 1 && rows[0]["id"] != id && rows[0]["state"] == "seeding"
     });
@@ -137,7 +138,7 @@ fn what_lies_in_a_share_directory_is_not_touched() {
 }
 
 #[test]
-fn files_of_no_bytes_are_there_when_a_torrent_is_complete() {
+fn empty_files_are_made_when_a_torrent_is_complete() {
     let temp = tempfile::tempdir().unwrap();
     let torrent = torrent(temp.path());
     let dir = temp.path().join("daemon");
@@ -146,13 +147,13 @@ fn files_of_no_bytes_are_there_when_a_torrent_is_complete() {
     let daemon = Daemon::start(&dir, "[limits]\nactive_downloads = 0\n");
     daemon.add(&torrent, "");
     daemon.wait_state("seeding", 30);
-    wait("those of found content are made", 20, || is_exact(&downloads.join("content")));
+    wait("empty files of existing content are made", 20, || is_exact(&downloads.join("content")));
     assert!(check(&torrent, &downloads).0);
-    // Again after the user has it verified.
+    // The files are created again after a recheck.
     std::fs::remove_file(downloads.join("content/empty")).unwrap();
     daemon.ask("verify all");
-    wait("it is made again", 20, || is_exact(&downloads.join("content")));
-    // A torrent of nothing else.
+    wait("the empty file is made again", 20, || is_exact(&downloads.join("content")));
+    // The torrent has only empty files.
     let none = temp.path().join("none.torrent");
     let info =
         "d5:filesld6:lengthi0e4:pathl1:aeed6:lengthi0e4:pathl1:s1:beee4:name2:ee12:piece lengthi16384e6:pieces0:e";
@@ -165,16 +166,16 @@ fn files_of_no_bytes_are_there_when_a_torrent_is_complete() {
         let id = rows.iter().find(|row| row["name"] == "ee").unwrap()["id"].as_str().unwrap().to_owned();
         daemon.ask(&format!("remove {id}"));
     }
-    // Downloaded, by one that makes no room beforehand.
+    // A leecher that does not allocate files before it downloads.
     let leecher = Daemon::start(&temp.path().join("leecher"), "[storage]\nallocate = \"sparse\"\n");
     leecher.add(&torrent, "");
     leecher.ask(&format!("connect all {}", daemon.listen));
     leecher.wait_state("seeding", 40);
-    wait("those of a download are made", 20, || is_exact(&leecher.dir.join("downloads/content")));
+    wait("empty files of a download are made", 20, || is_exact(&leecher.dir.join("downloads/content")));
 }
 
 #[test]
-fn download_that_is_killed_around_its_end_is_cut_all_the_same() {
+fn download_that_is_killed_near_its_end_is_cut() {
     let temp = tempfile::tempdir().unwrap();
     let torrent = torrent(temp.path());
     let seeder = seeder(temp.path(), &torrent);
@@ -188,7 +189,7 @@ fn download_that_is_killed_around_its_end_is_cut_all_the_same() {
         let leecher = Daemon::start(&dir, "");
         leecher.add(&torrent, "");
         leecher.ask(&format!("connect all {}", seeder.listen));
-        wait("nearly all is here", 30, || leecher.torrent()["have_bytes"].as_u64().unwrap() + 100_000 > 470_001);
+        wait("nearly complete", 30, || leecher.torrent()["have_bytes"].as_u64().unwrap() + 100_000 > 470_001);
         (0..round * 20).for_each(|_| drop(leecher.ask("version")));
         leecher.kill();
         let again = Daemon::start(&dir, "");
@@ -196,13 +197,13 @@ fn download_that_is_killed_around_its_end_is_cut_all_the_same() {
         if round % 2 == 1 {
             again.ask("verify all");
         }
-        wait("it is done", 40, || {
+        wait("the download is complete", 40, || {
             if again.torrent()["state"] == "downloading" {
                 again.ask(&format!("connect all {}", seeder.listen));
             }
             again.torrent()["state"] == "seeding"
         });
-        wait(&format!("all are as long as they should be in round {round}"), 20, || {
+        wait(&format!("all files have the expected length in round {round}"), 20, || {
             is_exact(&downloads.join("content"))
         });
     }

@@ -1,4 +1,5 @@
-//! Content that is not where it was: a disk that is not mounted, a directory with another name, a file that is gone, too short, or another.
+//! Content that is not at its place: a disk that is not mounted, a renamed directory, a file that is missing, too
+//! short, or replaced by another.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests fail where they stand")]
 
 use std::path::{Path, PathBuf};
@@ -31,13 +32,13 @@ fn is_whole(dir: &Path) -> bool {
     (0..FILES).all(|number| std::fs::read(dir.join(name(number))).is_ok_and(|it| it == noise(number as u64, FILE_LEN)))
 }
 
-/// Content in `temp/source` and the torrent of it.
+/// Writes the content to `temp/source` and returns the path of its torrent.
 fn torrent(temp: &Path) -> PathBuf {
     write(&temp.join("source"));
     make(&temp.join("source/content"), temp, &["--piece-length", "32768"]).0
 }
 
-/// A daemon that seeds the content from `dir`.
+/// Starts a daemon that seeds the content from `dir`.
 fn seeder(temp: &Path, dir: &Path, st: &Path) -> Daemon {
     let daemon = Daemon::start(&temp.join("seeder"), CONFIG);
     daemon.add(st, &format!("dir={}", dir.display()));
@@ -53,10 +54,10 @@ fn have(daemon: &Daemon) -> u64 {
     daemon.torrent()["have_bytes"].as_u64().unwrap()
 }
 
-/// It is in trouble, and says that `path` is missing.
+/// Waits until the torrent has an error that reports `path` as missing.
 #[track_caller]
 fn wait_missing(daemon: &Daemon, path: &Path) {
-    daemon.ask("show all"); // one that sleeps looks at its files when somebody asks
+    daemon.ask("show all"); // a hibernated torrent looks at its files on a request
     daemon.wait_state("error", 20);
     let error = daemon.torrent()["error"].as_str().unwrap().to_owned();
     assert!(error.starts_with(&format!("missing: {}", path.display())), "{error}");
@@ -82,7 +83,7 @@ fn disk_that_is_not_mounted_at_the_start_keeps_its_torrents_as_they_were() {
         write(&disk);
         let mut daemon = seeder(temp.path(), &disk, &st);
         let dir = daemon.dir.clone();
-        wait("it is saved", 10, || {
+        wait("the torrent is saved", 10, || {
             daemon.ask("set all label x");
             counter(&daemon, "pieces.checked") > 0
         });
@@ -96,23 +97,23 @@ fn disk_that_is_not_mounted_at_the_start_keeps_its_torrents_as_they_were() {
             for _ in 0..2 {
                 let without = Daemon::start(&dir, CONFIG);
                 wait_missing(&without, &disk);
-                assert_eq!(have(&without), LEN, "what was verified stays");
-                assert_eq!(tree(&disk), (Vec::new(), 0), "nothing is made in the empty mount point");
+                assert_eq!(have(&without), LEN, "verified pieces are kept");
+                assert_eq!(tree(&disk), (Vec::new(), 0), "the empty mount point stays empty");
                 without.kill();
             }
             daemon = Daemon::start(&dir, CONFIG);
             wait_missing(&daemon, &disk);
             mount();
-            wait("it goes on", 40, || daemon.torrent()["state"] == "seeding");
+            wait("the torrent continues", 40, || daemon.torrent()["state"] == "seeding");
             assert_eq!(have(&daemon), LEN);
-            assert_eq!(counter(&daemon, "pieces.checked"), 0, "nothing is hashed");
+            assert_eq!(counter(&daemon, "pieces.checked"), 0, "no piece is hashed");
         }
     });
 }
 
 #[test]
-fn disk_that_vanishes_in_mid_download_gets_nothing_in_its_place() {
-    in_mounts_of_its_own("disk_that_vanishes_in_mid_download_gets_nothing_in_its_place", || {
+fn disk_that_is_unmounted_in_mid_download_is_not_replaced_by_a_directory() {
+    in_mounts_of_its_own("disk_that_is_unmounted_in_mid_download_is_not_replaced_by_a_directory", || {
         let temp = tempfile::tempdir().unwrap();
         let (real, disk) = (temp.path().join("real"), temp.path().join("disk"));
         mount_memory(&real, "32M");
@@ -125,19 +126,19 @@ fn disk_that_vanishes_in_mid_download_gets_nothing_in_its_place() {
         mount();
         leecher.add(&st, &format!("dir={} sequential=yes", disk.display()));
         leecher.ask(&format!("connect all {}", seeder.listen));
-        wait("some of it is here", 20, || have(&leecher) > 1_200_000);
+        wait("a part is downloaded", 20, || have(&leecher) > 1_200_000);
         command("umount", &["-l"], &disk);
         wait_missing(&leecher, &disk);
-        assert_eq!(tree(&disk), (Vec::new(), 0), "nothing is made in the empty mount point");
+        assert_eq!(tree(&disk), (Vec::new(), 0), "the empty mount point stays empty");
         let before = have(&leecher);
         assert!(before > 500_000, "{before}");
         mount();
-        wait("it goes on", 40, || leecher.torrent()["state"] == "downloading");
+        wait("the torrent continues", 40, || leecher.torrent()["state"] == "downloading");
         seeder.ask("limit up 0");
         leecher.ask(&format!("connect all {}", seeder.listen));
         leecher.wait_state("seeding", 40);
         assert!(is_whole(&disk));
-        assert_eq!(counter(&leecher, "pieces.checked"), 0, "nothing is hashed again");
+        assert_eq!(counter(&leecher, "pieces.checked"), 0, "no piece is hashed again");
         assert_eq!(leecher.log().matches("content: missing").count(), 1, "one line");
         let downloaded = leecher.torrent()["downloaded"].as_u64().unwrap();
         assert!(downloaded < LEN + 600_000, "{downloaded} bytes came for {LEN}");
@@ -155,12 +156,12 @@ fn parent_that_is_renamed_in_mid_download_is_missing_until_it_has_its_name_again
     let dir = parent.join("in/here");
     leecher.add(&st, &format!("dir={} sequential=yes", dir.display()));
     leecher.ask(&format!("connect all {}", seeder.listen));
-    wait("some of it is here", 20, || have(&leecher) > 1_200_000);
+    wait("a part is downloaded", 20, || have(&leecher) > 1_200_000);
     std::fs::rename(&parent, &other).unwrap();
     wait_missing(&leecher, &dir);
-    assert!(!parent.exists(), "nothing is made in its place");
+    assert!(!parent.exists(), "the directory is not made again");
     std::fs::rename(&other, &parent).unwrap();
-    wait("it goes on", 40, || leecher.torrent()["state"] == "downloading");
+    wait("the torrent continues", 40, || leecher.torrent()["state"] == "downloading");
     seeder.ask("limit up 0");
     leecher.ask(&format!("connect all {}", seeder.listen));
     leecher.wait_state("seeding", 40);
@@ -193,27 +194,27 @@ fn one_file_that_is_gone_or_too_short_stops_the_torrent_until_it_is_back_or_veri
         daemon.ask(&format!("connect all {}", other.listen));
         assert!(!file.exists() && have(&daemon) == LEN);
         std::fs::rename(&aside, &file).unwrap();
-        wait("it goes on", 40, || daemon.torrent()["state"] == "seeding");
+        wait("the torrent continues", 40, || daemon.torrent()["state"] == "seeding");
         assert_eq!(counter(&daemon, "pieces.checked"), 0);
     }
-    // Shorter, and then whole again, which is another file: it is hashed.
+    // The file is shorter, and then complete again; it is another file now and is hashed.
     daemon.terminate();
     std::fs::write(&file, noise(5, FILE_LEN / 2)).unwrap();
     let daemon = Daemon::start(&dir, CONFIG);
     wait_missing(&daemon, &file);
-    assert_eq!(std::fs::metadata(&file).unwrap().len(), FILE_LEN as u64 / 2, "it is not written to");
+    assert_eq!(std::fs::metadata(&file).unwrap().len(), FILE_LEN as u64 / 2, "the file is not changed");
     assert!(daemon.torrent()["error"].as_str().unwrap().contains("shorter"));
     std::fs::write(&file, noise(5, FILE_LEN)).unwrap();
-    wait("it goes on", 40, || daemon.torrent()["state"] == "seeding");
-    assert!(counter(&daemon, "pieces.checked") > 0, "what is different is hashed");
+    wait("the torrent continues", 40, || daemon.torrent()["state"] == "seeding");
+    assert!(counter(&daemon, "pieces.checked") > 0, "the replaced file is hashed");
     assert_eq!(daemon.torrent()["downloaded"], 0);
-    // The user's word downloads it again.
+    // A recheck by the user downloads the file again.
     daemon.terminate();
     std::fs::remove_file(&file).unwrap();
     let daemon = Daemon::start(&dir, CONFIG);
     wait_missing(&daemon, &file);
     daemon.ask("verify all");
-    wait("it is wanted", 20, || daemon.torrent()["state"] == "downloading");
+    wait("the file is wanted", 20, || daemon.torrent()["state"] == "downloading");
     daemon.ask(&format!("connect all {}", other.listen));
     daemon.wait_state("seeding", 30);
     assert!(is_whole(&content));
@@ -245,7 +246,7 @@ fn directory_that_is_a_file_or_a_link_now_stops_the_torrent_and_costs_no_claim()
         assert_eq!(have(&daemon), LEN);
         std::fs::remove_file(&top).unwrap();
         std::fs::rename(&aside, &top).unwrap();
-        wait("it goes on", 40, || daemon.torrent()["state"] == "seeding");
+        wait("the torrent continues", 40, || daemon.torrent()["state"] == "seeding");
         assert_eq!(counter(&daemon, "pieces.checked"), 0);
     }
 }
@@ -259,7 +260,7 @@ fn hibernated_torrent_whose_content_goes_is_missing_when_it_is_needed() {
     let daemon = seeder(temp.path(), &content, &st);
     let dir = daemon.dir.clone();
     daemon.terminate();
-    let daemon = Daemon::start(&dir, CONFIG); // it begins hibernated
+    let daemon = Daemon::start(&dir, CONFIG); // the torrent starts hibernated
     daemon.wait_state("seeding", 20);
     let (top, aside) = (content.join("content"), temp.path().join("aside"));
     std::fs::rename(&top, &aside).unwrap();
@@ -269,7 +270,7 @@ fn hibernated_torrent_whose_content_goes_is_missing_when_it_is_needed() {
     let daemon = Daemon::start(&dir, CONFIG);
     wait_missing(&daemon, &top);
     std::fs::rename(&aside, &top).unwrap();
-    wait("it goes on", 40, || daemon.torrent()["state"] == "seeding");
+    wait("the torrent continues", 40, || daemon.torrent()["state"] == "seeding");
     assert_eq!((have(&daemon), counter(&daemon, "pieces.checked")), (LEN, 0));
 }
 
@@ -294,14 +295,14 @@ fn link_whose_content_goes_is_not_downloaded_again() {
     assert!(tree(&here).0.is_empty());
     assert_eq!(have(&leecher), LEN);
     leecher.ask("verify all");
-    wait("it is wanted", 20, || leecher.torrent()["state"] == "downloading");
+    wait("the file is wanted", 20, || leecher.torrent()["state"] == "downloading");
     leecher.ask(&format!("connect all {}", seeder.listen));
     leecher.wait_state("seeding", 40);
     assert!(is_whole(&here));
 }
 
 #[test]
-fn torrent_of_which_nothing_was_verified_makes_its_files_wherever_it_is() {
+fn torrent_without_verified_pieces_makes_its_files_in_a_missing_directory() {
     let temp = tempfile::tempdir().unwrap();
     let st = torrent(temp.path());
     let seeder = seeder(temp.path(), &temp.path().join("source"), &st);
@@ -318,7 +319,7 @@ fn torrent_of_which_nothing_was_verified_makes_its_files_wherever_it_is() {
     assert!(is_whole(&dir.join("downloads")));
 }
 
-/// `SWARMTORRENT_MISSING` changes how many there are.
+/// `SWARMTORRENT_MISSING` sets the number of torrents.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "tests are outside the daemon: a rate is measured")]
 fn thousands_of_torrents_on_a_missing_disk_cost_few_looks_and_a_line_each() {
@@ -349,14 +350,14 @@ fn thousands_of_torrents_on_a_missing_disk_cost_few_looks_and_a_line_each() {
     ids.iter().for_each(|id| drop(daemon.ask(&format!("files {id}"))));
     assert_eq!(with(&daemon, "error"), count);
     let (start, before) = (Instant::now(), counter(&daemon, "disk.probes"));
-    wait("they are looked at", 60, || counter(&daemon, "disk.probes") >= before + 1000);
+    wait("the disk is probed", 60, || counter(&daemon, "disk.probes") >= before + 1000);
     let secs = start.elapsed().as_secs();
     let probes = counter(&daemon, "disk.probes") - before;
-    assert!(probes <= 200 * (secs + 2), "{probes} looks in {secs} s");
+    assert!(probes <= 200 * (secs + 2), "{probes} probes in {secs} s");
     assert_eq!(daemon.log().matches(": missing: ").count(), count, "one line each");
     assert!(!downloads.exists() || tree(&downloads) == (Vec::new(), 0));
     drop(std::fs::remove_dir(&downloads));
     std::fs::rename(&aside, &downloads).unwrap();
-    wait("all go on", 60 + count as u64 / 100, || with(&daemon, "seeding") == count);
+    wait("all continue", 60 + count as u64 / 100, || with(&daemon, "seeding") == count);
     assert_eq!(counter(&daemon, "pieces.checked"), 0);
 }

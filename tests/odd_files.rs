@@ -1,4 +1,4 @@
-//! The tool refuses what is not a regular file where it reads one, and never waits for it.
+//! The tool rejects any path that is not a regular file where it reads a regular file, and never waits for such a path.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use common::{Running, wait};
 
-/// How the tool ends that must end by itself: whether it succeeded, and what it says on its standard error.
+/// Waits for the tool to end by itself. Returns whether it succeeded, and its standard error.
 #[track_caller]
 fn end(args: &[&str]) -> (bool, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_swarmtorrent"));
@@ -22,7 +22,7 @@ fn end(args: &[&str]) -> (bool, String) {
 }
 
 #[test]
-fn tool_refuses_what_is_not_a_regular_file() {
+fn tool_rejects_a_path_that_is_not_a_regular_file() {
     let temp = tempfile::tempdir().unwrap();
     let path = |name: &str| temp.path().join(name).to_str().unwrap().to_owned();
     let (fifo, dir, out) = (path("fifo"), path("dir"), path("out.torrent"));
@@ -38,7 +38,7 @@ fn tool_refuses_what_is_not_a_regular_file() {
             &["simulate", odd],
             &["tracker", "--udp", "127.0.0.1:0", "--allow-file", odd],
         ] {
-            // Of a directory, `--allow-file` takes the torrent files in it.
+            // A directory is a valid value of `--allow-file`: the tool reads the torrent files in it.
             if args[0] == "tracker" && odd == dir {
                 continue;
             }

@@ -1,6 +1,6 @@
-//! Power cuts: the file system below the state and the downloads is shut down at any moment, while the daemon downloads and is asked
-//! for changes. After the log of the file system is replayed, everything that was acknowledged must be there, and every piece that
-//! the daemon claims must have the right bytes on the disk.
+//! Power cuts: the file system below the state and the downloads is shut down at any moment, while the daemon downloads
+//! and carries out changes. After the log of the file system is replayed, every acknowledged change must be in effect,
+//! and every piece that the daemon claims must have the right bytes on the disk.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -21,25 +21,26 @@ use common::{Daemon, in_mounts_of_root, wait};
 use swarmtorrent::base::rng::Rng;
 use swarmtorrent::torrent::create::Profile;
 
-/// The rounds on each file system; `SWARMTORRENT_POWER_CUTS` sets another number.
+/// The number of rounds on each file system; `SWARMTORRENT_POWER_CUTS` sets another number.
 const ROUNDS: u64 = 15;
-/// The seed of the first round, each of which has the next one; `SWARMTORRENT_POWER_SEED` sets another number.
+/// The seed of the first round; each later round has the next seed. `SWARMTORRENT_POWER_SEED` sets another number.
 const SEED: u64 = 1;
 const DISK_MIB: u64 = 400;
 const PIECE_LEN: usize = 65_536;
-/// What is downloaded: a file in the middle shares pieces with its neighbours.
+/// The lengths of the downloaded files: the file in the middle shares pieces with its neighbours.
 const CONTENT_LENS: [usize; 3] = [9_000_001, 70_000, 15_000_000];
-/// How fast, until the power is cut.
+/// The upload rate of the seeder until the power is cut, in bytes per second.
 const RATE_BYTES: u64 = 12_000_000;
 const MOVED_LEN: usize = 20_000_000;
 const REMOVED_FILES: usize = 200;
-/// Torrents that are added together, and whose records make the journal long.
+/// The number of torrents that are added together, and whose records make the journal long.
 const MANY: usize = 250;
-/// The latest moment of a cut after the requests began: while they are carried out, or while the daemon saves and downloads.
+/// The latest moment of a cut after the first request, in milliseconds: while the requests are carried out, or while
+/// the daemon saves and downloads.
 const CUT_AFTER_MS: [u64; 2] = [150, 1200];
 const CONFIG: &str = "[limits]\nmin_free_space = \"0\"\n";
 
-/// What is asked for while the power is cut.
+/// The kind of requests during which the power is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Variant {
     /// Changes of all kinds.
@@ -48,9 +49,9 @@ enum Variant {
     Move,
     /// A removal with many files.
     Removal,
-    /// Torrents are added or removed, as fast as the daemon takes them.
+    /// Additions or removals of torrents, as fast as the daemon accepts them.
     Many,
-    /// Records of all torrents change again and again, so that the journal is written anew.
+    /// Changes of the records of all torrents, repeated until the journal is rewritten.
     Journal,
 }
 
@@ -62,16 +63,19 @@ struct Rig {
     daemon: Option<Daemon>,
     seeder: Daemon,
     disk: LoopDisk,
-    /// Where it is mounted.
+    /// The mount point of the disk.
     mounted: PathBuf,
     /// A directory on another disk.
     outside: PathBuf,
     home: PathBuf,
     changes: Changes,
-    /// Hashes of the torrent that is downloaded, of one that is moved, of one that is removed, and of many that only are there.
+    /// The hash of the torrent that is downloaded.
     content: String,
+    /// The hash of the torrent that is moved.
     moved: String,
+    /// The hash of the torrent that is removed.
     removed: String,
+    /// The hashes of many torrents without content on the disk.
     many: Vec<String>,
 }
 
@@ -100,14 +104,14 @@ fn power_cuts(kind: &str) {
 }
 
 #[test]
-fn ext4_keeps_what_was_acknowledged_when_its_power_is_cut() {
-    let name = "ext4_keeps_what_was_acknowledged_when_its_power_is_cut";
+fn ext4_keeps_acknowledged_changes_when_its_power_is_cut() {
+    let name = "ext4_keeps_acknowledged_changes_when_its_power_is_cut";
     in_mounts_of_root(name, || power_cuts("ext4"));
 }
 
 #[test]
-fn xfs_keeps_what_was_acknowledged_when_its_power_is_cut() {
-    let name = "xfs_keeps_what_was_acknowledged_when_its_power_is_cut";
+fn xfs_keeps_acknowledged_changes_when_its_power_is_cut() {
+    let name = "xfs_keeps_acknowledged_changes_when_its_power_is_cut";
     in_mounts_of_root(name, || power_cuts("xfs"));
 }
 
@@ -156,7 +160,8 @@ impl Rig {
         })
     }
 
-    /// A torrent is downloaded, changes are asked for, the power is cut, and what is there after that is looked at.
+    /// Carries out one round: a torrent is downloaded, changes are requested, the power is cut, and the remaining state
+    /// is checked.
     fn round(&mut self, rng: &mut Rng, variant: Variant, flushed: Flushed) -> Result<(), String> {
         let daemon = self.daemon.take().unwrap();
         let mut done = self.prepare(&daemon, variant);
@@ -181,10 +186,10 @@ impl Rig {
                 break;
             }
         }
-        wait("the moment has come", 10, || Instant::now() >= cut_at);
+        wait("the time of the cut is reached", 10, || Instant::now() >= cut_at);
         self.disk.shut_down(flushed);
         daemon.kill();
-        // What was said after the cut was said, too.
+        // Replies that the daemon sent after the cut count as acknowledgements, too.
         while let Some(reply) = pipeline.reply(Instant::now() + Duration::from_secs(1)) {
             replies.push(reply);
         }
@@ -204,7 +209,7 @@ impl Rig {
         result
     }
 
-    /// Has a download begin, and what the variant needs be there. What was done for that.
+    /// Starts the download, and adds the torrents that the variant needs. Returns the requests that were carried out.
     fn prepare(&mut self, daemon: &Daemon, variant: Variant) -> Vec<Request> {
         let (mut done, model) = (Vec::new(), &self.changes.model);
         let downloads = self.mounted.join("downloads");
@@ -233,12 +238,12 @@ impl Rig {
             self.disk.sync();
             ask(add(hash, false));
             let state = || daemon.json(&format!("show {hash}")).remove(0)["state"].clone();
-            wait("it is seeded", 30, || state() == "seeding");
+            wait("the torrent is seeded", 30, || state() == "seeding");
         }
         done
     }
 
-    /// What is asked for, and how many requests wait for their replies at most.
+    /// Returns the requests of a round, and the maximum number of requests that wait for their replies.
     fn draw(&mut self, rng: &mut Rng, variant: Variant) -> (Vec<Request>, usize) {
         let model = &self.changes.model;
         match variant {
@@ -277,7 +282,8 @@ impl Rig {
         }
     }
 
-    /// Compares what the daemon claims to have of the download with what lies on the disk; the number of bytes.
+    /// Compares the pieces that the daemon claims to have of the download with the bytes on the disk. Returns the
+    /// number of claimed bytes.
     fn check_claims(&self, daemon: &Daemon) -> usize {
         if !daemon.json("list").iter().any(|row| row["id"] == *self.content) {
             return 0;
@@ -289,12 +295,12 @@ impl Rig {
             let at = usize::try_from(piece["piece"].as_u64().unwrap()).unwrap() * PIECE_LEN;
             let range = at..right.len().min(at + PIECE_LEN);
             kept += range.len();
-            assert!(found[range.clone()] == right[range], "piece {} is claimed and wrong", piece["piece"]);
+            assert!(found[range.clone()] == right[range], "piece {} is claimed and has wrong bytes", piece["piece"]);
         }
         kept
     }
 
-    /// The bytes of the download; zeroes where there are none.
+    /// Returns the bytes of the download; zeros where bytes are missing.
     fn content_on_disk(&self) -> Vec<u8> {
         let read = |(number, len): (usize, &usize)| {
             let path = self.mounted.join(format!("downloads/content/file{number}"));
@@ -305,17 +311,17 @@ impl Rig {
         CONTENT_LENS.iter().enumerate().flat_map(read).collect()
     }
 
-    /// The download goes on to its end.
+    /// Continues the download until it is complete.
     fn finish(&self, daemon: &Daemon) {
         self.seeder.ask("limit up 0");
         daemon.ask(&format!("connect {} {}", self.content, self.seeder.listen));
         let row = || daemon.json(&format!("show {}", self.content)).remove(0);
-        wait("it is complete", 60, || row()["state"] == "seeding");
+        wait("the download is complete", 60, || row()["state"] == "seeding");
         assert!(self.content_on_disk() == self.changes.subject(&self.content).content());
     }
 }
 
-/// Removes a torrent with its data.
+/// Returns the request that removes a torrent with its data.
 fn remove(hash: &str) -> Request {
     let effects = vec![(hash.to_owned(), Effect::Remove { data: true })];
     Request { kind: "remove data=yes", line: format!("remove {hash} data=yes"), effects }

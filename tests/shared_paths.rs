@@ -1,4 +1,4 @@
-//! A file has one owner: two torrents of one daemon with a file in common never write it by turns.
+//! Ownership of files: two torrents of one daemon with a file in common never both write it.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests fail where they stand")]
 
 use std::collections::BTreeMap;
@@ -12,10 +12,10 @@ use serde_json::Value;
 
 const ANY_SPACE: &str = "[limits]\nmin_free_space = \"0\"\n";
 
-/// Other pieces, so that the same files are another torrent.
+/// A piece length that makes another torrent of the same files.
 const OTHER_PIECES: &[&str] = &["--piece-length", "1048576"];
 
-/// Writes `files` below `dir`, as noise of a seed and a length.
+/// Writes `files` below `dir`; the bytes are noise of the given seed and length.
 fn write(dir: &Path, files: &[(&str, u64, usize)]) {
     for (name, seed, len) in files {
         let path = dir.join(name);
@@ -24,13 +24,13 @@ fn write(dir: &Path, files: &[(&str, u64, usize)]) {
     }
 }
 
-/// A torrent of what is at `path`; its file.
+/// Makes a torrent of the content at `path`. Returns the path of the metainfo file.
 fn torrent(path: &Path, out: &Path, extra: &[&str]) -> PathBuf {
     std::fs::create_dir_all(out).unwrap();
     make(path, out, extra).0
 }
 
-/// Adds a torrent; its id.
+/// Adds a torrent. Returns its id.
 #[track_caller]
 fn add(daemon: &Daemon, torrent: &Path, options: &str) -> String {
     let reply = daemon.ask(&format!("add {} {options}", torrent.display())).pop().unwrap();
@@ -48,7 +48,7 @@ fn state(daemon: &Daemon, id: &str) -> String {
 #[track_caller]
 fn wait_state(daemon: &Daemon, id: &str, wanted: &str) {
     let mut last = Value::Null;
-    wait(&format!("{id} is {wanted}; it was {}\n{}", state(daemon, id), daemon.log()), 30, || {
+    wait(&format!("{id} is {wanted}; the state was {}\n{}", state(daemon, id), daemon.log()), 30, || {
         last = show(daemon, id);
         last["state"] == wanted
     });
@@ -62,13 +62,13 @@ fn error(daemon: &Daemon, id: &str) -> String {
     show(daemon, id)["error"].as_str().unwrap_or_default().to_owned()
 }
 
-/// The bytes of every file below `dir`.
+/// Returns the bytes of every file below `dir`.
 fn bytes_below(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let (files, _) = common::tree(dir);
     files.into_iter().map(|file| (file.clone(), std::fs::read(dir.join(&file)).unwrap())).collect()
 }
 
-/// The sentence of a second torrent that is refused says whose file it is, which, and what to do.
+/// Waits until a second torrent is refused, and checks that its error names the owner and the file and advises `dir=`.
 #[track_caller]
 fn assert_refused(daemon: &Daemon, id: &str, owner: &str, file: &str) {
     wait_state(daemon, id, "error");
@@ -86,7 +86,8 @@ fn assert_waits(daemon: &Daemon, id: &str, owner: &str) {
     assert!(why.contains("waits for") && why.contains(&owner[..8]), "{why}");
 }
 
-/// A directory with content in `home/content`, another version of it in `away/content`, and a daemon.
+/// A temporary directory with content in `source/content` and files of the same names with other bytes in
+/// `other/content`.
 struct Scene {
     temp: tempfile::TempDir,
 }
@@ -110,18 +111,18 @@ impl Scene {
         Daemon::start(&self.at("daemon"), ANY_SPACE)
     }
 
-    /// The torrent of the content, and another one of the same bytes.
+    /// Returns the torrent of the content, and another one of the same bytes.
     fn same(&self) -> (PathBuf, PathBuf) {
         let path = self.at("source/content");
         (torrent(&path, &self.at("out/a"), &[]), torrent(&path, &self.at("out/b"), OTHER_PIECES))
     }
 
-    /// The torrent of files of the same names with other bytes.
+    /// Returns the torrent of files of the same names with other bytes.
     fn different(&self) -> PathBuf {
         torrent(&self.at("other/content"), &self.at("out/d"), &[])
     }
 
-    /// A daemon that seeds a torrent from a directory of its own.
+    /// Starts a daemon that seeds a torrent from a directory of its own.
     fn seeder(&self, name: &str, torrent: &Path, dir: &Path) -> Daemon {
         let seeder = Daemon::start(&self.at(name), ANY_SPACE);
         seeder.add(torrent, &format!("dir={}", dir.display()));
@@ -129,7 +130,7 @@ impl Scene {
         seeder
     }
 
-    /// The content where the daemon looks for it.
+    /// Writes the content to the directory `name`, in which the daemon finds it.
     fn lay(&self, name: &str) -> PathBuf {
         write(&self.at(name), FILES);
         self.at(name)
@@ -157,7 +158,7 @@ fn same_bytes_are_seeded_by_both_and_written_by_neither() {
     wait_state(&daemon, &second, "seeding");
     assert_eq!(show(&daemon, &second)["progress"], 1.0, "{}", show(&daemon, &second));
     assert_eq!(std::fs::metadata(home.join("content/a")).unwrap().modified().unwrap(), before);
-    // Both give what they have.
+    // Both torrents upload their pieces.
     let leecher = Daemon::start(&scene.at("leecher"), ANY_SPACE);
     let id = add(&leecher, &b, "");
     connect(&leecher, &id, &daemon);
@@ -178,17 +179,17 @@ fn different_bytes_stop_the_second_before_it_writes() {
     let second = add(&daemon, &d, &format!("{} verify=no", dir(&home)));
     connect(&daemon, &second, &seeder);
     assert_refused(&daemon, &second, &first, "content/a");
-    assert!(error(&daemon, &second).contains("content (")); // its name
+    assert!(error(&daemon, &second).contains("content (")); // the owner's name
     assert!(bytes_below(&home) == before, "nothing was written");
     assert_eq!(state(&daemon, &first), "seeding");
-    // What the user can do that would write through it does not.
+    // None of the commands that could start a write causes one.
     for line in [format!("resume {second}"), format!("verify {second}"), format!("priority {second} 0 high")] {
         daemon.ask(&line);
         connect(&daemon, &second, &seeder);
     }
     assert_refused(&daemon, &second, &first, "content/a");
     assert!(bytes_below(&home) == before, "nothing was written");
-    // As it was told it is added elsewhere.
+    // The torrent is added again with another directory, as its error advises.
     daemon.ask(&format!("remove {second}"));
     let elsewhere = add(&daemon, &d, &dir(&scene.at("elsewhere")));
     connect(&daemon, &elsewhere, &seeder);
@@ -204,7 +205,7 @@ fn different_length_is_refused_at_once_and_empty_files_do_not_conflict() {
     let longer = torrent(&scene.at("longer/content"), &scene.at("out/l"), &[]);
     let daemon = scene.daemon();
     let home = scene.at("home");
-    // The first has nothing, and nobody to get it from.
+    // The first torrent has no piece, and no peer to download from.
     let first = add(&daemon, &a, &dir(&home));
     wait_state(&daemon, &first, "downloading");
     let second = add(&daemon, &longer, &dir(&home));
@@ -246,7 +247,7 @@ fn second_waits_until_the_first_is_finished_and_then_seeds() {
     wait_state(&daemon, &second, "seeding");
     assert!(bytes_below(&home) == bytes_below(&scene.at("source")));
     assert_eq!(show(&daemon, &second)["downloaded"], 0);
-    // The first repairs what is damaged; the second is looked at again when that is done.
+    // The first torrent repairs its damaged pieces; the second is examined again after that.
     let mut damaged = noise(1, 3_000_001);
     damaged[2_000_000] ^= 1;
     std::fs::write(home.join("content/a"), &damaged).unwrap();
@@ -262,7 +263,7 @@ fn second_waits_until_the_first_is_finished_and_then_seeds() {
 }
 
 #[test]
-fn second_waits_and_says_so_while_the_first_has_an_error() {
+fn second_waits_and_reports_it_while_the_first_has_an_error() {
     let scene = Scene::new();
     let (a, b) = scene.same();
     let home = scene.lay("home");
@@ -303,7 +304,7 @@ fn albums_with_different_covers_do_not_overwrite_one_another() {
         connect(&daemon, id, &seeder);
     }
     assert_refused(&daemon, &second, &first, "album/cover");
-    // All that the third wants is there; the fourth wants something more, which it may not write.
+    // The third torrent is complete; the fourth wants one more file, which it may not write.
     wait_state(&daemon, &third, "seeding");
     assert_refused(&daemon, &fourth, &first, "album/bonus");
     assert!(bytes_below(&home) == before);
@@ -354,21 +355,21 @@ fn files_of_another_torrent_are_neither_moved_nor_renamed_nor_moved_onto() {
     refused(format!("move {alone} {}", home.display()), &first);
     refused(format!("rename {second} . other"), &first);
     refused(format!("rename {first} 0 other"), &second);
-    // A name that another torrent is going to have, though nothing is there yet.
+    // The new name belongs to a file that another torrent has not created yet.
     write(&scene.at("late"), &[("content/late", 9, 50_000)]);
     let late = torrent(&scene.at("late/content"), &scene.at("out/late"), &[]);
     let waiting = add(&daemon, &late, &format!("{} paused=yes", dir(&away)));
     refused(format!("rename {alone} 0 late"), &waiting);
     assert!((bytes_below(&home), bytes_below(&away)) == before);
-    // What shares nothing is moved as ever, and where it went nothing else goes.
+    // A torrent without shared files can be moved, and no other torrent can be moved to its new place.
     let new = scene.at("new");
     assert_eq!(daemon.ask(&format!("move {alone} {}", new.display())), ["OK"]);
-    wait("it is there", 20, || show(&daemon, &alone)["dir"] == new.to_str().unwrap() && new.join("content/a").exists());
+    wait("it is moved", 20, || show(&daemon, &alone)["dir"] == new.to_str().unwrap() && new.join("content/a").exists());
     wait("its old files are gone", 20, || !away.join("content").exists());
     daemon.ask(&format!("remove {second}"));
     refused(format!("move {first} {}", new.display()), &alone);
     assert_eq!(daemon.ask(&format!("move {first} {}", away.display())), ["OK"]);
-    wait("it is there", 20, || show(&daemon, &first)["dir"] == away.to_str().unwrap());
+    wait("it is moved", 20, || show(&daemon, &first)["dir"] == away.to_str().unwrap());
 }
 
 #[test]
@@ -380,12 +381,12 @@ fn second_is_found_behind_a_symbolic_link() {
     std::fs::create_dir_all(scene.at("real")).unwrap();
     std::os::unix::fs::symlink("real", scene.at("link")).unwrap();
     let daemon = scene.daemon();
-    // Nothing is there yet, not even the directory.
+    // No file exists yet, and the directory does not exist either.
     let first = add(&daemon, &a, &dir(&home));
     wait_state(&daemon, &first, "downloading");
     let second = add(&daemon, &d, &dir(&scene.at("link/home")));
     assert_waits(&daemon, &second, &first);
-    // Of one torrent a directory above, of the other one below.
+    // The directory of one torrent is above that of the other.
     write(&scene.at("nested"), &[("b", 31, 700_000)]);
     let nested = torrent(&scene.at("nested/b"), &scene.at("out/n"), &[]);
     let third = add(&daemon, &nested, &dir(&scene.at("link/home/content/deep")));
@@ -418,7 +419,7 @@ fn second_is_found_behind_a_bind_mount() {
         let second = add(&daemon, &d, &dir(&bound));
         assert_waits(&daemon, &second, &first);
         daemon.ask(&format!("remove {second}"));
-        // Nested, and mounted while the daemon runs.
+        // The bind mount is nested, and made while the daemon runs.
         let deep = scene.at("deep");
         std::fs::create_dir_all(home.join("content/deep")).unwrap();
         std::fs::create_dir_all(&deep).unwrap();
@@ -454,14 +455,14 @@ fn second_is_found_behind_a_hard_link() {
     connect(&daemon, &different, &seeder);
     wait_state(&daemon, &same, "seeding");
     assert_refused(&daemon, &different, &first, "content/a");
-    // The next run knows it, and finds it out again.
+    // The state persists over a restart, and the hard link is found again.
     assert_eq!(daemon.terminate(), 0);
     let daemon = scene.daemon();
     wait_state(&daemon, &same, "seeding");
     assert_refused(&daemon, &different, &first, "content/a");
     connect(&daemon, &different, &seeder);
     assert!(bytes_below(&home) == before);
-    // The names of one torrent go, those of the other stay.
+    // The names of the removed torrent are deleted, those of the other are kept.
     daemon.ask(&format!("remove {same} data=yes"));
     wait("its files are gone", 20, || common::tree(&scene.at("same")).0.is_empty());
     assert!(bytes_below(&home) == before);
@@ -480,7 +481,7 @@ fn watched_directory_adds_a_second_that_writes_nothing() {
     std::fs::create_dir_all(daemon.dir.join("watch")).unwrap();
     std::fs::copy(&d, daemon.dir.join("watch/new.tmp")).unwrap();
     std::fs::rename(daemon.dir.join("watch/new.tmp"), daemon.dir.join("watch/new.st")).unwrap();
-    wait("it is added", 20, || daemon.json("list").len() == 2);
+    wait("the torrent is added", 20, || daemon.json("list").len() == 2);
     let rows = daemon.json("list");
     let second = rows.iter().map(|row| row["id"].as_str().unwrap()).find(|id| *id != first).unwrap();
     assert_refused(&daemon, second, &first, "content/a");
@@ -488,13 +489,13 @@ fn watched_directory_adds_a_second_that_writes_nothing() {
 }
 
 #[test]
-fn torrent_onto_what_is_shared_writes_nothing_there() {
+fn torrent_in_a_share_directory_writes_nothing() {
     let scene = Scene::new();
     let d = scene.different();
     let home = scene.lay("home");
     let share = format!("{ANY_SPACE}[[share]]\npath = \"{}\"\n", home.display());
     let daemon = Daemon::start(&scene.at("daemon"), &share);
-    wait("it is shared", 30, || !daemon.json("list seeding").is_empty());
+    wait("the content is shared", 30, || !daemon.json("list seeding").is_empty());
     let first = daemon.torrent()["id"].as_str().unwrap().to_owned();
     let seeder = scene.seeder("seeder", &d, &scene.at("other"));
     let second = add(&daemon, &d, &format!("{} verify=no", dir(&home)));
@@ -520,7 +521,7 @@ fn second_goes_on_by_itself_when_the_first_is_removed() {
     connect(&daemon, &second, &seeder);
     wait_state(&daemon, &second, "seeding");
     assert!(bytes_below(&home) == bytes_below(&scene.at("source")));
-    // Of three the next is the first then, and the last waits for that.
+    // Of three torrents the next one becomes the owner, and the last one waits for it.
     let third = add(&daemon, &a, &dir(&home));
     let fourth = add(&daemon, &d, &dir(&home));
     wait_state(&daemon, &third, "seeding");
@@ -528,11 +529,11 @@ fn second_goes_on_by_itself_when_the_first_is_removed() {
     daemon.ask(&format!("remove {second} data=yes"));
     wait("the third owns them now", 20, || error(&daemon, &fourth).contains(&third[..8]));
     wait_state(&daemon, &third, "seeding");
-    assert!(bytes_below(&home) == bytes_below(&scene.at("source")), "what others use is kept");
+    assert!(bytes_below(&home) == bytes_below(&scene.at("source")), "files that other torrents use are kept");
     daemon.ask(&format!("remove {third}"));
     let of_fourth = scene.seeder("of-fourth", &d, &scene.at("other"));
     wait_state(&daemon, &fourth, "paused");
-    assert!(bytes_below(&home) == bytes_below(&scene.at("source")), "what the user kept is not overwritten by itself");
+    assert!(bytes_below(&home) == bytes_below(&scene.at("source")), "kept files are not overwritten without a command");
     assert!(daemon.ask(&format!("resume {fourth}"))[0].starts_with("OK"));
     wait_state(&daemon, &fourth, "downloading");
     connect(&daemon, &fourth, &of_fourth);
@@ -555,18 +556,18 @@ fn torrent_that_seeds_the_files_is_next_before_one_that_was_refused() {
     wrong.iter().for_each(|id| assert_refused(&daemon, id, &first, "content/a"));
     let same = add(&daemon, &b, &dir(&home));
     wait_state(&daemon, &same, "seeding");
-    // A check of one of them ends, and leaves the others as they were.
+    // A recheck of one torrent ends without an effect on the others.
     for id in [&same, &wrong[0], &first] {
         let checks = daemon.log().matches(": checked, ").count();
         daemon.ask(&format!("verify {id}"));
-        wait("it is checked", 20, || daemon.log().matches(": checked, ").count() > checks);
+        wait("the torrent is rechecked", 20, || daemon.log().matches(": checked, ").count() > checks);
         wait_state(&daemon, &first, "seeding");
         wait_state(&daemon, &same, "seeding");
         wrong.iter().for_each(|id| assert_refused(&daemon, id, &first, "content/a"));
     }
     daemon.ask(&format!("remove {first}"));
     for id in &wrong {
-        wait("it is second to the next one", 20, || error(&daemon, id).contains(&same[..8]));
+        wait("the torrent is second to the next owner", 20, || error(&daemon, id).contains(&same[..8]));
     }
     wait_state(&daemon, &same, "seeding");
     wrong.iter().for_each(|id| assert_refused(&daemon, id, &same, "content/a"));
@@ -574,7 +575,7 @@ fn torrent_that_seeds_the_files_is_next_before_one_that_was_refused() {
 }
 
 #[test]
-fn restart_changes_neither_who_is_first_nor_what_the_second_does() {
+fn restart_changes_neither_the_owner_nor_the_state_of_the_second() {
     let scene = Scene::new();
     let (a, b) = scene.same();
     let d = scene.different();
@@ -589,7 +590,7 @@ fn restart_changes_neither_who_is_first_nor_what_the_second_does() {
     let mut daemon = Some(daemon);
     for round in 0..4 {
         let checks = daemon.as_ref().unwrap().log().matches(": checked, ").count();
-        // By a clean end and by a kill.
+        // The daemon ends by a clean shutdown and by a kill in turn.
         if round % 2 == 0 {
             assert_eq!(daemon.take().unwrap().terminate(), 0)
         } else {
@@ -631,7 +632,7 @@ fn kill_while_the_first_downloads_leaves_the_second_waiting() {
     for round in 1..4 {
         connect(&daemon, &first, &of_first);
         connect(&daemon, &second, &of_second);
-        wait("it moves", 30, || have(&daemon) >= round * 600_000);
+        wait("the download progresses", 30, || have(&daemon) >= round * 600_000);
         assert_waits(&daemon, &second, &first);
         daemon.kill();
         daemon = scene.daemon();
@@ -650,8 +651,8 @@ fn unix_secs() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
 }
 
-/// Two directories become one while the daemon is down: its records look like those of a version that let two torrents be complete
-/// in one directory.
+/// Two directories become one while the daemon is down: its records look like those of a version that allowed two
+/// torrents to be complete in one directory.
 #[test]
 fn two_that_claim_one_path_are_both_checked_at_the_next_start() {
     let scene = Scene::new();
@@ -673,7 +674,7 @@ fn two_that_claim_one_path_are_both_checked_at_the_next_start() {
         let second = add(&daemon, other, &dir(&scene.at("two")));
         wait_state(&daemon, &second, "seeding");
         assert_eq!(daemon.terminate(), 0);
-        // The second wrote last.
+        // The second torrent wrote last.
         std::fs::remove_dir_all(scene.at("one")).unwrap();
         std::fs::rename(scene.at("two"), scene.at("one")).unwrap();
         std::os::unix::fs::symlink("one", scene.at("two")).unwrap();
@@ -704,11 +705,11 @@ fn hibernated_owner_is_opened_when_another_torrent_comes_to_its_path() {
     let first = add(&daemon, &a, &dir(&home));
     wait_state(&daemon, &first, "seeding");
     assert_eq!(daemon.terminate(), 0);
-    let daemon = scene.daemon(); // it begins hibernated
+    let daemon = scene.daemon(); // the torrent starts hibernated
     let (same, different) = (add(&daemon, &b, &dir(&home)), add(&daemon, &d, &dir(&home)));
     wait_state(&daemon, &same, "seeding");
     assert_refused(&daemon, &different, &first, "content/a");
-    // A hard link to a file of a hibernated torrent.
+    // The new torrent has a hard link to a file of a hibernated torrent.
     assert_eq!(daemon.terminate(), 0);
     let daemon = scene.daemon();
     daemon.ask(&format!("remove {different}"));

@@ -1,5 +1,6 @@
-//! Many torrents added over one control connection, by a daemon whose state is on an ext4 file system, where every change that is made
-//! durable costs a flush: with nothing else to do, and beside a download to the same file system.
+//! Measures the addition of many torrents over one control connection to a daemon whose state is on an ext4 file
+//! system, where every durable change costs a flush: once while the daemon is otherwise idle, and once while it
+//! downloads to the same file system.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -20,7 +21,8 @@ use crate::{Bench, PATIENCE};
 const TORRENTS: usize = 10_000;
 const PIECE_LEN: u64 = 1 << 20;
 
-/// Prints, for an idle daemon and one that downloads, what the additions cost. The file system is in the temporary directory, on a disk.
+/// Prints the cost of the additions for an idle daemon and for one that downloads. The file system is in the temporary
+/// directory, on a disk.
 pub fn row(bench: &Bench) {
     let disk = tempfile::Builder::new().prefix("swarmtorrent-bench").tempdir().unwrap();
     println!("\n{TORRENTS} torrents added over one control connection, state on ext4 in {}", disk.path().display());
@@ -71,8 +73,8 @@ pub fn row(bench: &Bench) {
         let client = Peer::Ours.start(&job);
         let kept = peers::ask(&dir, "list").iter().filter(|line| line.contains("torrent")).count();
         println!(
-            "  {}: {:.2} s, {spent:.2} CPU seconds, {flushes} flushes, loop iterations p99 {:.1} ms and at most {:.1} ms, \
-             at most {:.0} ms between replies; {kept} are there after a kill",
+            "  {}: {:.2} s, {spent:.2} CPU seconds, {flushes} flushes, loop iterations p99 {:.1} ms and at most \
+             {:.1} ms, at most {:.0} ms between replies; {kept} are kept after a kill",
             if is_downloading { "downloading" } else { "idle" },
             took.as_secs_f64(),
             figure("loop_round_p99_us"),
@@ -92,18 +94,18 @@ pub fn row(bench: &Bench) {
     }
 }
 
-/// Another daemon that seeds the content, and its port.
+/// Starts another daemon that seeds the content. Returns the daemon and its port.
 fn seed(bench: &Bench, torrents: &[std::path::PathBuf; 1]) -> (peers::Client, u16) {
     let (home, port) = (bench.dir.join("seeder"), free_port());
     let _ = std::fs::remove_dir_all(&home);
     std::fs::create_dir_all(&home).unwrap();
     let client = Peer::Ours.start(&Job { torrents, save: &bench.dir, home: &home, port, connections: 10 });
     let pieces = Pieces::of(&torrents[0], PIECE_LEN, bench.len, Peer::Ours.pipeline());
-    reader::wait_for_seed(SocketAddr::from(([127, 0, 0, 1], port)), &pieces, PATIENCE).expect("it seeds");
+    reader::wait_for_seed(SocketAddr::from(([127, 0, 0, 1], port)), &pieces, PATIENCE).expect("seeder is ready");
     (client, port)
 }
 
-/// Bytes of content that the daemon in `home` ever received.
+/// Returns the bytes of content that the daemon in `home` has ever received.
 fn downloaded(home: &Path) -> u64 {
     let reply = peers::reply(home, "json status");
     let status: serde_json::Value = serde_json::from_str(&reply[0]).expect("a line of JSON");

@@ -1,8 +1,9 @@
-//! When a change that a user asked for is on the disk, so that it may be acknowledged.
+//! Finds the moment when a change that a user requested is on the disk, so that the change may be acknowledged.
 //!
-//! Every change of the state directory that a command causes has a number, in the order of the commands: a record that is to be
-//! saved, or a job that was begun. An acknowledgement names the numbers it waits for and is given once none of them is outstanding.
-//! A torrent that several commands change before its record is taken has one number, and is saved once.
+//! Every change of the state directory that a command causes has a number, in the order of the commands. A change is
+//! either a record that is to be saved or a job that was started. An acknowledgement names the numbers that it waits
+//! for, and is returned once none of them is outstanding. A torrent that several commands change before its record is
+//! taken has one number, and is saved once.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -13,36 +14,38 @@ use crate::engine::Engine;
 use crate::engine::asks::{Purpose, metainfo_name, record_name};
 use crate::torrent::command::{Refusal, RefusalKind};
 
-/// Records that are taken at the end of one command or in one slice of background work. Those beyond wait for the next slice.
+/// The maximum number of records that are taken at the end of one command or in one slice of background work. Further
+/// records wait for the next slice.
 const RECORDS_MAX: usize = 32;
 
 /// An acknowledgement that waits for the disk.
 #[derive(Debug)]
 struct Waiting {
     ack: AckId,
-    /// The first and the last number it waits for.
+    /// The first and the last number that the acknowledgement waits for.
     numbers: (u64, u64),
-    /// Why one of them could not be saved.
+    /// The cause if one of the changes could not be saved.
     failed: Option<String>,
 }
 
-/// Changes on their way to the disk. Invariant: `outstanding` has the numbers of `numbers`, `begun` and `jobs`, and no other.
+/// Changes that are not on the disk yet. Invariant: `outstanding` contains exactly the numbers of `numbers`, `begun`
+/// and `jobs`.
 #[derive(Debug, Default)]
 pub(super) struct Durability {
-    /// Whether what changes now is caused by a command that will be acknowledged.
+    /// Whether the current changes are caused by a command that will be acknowledged.
     is_noting: bool,
     next: u64,
     outstanding: BTreeSet<u64>,
-    /// Torrents whose record may be taken now. Those that are gone meanwhile have no number any more.
+    /// Torrents whose record may be taken now. A torrent that was removed since then has no number.
     to_save: VecDeque<TorrentId>,
     /// Torrents whose record is still to be taken, with their numbers.
     numbers: BTreeMap<TorrentId, u64>,
-    /// Torrents whose record is being taken: their files are looked at first.
+    /// Torrents whose record is being taken: their files are examined first.
     begun: BTreeMap<TorrentId, u64>,
     /// Jobs that are under way, with the numbers that wait for them.
     jobs: BTreeSet<(JobId, u64)>,
-    /// Torrents that are new, or were described, with the metainfo or link that is to be saved. Their record is taken when all that
-    /// is to change now has changed.
+    /// Torrents that are new or whose metadata has arrived, with the metainfo or magnet link that is to be saved. The
+    /// record of such a torrent is taken after all changes of the current call.
     new: BTreeMap<TorrentId, Vec<u8>>,
     waiting: VecDeque<Waiting>,
     next_ack: u64,
@@ -50,7 +53,7 @@ pub(super) struct Durability {
 }
 
 impl Durability {
-    /// A torrent's record has to be saved before the present command is acknowledged.
+    /// Notes that a torrent's record must be saved before the current command is acknowledged.
     pub(super) fn note_torrent(&mut self, id: TorrentId) {
         if self.is_noting && !self.numbers.contains_key(&id) && !self.new.contains_key(&id) {
             let number = self.number();
@@ -59,7 +62,7 @@ impl Durability {
         }
     }
 
-    /// A job of the state directory was begun, perhaps by the present command.
+    /// Notes that a job of the state directory was started, possibly by the current command.
     pub(super) fn note_job(&mut self, job: JobId) {
         if self.is_noting {
             let number = self.number();
@@ -67,34 +70,36 @@ impl Durability {
         }
     }
 
-    /// What describes a torrent is to be saved, and its record with it.
+    /// Notes that the metainfo or magnet link of a torrent is to be saved, together with its record.
     pub(super) fn note_new(&mut self, id: TorrentId, metainfo: Vec<u8>) {
         self.new.insert(id, metainfo);
     }
 
-    /// The record of a torrent is taken, and `job` saves it.
+    /// Notes that the record of a torrent was taken and that `job` saves it.
     pub(super) fn note_record(&mut self, id: TorrentId, job: JobId) {
         if let Some(number) = self.begun.remove(&id) {
             self.jobs.insert((job, number));
         }
     }
 
-    /// A torrent is removed, which `job` makes durable. What was changed before and is not saved yet waits for that: until then
-    /// the next run has the torrent as it was before the change.
+    /// Notes that a torrent was removed and that `job` makes the removal durable. Earlier changes of this torrent that
+    /// are not saved yet wait for that job: until it is done, the next run has the torrent as it was before those
+    /// changes.
     pub(super) fn remove(&mut self, id: TorrentId, job: JobId) {
         self.new.remove(&id);
         let numbers = self.numbers.remove(&id).into_iter().chain(self.begun.remove(&id));
         self.jobs.extend(numbers.map(|number| (job, number)));
     }
 
-    /// An earlier record of a torrent is saved, or could not be: the next one may be taken.
+    /// Handles the end of the save of an earlier record, whether it succeeded or failed: the next record of the torrent
+    /// may be taken.
     pub(super) fn handle_saved(&mut self, id: TorrentId) {
         if self.numbers.contains_key(&id) {
             self.to_save.push_back(id);
         }
     }
 
-    /// A job is done.
+    /// Handles the end of a job.
     pub(super) fn handle_job(&mut self, job: JobId, result: &Result<(), Fault>) {
         while let Some(&(_, number)) = self.jobs.range((job, 0)..=(job, u64::MAX)).next() {
             self.jobs.remove(&(job, number));
@@ -122,7 +127,7 @@ impl Durability {
         number
     }
 
-    /// Gives the acknowledgements that wait for nothing any more.
+    /// Queues the acknowledgements that no longer wait for a number.
     fn give(&mut self) {
         let first = self.outstanding.first().copied().unwrap_or(self.next);
         while let Some(waiting) = self.waiting.pop_front_if(|waiting| waiting.numbers.1 < first) {
@@ -136,8 +141,9 @@ impl Durability {
 }
 
 impl<S: Storage> Engine<S> {
-    /// Names the acknowledgement of everything that commands have changed so far: `None` if all of it is on the disk,
-    /// otherwise [`Engine::poll_ack`] returns the id once it is. Call it right after [`Engine::handle_command`].
+    /// Returns the id of the acknowledgement of everything that commands have changed until now. [`Engine::poll_ack`]
+    /// returns that id once all of it is on the disk. `None` if all of it is on the disk already. Call this right after
+    /// [`Engine::handle_command`].
     pub fn acknowledge(&mut self) -> Option<AckId> {
         let durability = &mut self.durability;
         let first = *durability.outstanding.first()?;
@@ -147,19 +153,19 @@ impl<S: Storage> Engine<S> {
         Some(ack)
     }
 
-    /// The next acknowledgement that waits no longer. `Err` if something of it could not be saved: it is done all the same,
-    /// and saving is tried again.
+    /// Returns the next acknowledgement that is complete. `Err` if some of its changes could not be saved: the changes
+    /// are in effect, and saving is retried.
     pub fn poll_ack(&mut self) -> Option<(AckId, Result<(), Refusal>)> {
         self.durability.done.pop_front()
     }
 
-    /// What changes from here on is caused by a command that is acknowledged, or by something else.
+    /// Sets whether later changes are caused by a command that is acknowledged, or by something else.
     pub(super) fn note_changes(&mut self, is_noting: bool) {
         self.durability.is_noting = is_noting;
     }
 
-    /// Saves what is new. The record goes first: without it the next run would not know where the content is, nor which files of
-    /// it the user wants.
+    /// Saves new torrents. The record is saved before the metainfo: without the record the next run would know neither
+    /// the place of the content nor which of its files are wanted.
     pub(super) fn save_new(&mut self, now: Time) {
         while let Some((id, metainfo)) = self.durability.new.pop_first() {
             let Some(torrent) = self.torrents.get(id) else { continue };
@@ -169,11 +175,11 @@ impl<S: Storage> Engine<S> {
         }
     }
 
-    /// Takes the records of some torrents that commands have changed. A torrent whose earlier record is still on its way waits
-    /// for that.
+    /// Takes the records of some torrents that commands have changed. A torrent whose earlier record is still being
+    /// saved waits for the end of that save.
     pub(super) fn save_changed(&mut self, now: Time) {
         for _ in 0..RECORDS_MAX.min(self.durability.to_save.len()) {
-            let id = self.durability.to_save.pop_front().expect("no more than there were");
+            let id = self.durability.to_save.pop_front().expect("queue holds the counted torrents");
             let Some(&number) = self.durability.numbers.get(&id) else { continue };
             let torrent = self.torrents.get_mut(id).expect("torrent with a number is in the arena");
             if torrent.begin_save() {
@@ -196,7 +202,7 @@ mod tests {
         Durability { is_noting: true, ..Durability::default() }
     }
 
-    /// What [`Engine::acknowledge`] does.
+    /// Does the same as [`Engine::acknowledge`].
     fn wait_for_all(durability: &mut Durability, ack: u64) {
         let numbers = (*durability.outstanding.first().unwrap(), durability.next - 1);
         durability.waiting.push_back(Waiting { ack: AckId(ack), numbers, failed: None });

@@ -1,9 +1,11 @@
-//! Which torrents may have a file in common: an index of the top name of each, by the place of its directory.
+//! An index that finds the torrents that may have a file in common: it maps the place of each directory to the top
+//! names of the torrents in it.
 //!
-//! All files of a torrent lie below one name, its top, in one directory. The index keeps 16 bytes for each torrent, so that the
-//! names of hibernated torrents need not be in memory: whoever adds files asks it which torrents have the same top in the same
-//! place, or lie somewhere below or above, and only those are opened to be compared file by file. It may name a torrent too
-//! many (tops are kept as hashes, and entries of torrents that moved away or are gone stay for a while), never one too few.
+//! All files of a torrent lie below one name, its top, in one directory. The index keeps 16 bytes for each torrent, so
+//! that the names of hibernated torrents need not be in memory. Before files are added, the index returns the torrents
+//! that have the same top in the same place, or that lie below or above it; only those are opened and compared file by
+//! file. The result may contain torrents without a common file (tops are kept as hashes, and entries of torrents that
+//! moved away or were removed stay for a while), but never lacks a torrent that has one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -13,42 +15,46 @@ use std::path::{Path, PathBuf};
 use crate::base::files::FileList;
 use crate::base::ids::TorrentId;
 
-/// Directories whose places are looked at anew at every question; with more of them they are when something was mounted.
+/// The maximum number of directories whose places are resolved again at every query. With more directories the places
+/// are resolved again only when the mount table has changed.
 const DIRS_REFRESHED_MAX: usize = 64;
-/// New entries of a directory that are put in order one by one; with more of them all are sorted.
+/// The maximum number of new entries of a directory that are inserted in order one by one. With more of them all
+/// entries are sorted.
 const UNSORTED_MAX: usize = 32;
-/// Entries that may be out of date, before a sixteenth of all is added to it; with more of them they are looked for and dropped.
+/// The number of entries that may be out of date, in addition to one sixteenth of all entries. With more of them the
+/// outdated entries are searched for and dropped.
 const STALE_MAX: usize = 64;
 
-/// A torrent, and the hash of its top.
+/// The hash of a torrent's top, and the torrent.
 type Entry = (u64, TorrentId);
 
 /// One directory that holds content.
 #[derive(Debug)]
 struct Dir {
     place: PathBuf,
-    /// In order, but for what came since it was last asked.
+    /// The first `sorted` entries are in order; the others were added since the last query.
     entries: Vec<Entry>,
     sorted: usize,
 }
 
-/// Who may have a file in common. See the module's documentation.
+/// Finds torrents that may have a file in common. See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct PathIndex {
-    /// By path, as users give it.
+    /// Directories by their paths, as users give them.
     dirs: BTreeMap<PathBuf, Dir>,
     by_place: BTreeMap<PathBuf, BTreeSet<PathBuf>>,
-    /// The version of the places.
+    /// The version of the mount table at which the places were resolved.
     version: u64,
     entries: usize,
-    /// Entries that may be out of date, at most.
+    /// The maximum number of entries that may be out of date at present.
     stale: usize,
-    /// Comparisons of entries, for the test of what a question costs.
+    /// The number of comparisons of entries, for the test of the cost of a query.
     #[cfg(test)]
     comparisons: std::cell::Cell<u64>,
 }
 
-/// FNV-1a: the same in each run, and whoever makes two names with one hash only has a torrent opened in vain.
+/// Returns the FNV-1a hash of a name. The hash is the same in each run; a collision that a stranger constructs only
+/// causes one torrent to be opened without need.
 pub(super) fn hash_of(name: &OsStr) -> u64 {
     name.as_bytes()
         .iter()
@@ -56,14 +62,15 @@ pub(super) fn hash_of(name: &OsStr) -> u64 {
 }
 
 impl PathIndex {
-    /// A torrent has files below `top` in `dir`, or is going to. `place` says where a directory is.
+    /// Adds a torrent that has files below `top` in `dir`, or is going to have them. `place` returns the place of a
+    /// directory.
     pub(super) fn insert(&mut self, id: TorrentId, dir: &Path, top: &OsStr, place: impl FnOnce(&Path) -> PathBuf) {
         if !self.dirs.contains_key(dir) {
             let place = place(dir);
             self.by_place.entry(place.clone()).or_default().insert(dir.to_owned());
             self.dirs.insert(dir.to_owned(), Dir { place, entries: Vec::new(), sorted: 0 });
         }
-        let entries = &mut self.dirs.get_mut(dir).expect("it was just inserted").entries;
+        let entries = &mut self.dirs.get_mut(dir).expect("directory was inserted above").entries;
         if entries.len() == entries.capacity() {
             entries.reserve_exact(entries.len() / 16 + 1);
         }
@@ -71,8 +78,9 @@ impl PathIndex {
         self.entries += 1;
     }
 
-    /// `count` entries may be out of date: torrents are gone, or have moved. When there are many of them those that are not `alive`
-    /// any more are dropped: the torrent, its directory and the hash of its top say which.
+    /// Notes that `count` more entries may be out of date because torrents were removed or moved. When the number of
+    /// such entries exceeds its limit, every entry is dropped for which `alive` returns false; its arguments are the
+    /// torrent, its directory and the hash of its top.
     pub(super) fn note_stale(&mut self, count: usize, alive: impl Fn(TorrentId, &Path, u64) -> bool) {
         self.stale += count;
         if self.stale <= STALE_MAX + self.entries / 16 {
@@ -99,12 +107,12 @@ impl PathIndex {
         self.entries = self.dirs.values().map(|dir| dir.entries.len()).sum();
     }
 
-    /// The place of a directory that has an entry, as it was when it was last looked at.
+    /// Returns the place of a directory, as it was at the last update. `None` if the directory has no entry.
     pub(super) fn place_of(&self, dir: &Path) -> Option<PathBuf> {
         self.dirs.get(dir).map(|dir| dir.place.clone())
     }
 
-    /// Looks at places anew if they may have changed; `version` changes when something is mounted.
+    /// Resolves the places again if they may have changed; `version` changes when the mount table does.
     pub(super) fn refresh(&mut self, version: u64, mut place: impl FnMut(&Path) -> PathBuf) {
         if std::mem::replace(&mut self.version, version) == version && self.dirs.len() > DIRS_REFRESHED_MAX {
             return;
@@ -126,7 +134,7 @@ impl PathIndex {
             if !self.has_below(&place.join(top)) {
                 continue;
             }
-            // Of what is below only those directories matter that one of the files is in.
+            // Below the top only the directories matter that contain one of the files.
             let mut last = None;
             for path in paths().filter(|path| first_of(path) == Some(top)) {
                 let parent = path.parent().unwrap_or(Path::new(""));
@@ -141,8 +149,8 @@ impl PathIndex {
         }
     }
 
-    /// Adds to `found` the torrents that may have a file below `top` in the directory at `place`: more than have one of certain
-    /// files there.
+    /// Adds to `found` the torrents that may have a file below `top` in the directory at `place`. These may be more
+    /// torrents than those that have a particular file there.
     pub(super) fn find_near(&mut self, place: &Path, top: &OsStr, found: &mut BTreeSet<TorrentId>) {
         self.find_above(place, top, found);
         let root = place.join(top);
@@ -156,7 +164,7 @@ impl PathIndex {
         self.by_place.range(root.to_owned()..).next().is_some_and(|(place, _)| place.starts_with(root))
     }
 
-    /// In the directory itself, and in those above it.
+    /// Searches the directory itself and those above it.
     fn find_above(&mut self, place: &Path, top: &OsStr, found: &mut BTreeSet<TorrentId>) {
         self.find_at(place, Some(top), found);
         for above in place.ancestors().skip(1) {

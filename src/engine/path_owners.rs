@@ -1,10 +1,11 @@
-//! A file has one owner: which torrents of this node have files in common, and which of them may write.
+//! Ownership of files: finds the torrents of this node that have files in common, and decides which of them may write.
 //!
-//! The paths of a torrent are compared with those of the others when it is added, when a magnet link gets its names, before it
-//! is moved or renamed, and, of a torrent of an earlier run, before its first write. Two paths are one file if their places are
-//! the same (`Storage::place` resolves symbolic links and bind mounts) or, where both exist, if they have one device and inode
-//! (hard links). Of torrents with a file in common the first owns it, and the others are second to it; what that means for one
-//! of them is in `torrent/path_conflict.rs`. When an owner is finished, is no longer, or is gone, its seconds are looked at again.
+//! The paths of a torrent are compared with those of the others when it is added, when the metadata of a magnet link
+//! arrives, before it is moved or renamed, and, for a torrent of an earlier run, before its first write. Two paths are
+//! one file if their places are the same (`Storage::place` resolves symbolic links and bind mounts) or, if both exist,
+//! if they have one device and inode (hard links). The first of the torrents with a file in common owns it, and the
+//! others are second to it; `torrent/path_conflict.rs` implements the consequences for one torrent. When an owner
+//! becomes finished or unfinished, or is removed, its seconds are examined again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -25,27 +26,27 @@ use crate::torrent::renaming::RenameStep;
 use crate::torrent::torrent::Torrent;
 use crate::torrent::why::Reason;
 
-/// Files of a torrent that are looked at for hard links in one go; the rest of a longer list is looked at in slices, before the
-/// torrent writes for the first time.
+/// The maximum number of files of a torrent that are examined for hard links in one call; the rest of a longer list is
+/// examined in slices, before the torrent writes for the first time.
 const LINKS_LOOKED_MAX: usize = 4096;
 
-/// Who has files in common. Only torrents that do, and the index, cost memory.
+/// The relation of owners and seconds. Only torrents with files in common, and the index, use memory.
 #[derive(Debug, Default)]
 pub(super) struct PathOwners {
     pub(super) index: PathIndex,
-    /// By second torrent, its owners.
+    /// The owners of each second torrent.
     owners: BTreeMap<TorrentId, BTreeSet<TorrentId>>,
-    /// By owner, its seconds, and whether it did not hold them up when that was last looked at.
+    /// The seconds of each owner, and whether the owner was ready (did not delay them) at the last examination.
     seconds: BTreeMap<TorrentId, (BTreeSet<TorrentId>, bool)>,
     /// Torrents whose paths are to be compared.
     comparing: Queue<TorrentId>,
-    /// The one that is being looked at for hard links.
+    /// The torrent that is being examined for hard links.
     looking: Option<Looking>,
-    /// The order that was given last to a second torrent.
+    /// The order that was assigned last to a second torrent.
     order: u64,
 }
 
-/// A torrent with many files, being looked at for hard links.
+/// A torrent with many files that is being examined for hard links.
 #[derive(Debug)]
 struct Looking {
     id: TorrentId,
@@ -59,7 +60,7 @@ impl PathOwners {
         self.comparing.is_empty() && self.looking.is_none()
     }
 
-    /// The paths of a torrent are to be compared.
+    /// Queues a torrent for the comparison of its paths.
     pub(super) fn compare(&mut self, id: TorrentId) {
         self.comparing.push(id);
     }
@@ -81,7 +82,7 @@ impl PathOwners {
         }
     }
 
-    /// A torrent is gone: its seconds are compared again.
+    /// Handles the removal of a torrent: its seconds are compared again.
     pub(super) fn forget(&mut self, id: TorrentId) {
         self.set_owners(id, BTreeSet::new());
         self.looking.take_if(|looking| looking.id == id);
@@ -94,21 +95,21 @@ impl PathOwners {
     }
 }
 
-/// The files that a torrent has or is going to have, at each directory and under each of their names.
+/// The files that a torrent has or is going to have, in each of its directories and under each of their names.
 #[derive(Debug, Clone)]
 pub(super) struct Claims {
     dirs: Vec<PathBuf>,
     lists: Vec<Arc<FileList>>,
 }
 
-/// What follows for a torrent that has files in common with an owner.
+/// The consequence for a torrent that has files in common with an owner.
 #[derive(Debug)]
 enum Verdict {
-    /// They differ in length.
+    /// A common file has different lengths in the two torrents.
     Differs(Owner),
     /// The owner is not ready.
     Waits(Owner),
-    /// All owners are.
+    /// All owners are ready.
     Ready(Owner),
 }
 
@@ -125,27 +126,27 @@ impl Verdict {
     }
 }
 
-/// Files in common with another torrent.
+/// The files in common with another torrent.
 #[derive(Debug)]
 struct Common {
     other: TorrentId,
-    /// Indexes of the files that are at one path, or are one inode with one name.
+    /// Indexes of the files that are at one path, or that are one inode with one name.
     same: BTreeSet<usize>,
-    /// Files of no bytes at one path: they are no conflict, and are not deleted or moved away either.
+    /// Indexes of empty files at one path: they are no conflict, and are neither deleted nor moved away.
     empty: BTreeSet<usize>,
-    /// Those that are other names of one inode.
+    /// Indexes of the files that are other names of one inode.
     linked: BTreeSet<usize>,
-    /// One whose length is another.
+    /// The index of a file whose length differs in the two torrents.
     differs: Option<usize>,
 }
 
 impl Common {
-    /// Whether one of the two may not write.
+    /// Whether one of the two torrents may not write.
     fn is_conflict(&self) -> bool {
         !self.same.is_empty() || !self.linked.is_empty()
     }
 
-    /// A file that both have, one of another length before all others.
+    /// Returns the index of a file that both torrents have; a file whose lengths differ is preferred.
     fn file(&self) -> usize {
         let first = || self.same.iter().chain(&self.linked).chain(&self.empty).copied().min();
         self.differs.or_else(first).unwrap_or_default()
@@ -161,7 +162,7 @@ impl Claims {
         Self { dirs: vec![content.dir.clone()], lists: vec![Arc::clone(&content.files)] }
     }
 
-    /// The path of a file, for people.
+    /// Returns the path of a file, for messages.
     fn path(&self, file: usize) -> PathBuf {
         let entry = self.lists.first().and_then(|list| list.entries().get(file));
         self.dirs.first().map_or_else(PathBuf::new, |dir| dir.join(entry.map_or(Path::new(""), |entry| &entry.path)))
@@ -173,7 +174,7 @@ impl Claims {
 }
 
 impl<S: Storage> Engine<S> {
-    /// Puts the files of a torrent into the index, where they are and where they are going to be.
+    /// Inserts the files of a torrent into the index, at their current and their future places.
     pub(super) fn index_paths(&mut self, id: TorrentId) {
         let Some(torrent) = self.torrents.get(id).filter(|torrent| !torrent.is_link() && !torrent.is_peek()) else {
             return;
@@ -184,11 +185,11 @@ impl<S: Storage> Engine<S> {
         }
     }
 
-    /// A torrent may have files elsewhere, or under other names than before.
+    /// Handles a change of the directories or names of a torrent's files.
     pub(super) fn paths_changed(&mut self, id: TorrentId) {
         self.index_paths(id);
         self.note_stale_paths(2);
-        // What it no longer has is its seconds' own.
+        // Files that the torrent no longer has belong to its seconds.
         let seconds = self.paths.seconds.get(&id).map(|(seconds, _)| seconds.clone()).unwrap_or_default();
         seconds.into_iter().for_each(|second| self.paths.compare(second));
         if self.paths.owners.contains_key(&id) {
@@ -207,9 +208,11 @@ impl<S: Storage> Engine<S> {
         });
     }
 
-    /// The torrents other than `me` that have files of `claims`, with those files; the one that was first goes first.
+    /// Returns the torrents other than `me` that have files of `claims`, with those files, in the order of ownership:
+    /// the first owner is first.
     ///
-    /// `linked` are files of several names, which are looked for in all torrents; others are only compared with what is near.
+    /// `linked` are files of several names, which are searched for in all torrents; other files are only compared with
+    /// torrents that the index finds.
     fn in_common(
         &mut self,
         now: Time,
@@ -236,7 +239,7 @@ impl<S: Storage> Engine<S> {
             return Vec::new();
         }
         linked.extend(self.identities(claims, 0..LINKS_LOOKED_MAX, false));
-        // The paths of each file, and its length.
+        // `mine` maps the paths of each file to its index and length.
         let mut mine: BTreeMap<PathBuf, (usize, u64)> = BTreeMap::new();
         for (place, list) in places.iter().flat_map(|place| claims.lists.iter().map(move |list| (place, list))) {
             let entries = list.entries().iter().enumerate().filter(|(_, entry)| !entry.pad);
@@ -248,7 +251,7 @@ impl<S: Storage> Engine<S> {
         let common = near.into_iter().map(|other| self.common_with(now, other, &mine, &linked_files, claims));
         let mut common: Vec<Common> =
             common.filter(|common| common.is_conflict() || !common.empty.is_empty()).collect();
-        // Sentences name the first of them.
+        // Messages name the first torrent of the list.
         common.sort_by_key(|common| self.torrents.get(common.other).map(Torrent::path_order));
         common
     }
@@ -264,7 +267,7 @@ impl<S: Storage> Engine<S> {
         let mut common =
             Common { other, same: BTreeSet::new(), empty: BTreeSet::new(), linked: BTreeSet::new(), differs: None };
         let Ok(torrent) = self.awake(now, other) else {
-            // Nobody knows which files are those of a torrent whose description is lost: any of these may be.
+            // The files of a torrent with lost metainfo are unknown: any of these files may be one of them.
             common.same.extend(0..claims.files());
             return common;
         };
@@ -286,7 +289,7 @@ impl<S: Storage> Engine<S> {
                             common.differs.get_or_insert(mine);
                         }
                     }
-                    // A stamp that was not taken yet says nothing.
+                    // A stamp that was not taken yet does not exclude a hard link.
                     let inode = stamps.get(file).map_or(0, |stamp| stamp.inode);
                     let may_link = inode == 0 || inodes.contains(&inode);
                     if !linked.is_empty()
@@ -311,7 +314,7 @@ impl<S: Storage> Engine<S> {
         common
     }
 
-    /// The files among `files` that are there; only those of more than one name if `linked`.
+    /// Returns the existing files among `files`; if `linked`, only those of more than one name.
     fn identities(&mut self, claims: &Claims, files: Range<usize>, linked: bool) -> Vec<(usize, FileIdentity)> {
         let (Some(dir), Some(list)) = (claims.dirs.first(), claims.lists.first()) else { return Vec::new() };
         let entries = list.entries().iter().enumerate().skip(files.start).take(files.len());
@@ -320,8 +323,8 @@ impl<S: Storage> Engine<S> {
         there.filter(|(_, identity)| !linked || identity.links > 1).collect()
     }
 
-    /// Compares the paths of a torrent that is about to be taken in, and says to it what follows. Returns its owners, for
-    /// [`Engine::have_owners`].
+    /// Compares the paths of a torrent that is about to be added, and applies the verdict to it. Returns its owners,
+    /// for [`Engine::have_owners`].
     pub(super) fn compare_new(&mut self, now: Time, torrent: &mut Torrent) -> BTreeSet<TorrentId> {
         let claims = Claims::of(torrent);
         let linked = self.identities(&claims, 0..LINKS_LOOKED_MAX, true);
@@ -336,7 +339,7 @@ impl<S: Storage> Engine<S> {
         common.into_iter().map(|common| common.other).collect()
     }
 
-    /// The files of a torrent that came as a link are known now: puts them into the index and compares them.
+    /// Handles the metadata of a magnet link: inserts the torrent's files into the index and compares them.
     pub(super) fn compare_described(&mut self, now: Time, id: TorrentId) {
         let Some(torrent) = self.torrents.get_mut(id) else { return };
         let claims = Claims::of(torrent);
@@ -345,7 +348,7 @@ impl<S: Storage> Engine<S> {
         common.retain(Common::is_conflict);
         let verdict = self.weigh(&claims, &common);
         let order = self.next_order(now);
-        let torrent = self.torrents.get_mut(id).expect("it was just there");
+        let torrent = self.torrents.get_mut(id).expect("torrent is in the arena");
         match verdict {
             Some(verdict) => verdict.tell(now, torrent, order),
             None if claims.files() > LINKS_LOOKED_MAX => torrent.postpone_comparison(),
@@ -355,13 +358,14 @@ impl<S: Storage> Engine<S> {
         self.index_paths(id);
     }
 
-    /// The order of a torrent that becomes second now: later than any before, also in earlier runs.
+    /// Returns the order of a torrent that becomes second now: it is later than any earlier order, also of earlier
+    /// runs.
     fn next_order(&mut self, now: Time) -> u64 {
         self.paths.order = (self.paths.order + 1).max((self.unix_nanos + now.as_nanos()) / 1000);
         self.paths.order
     }
 
-    /// A torrent was compared with its owners when it was new, and is taken in now.
+    /// Records the owners of a torrent that was compared.
     pub(super) fn have_owners(&mut self, id: TorrentId, owners: BTreeSet<TorrentId>) {
         let ready: BTreeMap<TorrentId, bool> = owners.iter().map(|owner| (*owner, self.is_ready(*owner))).collect();
         self.paths.set_owners(id, owners);
@@ -372,14 +376,14 @@ impl<S: Storage> Engine<S> {
         }
     }
 
-    /// Whether a torrent holds up those that are second to it no more: it has what it wants, or will not write.
+    /// Whether a torrent no longer delays its seconds: it is complete as far as wanted, or will not write.
     fn is_ready(&self, owner: TorrentId) -> bool {
         let Some(torrent) = self.torrents.get(owner) else { return true };
         let is_undecided = matches!(torrent.second_stage(), Some(SecondStage::Waits | SecondStage::Checks));
         !is_undecided && (self.is_refused(owner) || torrent.is_settled())
     }
 
-    /// Whether a torrent is a second one that stopped.
+    /// Whether a torrent is a second one that was refused.
     fn is_refused(&self, id: TorrentId) -> bool {
         self.torrents.get(id).is_some_and(|torrent| match torrent.second_stage() {
             Some(SecondStage::Refused) => true,
@@ -388,14 +392,15 @@ impl<S: Storage> Engine<S> {
         })
     }
 
-    /// What follows for a torrent from the files that it has in common with those that go before it; `None` if it has none.
+    /// Returns the consequence for a torrent of the files that it has in common with the torrents before it. `None` if
+    /// there is no such file.
     fn weigh(&self, claims: &Claims, common: &[Common]) -> Option<Verdict> {
         let owner_of = |common: &Common| {
             let other = self.torrents.get(common.other)?;
             let file = claims.path(common.file());
             Some(Owner { name: other.name().to_owned(), info_hash: other.info_hash(), file })
         };
-        // One that is refused has no file there.
+        // A refused torrent has no file at that path.
         let differs = |common: &&Common| common.differs.is_some() && !self.is_refused(common.other);
         if let Some(owner) = common.iter().find(differs).and_then(owner_of) {
             return Some(Verdict::Differs(owner));
@@ -406,7 +411,7 @@ impl<S: Storage> Engine<S> {
         common.iter().find_map(owner_of).map(Verdict::Ready)
     }
 
-    /// Compares the paths of a torrent with those of the others, and says to it what follows.
+    /// Compares the paths of a torrent with those of the others, and applies the verdict to it.
     pub(super) fn compare_paths(&mut self, now: Time, id: TorrentId) {
         let Ok(torrent) = self.awake(now, id) else {
             return self.torrents.get_mut(id).into_iter().for_each(Torrent::let_go_uncompared);
@@ -429,19 +434,20 @@ impl<S: Storage> Engine<S> {
         let Some(torrent) = self.torrents.get(id) else { return };
         let (order, was_second, was_compared) = (torrent.path_order(), torrent.is_second(), torrent.is_compared());
         let (is_shared, is_new) = (torrent.is_shared(), torrent.is_new_uncompared());
-        // What lies in a share directory is never written to, and so second to nobody.
+        // A torrent of a share directory is never written to, and so second to no other torrent.
         common.retain(|common| {
             !is_shared && self.torrents.get(common.other).is_some_and(|other| other.path_order() < order)
         });
         self.touched.push(id);
         if common.is_empty() {
             self.paths.set_owners(id, BTreeSet::new());
-            return self.torrents.get_mut(id).expect("it was just there").own_files(now);
+            return self.torrents.get_mut(id).expect("torrent is in the arena").own_files(now);
         }
         if !was_second && !was_compared && !is_new {
-            // Both were there in an earlier run, and both may have written: neither is believed.
+            // Both torrents are from an earlier run, and both may have written: the verified pieces of neither are
+            // trusted.
             for common in &common {
-                let owner = self.torrents.get_mut(common.other).expect("it was just there");
+                let owner = self.torrents.get_mut(common.other).expect("torrent is in the arena");
                 if owner.is_second() {
                     continue;
                 }
@@ -457,7 +463,7 @@ impl<S: Storage> Engine<S> {
         self.have_owners(id, owners);
     }
 
-    /// One slice of comparing.
+    /// Carries out one slice of the comparison.
     pub(super) fn work_on_paths(&mut self, now: Time) {
         if let Some(mut looking) = self.paths.looking.take() {
             let files = looking.next..looking.next + LINKS_LOOKED_MAX;
@@ -478,8 +484,8 @@ impl<S: Storage> Engine<S> {
         self.settle(now);
     }
 
-    /// A torrent was touched: if it is an owner, and no longer ready for its seconds, they wait; if it is ready again, they are
-    /// looked at.
+    /// Handles a change of a torrent: if it is an owner that is no longer ready, its seconds wait; if it is ready
+    /// again, its seconds are examined.
     pub(super) fn look_at_seconds(&mut self, now: Time, id: TorrentId) {
         if self.exiting || !self.paths.seconds.contains_key(&id) {
             return;
@@ -494,7 +500,7 @@ impl<S: Storage> Engine<S> {
                     Some(torrent) => {
                         torrent.wait_again(now);
                         self.touched.push(second);
-                        // Who goes before whom may be otherwise now.
+                        // The order of ownership may have changed.
                         self.paths.compare(second);
                     }
                     None => self.paths.compare(second),
@@ -503,8 +509,9 @@ impl<S: Storage> Engine<S> {
         }
     }
 
-    /// All torrents of an earlier run are there: finds out which may have files in common, and has them compared before they do
-    /// anything. Second torrents that were finished go on as they were, and are not opened, if their owners are finished.
+    /// Finds the torrents that may have files in common after all torrents of an earlier run were loaded, and has them
+    /// compared before they do anything. Second torrents that were finished continue as before, and are not opened, if
+    /// their owners are finished.
     pub(super) fn restore_owners(&mut self, now: Time) {
         let mut ids: Vec<TorrentId> = self.torrents.ids().collect();
         ids.retain(|id| self.torrents.get(*id).is_some_and(|torrent| !torrent.is_link() && !torrent.is_peek()));
@@ -524,9 +531,10 @@ impl<S: Storage> Engine<S> {
                 self.have_owners(id, near);
             } else if torrent.is_second() || !near.is_empty() && !torrent.is_shared() {
                 let is_second = torrent.is_second();
-                // The later one first: before that nothing is known of what the earlier one claims.
+                // The later torrent is compared first: before that nothing is known about the claims of the earlier
+                // one.
                 for held in std::iter::once(id).chain(near.into_iter().filter(|_| !is_second)) {
-                    let torrent = self.torrents.get_mut(held).expect("it was just found");
+                    let torrent = self.torrents.get_mut(held).expect("torrent is in the arena");
                     if !torrent.is_shared() && !torrent.is_compared() {
                         torrent.hold_for_comparison(now);
                         self.touched.push(held);
@@ -537,10 +545,11 @@ impl<S: Storage> Engine<S> {
         }
     }
 
-    /// What hinders that the files of a torrent get other places or names, as far as other torrents have them.
+    /// Checks whether the files of a torrent may get other places or names, as far as other torrents have files in
+    /// common with it.
     ///
     /// # Errors
-    /// Another torrent has one of them, or one of those that they would become.
+    /// Another torrent has one of the files, or a file at one of the new paths.
     fn may_take(
         &mut self,
         now: Time,
@@ -558,18 +567,18 @@ impl<S: Storage> Engine<S> {
         let what = if is_new(&file) {
             "nothing is put where another torrent has its files; choose another place"
         } else {
-            "the files of another torrent are not taken away; remove one of the two first, without its data"
+            "files of another torrent cannot be moved or renamed; remove one of the two first, without its data"
         };
         let message = format!("{} belongs to the torrent {}, too: {what}", file.display(), owner.label());
         Err(Refusal::new(RefusalKind::Denied, message))
     }
 
-    /// Whether a torrent's content may be moved to `to`.
+    /// Checks whether a torrent's content may be moved to `to`.
     ///
     /// # Errors
-    /// Another torrent has some of its files, or has files where they would go.
+    /// Another torrent has some of the files, or has files at the new paths.
     pub(super) fn may_move(&mut self, now: Time, id: TorrentId, to: &Path) -> Result<(), Refusal> {
-        let torrent = self.torrents.get(id).expect("the caller found it");
+        let torrent = self.torrents.get(id).expect("torrent is in the arena");
         if torrent.is_link() || torrent.dir() == to {
             return Ok(());
         }
@@ -579,12 +588,12 @@ impl<S: Storage> Engine<S> {
         self.may_take(now, id, &Claims { dirs: vec![to.to_owned()], lists }, |_| true)
     }
 
-    /// Whether files of a torrent may be renamed.
+    /// Checks whether files of a torrent may be renamed.
     ///
     /// # Errors
-    /// Another torrent has one of those files, or has a file of the new name.
+    /// Another torrent has one of the renamed files, or a file of the new name.
     pub(super) fn may_rename(&mut self, now: Time, id: TorrentId, step: &RenameStep) -> Result<(), Refusal> {
-        let content = self.torrents.get(id).expect("the caller found it").content();
+        let content = self.torrents.get(id).expect("torrent is in the arena").content();
         let pairs = content.files.entries().iter().zip(step.files.entries());
         let renamed: Vec<_> = pairs.filter(|(old, new)| old.path != new.path).collect();
         let claims = |paths: Vec<(PathBuf, u64, bool)>| Claims {
@@ -597,8 +606,9 @@ impl<S: Storage> Engine<S> {
         self.may_take(now, id, &new, |_| true)
     }
 
-    /// The files of `content`, by index and in order, that torrents have: those at one path, and the only names of one inode. What
-    /// is another name of an inode may go, for that of the torrent stays.
+    /// Returns the indexes, in order, of the files of `content` that torrents use: the files at one path, and those
+    /// that are the only name of one inode. A file that is another name of an inode may be deleted, because the
+    /// torrent's own name of it remains.
     pub(super) fn used_by_others(&mut self, now: Time, content: &Content) -> Vec<usize> {
         let claims = Claims::of_content(content);
         let common = self.in_common(now, None, &claims, Vec::new());
@@ -607,7 +617,7 @@ impl<S: Storage> Engine<S> {
         used.into_iter().collect()
     }
 
-    /// Whether `top` in `dir` is the top of a torrent that is not shared, by whatever path it is there.
+    /// Whether `top` in `dir` is the top of a torrent that is not shared, under any path that leads to the same place.
     pub(super) fn belongs_to_torrent(&mut self, dir: &Path, top: &OsStr) -> bool {
         let place = self.storage.place(dir);
         let version = self.storage.places_version();
@@ -617,7 +627,7 @@ impl<S: Storage> Engine<S> {
         near.into_iter().filter_map(|id| self.torrents.get(id)).any(|torrent| !torrent.is_shared())
     }
 
-    /// Why a second torrent waits.
+    /// Returns the reason for which a second torrent waits.
     pub(super) fn why_of_owner(&self, id: TorrentId) -> Option<Reason> {
         let torrent = self.torrents.get(id)?;
         if torrent.second_stage() != Some(SecondStage::Waits) && torrent.is_compared() || torrent.error().is_some() {
@@ -637,8 +647,8 @@ impl<S: Storage> Engine<S> {
             },
         };
         let sentence = format!(
-            "it waits for the torrent {}, which has {}, too, and {state}; this one writes nothing, and its content is checked \
-             when that one is finished",
+            "it waits for the torrent {}, which also has {} and {state}; this torrent writes nothing, and its content \
+             is checked when the owner is finished",
             owner.label(),
             owner.file.display()
         );

@@ -1,9 +1,10 @@
-//! Which place on which file system a path leads to, through symbolic links and bind mounts.
+//! Finds the place, a path on a particular file system, to which a path leads through symbolic links and bind mounts.
 //!
-//! Two paths that differ may lead to one directory. Symbolic links are resolved by the kernel; bind mounts are not links, so
-//! the mount table (`/proc/self/mountinfo`, proc_pid_mountinfo(5)) says which part of which file system each mount shows. The
-//! place of a path that does not exist yet is that of its nearest ancestor that does, and the rest of its components. Unions
-//! of directories (overlayfs, mergerfs) are file systems of their own and are not seen through.
+//! Two different paths may lead to one directory. Symbolic links are resolved by the kernel; bind mounts are not links,
+//! so the mount table (`/proc/self/mountinfo`, proc_pid_mountinfo(5)) is read to find the part of a file system that
+//! each mount shows. The place of a path that does not exist yet is that of its nearest existing ancestor, followed by
+//! the remaining components. Union file systems (overlayfs, mergerfs) are separate file systems, and the directories
+//! below them are not resolved.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -12,25 +13,25 @@ use std::path::{Path, PathBuf};
 /// One line of the mount table.
 #[derive(Debug, PartialEq, Eq)]
 struct Mount {
-    /// Where it is mounted.
+    /// The mount point.
     point: PathBuf,
     /// The device of the file system, `/MAJOR:MINOR`, and below it the directory that is mounted.
     shows: PathBuf,
 }
 
-/// The mount table as it was when it was last read.
+/// The mount table as of the last read.
 #[derive(Debug, Default)]
 pub(super) struct Mounts {
     text: Vec<u8>,
     mounts: Vec<Mount>,
-    /// How often the table was found changed.
+    /// The number of times that the table was found changed.
     version: u64,
 }
 
 impl Mounts {
-    /// Reads the mount table; returns a number that changes when the table does.
+    /// Reads the mount table. Returns a number that changes when the table does.
     pub(super) fn refresh(&mut self) -> u64 {
-        // Without a table bind mounts are not seen, and everything else works.
+        // Without a table bind mounts are not detected, and everything else works.
         let text = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
         if text != self.text {
             self.mounts = parse(&text);
@@ -40,7 +41,7 @@ impl Mounts {
         self.version
     }
 
-    /// The place of `dir` (see [`crate::base::storage::Storage::place`]).
+    /// Returns the place of `dir` (see [`crate::base::storage::Storage::place`]).
     pub(super) fn place(&mut self, dir: &Path) -> PathBuf {
         if self.version == 0 {
             self.refresh();
@@ -59,14 +60,14 @@ impl Mounts {
     }
 
     fn place_of_canonical(&self, path: &Path) -> PathBuf {
-        // Of mounts at one point the last one is on top.
+        // Of several mounts at one point the last one is on top.
         let mounts = self.mounts.iter().filter_map(|mount| Some((mount, path.strip_prefix(&mount.point).ok()?)));
         let nearest = mounts.max_by_key(|(mount, _)| mount.point.components().count());
         nearest.map_or_else(|| path.to_owned(), |(mount, rest)| mount.shows.join(rest).components().collect())
     }
 }
 
-/// The mounts in the text of a mount table; lines that cannot be read are left out.
+/// Returns the mounts in the text of a mount table; lines that cannot be parsed are skipped.
 fn parse(text: &[u8]) -> Vec<Mount> {
     let mount = |line: &[u8]| {
         let mut fields = line.split(|&byte| byte == b' ').skip(2);
@@ -78,7 +79,7 @@ fn parse(text: &[u8]) -> Vec<Mount> {
     text.split(|&byte| byte == b'\n').filter_map(mount).collect()
 }
 
-/// Space, tab, newline and backslash are written as three octal digits.
+/// Decodes a field, in which space, tab, newline and backslash are written as a backslash and three octal digits.
 fn unescape(field: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;

@@ -1,5 +1,5 @@
-//! Files of the state directory. They hold pass keys of private trackers, so nobody but the daemon's user may open them, whatever the umask
-//! is and whoever made them.
+//! Files of the state directory. They contain pass keys of private trackers, so only the daemon's user may open them,
+//! independent of the umask and of the process that created them.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
@@ -9,14 +9,15 @@ use std::path::Path;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-/// Mode of a file.
+/// The mode of a file.
 pub(super) const FILE_MODE: u32 = 0o600;
-/// Mode of a directory below the state directory.
+/// The mode of a directory below the state directory.
 pub(super) const DIR_MODE: u32 = 0o700;
-/// Mode of the state directory itself where the daemon makes it: `downloads` and `watch` may lie below and be for a group.
+/// The mode of the state directory itself if the daemon creates it: `downloads` and `watch` may lie below it and be
+/// shared with a group.
 const STATE_DIR_MODE: u32 = 0o755;
 
-/// Options that make a private file, follow no symbolic link and do not wait at a pipe.
+/// Returns options that create a private file, follow no symbolic link and do not wait at a pipe.
 pub(super) fn options() -> OpenOptions {
     let mut options = File::options();
     options.mode(FILE_MODE).custom_flags((OFlags::NONBLOCK | OFlags::NOFOLLOW).bits().cast_signed());
@@ -36,17 +37,17 @@ pub(super) fn open(options: &OpenOptions, path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Makes the state directory and those above it where they are missing.
+/// Creates the state directory and missing directories above it.
 pub(super) fn make_state_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(STATE_DIR_MODE).create(dir)?;
-    // A sticky bit keeps others from renaming and removing what is not theirs.
+    // With a sticky bit other users cannot rename or remove files that are not theirs.
     if std::fs::metadata(dir)?.permissions().mode() & 0o1002 == 0o002 {
-        log::warn!("{} is writable by every user, who can replace what is in it; change its mode", dir.display());
+        log::warn!("{} is writable by every user, so any user can replace its files; change its mode", dir.display());
     }
     Ok(())
 }
 
-/// Makes a directory below the state directory where it is missing, and makes it private.
+/// Creates a directory below the state directory if it is missing, and makes it private.
 pub(super) fn make_dir(dir: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(DIR_MODE).create(dir) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -62,14 +63,14 @@ pub(super) fn make_dir(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A sentence about an error at `path`, with what to do about it.
+/// Returns an error that describes the failure at `path` and how to resolve it.
 pub(super) fn told(path: &Path, doing: &str, error: &io::Error) -> io::Error {
     let advice = match Errno::from_io_error(error) {
         Some(Errno::ROFS) => "; make the file system writable, or choose another directory with `[paths] state`",
         Some(Errno::NOSPC | Errno::DQUOT) => "; free some space on its file system",
         Some(Errno::ACCESS | Errno::PERM) => "; give the daemon's user access to it",
         Some(Errno::LOOP) => "; it is a symbolic link, which is not followed: replace it with the file itself",
-        Some(Errno::ISDIR | Errno::NOTDIR) => "; move away what is there",
+        Some(Errno::ISDIR | Errno::NOTDIR) => "; move the existing file or directory away",
         _ => "",
     };
     io::Error::new(error.kind(), format!("cannot {doing} {}: {error}{advice}", path.display()))

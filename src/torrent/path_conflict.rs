@@ -1,9 +1,10 @@
-//! Files that another torrent of this node has, too: whether this torrent may write to its own.
+//! Files that another torrent of this node also has: decides whether this torrent may write to its files.
 //!
-//! A file has one owner. Of torrents with a file in common the one that was added first owns it; the others are *second*: a
-//! second torrent writes nothing, neither to that file nor to any other. It waits until the owners have all that they want,
-//! then its content is hashed, and it seeds what is there or stops with an error. Which torrents have files in common is known
-//! to the engine (`engine/path_owners.rs`); here is what follows from it for one of them.
+//! A file has one owner. Of several torrents with a file in common the one that was added first owns it; the others are
+//! *second*: a second torrent writes to no file at all, shared or not. It waits until the owners are complete as far as
+//! wanted, then its content is hashed, and it seeds the content that it has or stops with an error. The engine finds
+//! the torrents that have files in common (`engine/path_owners.rs`); this module implements the consequences for one
+//! torrent.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -17,19 +18,19 @@ use crate::base::time::Time;
 use crate::codec::control::escape;
 use crate::torrent::torrent::{Ask, Phase, Torrent};
 
-/// The owner of a shared file, for sentences.
+/// The owner of a shared file, as messages name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
-    /// Its advisory name.
+    /// The advisory name of the owner.
     pub name: String,
-    /// Its wire hash.
+    /// The wire hash of the owner.
     pub info_hash: InfoHash,
-    /// The file that both have.
+    /// The path of the file that both torrents have.
     pub file: PathBuf,
 }
 
 impl Owner {
-    /// The torrent's name and the first digits of its hash.
+    /// Returns the torrent's name and the first 8 digits of its hash.
     #[must_use]
     pub fn label(&self) -> String {
         let hash: String = self.info_hash.to_string().chars().take(8).collect();
@@ -37,21 +38,22 @@ impl Owner {
     }
 }
 
-/// How many numbers a stage takes in a record; the order of second torrents is beyond.
+/// The number of stage values in a record's number; a record stores `order * STAGES + stage`.
 const STAGES: u64 = 4;
-/// The last order that fits into a record: microseconds since the Unix epoch fit for ten thousand years.
+/// The maximum order that fits into a record: microseconds since the Unix epoch fit for ten thousand years.
 const ORDER_MAX: u64 = 1 << 60;
 
-/// How far a second torrent is.
+/// The progress of a second torrent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecondStage {
     /// The owners are not finished, or not known yet.
     Waits,
-    /// The owners are finished, and its content is hashed, or about to be.
+    /// The owners are finished, and the content of the torrent is being hashed or about to be.
     Checks,
-    /// Its content was hashed: if all that is wanted is there it seeds, otherwise it is refused.
+    /// The content of the torrent was hashed: the torrent seeds if it is complete as far as wanted, otherwise it is
+    /// refused.
     Decided,
-    /// A shared file has another length than the owner's: it is refused without a look.
+    /// A shared file has another length than the owner's: the torrent is refused without being hashed.
     Refused,
 }
 
@@ -59,9 +61,10 @@ pub enum SecondStage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Compared {
     Yes,
-    /// Not yet, and nothing suggests that they are shared: compared before the first write.
+    /// The paths were not compared, and there is no sign that they are shared: they are compared before the first
+    /// write.
     No,
-    /// Not yet, and they may be shared: the torrent does nothing until they are.
+    /// The paths were not compared and may be shared: the torrent does nothing until they are compared.
     Held,
 }
 
@@ -70,19 +73,21 @@ struct Second {
     stage: SecondStage,
     /// `None` until the engine has found the owner in this run.
     owner: Option<Owner>,
-    /// Why it is refused, if it is.
+    /// The reason of a refusal, for a torrent that is refused or may be.
     refusal: String,
 }
 
-/// What a torrent knows of owners of its files.
+/// A torrent's information about the owners of its files.
 #[derive(Debug)]
 pub(crate) struct PathConflict {
     compared: Compared,
-    /// Whether it was added in this run and its paths were not compared then: every torrent that is no second goes before it.
+    /// Whether the torrent was added in this run without a comparison of its paths: every torrent that is not second
+    /// precedes it.
     is_new: bool,
-    /// Whether its comparison was asked for.
+    /// Whether the comparison of the paths was requested.
     asked: bool,
-    /// Its rank among second torrents: lower is earlier. Clocks of whole seconds do not tell two apart that are added together.
+    /// The torrent's rank among second torrents: lower is earlier. A clock of whole seconds would give the same rank to
+    /// two torrents that are added together.
     order: u64,
     second: Option<Box<Second>>,
 }
@@ -108,7 +113,8 @@ impl PathConflict {
         self.second.as_ref().map(|second| second.stage)
     }
 
-    /// Why the torrent is refused, if it is; `is_whole` says whether all that it wants is there.
+    /// Returns the reason of the refusal; `None` if the torrent is not refused. `is_whole` is whether the torrent is
+    /// complete as far as wanted.
     pub(crate) fn refusal(&self, is_whole: bool) -> Option<&str> {
         let second = self.second.as_ref()?;
         let is_refused = match second.stage {
@@ -119,7 +125,7 @@ impl PathConflict {
         is_refused.then_some(&second.refusal)
     }
 
-    /// The number that a resume record keeps of it; `None` if the torrent is no second.
+    /// Returns the number that represents this state in a resume record; `None` if the torrent is not second.
     pub(crate) fn recorded(&self) -> Option<u64> {
         let stage = match self.stage()? {
             SecondStage::Waits | SecondStage::Checks => 1,
@@ -129,7 +135,7 @@ impl PathConflict {
         Some(self.order.min(ORDER_MAX) * STAGES + stage)
     }
 
-    /// The torrent of an earlier run, whose record kept this number.
+    /// Returns the state of a torrent of an earlier run from the number in its resume record.
     pub(crate) fn restored(recorded: Option<u64>) -> Self {
         let order = recorded.map_or(0, |number| number / STAGES);
         let stage = recorded.map(|number| match number % STAGES {
@@ -144,43 +150,45 @@ impl PathConflict {
 }
 
 impl Torrent {
-    /// Whether another torrent owns some of its files.
+    /// Whether another torrent owns some of the torrent's files.
     #[must_use]
     pub fn is_second(&self) -> bool {
         self.path_conflict.second.is_some()
     }
 
-    /// How far it is as a second torrent; `None` if it is none.
+    /// Returns the torrent's stage as a second torrent; `None` if the torrent is not second.
     #[must_use]
     pub fn second_stage(&self) -> Option<SecondStage> {
         self.path_conflict.stage()
     }
 
-    /// The owner that it was found to share a file with; `None` if it is no second, or that is not known in this run yet.
+    /// Returns the owner with which the torrent was found to share a file. `None` if the torrent is not second, or if
+    /// the owner is not known in this run yet.
     #[must_use]
     pub fn owner(&self) -> Option<&Owner> {
         self.path_conflict.second.as_ref()?.owner.as_ref()
     }
 
-    /// Whether it may write to its files. What lies in a share directory is the user's, and never written to.
+    /// Whether the torrent may write to its files. Files in a share directory belong to the user and are never written
+    /// to.
     #[must_use]
     pub fn may_write(&self) -> bool {
         self.path_conflict.may_write() && !self.settings.shared
     }
 
-    /// Whether its paths were compared with those of the other torrents in this run.
+    /// Whether the torrent's paths were compared with those of the other torrents in this run.
     #[must_use]
     pub fn is_compared(&self) -> bool {
         self.path_conflict.compared == Compared::Yes
     }
 
-    /// Whether it does nothing until its paths are compared.
+    /// Whether the torrent does nothing until its paths are compared.
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.path_conflict.compared == Compared::Held
     }
 
-    /// Whether it has all that it wants, and nothing is being done with its files or wrong with them.
+    /// Whether the torrent is complete as far as wanted, no work on its files is under way, and it has no error.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.is_finished()
@@ -191,32 +199,34 @@ impl Torrent {
             && !self.relocation.is_under_way()
     }
 
-    /// The directories that its files are in, or were or are going to be in while they are moved.
+    /// Returns the directories of the torrent's files: the current one and, during a move, the old and the new one.
     #[must_use]
     pub fn claimed_dirs(&self) -> Vec<PathBuf> {
         let others = [self.relocation.to(), self.relocation.recorded_from()];
         std::iter::once(&*self.dir).chain(others.into_iter().flatten()).map(Path::to_owned).collect()
     }
 
-    /// The file or directory that holds everything, by its name and by the one that it is about to have.
+    /// Returns the names of the file or directory that holds all content: the current name and, during a rename, the
+    /// next one.
     #[must_use]
     pub fn claimed_tops(&self) -> Vec<OsString> {
         let top = |names: &Names| names.top.clone().unwrap_or_else(|| self.head.top.clone().into_os_string());
         std::iter::once(&self.renaming.names).chain(&self.renaming.next).map(top).collect()
     }
 
-    /// Its files, by their names and by those that they are about to have.
+    /// Returns the torrent's files under their current names and, during a rename, under the next ones.
     ///
     /// # Panics
-    /// If it is hibernated.
+    /// Panics if the torrent is hibernated.
     #[must_use]
     pub fn claimed_lists(&self) -> Vec<Arc<FileList>> {
         let next = self.renaming.next.as_ref().map(|names| names.apply(&self.body.get().files));
         std::iter::once(self.layout.shared_files()).chain(next).collect()
     }
 
-    /// Of two torrents with a file in common the one with the lower order owns it. A restart does not change the order. Of second
-    /// torrents one that seeds the files goes before one that is refused, which would write over them if it became the owner.
+    /// Returns the torrent's rank for ownership: of two torrents with a file in common the one with the lower rank owns
+    /// it. A restart does not change the rank. Of second torrents one that seeds the files precedes one that is
+    /// refused, which would overwrite them if it became the owner.
     #[must_use]
     pub fn path_order(&self) -> (bool, bool, u64, u64, InfoHash) {
         let of_seconds = if self.is_second() { self.path_conflict.order } else { 0 };
@@ -231,26 +241,26 @@ impl Torrent {
         )
     }
 
-    /// It is found to be a second torrent: its rank among those, unless it has one.
+    /// Sets the torrent's rank among second torrents, unless it has one, when it is found to be second.
     pub fn take_order(&mut self, order: u64) {
         if !self.is_second() {
             self.path_conflict.order = order;
         }
     }
 
-    /// Whether its paths were not compared when it was added in this run.
+    /// Whether the torrent was added in this run and its paths were not compared then.
     #[must_use]
     pub fn is_new_uncompared(&self) -> bool {
         self.path_conflict.is_new
     }
 
-    /// Its paths were not all compared when it was added: that is to be done before its first write.
+    /// Postpones the comparison of the paths of a new torrent, not all of which were compared, until its first write.
     pub fn postpone_comparison(&mut self) {
         self.path_conflict.compared = Compared::No;
         self.path_conflict.is_new = true;
     }
 
-    /// Its paths may be shared: it does nothing until they are compared.
+    /// Makes the torrent do nothing until its paths, which may be shared, are compared.
     pub fn hold_for_comparison(&mut self, now: Time) {
         if self.path_conflict.compared != Compared::Held {
             self.path_conflict.compared = Compared::Held;
@@ -259,7 +269,8 @@ impl Torrent {
         }
     }
 
-    /// Its paths cannot be compared, because its description is lost: they are once that is here again.
+    /// Releases a torrent whose paths cannot be compared because its metainfo is lost: they are compared once the
+    /// metainfo is available again.
     pub fn let_go_uncompared(&mut self) {
         self.path_conflict.asked = false;
         if self.path_conflict.compared == Compared::Held {
@@ -267,14 +278,16 @@ impl Torrent {
         }
     }
 
-    /// Its content is open: the owner of a second torrent that waits since an earlier run is looked for.
+    /// Requests the search for the owner of a second torrent that waits since an earlier run. Called when the content
+    /// is open.
     pub(crate) fn look_for_owner(&mut self) {
         if self.second_stage() == Some(SecondStage::Waits) && self.owner().is_none() {
             self.asks.push_back(Ask::ComparePaths);
         }
     }
 
-    /// Asks for the comparison of its paths that must precede its first write; true if it is still to be done.
+    /// Requests the comparison of the torrent's paths that must precede its first write. Returns true if the comparison
+    /// is still to be done.
     pub(crate) fn awaits_comparison(&mut self) -> bool {
         let awaits = self.path_conflict.compared == Compared::No && self.path_conflict.second.is_none();
         if awaits && !std::mem::replace(&mut self.path_conflict.asked, true) {
@@ -283,15 +296,15 @@ impl Torrent {
         awaits
     }
 
-    /// Its paths were compared, and no other torrent owns one of its files: it writes as any other. As far as it was a second
-    /// it is hashed first. One that was refused is paused: what lies there is the content of the torrent that was removed, and
-    /// only its user may have it overwritten.
+    /// Makes the torrent the owner of its files after a comparison found no other owner: it writes as any other
+    /// torrent. A torrent that was second is hashed first. A torrent that was refused is paused: its files may hold the
+    /// content of the torrent that was removed, and only the user may have that content overwritten.
     pub fn own_files(&mut self, now: Time) {
         let is_whole = self.is_finished();
         if self.path_conflict.refusal(is_whole).is_some() && !self.paused {
             log::warn!(
-                "{}: paused: its files may hold the content of the torrent that was removed, and its own would overwrite \
-                 that; `resume` lets it",
+                "{}: paused: its files may hold the content of the removed torrent, and this torrent would overwrite \
+                 that; `resume` allows it",
                 self.display_name()
             );
             self.pause(now);
@@ -305,7 +318,7 @@ impl Torrent {
         self.tell_storage();
         self.turn_changed = true;
         if was_second {
-            log::info!("{}: no other torrent has its files any more", self.display_name());
+            log::info!("{}: no other torrent has its files", self.display_name());
             self.persistence.touch(now);
             self.recheck(now);
         }
@@ -314,7 +327,8 @@ impl Torrent {
         self.reconsider(now);
     }
 
-    /// `owner` has one of its files, and is not finished: it waits, and nothing is claimed of its files.
+    /// Makes the torrent wait for `owner`, which has one of its files and is not finished. The torrent claims no piece
+    /// while it waits.
     pub fn wait_for_owner(&mut self, now: Time, owner: Owner) {
         if self.second_stage() != Some(SecondStage::Waits) {
             log::info!("{}: waits for {}, which has {}, too", self.display_name(), owner.label(), owner.file.display());
@@ -323,7 +337,7 @@ impl Torrent {
         self.become_second(now, SecondStage::Waits, owner, String::new());
     }
 
-    /// An owner that it was found to share a file with is not finished any more.
+    /// Makes a second torrent wait again because an owner is no longer finished.
     pub fn wait_again(&mut self, now: Time) {
         if !matches!(self.second_stage(), Some(SecondStage::Waits | SecondStage::Refused))
             && let Some(owner) = self.owner().cloned()
@@ -332,7 +346,7 @@ impl Torrent {
         }
     }
 
-    /// The owners of its files are finished: its content is hashed.
+    /// Starts hashing the content of a second torrent whose owners are finished.
     pub fn check_as_second(&mut self, now: Time, owner: Owner) {
         let refusal = self.incomplete(&owner, &owner.file);
         self.claim_no_files();
@@ -345,13 +359,13 @@ impl Torrent {
         self.reconsider(now);
     }
 
-    /// It stays as it was decided; `owner` was found in this run.
+    /// Keeps the decision about a second torrent; `owner` was found in this run.
     pub fn stay_second(&mut self, now: Time, owner: Owner) {
         let refusal = self.incomplete(&owner, &owner.file);
         self.become_second(now, SecondStage::Decided, owner, refusal);
     }
 
-    /// `owner` has a file with another length where it has one.
+    /// Refuses the torrent because `owner` has a file of another length at the path of one of its files.
     pub fn refuse_second(&mut self, now: Time, owner: Owner) {
         let refusal = format!(
             "{} belongs to the torrent {}, which has a file of another length there; nothing was written; remove this \
@@ -382,12 +396,13 @@ impl Torrent {
         self.reconsider(now);
     }
 
-    /// Whether its content may be written is otherwise now. It is not opened anew: what was read and is still to be synced stays known.
+    /// Requests an update of the storage after the write permission of the content changed. The content is not
+    /// reopened: the storage keeps its record of what was read and of what is still to be synced.
     fn tell_storage(&mut self) {
         self.asks.extend(self.store.map(|_| Ask::Want));
     }
 
-    /// What an earlier look at its files found counts for nothing.
+    /// Discards the results of earlier checks of the torrent's files.
     fn claim_no_files(&mut self) {
         self.suspend_download();
         self.check = None;
@@ -402,7 +417,7 @@ impl Torrent {
         self.restored.clear();
     }
 
-    /// Its content was hashed: what that means for a second torrent.
+    /// Decides about a second torrent whose content was hashed.
     pub(crate) fn decide_second(&mut self, now: Time) {
         if !matches!(self.second_stage(), Some(SecondStage::Checks | SecondStage::Decided)) {
             return;
@@ -422,14 +437,14 @@ impl Torrent {
         self.persistence.touch(now);
     }
 
-    /// The path of a file that a piece lies in.
+    /// Returns the path of a file that contains a part of a piece.
     fn file_of(&self, piece: Piece) -> Option<PathBuf> {
         let files = self.layout.files();
         let mut parts = files.parts(self.piece_span(piece)).map(|(file, _, _)| &files.entries()[file]);
         parts.find(|entry| !entry.pad).map(|entry| self.dir.join(&entry.path))
     }
 
-    /// Why it is refused if what is in `lacking` is not what it wants there.
+    /// Returns the reason of the refusal if the bytes in `lacking` are not those that the torrent wants there.
     fn incomplete(&self, owner: &Owner, lacking: &Path) -> String {
         let what = if *lacking == *owner.file {
             format!(

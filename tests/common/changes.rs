@@ -1,6 +1,8 @@
-//! Random changes of a daemon's torrents, and what must be there after a kill: a model of every torrent and of the queue.
+//! Random changes of a daemon's torrents, and a model of every torrent and of the queue, which gives the state that is
+//! required after a kill.
 //!
-//! A request that was answered with `OK` must have its effect after the next start; one without a reply may have it.
+//! A request that was answered with `OK` must have its effect after the next start; a request without a reply may have
+//! it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -13,14 +15,14 @@ use swarmtorrent::torrent::create::{Creator, Notes, Profile};
 
 use super::{Daemon, noise, tree, wait};
 
-/// How often it is looked whether all is there after a start, a few times a second.
+/// The maximum number of times that the state is compared after a start, a few times per second.
 const LOOKS_MAX: usize = 100;
 
-/// What the user sees of one torrent, by name: `dir`, `label`, `paused`, `path N`, `priority N`, `set KEY`. A torrent that was removed
-/// has `removed` besides: whether its data went, too. A torrent that was never added has nothing.
+/// The visible state of one torrent, by name: `dir`, `label`, `paused`, `path N`, `priority N`, `set KEY`. A torrent
+/// that was removed also has `removed`: whether its data was removed, too. A torrent that was never added has no facts.
 pub type Facts = BTreeMap<String, String>;
 
-/// What a request does to one torrent.
+/// The effect of a request on one torrent.
 #[derive(Debug, Clone)]
 pub enum Effect {
     Add(Facts),
@@ -29,15 +31,15 @@ pub enum Effect {
     },
     Move(String),
     Set(String, String),
-    /// A setting is no longer the torrent's own.
+    /// Makes a setting of the torrent the default again.
     Unset(String),
-    /// Gives one file, or the file or directory that holds all content, another name.
+    /// Renames one file, or the file or directory that holds all content.
     Rename(Option<usize>, String),
-    /// A position in the queue, from 1.
+    /// Moves the torrent to a position in the queue, counted from 1.
     Queue(usize),
 }
 
-/// A request, and what it does to the torrents that it names, by hash.
+/// A request, and its effects on the torrents that it names, by hash.
 #[derive(Debug, Clone)]
 pub struct Request {
     pub kind: &'static str,
@@ -45,9 +47,9 @@ pub struct Request {
     pub effects: Vec<(String, Effect)>,
 }
 
-/// Of requests that were sent one after another, those that `replies` acknowledge, and those that may have been carried out: without a
-/// reply, or with the news that the disk failed, which only `is_cut` allows. A request may be refused when the daemon is still busy with
-/// an earlier one, or because that was refused.
+/// Divides requests that were sent one after another into those that `replies` acknowledge and those that may have been
+/// carried out. The latter have no reply, or one that reports a disk failure, which only `is_cut` allows. The daemon
+/// may reject a request while it is busy with an earlier one, or because it rejected that one.
 pub fn acknowledged(requests: Vec<Request>, replies: &[Vec<String>], is_cut: bool) -> (Vec<Request>, Vec<Request>) {
     let mut replies = replies.iter();
     let (mut done, mut open) = (Vec::new(), Vec::new());
@@ -70,18 +72,19 @@ pub fn acknowledged(requests: Vec<Request>, replies: &[Vec<String>], is_cut: boo
 #[derive(Debug)]
 pub struct Subject {
     pub hash: String,
-    /// A metainfo file.
+    /// The bytes of a metainfo file; `None` for a magnet link.
     pub metainfo: Option<Vec<u8>>,
-    /// Paths and bytes; none of a link.
+    /// The paths and bytes of the files; empty for a magnet link.
     files: Vec<(String, Vec<u8>)>,
-    /// Whether the content is complete on the disk as long as the torrent is there.
+    /// Whether the content is complete on the disk until the torrent is removed.
     pub is_complete: bool,
-    /// Whether changes of it are drawn.
+    /// Whether changes of this torrent are drawn.
     is_drawn: bool,
 }
 
 impl Subject {
-    /// A torrent of files of these lengths: below a directory `name`, or one file of that name if there is one length only.
+    /// Creates a torrent of files of these lengths: below a directory `name`, or one file of that name if there is only
+    /// one length.
     pub fn new(profile: Profile, name: &str, lens: &[usize], piece_len: usize) -> Self {
         let is_single = lens.len() == 1;
         let path_of = |file: usize| if is_single { vec![] } else { vec![format!("file{file}").into_bytes()] };
@@ -100,7 +103,7 @@ impl Subject {
         Self { hash: meta.info_hash.to_string(), metainfo: Some(bytes), files, is_complete: true, is_drawn: false }
     }
 
-    /// A magnet link that no peer knows.
+    /// Creates a magnet link that no peer has.
     pub fn link(seed: u64) -> Self {
         let hash = noise(seed, 20).iter().map(|byte| format!("{byte:02x}")).collect();
         Self { hash, metainfo: None, files: Vec::new(), is_complete: true, is_drawn: false }
@@ -115,7 +118,7 @@ impl Subject {
         }
     }
 
-    /// Deletes what was left of the content below `dir`, under whatever names, when the torrent was removed without its data.
+    /// Deletes the remaining content below `dir`, under any name, of a torrent that was removed without its data.
     fn erase(&self, dir: &Path) {
         for path in tree(dir).0.into_iter().map(|path| dir.join(path)) {
             let found = std::fs::read(&path).unwrap();
@@ -125,12 +128,12 @@ impl Subject {
         }
     }
 
-    /// The content's bytes, one file after another.
+    /// Returns the content's bytes, one file after another.
     pub fn content(&self) -> Vec<u8> {
         self.files.iter().flat_map(|(_, bytes)| bytes).copied().collect()
     }
 
-    /// What is seen of it once it is added to `dir` without options.
+    /// Returns the facts of the torrent after it was added to `dir` without options.
     pub fn facts(&self, dir: &Path) -> Facts {
         let mut facts = Facts::new();
         let mut put = |key: String, value: &str| facts.insert(key, value.to_owned());
@@ -146,7 +149,8 @@ impl Subject {
         facts
     }
 
-    /// Adds it from a metainfo file at `path`, which is written, without its content.
+    /// Writes a metainfo file to `path` and returns the request that adds the torrent from it. The content is not
+    /// written.
     pub fn add(&self, path: &Path, dir: &Path, is_paused: bool) -> Request {
         std::fs::write(path, self.metainfo.as_ref().unwrap()).unwrap();
         let mut facts = self.facts(dir);
@@ -155,8 +159,8 @@ impl Subject {
         Request { kind: "add FILE", line, effects: vec![(self.hash.clone(), Effect::Add(facts))] }
     }
 
-    /// Whether the files are as these facts have them. A removal may come before a rename or a move that was only begun: then the
-    /// content must be whole, or gone, wherever it is.
+    /// Whether the files on the disk match these facts. A removal may precede the end of a rename or a move: then the
+    /// content must be complete, or deleted, in any of its directories.
     fn is_on_disk(&self, facts: &Facts) -> bool {
         if !self.is_complete {
             return true;
@@ -177,7 +181,7 @@ impl Subject {
     }
 }
 
-/// Whether a fact is only remembered here: a directory that a torrent was in before it was moved.
+/// Whether a fact is internal to this model: a directory that a torrent was in before it was moved.
 fn is_hidden(key: &str) -> bool {
     key.starts_with("before ")
 }
@@ -186,7 +190,7 @@ fn is_there(facts: &Facts) -> bool {
     facts.contains_key("dir") && !facts.contains_key("removed")
 }
 
-/// What is seen of a torrent after a change; a change of a torrent that is not there does nothing.
+/// Returns the facts of a torrent after a change; a change of a torrent that does not exist has no effect.
 fn after(mut facts: Facts, effect: &Effect) -> Facts {
     match effect {
         Effect::Add(new) if !is_there(&facts) => return new.clone(),
@@ -217,7 +221,7 @@ const fn yes(is_so: bool) -> &'static str {
     if is_so { "yes" } else { "no" }
 }
 
-/// What is expected of all torrents, by hash, and the queue.
+/// The expected facts of all torrents, by hash, and the expected queue.
 #[derive(Debug, Clone, Default)]
 pub struct Model {
     torrents: BTreeMap<String, Facts>,
@@ -233,7 +237,7 @@ impl Model {
         self.torrents.get(hash).is_some_and(is_there)
     }
 
-    /// A fact of a torrent.
+    /// Returns a fact of a torrent.
     pub fn fact(&self, hash: &str, key: &str) -> &str {
         &self.torrents[hash][key]
     }
@@ -255,7 +259,7 @@ impl Model {
         }
     }
 
-    /// What may be seen of a torrent when all of `certain` has happened and any part of `open`.
+    /// Returns the possible facts of a torrent after all of `certain` and any part of `open`.
     fn possible(&self, hash: &str, certain: &[Request], open: &[Request]) -> BTreeSet<Facts> {
         let of = |request: &Request| request.effects.iter().find(|(other, _)| other == hash).map(|(_, is)| is.clone());
         let facts = certain.iter().filter_map(of).fold(self.of(hash), |facts, effect| after(facts, &effect));
@@ -266,8 +270,9 @@ impl Model {
         possible
     }
 
-    /// Whether the queue may be `seen` when all of `certain` has happened and any part of `open`. As the daemon does, each torrent has
-    /// a rank, which a request gives it among those that it finds; of several ranks, any may be on record.
+    /// Whether the queue may be `seen` after all of `certain` and any part of `open`. As in the daemon, each torrent
+    /// has a rank, which a request chooses relative to the ranks at that moment; of several ranks of one torrent, any
+    /// may be on record.
     fn may_be_queued(&self, seen: &[String], certain: &[Request], open: &[Request]) -> bool {
         let mut model = self.clone();
         certain.iter().for_each(|request| model.apply(request));
@@ -292,7 +297,8 @@ impl Model {
                 }
             }
         }
-        // The lowest rank that is possible leaves most room for those behind. A rank that one torrent has left may be another's.
+        // The lowest possible rank leaves most room for the following torrents. A rank that one torrent has left may be
+        // another's.
         let mut last = f64::NEG_INFINITY;
         seen.iter().filter_map(|hash| possible.get(hash)).all(|ranks| {
             let next = ranks.iter().copied().filter(|rank| *rank >= last).min_by(f64::total_cmp);
@@ -302,20 +308,20 @@ impl Model {
     }
 }
 
-/// Draws changes, and checks after a start that they are there.
+/// Draws changes, and checks after a start that they are in effect.
 #[derive(Debug)]
 pub struct Changes {
     rng: Rng,
-    /// Where content lies: a new directory for each torrent that is added or moved.
+    /// The directory of all content: a new directory below it is used for each torrent that is added or moved.
     contents: PathBuf,
-    /// So that names and values differ each time.
+    /// A counter that makes names and values unique.
     drawn: usize,
     pub subjects: Vec<Subject>,
     pub model: Model,
 }
 
 impl Changes {
-    /// A dozen torrents of all kinds, none of them added yet, with their content below `contents`.
+    /// Creates a dozen torrents of all kinds, with their content below `contents`. None of them is added yet.
     pub fn new(seed: u64, contents: &Path) -> Self {
         let mut subjects = Vec::new();
         for number in 0..10_usize {
@@ -333,13 +339,13 @@ impl Changes {
         self.subjects.iter().find(|subject| subject.hash == hash).unwrap()
     }
 
-    /// A directory that does not exist yet.
+    /// Returns the path of a directory that does not exist yet.
     fn new_dir(&mut self) -> PathBuf {
         self.drawn += 1;
         self.contents.join(self.drawn.to_string())
     }
 
-    /// `count` changes or some more, each possible after those before it.
+    /// Draws at least `count` changes, each possible after those before it.
     pub fn draw(&mut self, count: usize) -> Vec<Request> {
         let (mut draft, mut requests) = (self.model.clone(), Vec::new());
         while requests.len() < count {
@@ -350,7 +356,7 @@ impl Changes {
         requests
     }
 
-    /// The requests that add `count` subjects.
+    /// Returns the requests that add `count` subjects.
     pub fn first(&mut self, count: usize) -> Vec<Request> {
         (0..count).flat_map(|index| self.draw_add(index)).collect()
     }
@@ -371,7 +377,7 @@ impl Changes {
         vec![self.draw_change(index, draft, is_moving)]
     }
 
-    /// Adds a subject in one of the ways that there are, after its content was written.
+    /// Writes the content of a subject and returns the requests that add it, in one of the possible ways.
     fn draw_add(&mut self, index: usize) -> Vec<Request> {
         let dir = self.new_dir();
         let subject = &self.subjects[index];
@@ -421,7 +427,8 @@ impl Changes {
         }
     }
 
-    /// A torrent is not removed while it may be moving: it would keep its position in the queue until the move has ended.
+    /// Draws a change of one subject. A torrent is not removed while it may be moving: it would keep its position in
+    /// the queue until the move has ended.
     fn draw_change(&mut self, index: usize, draft: &Model, is_moving: bool) -> Request {
         self.drawn += 1;
         let number = self.drawn;
@@ -498,8 +505,8 @@ impl Changes {
         }
     }
 
-    /// Adds a subject that is not there by a file in the watch directory; the name of the file once it was taken. `None` if all are
-    /// there.
+    /// Adds an absent subject by a file in the watch directory. Returns the path that the file has once the daemon has
+    /// read it, and the request. `None` if no subject is absent.
     pub fn drop_file(&mut self, daemon: &Daemon) -> Option<(PathBuf, Request)> {
         self.drawn += 1;
         let is_free = |subject: &&Subject| subject.is_drawn && !self.model.is_there(&subject.hash);
@@ -517,26 +524,26 @@ impl Changes {
         Some((taken, Request { kind: "watch", line: String::new(), effects }))
     }
 
-    /// Looks whether the daemon, which was just started, has all that `acknowledged` did and nothing that neither that nor `open`
-    /// could have done. What it has is what is expected from now on.
+    /// Checks that the daemon, which was just started, has all effects of `acknowledged` and no others than those of
+    /// `acknowledged` and `open`. The state of the daemon becomes the expected state.
     ///
     /// # Errors
-    /// What was acknowledged and is lost.
+    /// Returns a description of the acknowledged changes that are lost.
     ///
     /// # Panics
     /// If the daemon has something that no part of these requests explains.
     pub fn check(&mut self, daemon: &Daemon, acknowledged: &[Request], open: &[Request]) -> Result<(), String> {
-        wait("nothing is checked or moved", 30, || {
+        wait("no torrent is being checked or moved", 30, || {
             daemon.json("list").iter().all(|row| row["state"] != "checking" && row["moving_to"].is_null())
         });
-        // A list shows enough of what was not touched.
+        // A row of the list is sufficient for torrents that were not touched.
         let is_touched = |hash: &str| {
             let mut effects = acknowledged.iter().chain(open).flat_map(|request| &request.effects);
             effects.any(|(other, effect)| other == hash && !matches!(effect, Effect::Set(key, _) if key == "label"))
         };
-        // What is on record and not yet done, a rename or a removal, is done after the start.
+        // A rename or a removal that is on record and not done yet is done after the start.
         let (mut next, mut lost, mut looks) = (Model::default(), Vec::new(), 0);
-        wait("all is as it must be, or it was looked often enough", 60, || {
+        wait("the state is as expected, or all comparisons failed", 60, || {
             (next, lost) = self.compare(daemon, is_touched, acknowledged, open);
             looks += 1;
             lost.is_empty() || looks > LOOKS_MAX
@@ -552,13 +559,14 @@ impl Changes {
             acknowledged.iter().for_each(|request| eprintln!("acknowledged: {:.200}", request.line));
             open.iter().for_each(|request| eprintln!("open: {:.200}", request.line));
             unexplained.iter().take(5).for_each(|what| eprintln!("{what:.3000}"));
-            panic!("{} torrents are as nothing explains", unexplained.len());
+            panic!("{} torrents have a state that no request explains", unexplained.len());
         }
         self.model = next;
         Err(lost.join("; "))
     }
 
-    /// What is there, where it is possible, and what is not possible.
+    /// Returns the state of the daemon as far as it is possible, and descriptions of everything in it that is not
+    /// possible.
     fn compare(
         &self,
         daemon: &Daemon,
@@ -570,7 +578,7 @@ impl Changes {
         let mut rows = daemon.json("list");
         rows.sort_by_key(|row| row["queue"].as_u64());
         model.queue = rows.iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect();
-        // A torrent that is not there may have been refused, so that it never had a position.
+        // An absent torrent may have been refused, so that it never had a position.
         let is_refused =
             |(hash, effect): &(String, Effect)| matches!(effect, Effect::Add(_)) && !model.queue.contains(hash);
         let taken: Vec<_> = open.iter().filter(|request| !request.effects.iter().any(is_refused)).cloned().collect();
@@ -594,7 +602,7 @@ impl Changes {
                     let first = possible.first().and_then(|facts| facts.get("dir"));
                     let files = first.map(|dir| tree(Path::new(dir)).0).unwrap_or_default();
                     let files = &files[..files.len().min(10)];
-                    wrong.push(format!("{hash}: {seen:?}, {files:?} where there must be one of {possible:?}"));
+                    wrong.push(format!("{hash}: {seen:?}, {files:?} instead of one of {possible:?}"));
                 }
             }
         }
@@ -602,7 +610,8 @@ impl Changes {
     }
 }
 
-/// What the daemon shows of a torrent: what is in its row of the list, or everything, for which a torrent that sleeps is woken up.
+/// Returns the facts that the daemon shows of a torrent: those in its row of the list, or, if `is_whole`, all of them,
+/// for which the daemon loads a hibernated torrent.
 fn seen(daemon: &Daemon, row: &Value, is_whole: bool) -> Facts {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let mut facts = Facts::new();

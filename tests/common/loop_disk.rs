@@ -1,8 +1,8 @@
-//! A file system in an image file, mounted by a loop device. It can be shut down as a power cut does it: what was not yet written is
-//! lost, and nothing can be written any more.
+//! A file system in an image file, mounted by a loop device. It can be shut down as by a power cut: data that was not
+//! written yet is lost, and later writes fail.
 //!
-//! It needs root and a mount namespace of the test's own (`in_mounts_of_root`). The loop device is one that the kernel detaches by
-//! itself when the file system is unmounted, so none is left behind when a test or its process is killed.
+//! This needs root and a mount namespace of the test's own (`in_mounts_of_root`). The kernel detaches the loop device
+//! when the file system is unmounted, so no device is left when a test or its process is killed.
 
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -13,17 +13,17 @@ use super::wait;
 /// `FS_IOC_SHUTDOWN`: `_IOR('X', 125, __u32)`.
 const SHUTDOWN: libc::c_ulong = 0x8004_587d;
 
-/// What the file system still writes, of the changes that it has in memory, when its power is cut.
+/// The part of its changes in memory that the file system still writes when its power is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flushed {
-    /// All of it: a clean end at a bad moment.
+    /// All changes: a clean end at a bad moment.
     Everything = 0,
-    /// Its log, and no data that the log does not wait for.
+    /// The log of the file system, and only the data that must precede it.
     Log = 1,
     Nothing = 2,
 }
 
-/// A file system of one kind.
+/// A mounted file system.
 #[derive(Debug)]
 pub struct LoopDisk {
     image: PathBuf,
@@ -31,20 +31,20 @@ pub struct LoopDisk {
 }
 
 impl LoopDisk {
-    /// Makes a file system of `kind` (`ext4` or `xfs`) in the file `image` and mounts it at `dir`. `None`, and a line is printed, if
-    /// this machine has no such thing.
+    /// Makes a file system of `kind` (`ext4` or `xfs`) in the file `image` and mounts it at `dir`. Returns `None` and
+    /// prints a line if this machine cannot make or mount it.
     pub fn make(kind: &str, image: &Path, mib: u64, dir: &Path) -> Option<Self> {
         std::fs::File::create(image).unwrap().set_len(mib << 20).unwrap();
         let force = if kind == "xfs" { "-f" } else { "-F" };
         let made = Command::new(format!("mkfs.{kind}")).args(["-q", force]).arg(image).stderr(Stdio::null()).status();
         if !made.is_ok_and(|status| status.success()) {
-            eprintln!("left out: mkfs.{kind} is not installed");
+            eprintln!("skipped: mkfs.{kind} is not installed");
             return None;
         }
         std::fs::create_dir_all(dir).unwrap();
         let disk = Self { image: image.to_owned(), dir: dir.to_owned() };
         if !disk.try_mount() {
-            eprintln!("left out: no loop device may be mounted as {kind}");
+            eprintln!("skipped: cannot mount a loop device as {kind}");
             return None;
         }
         Some(disk)
@@ -56,23 +56,23 @@ impl LoopDisk {
         command.status().is_ok_and(|status| status.success())
     }
 
-    /// Mounts it again: the file system recovers from its log.
+    /// Mounts the file system again: it recovers from its log.
     pub fn mount(&self) {
         assert!(self.try_mount(), "{} cannot be mounted again", self.image.display());
     }
 
-    /// Unmounts it, once nobody uses it any more.
+    /// Unmounts the file system once it is not in use.
     pub fn unmount(&self) {
         let unmount = || Command::new("umount").arg(&self.dir).stderr(Stdio::null()).status();
         wait("the file system is unmounted", 10, || unmount().is_ok_and(|status| status.success()));
     }
 
-    /// Writes all that it has in memory.
+    /// Writes all changes that the file system has in memory.
     pub fn sync(&self) {
         rustix::fs::syncfs(std::fs::File::open(&self.dir).unwrap()).unwrap();
     }
 
-    /// How many times the device was flushed: once or twice for each sync of a file.
+    /// Returns the number of times that the device was flushed: once or twice for each sync of a file.
     pub fn flushes(&self) -> u64 {
         let dev = rustix::fs::stat(&self.dir).unwrap().st_dev;
         let path = format!("/sys/dev/block/{}:{}/stat", rustix::fs::major(dev), rustix::fs::minor(dev));
@@ -80,12 +80,12 @@ impl LoopDisk {
         stat.split_whitespace().nth(15).map_or(0, |count| count.parse().unwrap())
     }
 
-    /// Cuts its power: from now on every access fails.
+    /// Cuts the power of the file system: every later access fails.
     pub fn shut_down(&self, flushed: Flushed) {
         let dir = std::fs::File::open(&self.dir).unwrap();
         let flags = flushed as u32;
-        // SAFETY: `FS_IOC_SHUTDOWN` reads 32 bits at the address that it is given, which are those of `flags`, and keeps neither; the
-        // descriptor is that of `dir`, which is open until the call returns.
+        // SAFETY: `FS_IOC_SHUTDOWN` reads 32 bits at the given address, which are those of `flags`, and keeps neither;
+        // the descriptor is that of `dir`, which is open until the call returns.
         #[allow(unsafe_code, reason = "no crate has this call")]
         let result = unsafe { libc::ioctl(dir.as_raw_fd(), SHUTDOWN, &raw const flags) };
         assert_eq!(result, 0, "shutdown: {}", std::io::Error::last_os_error());

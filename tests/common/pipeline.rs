@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use super::is_closing;
 
-/// A connection. Replies are read in the order in which they arrive.
+/// A connection to the control socket. Replies are read in the order in which they arrive.
 #[derive(Debug)]
 pub struct Pipeline {
     stream: UnixStream,
     received: Vec<u8>,
-    /// The lines so far of the reply that is being received.
+    /// The lines received until now of the reply that is being received.
     lines: Vec<String>,
     is_closed: bool,
 }
@@ -26,13 +26,13 @@ impl Pipeline {
         Self { stream, received: Vec::new(), lines: Vec::new(), is_closed: false }
     }
 
-    /// Sends requests from a thread of its own, because the daemon may not read all of them before its replies are read. If the
-    /// daemon is killed meanwhile, the rest is dropped.
+    /// Sends requests from a separate thread, because the daemon may not read all of them before its replies are read.
+    /// If the daemon is killed before all are sent, the rest is dropped.
     pub fn send(&self, requests: String) -> JoinHandle<()> {
         self.send_and(requests, |_| {})
     }
 
-    /// The same with the last requests: the sending side is closed after them.
+    /// Sends the last requests as [`Self::send`] does, and closes the sending side after them.
     pub fn send_last(&self, requests: String) -> JoinHandle<()> {
         self.send_and(requests, |stream| drop(stream.shutdown(Shutdown::Write)))
     }
@@ -51,7 +51,8 @@ impl Pipeline {
         self.is_closed
     }
 
-    /// The next reply, its closing line last. `None` if there is none until `deadline`, or if the connection is closed.
+    /// Returns the lines of the next reply, the closing line last. `None` if no complete reply arrives before
+    /// `deadline`, or if the connection is closed.
     #[expect(clippy::disallowed_methods, reason = "tests are outside the daemon")]
     pub fn reply(&mut self, deadline: Instant) -> Option<Vec<String>> {
         loop {

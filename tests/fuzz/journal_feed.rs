@@ -1,17 +1,18 @@
-//! Turns any bytes into a journal that is damaged: entries of which some hold bytes of other entries, then a cut, bytes that are changed,
-//! and parts that are copied elsewhere. Used by the fuzz target and by the tests.
+//! Turns any bytes into a damaged journal: entries, some of which contain bytes of other entries, then a cut, changed
+//! bytes, and parts that are copied to another offset. The fuzz target and the tests use it.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "it fails where it stands")]
 
 use std::ops::Range;
 
 use swarmtorrent::codec::journal::{self, HEAD_LEN, Key, Verify};
 
-/// Entries of one journal.
+/// The limit of the number of entries in one journal; a journal has fewer.
 const ENTRIES_MAX: usize = 40;
 
-/// Builds and damages a journal. It panics if an entry is invented, or one is lost that the damage did not touch.
+/// Builds and damages a journal. Panics if the scan returns an entry that was not written, or lacks an entry that the
+/// damage did not touch.
 pub fn feed(script: &[u8]) {
-    // Raw bytes first: whatever they are, they have no entry, for they do not know the key.
+    // Raw bytes first: without knowledge of the key they never contain an entry.
     let key = Key::new([7; 16]);
     let raw = [&vec![0; usize::try_from(HEAD_LEN).unwrap()], script].concat();
     let contents = journal::scan(&raw[..], raw.len() as u64, &key, Verify::All).unwrap();
@@ -27,7 +28,8 @@ pub fn feed(script: &[u8]) {
         let name = "abcdefgh"[..byte() % 9].to_owned();
         let value = match byte() % 5 {
             0 => None,
-            // The bytes of an entry that is there already: a stranger who has seen the file could do no better.
+            // The value is the bytes of an existing entry: the best that a stranger with read access to the file could
+            // do.
             1 if !written.is_empty() => Some(bytes[written[byte() % written.len()].2.clone()].to_vec()),
             2 => Some(vec![u8::try_from(byte()).unwrap(); byte() * 9]),
             _ => Some((0..byte() % 32).map(|_| u8::try_from(byte()).unwrap()).collect()),
@@ -59,12 +61,12 @@ pub fn feed(script: &[u8]) {
     let found: Vec<_> = contents.entries.iter().map(|entry| entry.range.clone()).collect();
     let range = |range: &Range<usize>| range.start as u64..range.end as u64;
     for entry in &contents.entries {
-        let whose = written.iter().find(|(_, _, at)| range(at) == entry.range).expect("nobody wrote that entry");
+        let whose = written.iter().find(|(_, _, at)| range(at) == entry.range).expect("entry was written");
         let value = entry
             .value
             .as_ref()
             .map(|value| bytes[usize::try_from(value.start).unwrap()..usize::try_from(value.end).unwrap()].to_vec());
-        assert!(whose.0 == entry.name && whose.1 == value, "it says something else");
+        assert!(whose.0 == entry.name && whose.1 == value, "entry has another name or value");
     }
     for (_, _, at) in &written {
         let is_untouched = bytes.get(at.clone()) == intact.get(at.clone());

@@ -38,8 +38,8 @@ proptest! {
         let (header, read) = parse(&KEY, at, &bytes).unwrap();
         prop_assert_eq!((header.name, header.value_len, header.entry_len()), (&*name, value.as_ref().map(Vec::len), len));
         prop_assert_eq!(read, value.as_deref().unwrap_or_default());
-        prop_assert_eq!(parse(&KEY, at ^ 1, &bytes), None, "elsewhere it does not check");
-        prop_assert_eq!(parse(&Key([4; 16]), at, &bytes), None, "nor in another file");
+        prop_assert_eq!(parse(&KEY, at ^ 1, &bytes), None, "the check fails at another offset");
+        prop_assert_eq!(parse(&Key([4; 16]), at, &bytes), None, "the check fails with another key");
     }
 
     #[test]

@@ -1,29 +1,31 @@
-//! The journal of version 0.1.0, which is read once and rewritten in the format of today.
+//! The journal of version 0.1.0. The daemon reads such a journal once and rewrites it in the current format.
 //!
-//! Each entry stands behind a mark and its CRC-32C. A stranger can compute the CRC, so bytes inside a damaged entry must not be searched
-//! for entries: reading continues behind it only if an intact entry begins right where the damaged one says that it ends.
+//! Each entry follows a mark and its CRC-32C. A stranger can compute the CRC, so bytes inside a damaged entry must not
+//! be searched for entries: reading continues after a damaged entry only if an intact entry begins exactly at the end
+//! that the lengths in the damaged one give.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// What the file begins with.
+/// The first bytes of the file.
 pub const HEAD: &[u8] = b"swarm journal 1\n";
 const MARK: [u8; 4] = *b"\xFFsj\n";
-/// Mark, CRC, length of the name, length of the value.
+/// The length of the fixed part of an entry: mark, CRC, length of the name, length of the value.
 const FIXED_LEN: usize = 4 + 4 + 2 + 4;
 /// The value length of an entry without a value.
 const NO_VALUE: u32 = u32::MAX;
 
-/// What a journal of version 0.1.0 says.
+/// The contents of a journal of version 0.1.0.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Contents<'a> {
     /// The newest value of each name.
     pub values: BTreeMap<&'a str, &'a [u8]>,
-    /// What could not be read.
+    /// The byte ranges of the file that could not be read.
     pub damage: Vec<Range<usize>>,
 }
 
-/// The lengths of the entry at the start of `bytes`: the header with the name, and the whole.
+/// Returns two lengths of the entry at the start of `bytes`: that of the header with the name, and that of the whole
+/// entry. `None` if `bytes` end within the fixed part.
 fn lens(bytes: &[u8]) -> Option<(usize, usize)> {
     let fixed = bytes.first_chunk::<FIXED_LEN>()?;
     let name_len = usize::from(u16::from_be_bytes([fixed[8], fixed[9]]));
@@ -32,7 +34,7 @@ fn lens(bytes: &[u8]) -> Option<(usize, usize)> {
     Some((FIXED_LEN + name_len, FIXED_LEN + name_len + value_len))
 }
 
-/// The intact entry at the start of `bytes`: name, value, length.
+/// Returns the name, value and length of the entry at the start of `bytes`. `None` if that entry is not intact.
 fn parse(bytes: &[u8]) -> Option<(&str, Option<&[u8]>, usize)> {
     let (value, end) = lens(bytes)?;
     let entry = bytes.get(..end)?;
@@ -44,7 +46,7 @@ fn parse(bytes: &[u8]) -> Option<(&str, Option<&[u8]>, usize)> {
     Some((name, has_value.then(|| &entry[value..]), end))
 }
 
-/// Reads a journal of version 0.1.0. `None` if `bytes` are not one.
+/// Reads a journal of version 0.1.0. Returns `None` if `bytes` are not such a journal.
 #[must_use]
 pub fn read(bytes: &[u8]) -> Option<Contents<'_>> {
     let mut contents = Contents::default();
@@ -67,7 +69,7 @@ pub fn read(bytes: &[u8]) -> Option<Contents<'_>> {
     Some(contents)
 }
 
-/// Appends an entry as version 0.1.0 did.
+/// Appends an entry in the format of version 0.1.0.
 #[cfg(test)]
 pub(crate) fn write(out: &mut Vec<u8>, name: &str, value: Option<&[u8]>) {
     let at = out.len();
@@ -100,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn planted_entry_is_not_read_wherever_its_carrier_is_torn() {
+    fn planted_entry_is_not_read_when_its_carrier_is_torn_at_any_byte() {
         let mut planted = Vec::new();
         write(&mut planted, "other", None);
         let mut before = HEAD.to_vec();

@@ -1,5 +1,5 @@
-//! Addresses that have proved that datagrams sent to them arrive: they answered a query of ours, or brought the token
-//! that was sent to them (BEP 5). Anyone can write any other address as the sender of a query, so an answer to an
+//! Addresses that have proved that they receive datagrams: they answered a query of this node, or returned the token
+//! that was sent to them (BEP 5). Any other address may be a forged sender address of a query, so a response to an
 //! address without proof is kept small.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,21 +8,21 @@ use std::time::Duration;
 
 use crate::base::time::Time;
 
-/// Addresses that are remembered; beyond this the one that proved itself longest ago is forgotten.
+/// The maximum number of addresses that are remembered; beyond it the address with the oldest proof is forgotten.
 const PROVEN_MAX: usize = 8192;
-/// A proof is forgotten after this time.
+/// The time after which a proof is forgotten.
 const LIFETIME: Duration = Duration::from_hours(1);
 
-/// The addresses that have proved themselves.
+/// The addresses that have proved that they receive datagrams.
 #[derive(Debug, Default)]
 pub(super) struct Proven {
     proved_at: BTreeMap<IpAddr, Time>,
-    /// The same, ordered by time.
+    /// The same addresses, ordered by the time of their proof.
     order: BTreeSet<(Time, IpAddr)>,
 }
 
 impl Proven {
-    /// `ip` has proved itself.
+    /// Notes a proof of `ip`.
     pub(super) fn add(&mut self, now: Time, ip: IpAddr) {
         if let Some(before) = self.proved_at.insert(ip, now) {
             self.order.remove(&(before, ip));
@@ -36,15 +36,15 @@ impl Proven {
         }
     }
 
-    /// Whether `ip` has proved itself within [`LIFETIME`].
+    /// Whether `ip` has given a proof within [`LIFETIME`].
     pub(super) fn contains(&self, now: Time, ip: IpAddr) -> bool {
         self.proved_at.get(&ip).is_some_and(|at| now.since(*at) < LIFETIME)
     }
 
-    /// What must hold at any time.
+    /// Checks the invariant: both collections have the same size, which is at most [`PROVEN_MAX`].
     ///
     /// # Panics
-    /// If it does not.
+    /// Panics if the invariant does not hold.
     pub(super) fn check(&self) {
         assert!(self.order.len() <= PROVEN_MAX && self.proved_at.len() == self.order.len(), "proven addresses");
     }

@@ -1,7 +1,8 @@
-//! Rewriting a file without its outdated entries, in slices between which appends go on.
+//! Rewrites a file without its outdated entries, in slices between which appends continue.
 //!
-//! First the entries that were current at the beginning are copied, then those that were appended meanwhile. When few of them are left, the last
-//! slice copies these, syncs and renames; everything else has been written back by then, so no call takes long.
+//! The entries that were current at the start are copied first, then those that were appended since. When few of them
+//! are left, the last slice copies these, syncs the file and renames it; all other data has been written back by then,
+//! so no call takes long.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,25 +19,26 @@ use crate::storage::journal::{GROW_LEN, Journal, STALE_MIN, Step, begin_new, res
 use crate::storage::writeback::Patience;
 use crate::storage::{errno_of, fault, writeback};
 
-/// Bytes that are copied in one slice, about.
+/// The approximate number of bytes that one slice copies.
 const COPY_LEN: usize = 256 << 10;
-/// Bytes that the last slice may have to copy and sync, at most.
+/// The maximum number of bytes that the last slice may have to copy and sync.
 const LAST_LEN_MAX: u64 = 64 << 10;
 
-/// A file being rewritten. A step is one call that may wait for the disk. After a fault the old file goes on.
+/// The state of a file that is being rewritten. A step is one call that may wait for the disk. After a fault the old
+/// file stays in use.
 #[derive(Debug, Default)]
 pub(in crate::storage) enum Compaction {
     #[default]
     Begin,
-    /// Entries are copied.
+    /// Entries are being copied.
     Copy(Box<Copy>),
-    /// The kernel writes what was copied.
+    /// The kernel is writing the copied bytes to the disk.
     Write(Box<Copy>),
-    /// The new file has the name; the directory is to be synced.
+    /// The new file has its final name; the directory is to be synced.
     SyncDir,
 }
 
-/// The new file, and what is still to be copied.
+/// The new file, and the entries that are still to be copied.
 #[derive(Debug)]
 pub(in crate::storage) struct Copy {
     file: File,
@@ -45,37 +47,38 @@ pub(in crate::storage) struct Copy {
     end: u64,
     allocated: u64,
     live: BTreeMap<String, Range<u64>>,
-    /// Where the entries lie that were current at the beginning and were not copied yet, the first one last.
+    /// The ranges of the entries that were current at the start and were not copied yet, in reverse order.
     left: Vec<Range<u64>>,
-    /// How many of those that were appended meanwhile were copied.
+    /// The number of entries appended since the start that were copied.
     caught_up: usize,
-    /// An entry of which some was copied.
+    /// The entry of which a part was copied.
     entry: Option<Entry>,
     patience: Patience,
 }
 
-/// An entry on its way.
+/// An entry that is being copied.
 #[derive(Debug)]
 struct Entry {
     name: String,
     value_len: usize,
     value_check: u64,
-    /// Where it lies in the old file, and the first byte that was not copied yet.
+    /// The range of the entry in the old file.
     from: Range<u64>,
+    /// The offset of the first byte in the old file that was not copied yet.
     next: u64,
-    /// Where it will lie in the new file.
+    /// The offset of the entry in the new file.
     to: u64,
     old_check: ValueCheck,
     new_check: ValueCheck,
 }
 
 impl Compaction {
-    /// One step; [`Step::Done`] once the new file has taken the old one's place.
+    /// Carries out one step. Returns [`Step::Done`] once the new file has replaced the old one.
     pub(in crate::storage) fn step(&mut self, journal: &mut Journal) -> Result<Step, Fault> {
         let result = self.try_step(journal);
         if result.is_err() {
             journal.since = None;
-            // Whether it can be removed or not, it is in nobody's way.
+            // If the file cannot be removed, it does no harm.
             drop(std::fs::remove_file(journal.dir.join(format!("{}.new", journal.name))));
             journal.compact_from = journal.end + STALE_MIN;
         }
@@ -135,14 +138,14 @@ impl Compaction {
 }
 
 impl Copy {
-    /// Cuts off what is left of an entry that does not count, and reserves free space.
+    /// Cuts off the rest of an entry that was discarded, and reserves free space.
     fn allocate(&mut self) -> io::Result<()> {
         self.file.set_len(self.end)?;
         self.allocated = reserve(&self.file, self.end, (self.end + LAST_LEN_MAX).next_multiple_of(GROW_LEN));
         Ok(())
     }
 
-    /// Has the new file, which has the old one's name by now, take its place.
+    /// Makes the new file, which has the old one's name by now, replace the old one in `journal`.
     fn replace(self, journal: &mut Journal) {
         journal.file = self.file;
         journal.key = self.key;
@@ -151,20 +154,20 @@ impl Copy {
         journal.live_bytes = self.live.values().map(|range| range.end - range.start).sum();
         journal.live = self.live;
         journal.since = None;
-        // The next entry counts when the directory names this file.
+        // The next entry is durable only when the directory names this file.
         (journal.is_torn, journal.is_nameless) = (false, true);
     }
 
-    /// Bytes that were appended meanwhile and not copied yet.
+    /// Returns the number of bytes that were appended since the start and not copied yet.
     fn behind(&self, journal: &Journal) -> u64 {
         let since = journal.since.as_deref().unwrap_or_default();
         let ranges = since[self.caught_up..].iter().filter_map(|(_, range)| range.as_ref());
         ranges.map(|range| range.end - range.start).sum()
     }
 
-    /// Copies about `len` bytes; true once nothing is left.
+    /// Copies about `len` bytes. Returns true once nothing is left to copy.
     fn slice(&mut self, journal: &Journal, len: usize) -> io::Result<bool> {
-        // What is to be written at `start`.
+        // `out` holds the bytes that are to be written at `start`.
         let (mut out, start) = (Vec::with_capacity(len), self.end);
         let is_all = loop {
             if out.len() >= len {
@@ -184,7 +187,8 @@ impl Copy {
         Ok(is_all)
     }
 
-    /// Begins with the next entry that counts; false if there is none. An entry that removes a name is copied at once.
+    /// Begins to copy the next current entry. Returns false if none is left. An entry that removes a name is copied at
+    /// once.
     fn next_entry(&mut self, journal: &Journal, out: &mut Vec<u8>) -> io::Result<bool> {
         let range = loop {
             if let Some(range) = self.left.pop() {
@@ -209,7 +213,7 @@ impl Copy {
         journal.file.read_exact_at(&mut header, range.start)?;
         let Some(header) = journal::parse_header(&journal.key, range.start, &header) else {
             let name = journal.live.iter().find(|(_, other)| **other == range).map(|(name, _)| name.clone());
-            // One that was replaced meanwhile is missed by nobody.
+            // An entry that was replaced since the start is not needed and not reported.
             name.into_iter().for_each(|name| report(journal, &name, &range));
             return Ok(true);
         };
@@ -231,7 +235,8 @@ impl Copy {
         Ok(true)
     }
 
-    /// Copies some of the entry's value to `out`, which begins at `start` of the new file, and its header once all of it was.
+    /// Copies a part of the entry's value to `out`, which begins at offset `start` of the new file, and the entry's
+    /// header once all of the value was copied.
     fn copy_some(&mut self, journal: &Journal, out: &mut Vec<u8>, start: u64, len: usize) -> io::Result<()> {
         let Some(entry) = &mut self.entry else { return Ok(()) };
         let from = out.len();
@@ -245,13 +250,13 @@ impl Copy {
             self.end = start + out.len() as u64;
             return Ok(());
         }
-        let entry = self.entry.take().expect("it was just there");
+        let entry = self.entry.take().expect("entry was present above");
         let is_intact = entry.old_check.finish() == entry.value_check;
         if !is_intact || journal.live.get(&entry.name) != Some(&entry.from) {
             if !is_intact {
                 report(journal, &entry.name, &entry.from);
             }
-            // The next entry takes its place, in the next slice if an earlier one has written some of this one.
+            // The next entry overwrites this one: in the next slice if an earlier slice has written a part of it.
             out.truncate(usize::try_from(entry.to.saturating_sub(start)).map_err(io::Error::other)?);
             self.end = entry.to;
             return Ok(());
@@ -269,7 +274,7 @@ impl Copy {
     }
 }
 
-/// Reports a current entry that turned out to be damaged, and keeps what is left of it.
+/// Reports a current entry that was found to be damaged, and keeps the rest of it.
 fn report(journal: &Journal, name: &str, range: &Range<u64>) {
     let where_to = keep(&journal.dir, journal.name, &journal.file, range);
     let (path, len) = (journal.path(), range.end - range.start);

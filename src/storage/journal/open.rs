@@ -1,4 +1,5 @@
-//! Opening a file of entries: what a crash or a disk has damaged is reported, and kept beside it before it is cut off.
+//! Opens a file of entries. Parts that a crash or the disk has damaged are reported, and kept in another file before
+//! they are cut off.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,24 +15,26 @@ use crate::engine::{FOLLOWED_STATE, RECORD_PREFIX};
 use crate::storage::journal::{BATCH_LEN_MAX, Journal, Records, begin_new};
 use crate::storage::private;
 
-/// Length limit of the file in which damaged parts are kept, bytes. A part that has no room there replaces all earlier ones, and is itself
-/// cut to this.
+/// The maximum length of the file in which damaged parts are kept, in bytes. A part that does not fit replaces all
+/// earlier ones, and is itself cut to this length.
 const KEPT_LEN_MAX: u64 = 16 << 20;
 
 /// Whether values are read and held when a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::storage) enum Values {
-    /// All are, and verified.
+    /// All values are read, verified and held.
     Hold,
-    /// They stay in the file and are verified when they are read, apart from the last ones, which a crash may have torn.
+    /// Values stay in the file and are verified when they are read, except the last ones, which a crash may have torn
+    /// and which are verified at once.
     Leave,
 }
 
 impl Journal {
-    /// Opens the file `name` of the state directory `dir`, or begins it; and what it says, if values are to be held.
+    /// Opens the file `name` of the state directory `dir`, or creates it. Returns the journal, and the records in it if
+    /// values are to be held.
     pub(in crate::storage) fn open(dir: &Path, name: &'static str, values: Values) -> io::Result<(Self, Records)> {
         let path = dir.join(name);
-        // A file that was never finished is worth nothing; usually there is none.
+        // An unfinished file has no useful contents; usually there is none.
         drop(std::fs::remove_file(dir.join(format!("{name}.new"))));
         let cannot = |doing: &'static str| {
             let path = path.clone();
@@ -44,7 +47,7 @@ impl Journal {
         let mut head = Vec::new();
         (&mut file).take(HEAD_LEN).read_to_end(&mut head).map_err(cannot("read"))?;
         if !head.starts_with(v1::HEAD) && journal::parse_head(&head).is_none() && v1::HEAD.starts_with(&head) {
-            // Empty, or the beginning of what version 0.1.0 began a journal with: nothing was ever in it.
+            // The file is empty, or has only a part of the head of version 0.1.0: it never had an entry.
             file = begin(dir, name).map_err(cannot("create"))?;
         } else if journal::parse_head(&head).is_none() && head.starts_with(v1::HEAD) && values == Values::Hold {
             file = convert(dir, name, &mut file, head).map_err(cannot("rewrite"))?;
@@ -53,20 +56,20 @@ impl Journal {
         file.read_exact_at(&mut head, 0).map_err(cannot("read"))?;
         let Some((key, is_whole)) = journal::parse_head(&head) else {
             let what = format!("{} is not a file of this version, or its key is lost", path.display());
-            let message = format!("{what}; restore it from a copy, or move it away to begin anew");
+            let message = format!("{what}; restore it from a copy, or move it away to start with an empty one");
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         };
         if !is_whole {
             log::error!("{}: one of the two copies of its key is damaged; rewritten from the other", path.display());
             file.write_all_at(&journal::head(&key), 0).and_then(|()| file.sync_data()).map_err(cannot("write"))?;
         }
-        // It may have taken an older file's place right before a crash.
+        // The file may have replaced an older one right before a crash.
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| private::told(dir, "sync", &error))?;
         read(dir, name, file, key, values).map_err(cannot("read"))
     }
 }
 
-/// Begins a file: it has its name once it has its head.
+/// Creates a file. The file gets its name after its head was written.
 fn begin(dir: &Path, name: &str) -> io::Result<File> {
     let (file, _, path) = begin_new(dir, name)?;
     file.sync_all()?;
@@ -74,11 +77,11 @@ fn begin(dir: &Path, name: &str) -> io::Result<File> {
     Ok(file)
 }
 
-/// Rewrites a journal of version 0.1.0, of which `head` was read.
+/// Rewrites a journal of version 0.1.0, of which the bytes `head` were read already.
 fn convert(dir: &Path, name: &'static str, old: &mut File, head: Vec<u8>) -> io::Result<File> {
     let mut bytes = head;
     old.read_to_end(&mut bytes)?;
-    let contents = v1::read(&bytes).expect("it begins with the head of one");
+    let contents = v1::read(&bytes).expect("bytes begin with the head of version 0.1.0");
     for range in &contents.damage {
         let range = range.start as u64..range.end as u64;
         let where_to = keep(dir, name, old, &range);
@@ -104,7 +107,8 @@ fn convert(dir: &Path, name: &'static str, old: &mut File, head: Vec<u8>) -> io:
     Ok(new)
 }
 
-/// A value of version 0.1.0, with the directories in it made absolute: relative ones were relative to the daemon's working directory.
+/// Returns a value of version 0.1.0 with the directories in it made absolute: relative ones were relative to the
+/// daemon's working directory.
 fn resolved(name: &str, value: &[u8]) -> Vec<u8> {
     let absolute = |path: &Path| std::path::absolute(path).ok();
     let bytes = if name.starts_with(RECORD_PREFIX) {
@@ -119,7 +123,7 @@ fn resolved(name: &str, value: &[u8]) -> Vec<u8> {
     bytes.unwrap_or_else(|| value.to_vec())
 }
 
-/// Finds the newest entry of each name, and cuts off what was never finished.
+/// Finds the newest entry of each name, and cuts off an incomplete entry at the end.
 fn read(dir: &Path, name: &'static str, mut file: File, key: Key, values: Values) -> io::Result<(Journal, Records)> {
     let path = dir.join(name);
     let mut allocated = file.metadata()?.len();
@@ -130,7 +134,7 @@ fn read(dir: &Path, name: &'static str, mut file: File, key: Key, values: Values
             file.read_to_end(&mut bytes)?;
             journal::scan(&bytes[..], bytes.len() as u64, &key, Verify::All)?
         }
-        // The last batch may be torn, and no other.
+        // Only the last batch may be torn.
         Values::Leave => journal::scan(&file, allocated, &key, Verify::Last(2 * BATCH_LEN_MAX as u64))?,
     };
     let Contents { entries, damage, end, torn_end } = contents;
@@ -138,7 +142,7 @@ fn read(dir: &Path, name: &'static str, mut file: File, key: Key, values: Values
         let (len, at) = (damage.range.end - damage.range.start, damage.range.start);
         let what = match damage.name {
             Some(name) => {
-                format!("an entry of {name:?}, {len} bytes at {at}, is damaged; an older one counts, if there is one")
+                format!("an entry of {name:?}, {len} bytes at {at}, is damaged; an older one is used if it exists")
             }
             None => format!("{len} bytes at {at} are damaged; the entries in them are lost"),
         };
@@ -161,7 +165,7 @@ fn read(dir: &Path, name: &'static str, mut file: File, key: Key, values: Values
     let live_bytes = newest.values().map(|(range, _)| range.end - range.start).sum();
     let mut records = Records::default();
     if values == Values::Hold {
-        let at = |at: u64| usize::try_from(at).expect("it was read into memory");
+        let at = |at: u64| usize::try_from(at).expect("file was read into memory");
         records.values =
             newest.iter().map(|(name, (_, value))| (name.clone(), at(value.start)..at(value.end))).collect();
         records.bytes = bytes;
@@ -184,12 +188,12 @@ fn read(dir: &Path, name: &'static str, mut file: File, key: Key, values: Values
     Ok((journal, records))
 }
 
-/// Appends a damaged part of `file` to `NAME.damaged`; says what came of it.
+/// Appends a damaged part of `file` to `NAME.damaged`. Returns the outcome as a clause for a message.
 pub(super) fn keep(dir: &Path, name: &str, file: &File, range: &Range<u64>) -> String {
     let path = dir.join(format!("{name}.damaged"));
     match try_keep(&path, name, file, range) {
         Ok(()) => format!("kept in {}", path.display()),
-        Err(error) => format!("they cannot be kept in {}: {error}", path.display()),
+        Err(error) => format!("the bytes cannot be kept in {}: {error}", path.display()),
     }
 }
 

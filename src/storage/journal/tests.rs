@@ -35,7 +35,7 @@ fn all(records: &Records) -> Model {
     records.with_prefix("").map(|(name, value)| (name.to_owned(), value.to_vec())).collect()
 }
 
-/// What the pack's way of reading finds.
+/// Returns the values that are found when the file is opened as the metainfo pack is.
 fn left(dir: &Path) -> Model {
     let (journal, records) = Journal::open(dir, NAME, Values::Leave).unwrap();
     assert!(all(&records).is_empty());
@@ -46,7 +46,7 @@ fn model(entries: &[(&str, &[u8])]) -> Model {
     entries.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect()
 }
 
-/// The directory as a killed process leaves it.
+/// Returns a copy of the directory, as a killed process leaves it.
 fn copy_of(dir: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir_in("/dev/shm").unwrap();
     for entry in std::fs::read_dir(dir).unwrap() {
@@ -145,13 +145,14 @@ fn damage_in_the_middle_costs_no_other_entry() {
 }
 
 #[test]
-fn planted_entry_is_not_read_wherever_its_carrier_is_torn() {
+fn planted_entry_is_not_read_when_its_carrier_is_torn_at_any_sector() {
     let temp = tempfile::tempdir_in("/dev/shm").unwrap();
     let (mut journal, _) = open(temp.path());
     say(&mut journal, &[("torrent other", Some(b"other"))]);
     let own = std::fs::read(temp.path().join(NAME)).unwrap()[usize::try_from(HEAD_LEN).unwrap()..][..100].to_vec();
     let start = journal.end;
-    // As good as a stranger can make it, and better: the format of today and of 0.1.0, the right offset, and bytes of the file itself.
+    // The planted entry is at least as good as a stranger can make it: the current format and that of 0.1.0, the right
+    // offset, and bytes of the file itself.
     let mut planted = Vec::new();
     v1::write(&mut planted, "torrent other", Some(b"removing"));
     journal::write(&mut planted, &Key::new([0; 16]), start + 26 + 15 + 600, "torrent other", Some(b"removing"));
@@ -165,7 +166,7 @@ fn planted_entry_is_not_read_wherever_its_carrier_is_torn() {
     for sector in [13, 512, 4096] {
         let expected = model(&[("torrent other", b"other")]);
         for at in (start..end).filter(|at| at % sector == 0) {
-            // The end is missing, or zeros; or the beginning is; or just this sector.
+            // The end is missing or zeroed, or the start is zeroed, or only this sector is.
             let at = usize::try_from(at).unwrap();
             let (mut tail, mut head, mut hole) = (whole.clone(), whole.clone(), whole.clone());
             tail[at..].fill(0);
@@ -224,7 +225,7 @@ fn key_outlives_the_loss_of_either_copy() {
     std::fs::write(&path, &bytes).unwrap();
     let error = Journal::open(temp.path(), NAME, Values::Hold).unwrap_err().to_string();
     assert!(error.contains("its key is lost") && error.contains("move it away"), "{error}");
-    assert_eq!(std::fs::read(&path).unwrap(), bytes, "it is left alone");
+    assert_eq!(std::fs::read(&path).unwrap(), bytes, "the file is unchanged");
 }
 
 #[test]
@@ -254,11 +255,11 @@ fn after_a_full_disk_nothing_half_written_is_read() {
     let temp = tempfile::tempdir_in("/dev/shm").unwrap();
     let (mut journal, _) = open(temp.path());
     say(&mut journal, &[("a", Some(b"1"))]);
-    // A disk without room, as far as this file is concerned.
+    // The file behaves as on a full disk.
     let path = temp.path().join(NAME);
     let writable = std::mem::replace(&mut journal.file, File::open(&path).unwrap());
     assert!(journal.append(&mut batch(&[("a", Some(b"2"))])).is_err());
-    // Half of it was written all the same, and an entry behind it that nobody was told of.
+    // Half of the batch was written, followed by an entry that was never acknowledged.
     let mut late = b"half".to_vec();
     journal::write(&mut late, &journal.key, journal.end + 4, "a", Some(b"never said"));
     writable.write_all_at(&late, journal.end).unwrap();
@@ -299,7 +300,7 @@ fn compaction_with_appends_may_end_at_any_step() {
     let mut compaction = Compaction::default();
     let mut steps = 0_u8;
     loop {
-        // Between any two steps something is appended: of the steps of that, too, each may be the last.
+        // Between any two steps an entry is appended, in several steps; the process may end after any of them.
         let name = ["small 3", "large two", "new", "large one", "small 4"][usize::from(steps % 5)];
         let value = match steps % 7 {
             6 => None,
@@ -316,7 +317,7 @@ fn compaction_with_appends_may_end_at_any_step() {
             let copy = copy_of(temp.path());
             let found = all(&open(copy.path()).1);
             assert!(found == before || found == expected, "in mid-append, step {steps}");
-            // In mid-append the compaction goes on, too, and does not replace the file then.
+            // The compaction continues between the steps of an append, but does not replace the file then.
             if steps.is_multiple_of(2) {
                 assert_ne!(compaction.step(&mut journal).unwrap(), Step::Done);
             }
@@ -331,7 +332,7 @@ fn compaction_with_appends_may_end_at_any_step() {
         if step == Step::Done {
             break;
         }
-        assert!(steps < 200, "it gets nowhere");
+        assert!(steps < 200, "compaction does not end");
     }
     assert!(steps > 5, "{steps} steps only");
     assert!(journal.names().eq(expected.keys()));
@@ -390,7 +391,7 @@ fn journal_of_0_1_0_is_rewritten_once() {
     bytes.extend(b"\xFFsj\ntorn");
     std::fs::write(&path, &bytes).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o664)).unwrap();
-    // A crash before the rename leaves the old file, and one that was never finished.
+    // A crash before the rename leaves the old file and an unfinished new one.
     std::fs::write(temp.path().join("journal.new"), b"half").unwrap();
     assert_eq!(all(&open(temp.path()).1), model(&[("a", b"3")]));
     assert!(std::fs::read(&path).unwrap().starts_with(b"swarm journal 2\n"));
@@ -398,14 +399,15 @@ fn journal_of_0_1_0_is_rewritten_once() {
     assert!(std::fs::read(temp.path().join("journal.damaged")).unwrap().ends_with(b"\xFFsj\ntorn"));
     assert_eq!(all(&open(temp.path()).1), model(&[("a", b"3")]));
     assert!(!temp.path().join("journal.new").exists());
-    // One that was torn in its head, or empty, says nothing.
+    // A journal that was torn in its head, or is empty, has no entry.
     for cut in 0..=v1::HEAD.len() {
         std::fs::write(&path, &v1::HEAD[..cut]).unwrap();
         assert_eq!(all(&open(temp.path()).1), Model::new());
     }
 }
 
-/// What version 0.1.0 left of a torrent that was added by a link, with `label=mine dir=/srv/isos`, and of the DHT.
+/// The vector is a journal that version 0.1.0 wrote of the DHT and of a torrent that was added by a magnet link with
+/// `label=mine dir=/srv/isos`.
 #[test]
 fn real_journal_of_0_1_0_is_read() {
     let temp = tempfile::tempdir_in("/dev/shm").unwrap();
@@ -424,7 +426,7 @@ fn relative_directories_of_0_1_0_are_resolved_against_the_working_directory() {
     let bytes = include_bytes!("../../../tests/vectors/journal-0.1.0");
     let contents = v1::read(bytes).unwrap();
     let (name, value) = contents.values.first_key_value().unwrap();
-    // The same record with a relative directory of the same length.
+    // The value is the same record with a relative directory of the same length.
     let mut value = value.to_vec();
     let at = value.windows(9).position(|window| window == b"/srv/isos").unwrap();
     value[at..at + 9].copy_from_slice(b"some/isos");

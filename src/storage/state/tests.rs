@@ -4,7 +4,7 @@ use super::*;
 use crate::storage::jobs::Work;
 use crate::storage::{FileStorage, Settings};
 
-/// Version 0.1.0's way of saving.
+/// Saves a file as version 0.1.0 did.
 fn put(dir: &Path, name: &str, bytes: &[u8]) -> PathBuf {
     std::fs::create_dir_all(dir.join(TORRENTS)).unwrap();
     let path = dir.join(TORRENTS).join(name);
@@ -97,14 +97,14 @@ fn metainfo_file_that_is_put_back_replaces_what_is_damaged_or_missing() {
     damaged[at + 10] ^= 1;
     std::fs::write(&pack, &damaged).unwrap();
     assert_eq!(state.read(&name(info_hash)), None);
-    // While it runs the file itself is read.
+    // While the daemon runs, the file itself is read.
     let path = put(temp.path(), &format!("{info_hash}.meta"), &bytes);
     assert_eq!(state.read(&name(info_hash)).as_ref(), Some(&bytes));
     drop(state);
     let (state, _) = StateDir::open(temp.path()).unwrap();
     assert!(!path.exists());
     assert_eq!(state.read(&name(info_hash)).as_ref(), Some(&bytes));
-    // A torrent that is removed takes it along.
+    // The removal of a torrent removes the file, too.
     put(temp.path(), &format!("{info_hash}.meta"), &bytes);
     save(state, &name(info_hash), None);
     let (state, _) = StateDir::open(temp.path()).unwrap();

@@ -1,4 +1,4 @@
-//! A journal with any damage.
+//! Fuzz target for a journal with any damage.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
