@@ -143,6 +143,6 @@ fn what_cannot_be_saved_for_want_of_room_is_saved_later() {
         let log = again.dir.join("log");
         assert_eq!(again.terminate(), 1);
         let log = std::fs::read_to_string(log).unwrap();
-        assert!(log.contains(&format!("{id} first: its latest progress and totals are not saved")), "{log}");
+        assert!(log.contains(&format!("{id} first: its latest changes are not saved")), "{log}");
     });
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use swarmtorrent::base::config::{Config, Encryption};
 use swarmtorrent::base::rng::Rng;
+use swarmtorrent::base::storage::{Fault, FaultKind, Job};
 use swarmtorrent::base::time::Time;
 use swarmtorrent::codec::resume::Record;
 use swarmtorrent::codec::udp_tracker::AnnounceEvent;
-use swarmtorrent::engine::Engine;
+use swarmtorrent::engine::{Effect, Engine};
 use swarmtorrent::sim::World;
 use swarmtorrent::sim::network::Network;
 use swarmtorrent::sim::storage::{MemoryStorage, Truth};
@@ -176,6 +177,39 @@ fn a_shutdown_says_goodbye_and_a_restart_claims_what_was_there() {
     engine.handle_restored(Time::ZERO);
     let Ok(Answer::Show(summary)) = engine.handle_command(Time::ZERO, Command::Show(Which::All)) else { panic!() };
     assert_eq!((summary.have_bytes, summary.downloaded, summary.state), (2_000_000, 2_000_000, State::Seeding));
+}
+
+/// Ends all jobs that the engine wants with `result`; the records and files among them that are to go.
+fn end_jobs(engine: &mut Engine<MemoryStorage>, now: Time, result: &Result<(), Fault>) -> usize {
+    let mut erased = 0;
+    while let Some(effect) = engine.poll_effect() {
+        if let Effect::Job(id, job) = effect {
+            erased += usize::from(matches!(job, Job::Erase { .. } | Job::Record { value: None, .. }));
+            engine.handle_job(now, id, result.clone());
+        }
+    }
+    erased
+}
+
+#[test]
+fn removal_that_cannot_be_saved_is_tried_again() {
+    let config = Config { dht: false, lsd: false, ..Config::default() };
+    let mut engine = Engine::new(config, 0, Rng::from_number(1), MemoryStorage::default());
+    let add = Command::Add { source: Source::Link("b".repeat(40)), options: AddOptions::default() };
+    engine.handle_command(Time::ZERO, add).unwrap();
+    end_jobs(&mut engine, Time::ZERO, &Ok(()));
+    engine.handle_command(Time::ZERO, Command::Remove { which: Which::All, data: false }).unwrap();
+    let ack = engine.acknowledge().expect("nothing of it is on the disk yet");
+    let full = Fault { kind: FaultKind::Full, message: "no space".to_owned() };
+    assert_eq!(end_jobs(&mut engine, Time::ZERO, &Err(full)), 2);
+    let (given, result) = engine.poll_ack().expect("the jobs have ended");
+    assert!(given == ack && result.unwrap_err().message.contains("no space"));
+    assert_eq!(engine.unsaved().count(), 1);
+    engine.handle_timeout(Time::from_secs(9));
+    assert_eq!(end_jobs(&mut engine, Time::from_secs(9), &Ok(())), 0);
+    engine.handle_timeout(Time::from_secs(10));
+    assert_eq!(end_jobs(&mut engine, Time::from_secs(10), &Ok(())), 2);
+    assert_eq!(engine.unsaved().count(), 0);
 }
 
 #[test]

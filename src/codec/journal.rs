@@ -179,9 +179,17 @@ impl Header<'_> {
 /// # Panics
 /// If the name or the value is longer than it may be.
 pub fn write(out: &mut Vec<u8>, key: &Key, at: u64, name: &str, value: Option<&[u8]>) {
-    let bytes = value.unwrap_or_default();
-    Header { name, value_len: value.map(<[u8]>::len), value_check: ValueCheck::of(key, bytes) }.write(out, key, at);
-    out.extend(bytes);
+    write_header(out, key, at, name, value);
+    out.extend(value.unwrap_or_default());
+}
+
+/// Appends the header of an entry to `out`, as [`write`] does. The value must follow.
+///
+/// # Panics
+/// If the name or the value is longer than it may be.
+pub fn write_header(out: &mut Vec<u8>, key: &Key, at: u64, name: &str, value: Option<&[u8]>) {
+    let value_check = ValueCheck::of(key, value.unwrap_or_default());
+    Header { name, value_len: value.map(<[u8]>::len), value_check }.write(out, key, at);
 }
 
 /// The header that `bytes`, which lie at offset `at` of the file with `key`, begin with. `None` if it does not check.

@@ -353,16 +353,18 @@ impl Daemon {
         let mut count = 0;
         for (name, info_hash) in self.engine.unsaved() {
             count += 1;
-            log::error!("{info_hash} {name}: its latest progress and totals are not saved");
+            log::error!("{info_hash} {name}: its latest changes are not saved");
         }
         if count == 0 {
             log::info!("everything is saved");
             return Ok(());
         }
-        let message = format!(
-            "shutdown with unsaved data of {count} torrents; their latest pieces are rechecked at the next start"
-        );
-        Err((FAILED, message))
+        Err((
+            FAILED,
+            format!(
+                "shutdown with unsaved changes of {count} torrents, which the log names; check the state directory"
+            ),
+        ))
     }
 
     /// Begins the end; the engine says when it is over.

@@ -33,6 +33,8 @@ pub(super) enum Purpose {
     Removal(InfoHash),
     /// That is recorded; its content goes.
     Delete(InfoHash),
+    /// What is kept of a removed torrent goes.
+    Forget(InfoHash),
     /// Nobody waits for it.
     Other,
 }
@@ -230,10 +232,10 @@ impl<S: Storage> Engine<S> {
             }
             Purpose::Removal(info_hash) => self.handle_removal_recorded(now, info_hash, &result),
             Purpose::Delete(info_hash) => self.handle_deleted(info_hash),
-            Purpose::Metainfo(_) | Purpose::Other => {}
+            Purpose::Forget(info_hash) if result.is_err() => self.durability.note_unforgotten(now, info_hash),
+            Purpose::Metainfo(_) | Purpose::Forget(_) | Purpose::Other => {}
         }
         self.settle(now);
-        self.save_changed(now);
     }
 
     pub(super) fn tell(&mut self, id: TorrentId, what: impl FnOnce(&mut Torrent)) {

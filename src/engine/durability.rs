@@ -6,7 +6,9 @@
 //! taken has one number, and is saved once.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
+use crate::base::hash::InfoHash;
 use crate::base::ids::{AckId, JobId, TorrentId};
 use crate::base::storage::{Fault, Job, Storage};
 use crate::base::time::Time;
@@ -16,7 +18,10 @@ use crate::torrent::command::{Refusal, RefusalKind};
 
 /// The maximum number of records that are taken at the end of one command or in one slice of background work. Further
 /// records wait for the next slice.
-const RECORDS_MAX: usize = 32;
+const RECORDS_MAX: usize = 8;
+
+/// How soon something that could not be erased is tried again.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// An acknowledgement that waits for the disk.
 #[derive(Debug)]
@@ -47,6 +52,8 @@ pub(super) struct Durability {
     /// Torrents that are new or whose metadata has arrived, with the metainfo or magnet link that is to be saved. The
     /// record of such a torrent is taken after all changes of the current call.
     new: BTreeMap<TorrentId, Vec<u8>>,
+    /// Removed torrents of which something is still kept, because it could not be erased, and when that is tried again.
+    unforgotten: BTreeMap<InfoHash, Time>,
     waiting: VecDeque<Waiting>,
     next_ack: u64,
     done: VecDeque<(AckId, Result<(), Refusal>)>,
@@ -120,6 +127,26 @@ impl Durability {
         self.to_save.is_empty()
     }
 
+    /// What is kept of a removed torrent could not be erased: that is tried again.
+    pub(super) fn note_unforgotten(&mut self, now: Time, info_hash: InfoHash) {
+        self.unforgotten.insert(info_hash, now + AGAIN);
+    }
+
+    /// When something that could not be erased is to be tried again.
+    pub(super) fn poll_timeout(&self) -> Time {
+        self.unforgotten.values().copied().min().unwrap_or(Time::NEVER)
+    }
+
+    /// Removed torrents that the next run would have again.
+    pub(super) fn unforgotten(&self) -> impl Iterator<Item = InfoHash> {
+        self.unforgotten.keys().copied()
+    }
+
+    /// Whether every change is on the disk, or could not be saved.
+    pub(super) fn is_settled(&self) -> bool {
+        self.outstanding.is_empty()
+    }
+
     fn number(&mut self) -> u64 {
         let number = self.next;
         self.next += 1;
@@ -172,6 +199,18 @@ impl<S: Storage> Engine<S> {
             let (info_hash, record) = (torrent.info_hash(), torrent.record(now));
             self.start_job(Job::Record { name: record_name(info_hash), value: Some(record) }, Purpose::Other);
             self.start_job(Job::Save { name: metainfo_name(info_hash), bytes: metainfo }, Purpose::Metainfo(id));
+        }
+    }
+
+    /// Erases again what is kept of removed torrents, where it is time. A torrent that was added again meanwhile stays.
+    pub(super) fn forget_again(&mut self, now: Time) {
+        let due: Vec<InfoHash> =
+            self.durability.unforgotten.iter().filter(|(_, at)| **at <= now).map(|(info_hash, _)| *info_hash).collect();
+        for info_hash in due {
+            self.durability.unforgotten.remove(&info_hash);
+            if !self.by_hash.contains_key(&info_hash) {
+                self.forget_saved(info_hash);
+            }
         }
     }
 

@@ -453,13 +453,14 @@ impl<S: Storage> Engine<S> {
     /// Nothing that a shutdown waits for is under way.
     fn is_quiet(&self) -> bool {
         let is_closed = self.jobs.is_empty() && self.torrents.values().all(Torrent::is_closed);
-        is_closed && (self.hurries || self.exchanges.is_idle())
+        is_closed && self.durability.is_settled() && (self.hurries || self.exchanges.is_idle())
     }
 
     /// Torrents whose last record is not on the disk yet, by name and hash: what the shutdown could not save.
     pub fn unsaved(&self) -> impl Iterator<Item = (String, InfoHash)> {
         let unsaved = self.torrents.values().filter(|torrent| !torrent.is_saved());
-        unsaved.map(|torrent| (torrent.display_name().to_string(), torrent.info_hash()))
+        let unsaved = unsaved.map(|torrent| (torrent.display_name().to_string(), torrent.info_hash()));
+        unsaved.chain(self.durability.unforgotten().map(|info_hash| ("(removed)".to_owned(), info_hash)))
     }
 
     fn exit(&mut self) {

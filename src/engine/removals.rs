@@ -93,6 +93,7 @@ impl<S: Storage> Engine<S> {
         for info_hash in due {
             self.record_removal(info_hash);
         }
+        self.forget_again(now);
     }
 
     fn delete_content(&mut self, now: Time, info_hash: InfoHash) {
@@ -113,12 +114,13 @@ impl<S: Storage> Engine<S> {
 
     /// Erases what is kept of a torrent. The last of the jobs for that.
     pub(super) fn forget_saved(&mut self, info_hash: InfoHash) -> JobId {
-        self.start_job(Job::Erase { name: metainfo_name(info_hash) }, Purpose::Other);
-        self.start_job(Job::Record { name: record_name(info_hash), value: None }, Purpose::Other)
+        self.start_job(Job::Erase { name: metainfo_name(info_hash) }, Purpose::Forget(info_hash));
+        self.start_job(Job::Record { name: record_name(info_hash), value: None }, Purpose::Forget(info_hash))
     }
 
     pub(super) fn set_removals_timer(&mut self) {
-        let at = if self.exiting { Time::NEVER } else { self.removals.poll_timeout() };
+        let due = self.removals.poll_timeout().min(self.durability.poll_timeout());
+        let at = if self.exiting { Time::NEVER } else { due };
         self.timers.set(Timer::Removals, at);
     }
 }

@@ -31,6 +31,8 @@ pub(super) const BATCH_LEN_MAX: usize = 2 << 20;
 const STALE_MIN: u64 = 4 << 20;
 /// The file grows to a multiple of this.
 const GROW_LEN: u64 = 1 << 20;
+/// Longest value that is copied to be written together with its neighbours, bytes. Longer ones are written by themselves.
+const COPIED_LEN_MAX: usize = 64 << 10;
 /// Free bytes of the file system below which no space is reserved: entries need it more.
 const FREE_MIN: u64 = 64 << 20;
 /// A batch of more bytes waits until the kernel has written it before it calls `fdatasync`, which then takes no long time.
@@ -200,14 +202,25 @@ impl Journal {
             self.file.set_len(self.end).map_err(io)?;
             (self.allocated, self.is_torn) = (self.end, false);
         }
-        let mut bytes = Vec::with_capacity(batch.len + 64 * batch.entries.len());
+        // `bytes` belong at `at`.
+        let (mut bytes, mut at) = (Vec::new(), self.end);
         for (name, value) in &batch.entries {
-            let from = self.end + bytes.len() as u64;
-            journal::write(&mut bytes, &self.key, from, name, value.as_deref());
-            batch.written.push(from..self.end + bytes.len() as u64);
+            let from = at + bytes.len() as u64;
+            journal::write_header(&mut bytes, &self.key, from, name, value.as_deref());
+            match value {
+                Some(value) if value.len() > COPIED_LEN_MAX => {
+                    self.file.write_all_at(&bytes, at).map_err(io)?;
+                    at += bytes.len() as u64;
+                    bytes.clear();
+                    self.file.write_all_at(value, at).map_err(io)?;
+                    at += value.len() as u64;
+                }
+                value => bytes.extend(value.as_deref().unwrap_or_default()),
+            }
+            batch.written.push(from..at + bytes.len() as u64);
         }
-        let end = self.end + bytes.len() as u64;
-        self.file.write_all_at(&bytes, self.end).map_err(io)?;
+        let end = at + bytes.len() as u64;
+        self.file.write_all_at(&bytes, at).map_err(io)?;
         if end > self.allocated {
             self.allocated = reserve(&self.file, end, (end + 1).next_multiple_of(GROW_LEN));
         }

@@ -157,7 +157,7 @@ impl Torrent {
     pub fn verify(&mut self, now: Time) {
         // A second torrent that waits is hashed anyway before it goes on.
         let waits = self.second_stage() == Some(SecondStage::Waits);
-        if self.is_link() || waits || self.postpone_check(true) {
+        if self.is_link() || waits || self.postpone_check(now, true) {
             return;
         }
         self.expected = None;
@@ -178,7 +178,7 @@ impl Torrent {
     /// All content is hashed again although nobody asked for it. A file of which something was verified, and which is gone, is missing.
     pub(crate) fn recheck(&mut self, now: Time) {
         let waits = self.second_stage() == Some(SecondStage::Waits);
-        if self.check.is_some() || self.is_link() || waits || self.postpone_check(false) {
+        if self.check.is_some() || self.is_link() || waits || self.postpone_check(now, false) {
             return;
         }
         let is_away = self.fault.as_ref().is_some_and(|fault| fault.kind != FaultKind::Full);

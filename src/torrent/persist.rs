@@ -129,6 +129,7 @@ impl Torrent {
     pub(crate) fn claim_nothing(&mut self) {
         self.persistence.unsynced = true;
         self.persistence.is_check_unsynced = true;
+        self.persistence.is_securing_check = false;
         self.persistence.durable = Some(Bitfield::new(self.have.len()));
         // Nor is what a sync that is under way makes durable: it may be hashed for a reason.
         self.persistence.syncing.iter_mut().for_each(Bitfield::clear_all);
@@ -349,7 +350,10 @@ impl Torrent {
             clean: self.claim.map_or(self.persistence.closing, |claim| self.is_claim_exact(claim)),
             queue: self.rank,
             super_seed: self.settings.super_seed,
-            checking: self.check.is_some() || self.recheck || self.persistence.is_check_unsynced,
+            checking: self.check.is_some()
+                || self.recheck
+                || self.persistence.is_check_unsynced
+                || self.relocation.is_check_due(),
             move_to: self.relocation.recorded_to().map(Path::to_owned),
             move_from: self.relocation.recorded_from().map(Path::to_owned),
             names: self.renaming.names.clone(),

@@ -117,6 +117,11 @@ impl Relocation {
         }
     }
 
+    /// Whether the content is to be checked when the move has ended.
+    pub(crate) const fn is_check_due(&self) -> bool {
+        self.check_after
+    }
+
     pub(crate) fn poll_timeout(&self) -> Time {
         self.look_at.unwrap_or(Time::NEVER)
     }
@@ -290,10 +295,13 @@ impl Torrent {
     }
 
     /// A check, which the user asked for or not, has to wait for a move: true if one is under way.
-    pub(crate) fn postpone_check(&mut self, is_asked_for: bool) -> bool {
+    pub(crate) fn postpone_check(&mut self, now: Time, is_asked_for: bool) -> bool {
         let is_moving = self.relocation.stage.is_some();
         self.relocation.check_after |= is_moving;
         self.relocation.verify_after |= is_moving && is_asked_for;
+        if is_moving {
+            self.persistence.touch(now);
+        }
         is_moving
     }
 

@@ -79,6 +79,8 @@ struct Held {
     text: String,
     /// What it waits for; `None` if only for what is held before it.
     ack: Option<AckId>,
+    /// Whether it says that a change was made. Then it says something else if the change cannot be saved.
+    is_ok: bool,
     is_json: bool,
 }
 
@@ -146,6 +148,7 @@ impl Session {
         if let Ok(Report::Watching(filter)) = &verdict {
             self.watching = Some((filter.clone(), is_json));
         }
+        let is_ok = verdict.is_ok();
         self.push(now, ack, is_json, |out| match verdict {
             Ok(mut report) => {
                 if let Some(field) = sort {
@@ -161,6 +164,9 @@ impl Session {
             }
             Err(refusal) => push_refusal(out, is_json, &refusal),
         });
+        if let Some(held) = self.held.back_mut().filter(|_| ack.is_some()) {
+            held.is_ok = is_ok;
+        }
     }
 
     /// The changes that `ack` stands for are on the disk, or could not be saved: then that is the reply. What is held for nothing
@@ -168,7 +174,9 @@ impl Session {
     pub fn handle_ack(&mut self, now: Time, ack: AckId, result: &Result<(), Refusal>) {
         let Some(held) = self.held.iter_mut().find(|held| held.ack == Some(ack)) else { return };
         held.ack = None;
-        if let Err(refusal) = result {
+        if let Err(refusal) = result
+            && held.is_ok
+        {
             self.held_len -= held.text.len();
             held.text.clear();
             push_refusal(&mut held.text, held.is_json, refusal);
@@ -296,7 +304,7 @@ impl Session {
             return;
         }
         if ack.is_some() || self.held.back().is_some_and(|held| held.ack.is_some()) {
-            self.held.push_back(Held { text: String::new(), ack, is_json });
+            self.held.push_back(Held { text: String::new(), ack, is_ok: false, is_json });
         }
         let held = self.held.back_mut().expect("something is held");
         let before = held.text.len();

@@ -487,8 +487,14 @@ fn reply_to_a_change_that_cannot_be_saved_is_an_error() {
     session.handle_ack(NOW, AckId(1), &Err(refusal.clone()));
     let json: Value = serde_json::from_str(&output(&mut session)).unwrap();
     assert_eq!((&json["ok"], &json["code"]), (&false.into(), &"io".into()));
-    session.handle_ack(NOW, AckId(2), &Err(refusal));
+    session.handle_ack(NOW, AckId(2), &Err(refusal.clone()));
     assert_eq!(output(&mut session), "ERR io no space\n");
+    // A request that was refused changed nothing that could be saved.
+    session.handle_input(b"pause abcd\n");
+    assert!(session.poll_request(NOW).is_some());
+    session.reply(NOW, Err(Refusal::new(RefusalKind::NotFound, "no such torrent")), Some(AckId(3)));
+    session.handle_ack(NOW, AckId(3), &Err(refusal));
+    assert_eq!(output(&mut session), "ERR not-found no such torrent\n");
 }
 
 #[test]
