@@ -332,6 +332,36 @@ fn magnet_link_is_compared_when_its_names_are_known() {
 }
 
 #[test]
+fn magnet_link_that_is_first_owns_its_files() {
+    let scene = Scene::new();
+    let (a, b) = scene.same();
+    let d = scene.different();
+    let home = scene.at("home");
+    let daemon = scene.daemon();
+    let seeder = scene.seeder("of-first", &a, &scene.at("source"));
+    let of_different = scene.seeder("of-different", &d, &scene.at("other"));
+    let link = format!("magnet:?xt=urn:btih:{}&x.pe={}", seeder.torrent()["id"].as_str().unwrap(), seeder.listen);
+    let first = add(&daemon, Path::new(&link), &dir(&home));
+    wait_state(&daemon, &first, "seeding");
+    let before = bytes_below(&home);
+    assert!(before == bytes_below(&scene.at("source")));
+    let different = add(&daemon, &d, &format!("{} verify=no", dir(&home)));
+    connect(&daemon, &different, &of_different);
+    assert_refused(&daemon, &different, &first, "content/a");
+    let same = add(&daemon, &b, &dir(&home));
+    wait_state(&daemon, &same, "seeding");
+    for second in [&different, &same] {
+        daemon.ask(&format!("remove {second} data=yes"));
+        wait("its content is deleted as far as allowed", 20, || {
+            let reply = daemon.ask(&format!("add {} paused=yes", if second == &same { &b } else { &d }.display()));
+            reply[0].starts_with("OK")
+        });
+        assert!(bytes_below(&home) == before, "the files of the first are kept");
+    }
+    assert_eq!(state(&daemon, &first), "seeding");
+}
+
+#[test]
 fn files_of_another_torrent_are_neither_moved_nor_renamed_nor_moved_onto() {
     let scene = Scene::new();
     let (a, b) = scene.same();

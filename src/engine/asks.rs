@@ -410,6 +410,8 @@ impl<S: Storage> Engine<S> {
         // Of many files some may be there of which the first are not: all is hashed.
         let is_new = files <= STAMPS_MAX && (0..files).all(|file| self.storage.stamp(store, file).is_none());
         torrent.handle_described(now, store, is_new);
+        self.index_paths(id);
+        let torrent = self.torrents.get_mut(id).expect("the asker is there");
         let before = spot_of(torrent);
         torrent.apply_policy(now);
         let spot = spot_of(torrent).filter(|_| before.is_none());

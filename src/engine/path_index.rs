@@ -78,6 +78,15 @@ impl PathIndex {
         self.entries += 1;
     }
 
+    /// Whether the index has an entry of the torrent for `top` in `dir`.
+    pub(super) fn contains(&self, id: TorrentId, dir: &Path, top: &OsStr) -> bool {
+        let entry = (hash_of(top), id);
+        self.dirs.get(dir).is_some_and(|dir| {
+            let (sorted, rest) = dir.entries.split_at(dir.sorted);
+            sorted.binary_search(&entry).is_ok() || rest.contains(&entry)
+        })
+    }
+
     /// Notes that `count` more entries may be out of date because torrents were removed or moved. When the number of
     /// such entries exceeds its limit, every entry is dropped for which `alive` returns false; its arguments are the
     /// torrent, its directory and the hash of its top.

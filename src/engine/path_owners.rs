@@ -185,6 +185,20 @@ impl<S: Storage> Engine<S> {
         }
     }
 
+    /// Checks that the index contains every torrent whose files are known.
+    ///
+    /// # Panics
+    /// Panics if a torrent is not in the index.
+    pub(super) fn check_path_index(&self) {
+        for (id, torrent) in self.torrents.iter().filter(|(_, torrent)| !torrent.is_link() && !torrent.is_peek()) {
+            let tops = torrent.claimed_tops();
+            for dir in torrent.claimed_dirs() {
+                let is_there = tops.iter().all(|top| self.paths.index.contains(id, &dir, top));
+                assert!(is_there, "{} in {} is in the index of paths", torrent.name(), dir.display());
+            }
+        }
+    }
+
     /// Handles a change of the directories or names of a torrent's files.
     pub(super) fn paths_changed(&mut self, id: TorrentId) {
         self.index_paths(id);
@@ -339,7 +353,8 @@ impl<S: Storage> Engine<S> {
         common.into_iter().map(|common| common.other).collect()
     }
 
-    /// Handles the metadata of a magnet link: inserts the torrent's files into the index and compares them.
+    /// Handles the metadata of a magnet link: compares the torrent's paths. The index takes them afterwards, when the
+    /// torrent is no longer a link.
     pub(super) fn compare_described(&mut self, now: Time, id: TorrentId) {
         let Some(torrent) = self.torrents.get_mut(id) else { return };
         let claims = Claims::of(torrent);
@@ -355,7 +370,6 @@ impl<S: Storage> Engine<S> {
             None => torrent.own_files(now),
         }
         self.have_owners(id, common.into_iter().map(|common| common.other).collect());
-        self.index_paths(id);
     }
 
     /// Returns the order of a torrent that becomes second now: it is later than any earlier order, also of earlier
