@@ -2,6 +2,8 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests fail where they stand")]
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -568,6 +570,52 @@ fn second_goes_on_by_itself_when_the_first_is_removed() {
     wait_state(&daemon, &fourth, "downloading");
     connect(&daemon, &fourth, &of_fourth);
     wait_state(&daemon, &fourth, "seeding");
+    assert!(bytes_below(&home) == bytes_below(&scene.at("other")));
+}
+
+/// Sends several commands in one write. Returns the closing line of each reply.
+fn ask_at_once(daemon: &Daemon, commands: &[String]) -> Vec<String> {
+    let mut stream = UnixStream::connect(daemon.dir.join("control")).unwrap();
+    stream.write_all((commands.join("\n") + "\n").as_bytes()).unwrap();
+    let lines = BufReader::new(stream).lines().map(Result::unwrap);
+    lines.filter(|line| line.starts_with("OK") || line.starts_with("ERR ")).take(commands.len()).collect()
+}
+
+#[test]
+fn refused_torrent_spares_the_data_of_an_owner_that_is_removed_during_a_check() {
+    let scene = Scene::new();
+    let (a, _) = scene.same();
+    let d = scene.different();
+    let home = scene.lay("home");
+    let daemon = scene.daemon();
+    let seeder = scene.seeder("of-different", &d, &scene.at("other"));
+    let mut first = add(&daemon, &a, &dir(&home));
+    wait_state(&daemon, &first, "seeding");
+    let assert_spared = |second: &str| {
+        wait_state(&daemon, second, "paused");
+        connect(&daemon, second, &seeder);
+        assert!(daemon.log().contains("would overwrite data that the removed torrent left"), "{}", daemon.log());
+        assert!(bytes_below(&home) == bytes_below(&scene.at("source")));
+    };
+    // The owner is removed while it is rechecked.
+    let second = add(&daemon, &d, &dir(&home));
+    assert_refused(&daemon, &second, &first, "content/a");
+    let replies = ask_at_once(&daemon, &[format!("verify {first}"), format!("remove {first}")]);
+    assert!(replies.iter().all(|reply| reply.starts_with("OK")), "{replies:?}");
+    assert_spared(&second);
+    daemon.ask(&format!("remove {second}"));
+    // The owner is removed while the second is checked.
+    first = add(&daemon, &a, &dir(&home));
+    wait_state(&daemon, &first, "seeding");
+    let commands = [format!("add {} {} verify=no", d.display(), dir(&home)), format!("remove {first}")];
+    let replies = ask_at_once(&daemon, &commands);
+    assert!(replies.iter().all(|reply| reply.starts_with("OK")), "{replies:?}");
+    assert_spared(&second);
+    // `resume` allows the download.
+    daemon.ask(&format!("resume {second}"));
+    wait_state(&daemon, &second, "downloading");
+    connect(&daemon, &second, &seeder);
+    wait_state(&daemon, &second, "seeding");
     assert!(bytes_below(&home) == bytes_below(&scene.at("other")));
 }
 

@@ -149,6 +149,9 @@ impl<S: Storage> Engine<S> {
         self.by_obfuscated.remove(&obfuscated(info_hash));
         self.timers.remove(Timer::Torrent(id));
         self.turns.forget(id);
+        if torrent.was_finished() {
+            self.note_removed_owner(now, id);
+        }
         self.paths.forget(id);
         self.note_stale_paths(1);
         for purpose in self.jobs.values_mut() {

@@ -211,6 +211,13 @@ impl<S: Storage> Engine<S> {
         }
     }
 
+    /// Tells the seconds of a torrent that is being removed that their files hold its content.
+    pub(super) fn note_removed_owner(&mut self, now: Time, id: TorrentId) {
+        for second in self.paths.seconds.get(&id).map(|(seconds, _)| seconds.clone()).unwrap_or_default() {
+            self.tell(second, |torrent| torrent.note_removed_owner(now));
+        }
+    }
+
     pub(super) fn note_stale_paths(&mut self, count: usize) {
         let torrents = &self.torrents;
         self.paths.index.note_stale(count, |id, dir, hash| {
