@@ -620,6 +620,31 @@ fn refused_torrent_spares_the_data_of_an_owner_that_is_removed_during_a_check() 
 }
 
 #[test]
+fn second_creates_nothing_where_its_files_are_missing_when_the_first_is_removed() {
+    let scene = Scene::new();
+    let (a, b) = scene.same();
+    let home = scene.lay("home");
+    let daemon = scene.daemon();
+    let first = add(&daemon, &a, &dir(&home));
+    wait_state(&daemon, &first, "seeding");
+    let second = add(&daemon, &b, &dir(&home));
+    wait_state(&daemon, &second, "seeding");
+    std::fs::rename(home.join("content"), scene.at("taken")).unwrap();
+    let leecher = Daemon::start(&scene.at("leecher"), ANY_SPACE);
+    let id = add(&leecher, &a, "");
+    connect(&leecher, &id, &daemon);
+    wait_state(&daemon, &first, "error");
+    daemon.ask(&format!("remove {first}"));
+    let seeder = scene.seeder("of-second", &b, &scene.at("source"));
+    connect(&daemon, &second, &seeder);
+    wait("the second reports its missing files", 30, || error(&daemon, &second).contains("missing: "));
+    assert!(!home.join("content").exists(), "nothing is created");
+    std::fs::rename(scene.at("taken"), home.join("content")).unwrap();
+    wait_state(&daemon, &second, "seeding");
+    assert!(bytes_below(&home) == bytes_below(&scene.at("source")));
+}
+
+#[test]
 fn torrent_that_seeds_the_files_is_next_before_one_that_was_refused() {
     let scene = Scene::new();
     let (a, b) = scene.same();

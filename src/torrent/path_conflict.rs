@@ -437,16 +437,20 @@ impl Torrent {
         self.asks.extend(self.store.map(|_| Ask::Want));
     }
 
-    /// Discards the results of earlier checks of the torrent's files.
+    /// Discards the results of earlier checks of the torrent's files. What a check of a second torrent found is still
+    /// expected: its files are not created anew if they are missing.
     fn claim_no_files(&mut self) {
         self.suspend_download();
+        let mut expected = self.durable();
+        self.expected.iter().for_each(|earlier| expected.add_all(earlier));
+        let is_trusted = !matches!(self.second_stage(), None | Some(SecondStage::Refused));
+        self.expected = Some(expected).filter(|expected| is_trusted && expected.count() > 0);
         self.check = None;
         self.recheck = false;
         if self.phase == Phase::Checking {
             self.phase = Phase::Ready;
         }
         self.claim = None;
-        self.expected = None;
         self.have.clear_all();
         self.claim_nothing();
         self.restored.clear();
