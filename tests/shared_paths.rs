@@ -645,6 +645,58 @@ fn second_creates_nothing_where_its_files_are_missing_when_the_first_is_removed(
 }
 
 #[test]
+fn files_that_are_still_being_deleted_are_not_given_to_another_torrent() {
+    let scene = Scene::new();
+    let names: Vec<String> = (0..3000).map(|file| format!("many/{file}")).collect();
+    let files: Vec<(&str, u64, usize)> = names.iter().map(|name| (&**name, 1, 100)).collect();
+    let home = scene.at("home");
+    write(&scene.at("many-source"), &files);
+    let source = scene.at("many-source/many");
+    let [a, b, c] = [&["--piece-length", "16384"][..], &["--piece-length", "32768"], &["--piece-length", "65536"]]
+        .map(|extra| torrent(&source, &scene.at("out").join(extra[1]), extra));
+    let daemon = scene.daemon();
+    let of_b = scene.seeder("of-b", &b, &scene.at("many-source"));
+    let away = scene.at("away");
+    write(&away, &files);
+    let moved = add(&daemon, &c, &dir(&away));
+    wait_state(&daemon, &moved, "seeding");
+    for by_link in [false, true] {
+        write(&home, &files);
+        let first = add(&daemon, &a, &dir(&home));
+        wait_state(&daemon, &first, "seeding");
+        if by_link {
+            let id = of_b.torrent()["id"].as_str().unwrap().to_owned();
+            add(&daemon, Path::new(&format!("magnet:?xt=urn:btih:{id}")), &dir(&home));
+        }
+        let add_second = format!("add {} {}", b.display(), dir(&home));
+        let commands =
+            [format!("remove {first} data=yes"), add_second.clone(), format!("move {moved} {}", home.display())];
+        let replies = ask_at_once(&daemon, &commands);
+        assert!(replies[0].starts_with("OK"), "{replies:?}");
+        let is_busy = |reply: &str| reply.starts_with("ERR busy ") && reply.contains("still being deleted");
+        assert!(is_busy(&replies[2]), "{replies:?}");
+        let second = if by_link {
+            replies[1].strip_prefix("OK ").unwrap().to_owned()
+        } else {
+            assert!(is_busy(&replies[1]) && replies[1].contains("many/"), "{replies:?}");
+            let mut reply = String::new();
+            wait("the files are deleted", 30, || {
+                reply = daemon.ask(&add_second).pop().unwrap();
+                reply.starts_with("OK ")
+            });
+            reply["OK ".len()..].to_owned()
+        };
+        wait_state(&daemon, &second, "downloading");
+        assert_eq!(show(&daemon, &second)["progress"], 0.0);
+        connect(&daemon, &second, &of_b);
+        wait_state(&daemon, &second, "seeding");
+        assert!(bytes_below(&home) == bytes_below(&scene.at("many-source")));
+        daemon.ask(&format!("remove {second} data=yes"));
+        wait("the files are deleted", 30, || common::tree(&home).0.is_empty());
+    }
+}
+
+#[test]
 fn torrent_that_seeds_the_files_is_next_before_one_that_was_refused() {
     let scene = Scene::new();
     let (a, b) = scene.same();

@@ -232,7 +232,7 @@ impl<S: Storage> Engine<S> {
                 self.paths_changed(id);
             }
             Purpose::Removal(info_hash) => self.handle_removal_recorded(now, info_hash, &result),
-            Purpose::Delete(info_hash) => self.handle_deleted(info_hash),
+            Purpose::Delete(info_hash) => self.handle_deleted(now, info_hash),
             Purpose::Metainfo(_) | Purpose::Other => {}
         }
         self.settle(now);
@@ -391,13 +391,17 @@ impl<S: Storage> Engine<S> {
     }
 
     /// A torrent's files are known now.
-    fn describe(&mut self, now: Time, id: TorrentId) {
+    pub(super) fn describe(&mut self, now: Time, id: TorrentId) {
         let torrent = self.torrents.get_mut(id).expect("the asker is there");
         if torrent.is_peek() {
             let title = Title { name: torrent.name().to_owned(), size: torrent.size() };
             let info_hash = torrent.info_hash();
             return self.end_peek(now, info_hash, Some(title));
         }
+        if self.waits_for_deletion(id) {
+            return;
+        }
+        let torrent = self.torrents.get_mut(id).expect("the asker is there");
         self.by_st_id.extend(torrent.st_id().map(|st_id| (st_id, id)));
         self.compare_described(now, id);
         let torrent = self.torrents.get_mut(id).expect("the asker is there");

@@ -42,6 +42,8 @@ pub(super) struct PathOwners {
     comparing: Queue<TorrentId>,
     /// The torrent that is being examined for hard links.
     looking: Option<Looking>,
+    /// Torrents of magnet links whose metadata is there and whose files are still being deleted with another torrent.
+    described: BTreeSet<TorrentId>,
     /// The order that was assigned last to a second torrent.
     order: u64,
 }
@@ -85,6 +87,7 @@ impl PathOwners {
     /// Handles the removal of a torrent: its seconds are compared again.
     pub(super) fn forget(&mut self, id: TorrentId) {
         self.set_owners(id, BTreeSet::new());
+        self.described.remove(&id);
         self.looking.take_if(|looking| looking.id == id);
         for second in self.seconds.remove(&id).map(|(seconds, _)| seconds).unwrap_or_default() {
             if let Some(owners) = self.owners.get_mut(&second) {
@@ -379,6 +382,72 @@ impl<S: Storage> Engine<S> {
         self.have_owners(id, common.into_iter().map(|common| common.other).collect());
     }
 
+    /// Returns the path of a file that is still being deleted with the content of a removed torrent.
+    fn being_deleted(&mut self, claims: &Claims) -> Option<PathBuf> {
+        if self.removals.is_empty() {
+            return None;
+        }
+        for (dir, list) in claims.dirs.iter().flat_map(|dir| claims.lists.iter().map(move |list| (dir, list))) {
+            let place = self.storage.place(dir);
+            let mut tops: Vec<_> = list.entries().iter().filter_map(|entry| entry.path.components().next()).collect();
+            tops.dedup();
+            let near: Vec<_> = tops.into_iter().flat_map(|top| self.removals.near(&place.join(top))).collect();
+            for (other, content) in near {
+                let entries = content.files.entries().iter().filter(|entry| !entry.pad);
+                let paths: BTreeSet<PathBuf> = entries.map(|entry| other.join(&entry.path)).collect();
+                let mut mine = list.entries().iter().filter(|entry| !entry.pad);
+                if let Some(entry) = mine.find(|entry| paths.contains(&place.join(&entry.path))) {
+                    return Some(dir.join(&entry.path));
+                }
+                // One file may have two paths that differ, for instance in case.
+                let theirs = self.identities(&Claims::of_content(&content), 0..LINKS_LOOKED_MAX, false);
+                let theirs: BTreeSet<(u64, u64)> =
+                    theirs.iter().map(|(_, identity)| (identity.device, identity.inode)).collect();
+                let mine = Claims { dirs: vec![dir.clone()], lists: vec![Arc::clone(list)] };
+                let is_same = |(_, identity): &(usize, FileIdentity)| {
+                    identity.links == 1 && theirs.contains(&(identity.device, identity.inode))
+                };
+                let same = self.identities(&mine, 0..LINKS_LOOKED_MAX, false).into_iter().find(is_same);
+                if let Some((file, _)) = same {
+                    return Some(mine.path(file));
+                }
+            }
+        }
+        None
+    }
+
+    /// Checks that no file of `claims` is still being deleted.
+    ///
+    /// # Errors
+    /// A file is still being deleted.
+    pub(super) fn may_use(&mut self, claims: &Claims) -> Result<(), Refusal> {
+        self.being_deleted(claims).map_or(Ok(()), |file| {
+            let message = format!("{} is still being deleted, as you asked; try again in a moment", file.display());
+            Err(Refusal::new(RefusalKind::Busy, message))
+        })
+    }
+
+    /// Whether a torrent whose metadata is there has to wait because its files are still being deleted with another
+    /// torrent. [`Engine::describe_waiting`] continues with it.
+    pub(super) fn waits_for_deletion(&mut self, id: TorrentId) -> bool {
+        let claims = self.torrents.get(id).map(Claims::of);
+        let waits = claims.is_some_and(|claims| self.being_deleted(&claims).is_some());
+        if waits {
+            self.paths.described.insert(id);
+        }
+        waits
+    }
+
+    /// Continues, after a deletion, with the torrents whose files were being deleted.
+    pub(super) fn describe_waiting(&mut self, now: Time) {
+        for id in std::mem::take(&mut self.paths.described) {
+            if self.torrents.contains(id) {
+                self.describe(now, id);
+                self.touched.push(id);
+            }
+        }
+    }
+
     /// Returns the order of a torrent that becomes second now: it is later than any earlier order, also of earlier
     /// runs.
     fn next_order(&mut self, now: Time) -> u64 {
@@ -606,7 +675,9 @@ impl<S: Storage> Engine<S> {
         let lists = torrent.claimed_lists();
         let at = Claims { dirs: vec![torrent.dir().to_owned()], lists: lists.clone() };
         self.may_take(now, id, &at, |_| false)?;
-        self.may_take(now, id, &Claims { dirs: vec![to.to_owned()], lists }, |_| true)
+        let new = Claims { dirs: vec![to.to_owned()], lists };
+        self.may_use(&new)?;
+        self.may_take(now, id, &new, |_| true)
     }
 
     /// Checks whether files of a torrent may be renamed.
@@ -624,6 +695,7 @@ impl<S: Storage> Engine<S> {
         let old = claims(renamed.iter().map(|(old, _)| (old.path.clone(), old.span.len, old.pad)).collect());
         self.may_take(now, id, &old, |_| false)?;
         let new = claims(renamed.iter().map(|(_, new)| (new.path.clone(), new.span.len, new.pad)).collect());
+        self.may_use(&new)?;
         self.may_take(now, id, &new, |_| true)
     }
 
@@ -651,6 +723,10 @@ impl<S: Storage> Engine<S> {
     /// Returns the reason for which a second torrent waits.
     pub(super) fn why_of_owner(&self, id: TorrentId) -> Option<Reason> {
         let torrent = self.torrents.get(id)?;
+        if self.paths.described.contains(&id) {
+            let sentence = "its files are still being deleted with a torrent that was removed; it goes on by itself";
+            return Some(Reason::new("shared-files", sentence));
+        }
         if torrent.second_stage() != Some(SecondStage::Waits) && torrent.is_compared() || torrent.error().is_some() {
             return None;
         }
