@@ -28,7 +28,7 @@ use crate::torrent::why::Reason;
 
 /// The maximum number of files of a torrent that are examined for hard links in one call; the rest of a longer list is
 /// examined in slices, before the torrent writes for the first time.
-const LINKS_LOOKED_MAX: usize = 4096;
+const LINKS_LOOKED_MAX: usize = 256;
 
 /// The relation of owners and seconds. Only torrents with files in common, and the index, use memory.
 #[derive(Debug, Default)]
@@ -248,6 +248,7 @@ impl<S: Storage> Engine<S> {
         self.paths.index.refresh(version, |dir| self.storage.place(dir));
         let mut near = BTreeSet::new();
         let places: Vec<PathBuf> = claims.dirs.iter().map(|dir| self.storage.place(dir)).collect();
+        claims.dirs.iter().zip(&places).for_each(|(dir, place)| self.paths.index.move_dir(dir, place));
         for (place, list) in places.iter().flat_map(|place| claims.lists.iter().map(move |list| (place, list))) {
             self.paths.index.find(place, list, &mut near);
         }
