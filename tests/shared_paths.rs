@@ -2,6 +2,8 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests fail where they stand")]
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -332,6 +334,36 @@ fn magnet_link_is_compared_when_its_names_are_known() {
 }
 
 #[test]
+fn magnet_link_that_is_first_owns_its_files() {
+    let scene = Scene::new();
+    let (a, b) = scene.same();
+    let d = scene.different();
+    let home = scene.at("home");
+    let daemon = scene.daemon();
+    let seeder = scene.seeder("of-first", &a, &scene.at("source"));
+    let of_different = scene.seeder("of-different", &d, &scene.at("other"));
+    let link = format!("magnet:?xt=urn:btih:{}&x.pe={}", seeder.torrent()["id"].as_str().unwrap(), seeder.listen);
+    let first = add(&daemon, Path::new(&link), &dir(&home));
+    wait_state(&daemon, &first, "seeding");
+    let before = bytes_below(&home);
+    assert!(before == bytes_below(&scene.at("source")));
+    let different = add(&daemon, &d, &format!("{} verify=no", dir(&home)));
+    connect(&daemon, &different, &of_different);
+    assert_refused(&daemon, &different, &first, "content/a");
+    let same = add(&daemon, &b, &dir(&home));
+    wait_state(&daemon, &same, "seeding");
+    for second in [&different, &same] {
+        daemon.ask(&format!("remove {second} data=yes"));
+        wait("its content is deleted as far as allowed", 20, || {
+            let reply = daemon.ask(&format!("add {} paused=yes", if second == &same { &b } else { &d }.display()));
+            reply[0].starts_with("OK")
+        });
+        assert!(bytes_below(&home) == before, "the files of the first are kept");
+    }
+    assert_eq!(state(&daemon, &first), "seeding");
+}
+
+#[test]
 fn files_of_another_torrent_are_neither_moved_nor_renamed_nor_moved_onto() {
     let scene = Scene::new();
     let (a, b) = scene.same();
@@ -539,6 +571,129 @@ fn second_goes_on_by_itself_when_the_first_is_removed() {
     connect(&daemon, &fourth, &of_fourth);
     wait_state(&daemon, &fourth, "seeding");
     assert!(bytes_below(&home) == bytes_below(&scene.at("other")));
+}
+
+/// Sends several commands in one write. Returns the closing line of each reply.
+fn ask_at_once(daemon: &Daemon, commands: &[String]) -> Vec<String> {
+    let mut stream = UnixStream::connect(daemon.dir.join("control")).unwrap();
+    stream.write_all((commands.join("\n") + "\n").as_bytes()).unwrap();
+    let lines = BufReader::new(stream).lines().map(Result::unwrap);
+    lines.filter(|line| line.starts_with("OK") || line.starts_with("ERR ")).take(commands.len()).collect()
+}
+
+#[test]
+fn refused_torrent_spares_the_data_of_an_owner_that_is_removed_during_a_check() {
+    let scene = Scene::new();
+    let (a, _) = scene.same();
+    let d = scene.different();
+    let home = scene.lay("home");
+    let daemon = scene.daemon();
+    let seeder = scene.seeder("of-different", &d, &scene.at("other"));
+    let mut first = add(&daemon, &a, &dir(&home));
+    wait_state(&daemon, &first, "seeding");
+    let assert_spared = |second: &str| {
+        wait_state(&daemon, second, "paused");
+        connect(&daemon, second, &seeder);
+        assert!(daemon.log().contains("would overwrite data that the removed torrent left"), "{}", daemon.log());
+        assert!(bytes_below(&home) == bytes_below(&scene.at("source")));
+    };
+    // The owner is removed while it is rechecked.
+    let second = add(&daemon, &d, &dir(&home));
+    assert_refused(&daemon, &second, &first, "content/a");
+    let replies = ask_at_once(&daemon, &[format!("verify {first}"), format!("remove {first}")]);
+    assert!(replies.iter().all(|reply| reply.starts_with("OK")), "{replies:?}");
+    assert_spared(&second);
+    daemon.ask(&format!("remove {second}"));
+    // The owner is removed while the second is checked.
+    first = add(&daemon, &a, &dir(&home));
+    wait_state(&daemon, &first, "seeding");
+    let commands = [format!("add {} {} verify=no", d.display(), dir(&home)), format!("remove {first}")];
+    let replies = ask_at_once(&daemon, &commands);
+    assert!(replies.iter().all(|reply| reply.starts_with("OK")), "{replies:?}");
+    assert_spared(&second);
+    // `resume` allows the download.
+    daemon.ask(&format!("resume {second}"));
+    wait_state(&daemon, &second, "downloading");
+    connect(&daemon, &second, &seeder);
+    wait_state(&daemon, &second, "seeding");
+    assert!(bytes_below(&home) == bytes_below(&scene.at("other")));
+}
+
+#[test]
+fn second_creates_nothing_where_its_files_are_missing_when_the_first_is_removed() {
+    let scene = Scene::new();
+    let (a, b) = scene.same();
+    let home = scene.lay("home");
+    let daemon = scene.daemon();
+    let first = add(&daemon, &a, &dir(&home));
+    wait_state(&daemon, &first, "seeding");
+    let second = add(&daemon, &b, &dir(&home));
+    wait_state(&daemon, &second, "seeding");
+    std::fs::rename(home.join("content"), scene.at("taken")).unwrap();
+    let leecher = Daemon::start(&scene.at("leecher"), ANY_SPACE);
+    let id = add(&leecher, &a, "");
+    connect(&leecher, &id, &daemon);
+    wait_state(&daemon, &first, "error");
+    daemon.ask(&format!("remove {first}"));
+    let seeder = scene.seeder("of-second", &b, &scene.at("source"));
+    connect(&daemon, &second, &seeder);
+    wait("the second reports its missing files", 30, || error(&daemon, &second).contains("missing: "));
+    assert!(!home.join("content").exists(), "nothing is created");
+    std::fs::rename(scene.at("taken"), home.join("content")).unwrap();
+    wait_state(&daemon, &second, "seeding");
+    assert!(bytes_below(&home) == bytes_below(&scene.at("source")));
+}
+
+#[test]
+fn files_that_are_still_being_deleted_are_not_given_to_another_torrent() {
+    let scene = Scene::new();
+    let names: Vec<String> = (0..3000).map(|file| format!("many/{file}")).collect();
+    let files: Vec<(&str, u64, usize)> = names.iter().map(|name| (&**name, 1, 100)).collect();
+    let home = scene.at("home");
+    write(&scene.at("many-source"), &files);
+    let source = scene.at("many-source/many");
+    let [a, b, c] = [&["--piece-length", "16384"][..], &["--piece-length", "32768"], &["--piece-length", "65536"]]
+        .map(|extra| torrent(&source, &scene.at("out").join(extra[1]), extra));
+    let daemon = scene.daemon();
+    let of_b = scene.seeder("of-b", &b, &scene.at("many-source"));
+    let away = scene.at("away");
+    write(&away, &files);
+    let moved = add(&daemon, &c, &dir(&away));
+    wait_state(&daemon, &moved, "seeding");
+    for by_link in [false, true] {
+        write(&home, &files);
+        let first = add(&daemon, &a, &dir(&home));
+        wait_state(&daemon, &first, "seeding");
+        if by_link {
+            let id = of_b.torrent()["id"].as_str().unwrap().to_owned();
+            add(&daemon, Path::new(&format!("magnet:?xt=urn:btih:{id}")), &dir(&home));
+        }
+        let add_second = format!("add {} {}", b.display(), dir(&home));
+        let commands =
+            [format!("remove {first} data=yes"), add_second.clone(), format!("move {moved} {}", home.display())];
+        let replies = ask_at_once(&daemon, &commands);
+        assert!(replies[0].starts_with("OK"), "{replies:?}");
+        let is_busy = |reply: &str| reply.starts_with("ERR busy ") && reply.contains("still being deleted");
+        assert!(is_busy(&replies[2]), "{replies:?}");
+        let second = if by_link {
+            replies[1].strip_prefix("OK ").unwrap().to_owned()
+        } else {
+            assert!(is_busy(&replies[1]) && replies[1].contains("many/"), "{replies:?}");
+            let mut reply = String::new();
+            wait("the files are deleted", 30, || {
+                reply = daemon.ask(&add_second).pop().unwrap();
+                reply.starts_with("OK ")
+            });
+            reply["OK ".len()..].to_owned()
+        };
+        wait_state(&daemon, &second, "downloading");
+        assert_eq!(show(&daemon, &second)["progress"], 0.0);
+        connect(&daemon, &second, &of_b);
+        wait_state(&daemon, &second, "seeding");
+        assert!(bytes_below(&home) == bytes_below(&scene.at("many-source")));
+        daemon.ask(&format!("remove {second} data=yes"));
+        wait("the files are deleted", 30, || common::tree(&home).0.is_empty());
+    }
 }
 
 #[test]

@@ -151,6 +151,9 @@ impl<S: Storage> Engine<S> {
         self.by_obfuscated.remove(&obfuscated(info_hash));
         self.timers.remove(Timer::Torrent(id));
         self.turns.forget(id);
+        if torrent.was_finished() {
+            self.note_removed_owner(now, id);
+        }
         self.paths.forget(id);
         self.note_stale_paths(1);
         for purpose in self.jobs.values_mut() {
@@ -231,7 +234,7 @@ impl<S: Storage> Engine<S> {
                 self.paths_changed(id);
             }
             Purpose::Removal(info_hash) => self.handle_removal_recorded(now, info_hash, &result),
-            Purpose::Delete(info_hash) => self.handle_deleted(info_hash),
+            Purpose::Delete(info_hash) => self.handle_deleted(now, info_hash),
             Purpose::Forget(info_hash) if result.is_err() => self.durability.note_unforgotten(now, info_hash),
             Purpose::Metainfo(_) | Purpose::Forget(_) | Purpose::Other => {}
         }
@@ -390,13 +393,17 @@ impl<S: Storage> Engine<S> {
     }
 
     /// A torrent's files are known now.
-    fn describe(&mut self, now: Time, id: TorrentId) {
+    pub(super) fn describe(&mut self, now: Time, id: TorrentId) {
         let torrent = self.torrents.get_mut(id).expect("the asker is there");
         if torrent.is_peek() {
             let title = Title { name: torrent.name().to_owned(), size: torrent.size() };
             let info_hash = torrent.info_hash();
             return self.end_peek(now, info_hash, Some(title));
         }
+        if self.waits_for_deletion(id) {
+            return;
+        }
+        let torrent = self.torrents.get_mut(id).expect("the asker is there");
         self.by_st_id.extend(torrent.st_id().map(|st_id| (st_id, id)));
         self.compare_described(now, id);
         let torrent = self.torrents.get_mut(id).expect("the asker is there");
@@ -412,6 +419,8 @@ impl<S: Storage> Engine<S> {
         // Of many files some may be there of which the first are not: all is hashed.
         let is_new = files <= STAMPS_MAX && (0..files).all(|file| self.storage.stamp(store, file).is_none());
         torrent.handle_described(now, store, is_new);
+        self.index_paths(id);
+        let torrent = self.torrents.get_mut(id).expect("the asker is there");
         let before = spot_of(torrent);
         torrent.apply_policy(now);
         let spot = spot_of(torrent).filter(|_| before.is_none());

@@ -114,6 +114,7 @@ impl<S: Storage> Engine<S> {
         if let Some(nodes) = &self.dht {
             nodes.questions.check();
         }
+        self.check_path_index();
         self.followed.check();
         self.newcomers.check();
         if let Some(tracker) = &self.tracker {

@@ -15,6 +15,7 @@ use crate::codec::magnet::Magnet;
 use crate::codec::metainfo::Metainfo;
 use crate::codec::url::host_and_port;
 use crate::engine::Engine;
+use crate::engine::path_owners::Claims;
 use crate::torrent::candidates::Origin;
 use crate::torrent::command::{
     AddOptions, Answer, Command, Direction, Refusal, RefusalKind, Reply, Source, Status, Which,
@@ -273,6 +274,7 @@ impl<S: Storage> Engine<S> {
                 let import = begin.options.import.take();
                 begin.verify &= import.is_none();
                 let mut torrent = Torrent::new(now, Arc::from(meta), begin, &self.config, rng, self.peer_id)?;
+                self.may_use(&Claims::of(&torrent))?;
                 let mut store = import.map(|import| self.take_over(now, &mut torrent, &import));
                 let owners = self.compare_new(now, &mut torrent);
                 if torrent.is_second() {

@@ -15,9 +15,6 @@ use std::path::{Path, PathBuf};
 use crate::base::files::FileList;
 use crate::base::ids::TorrentId;
 
-/// The maximum number of directories whose places are resolved again at every query. With more directories the places
-/// are resolved again only when the mount table has changed.
-const DIRS_REFRESHED_MAX: usize = 64;
 /// The maximum number of new entries of a directory that are inserted in order one by one. With more of them all
 /// entries are sorted.
 const UNSORTED_MAX: usize = 32;
@@ -78,6 +75,15 @@ impl PathIndex {
         self.entries += 1;
     }
 
+    /// Whether the index has an entry of the torrent for `top` in `dir`.
+    pub(super) fn contains(&self, id: TorrentId, dir: &Path, top: &OsStr) -> bool {
+        let entry = (hash_of(top), id);
+        self.dirs.get(dir).is_some_and(|dir| {
+            let (sorted, rest) = dir.entries.split_at(dir.sorted);
+            sorted.binary_search(&entry).is_ok() || rest.contains(&entry)
+        })
+    }
+
     /// Notes that `count` more entries may be out of date because torrents were removed or moved. When the number of
     /// such entries exceeds its limit, every entry is dropped for which `alive` returns false; its arguments are the
     /// torrent, its directory and the hash of its top.
@@ -112,9 +118,9 @@ impl PathIndex {
         self.dirs.get(dir).map(|dir| dir.place.clone())
     }
 
-    /// Resolves the places again if they may have changed; `version` changes when the mount table does.
+    /// Resolves the places of all directories again if the mount table has changed; `version` changes when it does.
     pub(super) fn refresh(&mut self, version: u64, mut place: impl FnMut(&Path) -> PathBuf) {
-        if std::mem::replace(&mut self.version, version) == version && self.dirs.len() > DIRS_REFRESHED_MAX {
+        if std::mem::replace(&mut self.version, version) == version {
             return;
         }
         self.by_place.clear();
@@ -122,6 +128,19 @@ impl PathIndex {
             dir.place = place(path);
             self.by_place.entry(dir.place.clone()).or_default().insert(path.clone());
         }
+    }
+
+    /// Notes the place of one directory, which was resolved again.
+    pub(super) fn move_dir(&mut self, path: &Path, place: &Path) {
+        let Some(dir) = self.dirs.get_mut(path).filter(|dir| dir.place != place) else { return };
+        if let Some(paths) = self.by_place.get_mut(&dir.place) {
+            paths.remove(path);
+            if paths.is_empty() {
+                self.by_place.remove(&dir.place);
+            }
+        }
+        place.clone_into(&mut dir.place);
+        self.by_place.entry(place.to_owned()).or_default().insert(path.to_owned());
     }
 
     /// Adds to `found` the torrents that may have one of `files`, which are in the directory at `place`.
@@ -266,6 +285,11 @@ mod tests {
         assert_eq!(found(&mut index, "/a", &["t"]), [1]);
         index.refresh(1, |_| PathBuf::from("/a"));
         assert_eq!(found(&mut index, "/a", &["t"]), [1, 2]);
+        // Without a change of the mount table only the directory that is asked about is resolved again.
+        index.refresh(1, |_| unreachable!("the mount table is the same"));
+        index.move_dir(Path::new("/b"), Path::new("/c"));
+        assert_eq!(found(&mut index, "/a", &["t"]), [1]);
+        assert_eq!(found(&mut index, "/c", &["t"]), [2]);
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::torrent::why::Reason;
 
 /// The maximum number of files of a torrent that are examined for hard links in one call; the rest of a longer list is
 /// examined in slices, before the torrent writes for the first time.
-const LINKS_LOOKED_MAX: usize = 4096;
+const LINKS_LOOKED_MAX: usize = 256;
 
 /// The relation of owners and seconds. Only torrents with files in common, and the index, use memory.
 #[derive(Debug, Default)]
@@ -42,6 +42,8 @@ pub(super) struct PathOwners {
     comparing: Queue<TorrentId>,
     /// The torrent that is being examined for hard links.
     looking: Option<Looking>,
+    /// Torrents of magnet links whose metadata is there and whose files are still being deleted with another torrent.
+    described: BTreeSet<TorrentId>,
     /// The order that was assigned last to a second torrent.
     order: u64,
 }
@@ -85,6 +87,7 @@ impl PathOwners {
     /// Handles the removal of a torrent: its seconds are compared again.
     pub(super) fn forget(&mut self, id: TorrentId) {
         self.set_owners(id, BTreeSet::new());
+        self.described.remove(&id);
         self.looking.take_if(|looking| looking.id == id);
         for second in self.seconds.remove(&id).map(|(seconds, _)| seconds).unwrap_or_default() {
             if let Some(owners) = self.owners.get_mut(&second) {
@@ -185,6 +188,20 @@ impl<S: Storage> Engine<S> {
         }
     }
 
+    /// Checks that the index contains every torrent whose files are known.
+    ///
+    /// # Panics
+    /// Panics if a torrent is not in the index.
+    pub(super) fn check_path_index(&self) {
+        for (id, torrent) in self.torrents.iter().filter(|(_, torrent)| !torrent.is_link() && !torrent.is_peek()) {
+            let tops = torrent.claimed_tops();
+            for dir in torrent.claimed_dirs() {
+                let is_there = tops.iter().all(|top| self.paths.index.contains(id, &dir, top));
+                assert!(is_there, "{} in {} is in the index of paths", torrent.name(), dir.display());
+            }
+        }
+    }
+
     /// Handles a change of the directories or names of a torrent's files.
     pub(super) fn paths_changed(&mut self, id: TorrentId) {
         self.index_paths(id);
@@ -194,6 +211,13 @@ impl<S: Storage> Engine<S> {
         seconds.into_iter().for_each(|second| self.paths.compare(second));
         if self.paths.owners.contains_key(&id) {
             self.paths.compare(id);
+        }
+    }
+
+    /// Tells the seconds of a torrent that is being removed that their files hold its content.
+    pub(super) fn note_removed_owner(&mut self, now: Time, id: TorrentId) {
+        for second in self.paths.seconds.get(&id).map(|(seconds, _)| seconds.clone()).unwrap_or_default() {
+            self.tell(second, |torrent| torrent.note_removed_owner(now));
         }
     }
 
@@ -224,6 +248,7 @@ impl<S: Storage> Engine<S> {
         self.paths.index.refresh(version, |dir| self.storage.place(dir));
         let mut near = BTreeSet::new();
         let places: Vec<PathBuf> = claims.dirs.iter().map(|dir| self.storage.place(dir)).collect();
+        claims.dirs.iter().zip(&places).for_each(|(dir, place)| self.paths.index.move_dir(dir, place));
         for (place, list) in places.iter().flat_map(|place| claims.lists.iter().map(move |list| (place, list))) {
             self.paths.index.find(place, list, &mut near);
         }
@@ -339,7 +364,8 @@ impl<S: Storage> Engine<S> {
         common.into_iter().map(|common| common.other).collect()
     }
 
-    /// Handles the metadata of a magnet link: inserts the torrent's files into the index and compares them.
+    /// Handles the metadata of a magnet link: compares the torrent's paths. The index takes them afterwards, when the
+    /// torrent is no longer a link.
     pub(super) fn compare_described(&mut self, now: Time, id: TorrentId) {
         let Some(torrent) = self.torrents.get_mut(id) else { return };
         let claims = Claims::of(torrent);
@@ -355,7 +381,72 @@ impl<S: Storage> Engine<S> {
             None => torrent.own_files(now),
         }
         self.have_owners(id, common.into_iter().map(|common| common.other).collect());
-        self.index_paths(id);
+    }
+
+    /// Returns the path of a file that is still being deleted with the content of a removed torrent.
+    fn being_deleted(&mut self, claims: &Claims) -> Option<PathBuf> {
+        if self.removals.is_empty() {
+            return None;
+        }
+        for (dir, list) in claims.dirs.iter().flat_map(|dir| claims.lists.iter().map(move |list| (dir, list))) {
+            let place = self.storage.place(dir);
+            let mut tops: Vec<_> = list.entries().iter().filter_map(|entry| entry.path.components().next()).collect();
+            tops.dedup();
+            let near: Vec<_> = tops.into_iter().flat_map(|top| self.removals.near(&place.join(top))).collect();
+            for (other, content) in near {
+                let entries = content.files.entries().iter().filter(|entry| !entry.pad);
+                let paths: BTreeSet<PathBuf> = entries.map(|entry| other.join(&entry.path)).collect();
+                let mut mine = list.entries().iter().filter(|entry| !entry.pad);
+                if let Some(entry) = mine.find(|entry| paths.contains(&place.join(&entry.path))) {
+                    return Some(dir.join(&entry.path));
+                }
+                // One file may have two paths that differ, for instance in case.
+                let theirs = self.identities(&Claims::of_content(&content), 0..LINKS_LOOKED_MAX, false);
+                let theirs: BTreeSet<(u64, u64)> =
+                    theirs.iter().map(|(_, identity)| (identity.device, identity.inode)).collect();
+                let mine = Claims { dirs: vec![dir.clone()], lists: vec![Arc::clone(list)] };
+                let is_same = |(_, identity): &(usize, FileIdentity)| {
+                    identity.links == 1 && theirs.contains(&(identity.device, identity.inode))
+                };
+                let same = self.identities(&mine, 0..LINKS_LOOKED_MAX, false).into_iter().find(is_same);
+                if let Some((file, _)) = same {
+                    return Some(mine.path(file));
+                }
+            }
+        }
+        None
+    }
+
+    /// Checks that no file of `claims` is still being deleted.
+    ///
+    /// # Errors
+    /// A file is still being deleted.
+    pub(super) fn may_use(&mut self, claims: &Claims) -> Result<(), Refusal> {
+        self.being_deleted(claims).map_or(Ok(()), |file| {
+            let message = format!("{} is still being deleted, as you asked; try again in a moment", file.display());
+            Err(Refusal::new(RefusalKind::Busy, message))
+        })
+    }
+
+    /// Whether a torrent whose metadata is there has to wait because its files are still being deleted with another
+    /// torrent. [`Engine::describe_waiting`] continues with it.
+    pub(super) fn waits_for_deletion(&mut self, id: TorrentId) -> bool {
+        let claims = self.torrents.get(id).map(Claims::of);
+        let waits = claims.is_some_and(|claims| self.being_deleted(&claims).is_some());
+        if waits {
+            self.paths.described.insert(id);
+        }
+        waits
+    }
+
+    /// Continues, after a deletion, with the torrents whose files were being deleted.
+    pub(super) fn describe_waiting(&mut self, now: Time) {
+        for id in std::mem::take(&mut self.paths.described) {
+            if self.torrents.contains(id) {
+                self.describe(now, id);
+                self.touched.push(id);
+            }
+        }
     }
 
     /// Returns the order of a torrent that becomes second now: it is later than any earlier order, also of earlier
@@ -585,7 +676,9 @@ impl<S: Storage> Engine<S> {
         let lists = torrent.claimed_lists();
         let at = Claims { dirs: vec![torrent.dir().to_owned()], lists: lists.clone() };
         self.may_take(now, id, &at, |_| false)?;
-        self.may_take(now, id, &Claims { dirs: vec![to.to_owned()], lists }, |_| true)
+        let new = Claims { dirs: vec![to.to_owned()], lists };
+        self.may_use(&new)?;
+        self.may_take(now, id, &new, |_| true)
     }
 
     /// Checks whether files of a torrent may be renamed.
@@ -603,6 +696,7 @@ impl<S: Storage> Engine<S> {
         let old = claims(renamed.iter().map(|(old, _)| (old.path.clone(), old.span.len, old.pad)).collect());
         self.may_take(now, id, &old, |_| false)?;
         let new = claims(renamed.iter().map(|(_, new)| (new.path.clone(), new.span.len, new.pad)).collect());
+        self.may_use(&new)?;
         self.may_take(now, id, &new, |_| true)
     }
 
@@ -630,6 +724,10 @@ impl<S: Storage> Engine<S> {
     /// Returns the reason for which a second torrent waits.
     pub(super) fn why_of_owner(&self, id: TorrentId) -> Option<Reason> {
         let torrent = self.torrents.get(id)?;
+        if self.paths.described.contains(&id) {
+            let sentence = "its files are still being deleted with a torrent that was removed; it goes on by itself";
+            return Some(Reason::new("shared-files", sentence));
+        }
         if torrent.second_stage() != Some(SecondStage::Waits) && torrent.is_compared() || torrent.error().is_some() {
             return None;
         }

@@ -3,6 +3,7 @@
 //! So whenever we end, the next run either has the whole torrent or finishes what was begun.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::base::hash::InfoHash;
@@ -23,6 +24,8 @@ const AGAIN: Duration = Duration::from_secs(10);
 struct Removal {
     store: StoreId,
     content: Content,
+    /// The place of the content's directory.
+    place: PathBuf,
     /// What is still to be recorded.
     record: Vec<u8>,
     /// When it is tried again.
@@ -39,6 +42,22 @@ impl Removals {
         self.0.contains_key(&info_hash)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns the contents being deleted that may have files at `root`, a file or directory, or below it, with the places
+    /// of their directories.
+    pub(super) fn near(&self, root: &Path) -> Vec<(PathBuf, Content)> {
+        let is_near = |removal: &&Removal| {
+            let top = removal.content.files.entries().first().and_then(|entry| entry.path.components().next());
+            let other = top.map_or_else(|| removal.place.clone(), |top| removal.place.join(top));
+            root.starts_with(&other) || other.starts_with(root)
+        };
+        let near = self.0.values().filter(is_near);
+        near.map(|removal| (removal.place.clone(), removal.content.clone())).collect()
+    }
+
     pub(super) fn poll_timeout(&self) -> Time {
         self.0.values().map(|removal| removal.again_at).min().unwrap_or(Time::NEVER)
     }
@@ -49,7 +68,9 @@ impl<S: Storage> Engine<S> {
     pub(super) fn remove_content(&mut self, now: Time, torrent: &Torrent, store: StoreId) -> JobId {
         let info_hash = torrent.info_hash();
         let record = torrent.last_record(now);
-        let removal = Removal { store, content: torrent.content(), record, again_at: Time::NEVER };
+        let content = torrent.content();
+        let place = self.storage.place(&content.dir);
+        let removal = Removal { store, content, place, record, again_at: Time::NEVER };
         self.removals.0.insert(info_hash, removal);
         self.record_removal(info_hash)
     }
@@ -60,7 +81,8 @@ impl<S: Storage> Engine<S> {
         let content =
             Content { dir: record.dir.clone(), also: None, wanted: vec![true; files.len()], files, read_only: false };
         let store = self.storage.open(content.clone());
-        let removal = Removal { store, content, record: Vec::new(), again_at: Time::NEVER };
+        let place = self.storage.place(&content.dir);
+        let removal = Removal { store, content, place, record: Vec::new(), again_at: Time::NEVER };
         self.removals.0.insert(info_hash, removal);
     }
 
@@ -105,10 +127,11 @@ impl<S: Storage> Engine<S> {
 
     /// The content is gone, as far as it may: so goes what is kept of the torrent. What describes it goes first, for without that
     /// a record means nothing.
-    pub(super) fn handle_deleted(&mut self, info_hash: InfoHash) {
+    pub(super) fn handle_deleted(&mut self, now: Time, info_hash: InfoHash) {
         if let Some(removal) = self.removals.0.remove(&info_hash) {
             self.storage.close(removal.store);
             self.forget_saved(info_hash);
+            self.describe_waiting(now);
         }
     }
 

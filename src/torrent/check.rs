@@ -344,6 +344,7 @@ impl Torrent {
         self.note_complete();
         self.content_changed(now);
         self.decide_second(now);
+        self.spare_kept_data(now);
         // Until a sync secures what was found, a crash costs the whole check.
         self.persistence.hurry(now);
         self.apply_policy(now);

@@ -89,12 +89,14 @@ pub(crate) struct PathConflict {
     /// The torrent's rank among second torrents: lower is earlier. A clock of whole seconds would give the same rank to
     /// two torrents that are added together.
     order: u64,
+    /// Whether an owner had content in the files, which stays when that owner is removed without its data.
+    spares: bool,
     second: Option<Box<Second>>,
 }
 
 impl Default for PathConflict {
     fn default() -> Self {
-        Self { compared: Compared::Yes, is_new: false, asked: false, order: 0, second: None }
+        Self { compared: Compared::Yes, is_new: false, asked: false, order: 0, spares: false, second: None }
     }
 }
 
@@ -125,12 +127,15 @@ impl PathConflict {
         is_refused.then_some(&second.refusal)
     }
 
-    /// Returns the number that represents this state in a resume record; `None` if the torrent is not second.
+    /// Returns the number that represents this state in a resume record; `None` if the torrent is not second. A torrent
+    /// that is the owner now and is still to be checked for content of a removed owner is recorded as one that waits.
     pub(crate) fn recorded(&self) -> Option<u64> {
-        let stage = match self.stage()? {
-            SecondStage::Waits | SecondStage::Checks => 1,
-            SecondStage::Decided => 2,
-            SecondStage::Refused => 3,
+        let stage = match self.stage() {
+            None if self.spares => 0,
+            None => return None,
+            Some(SecondStage::Waits | SecondStage::Checks) => u64::from(!self.spares),
+            Some(SecondStage::Decided) => 2,
+            Some(SecondStage::Refused) => 3,
         };
         Some(self.order.min(ORDER_MAX) * STAGES + stage)
     }
@@ -145,7 +150,8 @@ impl PathConflict {
         });
         let refusal = "its files belong to another torrent, too; the paths of both are still to be compared";
         let second = |stage| Box::new(Second { stage, owner: None, refusal: refusal.to_owned() });
-        Self { compared: Compared::No, order, second: stage.map(second), ..Self::default() }
+        let spares = recorded.is_some_and(|number| number % STAGES != 1);
+        Self { compared: Compared::No, order, spares, second: stage.map(second), ..Self::default() }
     }
 }
 
@@ -296,22 +302,28 @@ impl Torrent {
         awaits
     }
 
-    /// Makes the torrent the owner of its files after a comparison found no other owner: it writes as any other
-    /// torrent. A torrent that was second is hashed first. A torrent that was refused is paused: its files may hold the
-    /// content of the torrent that was removed, and only the user may have that content overwritten.
-    pub fn own_files(&mut self, now: Time) {
-        let is_whole = self.is_finished();
-        if self.path_conflict.refusal(is_whole).is_some() && !self.paused {
-            log::warn!(
-                "{}: paused: its files may hold the content of the removed torrent, and this torrent would overwrite \
-                 that; `resume` allows it",
-                self.display_name()
-            );
-            self.pause(now);
+    /// Whether the torrent is complete as far as wanted, or was at any time.
+    pub(crate) fn was_finished(&self) -> bool {
+        self.finished.is_some() || self.is_finished()
+    }
+
+    /// Notes that an owner which had content in the files is being removed; its data may stay.
+    pub fn note_removed_owner(&mut self, now: Time) {
+        if !std::mem::replace(&mut self.path_conflict.spares, true) {
+            self.persistence.touch(now);
         }
+    }
+
+    /// Makes the torrent the owner of its files after a comparison found no other owner: it writes as any other
+    /// torrent. A torrent that was second is hashed first. If an owner had content in the files and the hashing finds
+    /// the torrent incomplete, it is paused (see [`Self::spare_kept_data`]).
+    pub fn own_files(&mut self, now: Time) {
         let was_second = self.path_conflict.second.take().is_some();
         let could_write = !was_second && self.is_compared();
-        self.path_conflict = PathConflict::default();
+        let before = std::mem::take(&mut self.path_conflict);
+        if was_second || before.spares {
+            self.path_conflict = PathConflict { spares: before.spares, order: before.order, ..PathConflict::default() };
+        }
         if could_write {
             return;
         }
@@ -325,6 +337,27 @@ impl Torrent {
         self.finish_files_later(now);
         self.resume_download(now);
         self.reconsider(now);
+    }
+
+    /// Pauses a torrent that became the owner of its files and that a check found incomplete, if an earlier owner had
+    /// content in them: only the user may have that content overwritten.
+    pub(crate) fn spare_kept_data(&mut self, now: Time) {
+        if self.is_second() || !std::mem::take(&mut self.path_conflict.spares) {
+            return;
+        }
+        self.persistence.touch(now);
+        if !self.is_finished() && !self.paused {
+            log::warn!(
+                "{}: paused: downloading would overwrite data that the removed torrent left; `resume` to allow that",
+                self.display_name()
+            );
+            self.pause(now);
+        }
+    }
+
+    /// Handles the user's command to start the torrent: as the owner it may overwrite its files.
+    pub(crate) fn allow_overwriting(&mut self) {
+        self.path_conflict.spares &= self.is_second();
     }
 
     /// Makes the torrent wait for `owner`, which has one of its files and is not finished. The torrent claims no piece
@@ -385,7 +418,9 @@ impl Torrent {
         let before = self.path_conflict.stage();
         let second = Some(Box::new(Second { stage, owner: Some(owner), refusal }));
         let order = self.path_conflict.order;
-        self.path_conflict = PathConflict { order, second, ..PathConflict::default() };
+        // An owner that does not delay its seconds is finished.
+        let spares = self.path_conflict.spares || stage != SecondStage::Waits;
+        self.path_conflict = PathConflict { order, spares, second, ..PathConflict::default() };
         if could_write {
             self.tell_storage();
         }
@@ -402,16 +437,20 @@ impl Torrent {
         self.asks.extend(self.store.map(|_| Ask::Want));
     }
 
-    /// Discards the results of earlier checks of the torrent's files.
+    /// Discards the results of earlier checks of the torrent's files. What a check of a second torrent found is still
+    /// expected: its files are not created anew if they are missing.
     fn claim_no_files(&mut self) {
         self.suspend_download();
+        let mut expected = self.durable();
+        self.expected.iter().for_each(|earlier| expected.add_all(earlier));
+        let is_trusted = !matches!(self.second_stage(), None | Some(SecondStage::Refused));
+        self.expected = Some(expected).filter(|expected| is_trusted && expected.count() > 0);
         self.check = None;
         self.recheck = false;
         if self.phase == Phase::Checking {
             self.phase = Phase::Ready;
         }
         self.claim = None;
-        self.expected = None;
         self.have.clear_all();
         self.claim_nothing();
         self.restored.clear();

@@ -77,6 +77,7 @@ impl Torrent {
     /// The user starts it; trouble with the disk is looked at anew.
     pub fn resume(&mut self, now: Time) {
         self.paused = false;
+        self.allow_overwriting();
         self.turn_changed = true;
         self.forget_goals(true);
         self.persistence.touch(now);
