@@ -183,7 +183,7 @@ pub fn write(out: &mut Vec<u8>, key: &Key, at: u64, name: &str, value: Option<&[
     out.extend(value.unwrap_or_default());
 }
 
-/// Appends the header of an entry to `out`, as [`write`] does. The value must follow.
+/// Appends the header of an entry to `out`, as [`write()`] does. The value must follow.
 ///
 /// # Panics
 /// If the name or the value is longer than it may be.
