@@ -316,7 +316,7 @@ impl Torrent {
 
     /// Makes the torrent the owner of its files after a comparison found no other owner: it writes as any other
     /// torrent. A torrent that was second is hashed first. If an owner had content in the files and the hashing finds
-    /// the torrent incomplete, it is paused (see [`Self::spare_kept_data`]).
+    /// the torrent incomplete, it is paused (see `spare_kept_data`).
     pub fn own_files(&mut self, now: Time) {
         let was_second = self.path_conflict.second.take().is_some();
         let could_write = !was_second && self.is_compared();
