@@ -67,13 +67,10 @@ impl Torrent {
 
     /// Shows a peer the piece that it lacks and fewest have or were shown lately; any one of those.
     fn show_next(&mut self, conn: ConnId) {
-        let mut counts = vec![0_u32; self.geometry().pieces() as usize];
-        for peer in self.peers.values().filter(|peer| peer.established) {
-            peer.field.ones().for_each(|piece| counts[piece as usize] += 1);
-            if let Some(last) = peer.shown.as_ref().and_then(|shown| shown.last.as_ref()) {
-                counts[last.piece.index()] += u32::from(!peer.field.get(last.piece.0));
-            }
+        if self.spread_counts.is_empty() {
+            self.spread_counts = self.count_spread();
         }
+        let counts = &mut self.spread_counts;
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         let Some(shown) = &mut peer.shown else { return };
         let open: Vec<u32> = shown.pieces.zeros().filter(|&piece| !peer.field.get(piece)).collect();
@@ -81,15 +78,38 @@ impl Torrent {
         let rarest: Vec<u32> = open.into_iter().filter(|&piece| counts[piece as usize] == rarest).collect();
         let piece = Piece(rarest[self.rng.index(rarest.len())]);
         shown.pieces.set(piece.0);
+        counts[piece.index()] += 1;
         shown.last = Some(Last { piece, sent_bytes: 0, got_at: Time::NEVER });
         peer.machine.have(piece);
         self.asks.push_back(Ask::Wake(conn));
+    }
+
+    /// Returns for each piece how many peers have it or were shown it last. It is counted once per tick and updated with the
+    /// pieces that are shown and received meanwhile, so that a peer that reports each piece as soon as it is shown does
+    /// not cause a full count each time.
+    fn count_spread(&self) -> Vec<u32> {
+        let mut counts = vec![0_u32; self.geometry().pieces() as usize];
+        for peer in self.peers.values().filter(|peer| peer.established) {
+            peer.field.ones().for_each(|piece| counts[piece as usize] += 1);
+            if let Some(last) = peer.shown.as_ref().and_then(|shown| shown.last.as_ref()) {
+                counts[last.piece.index()] += u32::from(!peer.field.get(last.piece.0));
+            }
+        }
+        counts
     }
 
     /// A peer has got a piece: whoever else was shown it last is shown another one.
     pub(crate) fn handle_seen(&mut self, now: Time, conn: ConnId, piece: Piece) {
         if !self.is_super_seeding() {
             return;
+        }
+        let was_shown = |peer: &TorrentPeer| {
+            peer.shown.as_ref().and_then(|shown| shown.last.as_ref()).is_some_and(|last| last.piece == piece)
+        };
+        if let Some(count) = self.spread_counts.get_mut(piece.index())
+            && !self.peers.get(&conn).is_some_and(was_shown)
+        {
+            *count += 1;
         }
         let mut spread = Vec::new();
         for (&other, peer) in &mut self.peers {
@@ -147,6 +167,7 @@ impl Torrent {
 
     /// Once a second: goes on with peers that wait, ends when it is no more needed, tells the rest after that.
     pub(crate) fn tick_super_seeding(&mut self, now: Time) {
+        self.spread_counts = Vec::new();
         if self.is_super_seeding() {
             let known = self.announces.seeders().unwrap_or(0);
             if self.spread().is_full() {

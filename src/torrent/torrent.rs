@@ -272,6 +272,8 @@ pub struct Torrent {
     pub(crate) leaves: bool,
     /// Whether the user removed it, with its data if true; it goes once what is under way has ended.
     pub(crate) removal: Option<bool>,
+    /// The result of `count_spread` during super-seeding; empty until it is needed in a tick.
+    pub(crate) spread_counts: Vec<u32>,
     /// When a goal of seeding may be reached.
     pub(crate) goal_at: Time,
     pub(crate) asks: VecDeque<Ask>,
@@ -413,6 +415,7 @@ impl Torrent {
             taken_at: Time::ZERO,
             leaves: false,
             removal: None,
+            spread_counts: Vec::new(),
             goal_at: Time::NEVER,
             asks: VecDeque::new(),
             description: None,
