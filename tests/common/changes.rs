@@ -270,6 +270,22 @@ impl Model {
         possible
     }
 
+    /// Whether the torrents that no part of `open` may have moved in the queue are in the order that `certain` gave them.
+    /// The ranks of the others depend on which earlier ranks were in memory, and which of those were saved.
+    fn keeps_order(&self, seen: &[String], certain: &[Request], open: &[Request]) -> bool {
+        let mut model = self.clone();
+        certain.iter().for_each(|request| model.apply(request));
+        let is_named = |hash: &String| {
+            let mut effects = open.iter().flat_map(|request| &request.effects);
+            effects.any(|(other, effect)| other == hash && !matches!(effect, Effect::Set(..) | Effect::Unset(_)))
+        };
+        let rest = |queue: &[String]| -> Vec<String> { queue.iter().filter(|hash| !is_named(hash)).cloned().collect() };
+        let may_move = |(_, effect): &(String, Effect)| {
+            matches!(effect, Effect::Add(_) | Effect::Remove { .. } | Effect::Queue(_))
+        };
+        open.iter().flat_map(|request| &request.effects).any(may_move) && rest(seen) == rest(&model.queue)
+    }
+
     /// Whether the queue may be `seen` after all of `certain` and any part of `open`. As in the daemon, each torrent
     /// has a rank, which a request chooses relative to the ranks at that moment; of several ranks of one torrent, any
     /// may be on record.
@@ -582,7 +598,9 @@ impl Changes {
         let is_refused =
             |(hash, effect): &(String, Effect)| matches!(effect, Effect::Add(_)) && !model.queue.contains(hash);
         let taken: Vec<_> = open.iter().filter(|request| !request.effects.iter().any(is_refused)).cloned().collect();
-        if ![open, &taken].iter().any(|open| self.model.may_be_queued(&model.queue, certain, open)) {
+        if ![open, &taken].iter().any(|open| self.model.may_be_queued(&model.queue, certain, open))
+            && !self.model.keeps_order(&model.queue, certain, open)
+        {
             wrong.push(format!("queue: {:?} after {:?}", model.queue, self.model.queue));
         }
         for subject in &self.subjects {
