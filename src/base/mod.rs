@@ -18,6 +18,7 @@ pub mod rate;
 pub mod rng;
 pub mod rules;
 pub mod sabotage;
+pub mod steps;
 pub mod storage;
 pub mod tally;
 pub mod time;
