@@ -5,6 +5,7 @@
 
 mod client;
 mod extensions;
+mod queue;
 mod receive;
 mod requests;
 mod tail;

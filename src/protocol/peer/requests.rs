@@ -4,11 +4,11 @@
 //! round trip) until a second brings no more than the one before; from then on what the peer delivers in a round trip
 //! and a quarter of a second. Which blocks to ask is the torrent's business.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::base::geometry::{BLOCK_LEN, Block, Piece};
 use crate::base::time::Time;
+use crate::protocol::peer::queue::BlockQueue;
 
 /// Blocks asked of one peer at once. No more are asked.
 pub(super) const REQUESTS_MAX: usize = 512;
@@ -31,12 +31,6 @@ const AHEAD: Duration = Duration::from_millis(250);
 /// How often the rate is looked at.
 const EPOCH: Duration = Duration::from_secs(1);
 
-#[derive(Debug, Clone, Copy)]
-struct Asked {
-    block: Block,
-    at: Time,
-}
-
 /// Who a block that came belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Claim {
@@ -52,9 +46,9 @@ pub(super) enum Claim {
 #[derive(Debug)]
 pub(super) struct Requests {
     /// Awaited, in the order asked. No block twice.
-    awaited: VecDeque<Asked>,
+    awaited: BlockQueue<Time>,
     /// Taken back or cancelled, in the order of that.
-    late: VecDeque<Asked>,
+    late: BlockQueue<Time>,
     /// What the peer takes at once.
     most: usize,
     /// Slow start's depth, while it lasts.
@@ -73,8 +67,8 @@ pub(super) struct Requests {
 impl Requests {
     pub(super) fn new(now: Time) -> Self {
         Self {
-            awaited: VecDeque::new(),
-            late: VecDeque::new(),
+            awaited: BlockQueue::default(),
+            late: BlockQueue::default(),
             most: REQUESTS_UNSAID_MAX,
             starting: Some(REQUESTS_FIRST),
             epoch_at: now,
@@ -100,19 +94,19 @@ impl Requests {
             self.epoch_at = now;
             self.epoch_bytes = 0;
         }
-        self.late.retain(|late| late.block != block);
-        self.awaited.push_back(Asked { block, at: now });
+        self.late.remove(block);
+        self.awaited.push(block, now);
         true
     }
 
     pub(super) fn is_awaited(&self, block: Block) -> bool {
-        self.awaited.iter().any(|asked| asked.block == block)
+        self.awaited.contains(block)
     }
 
     /// The head of a block came; it stays awaited until [`Requests::landed`].
     pub(super) fn claim(&mut self, now: Time, block: Block) -> Claim {
-        if let Some(asked) = self.awaited.iter().find(|asked| asked.block == block) {
-            let took = now.since(asked.at);
+        if let Some(at) = self.awaited.get(block) {
+            let took = now.since(*at);
             self.round_trip = Some(self.round_trip.map_or(took, |best| best.min(took)));
             Claim::Awaited
         } else if self.forgive(block) {
@@ -124,9 +118,7 @@ impl Requests {
 
     /// Takes `block` from the late ones; false if it is not among them.
     pub(super) fn forgive(&mut self, block: Block) -> bool {
-        let Some(at) = self.late.iter().position(|late| late.block == block) else { return false };
-        self.late.remove(at);
-        true
+        self.late.remove(block)
     }
 
     /// Payload of an awaited block came.
@@ -157,9 +149,7 @@ impl Requests {
 
     /// Takes `block` from the awaited ones, with nothing more to come (a reject); false if it is not among them.
     pub(super) fn take(&mut self, block: Block) -> bool {
-        let Some(at) = self.awaited.iter().position(|asked| asked.block == block) else { return false };
-        self.awaited.remove(at);
-        true
+        self.awaited.remove(block)
     }
 
     /// Takes `block` from the awaited ones, though it may still come; false if it is not among them.
@@ -176,19 +166,18 @@ impl Requests {
         if self.is_snubbed(now) {
             self.snubbed = true;
         }
-        let given_up: Vec<Block> =
-            self.awaited.iter().map(|asked| asked.block).filter(|block| which(block.piece)).collect();
-        self.awaited.retain(|asked| !which(asked.block.piece));
+        let given_up = self.awaited.take_where(|block, _| which(block.piece));
         given_up.iter().for_each(|block| self.add_late(now, *block));
         given_up
     }
 
     fn add_late(&mut self, now: Time, block: Block) {
-        while self.late.front().is_some_and(|oldest| now.since(oldest.at) > LATE_AGE_MAX || self.late.len() >= LATE_MAX)
+        while let Some((_, at)) = self.late.first()
+            && (now.since(*at) > LATE_AGE_MAX || self.late.len() >= LATE_MAX)
         {
-            self.late.pop_front();
+            self.late.pop_first();
         }
-        self.late.push_back(Asked { block, at: now });
+        self.late.push(block, now);
     }
 
     /// The peer unchoked us: begin again.
@@ -205,8 +194,7 @@ impl Requests {
     }
 
     pub(super) fn is_snubbed(&self, now: Time) -> bool {
-        self.snubbed
-            || self.awaited.front().is_some_and(|oldest| now.since(oldest.at.max(self.heard_at)) >= SNUBBED_AFTER)
+        self.snubbed || self.awaited.first().is_some_and(|(_, at)| now.since((*at).max(self.heard_at)) >= SNUBBED_AFTER)
     }
 
     /// How many blocks should be out.
@@ -227,14 +215,14 @@ impl Requests {
 
     /// Gives back what an idle peer does not need.
     pub(super) fn release(&mut self, now: Time) {
-        self.late.retain(|late| now.since(late.at) <= LATE_AGE_MAX);
-        self.late.shrink_to_fit();
-        self.awaited.shrink_to_fit();
+        self.late.take_where(|_, at| now.since(*at) > LATE_AGE_MAX);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use super::*;
 
     fn block(index: u32) -> Block {
@@ -321,6 +309,6 @@ mod tests {
         }
         assert_eq!(requests.late.len(), LATE_MAX);
         requests.release(Time::from_secs(121));
-        assert_eq!((requests.late.len(), requests.late.capacity()), (0, 0));
+        assert_eq!(requests.late.len(), 0);
     }
 }

@@ -2,11 +2,11 @@
 //!
 //! Nothing is read here: the torrent looks at the front of the queue when there is room to send.
 
-use std::collections::{BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 
 use crate::base::geometry::{Block, Piece};
 use crate::base::hash::{InfoHash, Sha1Hash};
+use crate::protocol::peer::queue::BlockQueue;
 
 /// Blocks that a peer may have asked us and not got. One more is refused; we say so as `reqq` (BEP 10). Transmission asks once
 /// a second, so 512 of them would be 8 MiB/s and no more.
@@ -40,30 +40,22 @@ pub fn allowed_fast_set(ip: Ipv4Addr, info_hash: InfoHash, pieces: u32, len: usi
 #[derive(Debug, Default)]
 pub(super) struct Uploads {
     /// None for an idle peer, which there may be ten thousand of.
-    waiting: Option<Box<Waiting>>,
+    waiting: Option<Box<BlockQueue<()>>>,
     /// What we allowed it; at most [`ALLOWED_FAST_MAX`].
     allowed: Vec<Piece>,
     /// Blocks that it may still have while it is choked: each of those pieces once.
     allowed_blocks: u32,
 }
 
-/// Blocks that wait to be sent.
-#[derive(Debug, Default)]
-struct Waiting {
-    order: VecDeque<Block>,
-    /// The same blocks. To look through a queue of 512 for each that is asked for costs four times as much.
-    all: BTreeSet<Block>,
-}
-
 impl Uploads {
     /// How many wait.
     pub(super) fn len(&self) -> usize {
-        self.waiting.as_ref().map_or(0, |waiting| waiting.order.len())
+        self.waiting.as_ref().map_or(0, |waiting| waiting.len())
     }
 
     /// True if `block` waits already.
     pub(super) fn contains(&self, block: Block) -> bool {
-        self.waiting.as_ref().is_some_and(|waiting| waiting.all.contains(&block))
+        self.waiting.as_ref().is_some_and(|waiting| waiting.contains(block))
     }
 
     /// True if no more may wait.
@@ -78,36 +70,25 @@ impl Uploads {
         }
         let room = !self.is_full();
         if room {
-            let waiting = self.waiting.get_or_insert_default();
-            waiting.order.push_back(block);
-            waiting.all.insert(block);
+            self.waiting.get_or_insert_default().push(block, ());
         }
         room
     }
 
     pub(super) fn next(&self) -> Option<Block> {
-        self.waiting.as_ref()?.order.front().copied()
+        self.waiting.as_ref()?.first().map(|(block, ())| block)
     }
 
     /// Takes `block` out; false if it is not there.
     pub(super) fn remove(&mut self, block: Block) -> bool {
-        let Some(waiting) = &mut self.waiting else { return false };
-        let was_there = waiting.all.remove(&block);
-        if was_there {
-            let at = waiting.order.iter().position(|asked| *asked == block).expect("both hold the same");
-            waiting.order.remove(at);
-        }
-        was_there
+        self.waiting.as_mut().is_some_and(|waiting| waiting.remove(block))
     }
 
     /// Takes out what a choked peer does not get, in order.
     pub(super) fn choke(&mut self) -> Vec<Block> {
         let Some(waiting) = &mut self.waiting else { return Vec::new() };
         let allowed = &self.allowed;
-        let refused = waiting.order.iter().filter(|block| !allowed.contains(&block.piece)).copied().collect();
-        waiting.order.retain(|block| allowed.contains(&block.piece));
-        waiting.all.retain(|block| allowed.contains(&block.piece));
-        refused
+        waiting.take_where(|block, ()| !allowed.contains(&block.piece))
     }
 
     /// Notes that the peer may have `piece`, of so many blocks; false if it may already, or may have no more.
