@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::base::steps;
+
 /// Bytes of an address of IPv4 with its port.
 pub const V4_LEN: usize = 6;
 /// Bytes of an address of IPv6 with its port.
@@ -22,6 +24,7 @@ pub fn parse_addr(bytes: &[u8]) -> Option<SocketAddr> {
 /// Up to `most` addresses that stand one after another. A rest that is none is left out.
 #[must_use]
 pub fn parse_addrs(bytes: &[u8], v6: bool, most: usize) -> Vec<SocketAddr> {
+    steps::add(most.min(bytes.len() / if v6 { V6_LEN } else { V4_LEN }));
     bytes.chunks_exact(if v6 { V6_LEN } else { V4_LEN }).take(most).filter_map(parse_addr).collect()
 }
 

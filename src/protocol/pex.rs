@@ -9,6 +9,7 @@ mod contacts;
 use std::time::Duration;
 
 use crate::base::addr::Reach;
+use crate::base::steps;
 use crate::base::time::Time;
 use crate::codec::pex::{ADDED_FIRST_MAX, ADDED_MAX, DROPPED_MAX, PexMessage};
 
@@ -85,6 +86,7 @@ impl Pex {
             return None;
         }
         self.tell_at = now + TELL_EVERY;
+        steps::add(2 * CONTACTS_MAX / 8); // two passes over the bits
         let mut message = PexMessage::default();
         // Each peer begins with another one, so that not all of them dial the same few.
         let first = own.unwrap_or_default();

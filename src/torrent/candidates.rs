@@ -1,12 +1,17 @@
 //! Addresses that could be dialled: where they came from, how often they failed, when they may be tried again.
 
+mod table;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::base::addr::{Reach, canonical_addr, is_dialable, priority, reach};
 use crate::base::rng::Rng;
+use crate::base::steps;
 use crate::base::time::Time;
+
+use self::table::Table;
 
 /// Addresses of one torrent; a new one takes the place of one that failed (the user's word: of any other), or is dropped.
 pub const CANDIDATES_MAX: usize = 3000;
@@ -60,6 +65,12 @@ pub enum Origin {
 }
 
 impl Origin {
+    /// How many kinds there are.
+    const COUNT: usize = 8;
+    /// All of them, in their order.
+    const ALL: [Self; Self::COUNT] =
+        [Self::User, Self::Tracker, Self::Dht, Self::Link, Self::Lsd, Self::Incoming, Self::Pex, Self::Resume];
+
     /// The word for it.
     #[must_use]
     pub const fn word(self) -> &'static str {
@@ -119,19 +130,33 @@ struct Candidate {
     complete: bool,
     /// Among equals, the order in which they are tried.
     rank: u32,
+    /// Which index of the table it is in.
+    is_ready: bool,
 }
 
 impl Candidate {
     fn is_idle(&self) -> bool {
         self.usage == Use::Idle
     }
+
+    /// Its place among those that others may replace.
+    fn replaceable(&self, addr: SocketAddr) -> (Origin, bool, u8, SocketAddr) {
+        (self.origin, self.failures > 0 || self.complete, self.failures, addr)
+    }
+
+    /// Its place in the order in which addresses are tried: the user's first, then those that failed least, then by rank.
+    fn order(&self, addr: SocketAddr) -> (bool, u8, u32, SocketAddr) {
+        (self.origin == Origin::User, u8::MAX - self.failures, self.rank, addr)
+    }
 }
 
 /// All addresses of one torrent.
 #[derive(Debug)]
 pub struct Candidates {
-    known: BTreeMap<SocketAddr, Candidate>,
-    banned: BTreeSet<Ban>,
+    known: Table,
+    /// Banned addresses by when they were banned, and the other way round.
+    banned: BTreeMap<u64, Banned>,
+    bans_of: BTreeMap<Banned, u64>,
     bans: u64,
     ourselves: BTreeSet<SocketAddr>,
     /// Our end of a connection, once there was one: BEP 40 needs it.
@@ -141,14 +166,10 @@ pub struct Candidates {
     rng: Rng,
 }
 
-/// A banned address and when it was, for the order of forgetting. Loopback peers share one address and differ by port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Ban {
-    when: u64,
-    who: (IpAddr, Option<u16>),
-}
+/// A banned address. Loopback peers share one address and differ by port.
+type Banned = (IpAddr, Option<u16>);
 
-fn ban_key(addr: SocketAddr) -> (IpAddr, Option<u16>) {
+fn ban_key(addr: SocketAddr) -> Banned {
     let addr = canonical_addr(addr);
     (addr.ip(), addr.ip().is_loopback().then_some(addr.port()))
 }
@@ -158,8 +179,9 @@ impl Candidates {
     #[must_use]
     pub fn new(rng: Rng) -> Self {
         Self {
-            known: BTreeMap::new(),
-            banned: BTreeSet::new(),
+            known: Table::default(),
+            banned: BTreeMap::new(),
+            bans_of: BTreeMap::new(),
             bans: 0,
             ourselves: BTreeSet::new(),
             local: None,
@@ -193,12 +215,14 @@ impl Candidates {
         if !is_dialable(addr) || self.ourselves.contains(&addr) || self.is_banned(addr) {
             return false;
         }
-        if let Some(known) = self.known.get_mut(&addr) {
+        if self.known.get(addr).is_some() {
             if origin == Origin::User {
-                known.origin = origin;
-                known.failures = 0;
-                known.short = 0;
-                known.next_try = now;
+                self.known.change(addr, |known| {
+                    known.origin = origin;
+                    known.failures = 0;
+                    known.short = 0;
+                    known.next_try = now;
+                });
             }
             return false;
         }
@@ -221,6 +245,7 @@ impl Candidates {
                 plain: false,
                 complete: false,
                 rank,
+                is_ready: false,
             },
         );
         true
@@ -231,26 +256,20 @@ impl Candidates {
     fn is_crowded(&self, addr: SocketAddr) -> bool {
         let [first, last] = [0, u16::MAX].map(|port| SocketAddr::new(addr.ip(), port));
         let is_told = |known: &Candidate| known.origin == Origin::Pex;
-        reach(addr.ip()) == Reach::World && self.known.range(first..=last).any(|(_, known)| is_told(known))
+        reach(addr.ip()) == Reach::World && self.known.range(first, last).any(is_told)
     }
 
     /// Makes room for one more address of `origin`; false if it must be dropped.
     fn make_room(&mut self, origin: Origin) -> bool {
         let is_full = self.known.len() >= CANDIDATES_MAX;
-        let of_origin = || self.known.values().filter(|known| known.origin == origin).count();
-        let has_its_share = origin.share_max() < CANDIDATES_MAX && of_origin() >= origin.share_max();
+        let has_its_share = origin.share_max() < CANDIDATES_MAX && self.known.count(origin) >= origin.share_max();
         if !is_full && !has_its_share {
             return true;
         }
-        let may_go = |known: &Candidate| {
-            known.is_idle()
-                && (!has_its_share || known.origin == origin)
-                && (known.failures > 0 || known.complete || origin.outranks(known.origin))
-        };
-        let worst = self.known.iter().filter(|(_, known)| may_go(known)).max_by_key(|(_, known)| known.failures);
-        let Some(worst) = worst.map(|(&addr, _)| addr) else { return false };
-        self.known.remove(&worst);
-        true
+        let of = |other: Origin| self.known.to_replace(other, origin.outranks(other));
+        let others = Origin::ALL.into_iter().filter(|other| !has_its_share || *other == origin);
+        let Some((_, worst)) = others.filter_map(of).max() else { return false };
+        self.known.remove(worst)
     }
 
     /// Our end of a connection.
@@ -260,7 +279,7 @@ impl Candidates {
 
     /// All that became known so.
     pub(crate) fn named_by(&self, origin: Origin) -> Vec<SocketAddr> {
-        self.known.iter().filter(|(_, candidate)| candidate.origin == origin).map(|(addr, _)| *addr).collect()
+        self.known.iter().filter(|(_, candidate)| candidate.origin == origin).map(|(addr, _)| addr).collect()
     }
 
     /// Our end of the latest connection that we made.
@@ -274,90 +293,93 @@ impl Candidates {
             self.networks.clear();
             self.networks_since = now;
         }
-        let ready = self.known.iter().filter(|(_, known)| known.is_idle() && known.next_try <= now);
-        let allowed = ready.filter(|(addr, _)| {
-            network(**addr)
+        let may_dial = |addr: &SocketAddr| {
+            network(*addr)
                 .is_none_or(|network| self.networks.get(&network).is_none_or(|&dials| dials < DIALS_PER_NETWORK_MAX))
-        });
-        let best =
-            allowed.max_by_key(|(_, known)| (known.origin == Origin::User, u8::MAX - known.failures, known.rank));
-        let addr = *best?.0;
+        };
+        let addr = self.known.ready(now).find(may_dial)?;
         if let Some(network) = network(addr) {
             *self.networks.entry(network).or_default() += 1;
         }
-        let known = self.known.get_mut(&addr).expect("it was just found");
-        known.usage = Use::Dialling;
-        known.dialled_at = now;
+        self.known.change(addr, |known| (known.usage, known.dialled_at) = (Use::Dialling, now));
         Some(addr)
     }
 
     /// True if [`Candidates::next`] has something.
     #[must_use]
     pub fn is_due(&self, now: Time) -> bool {
-        self.known.values().any(|known| known.is_idle() && known.next_try <= now)
+        self.known.next_time() <= now
     }
 
     /// When the next address may be dialled; never if there is none.
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
-        let waiting = self.known.values().filter(|known| known.is_idle());
-        waiting.map(|known| known.next_try).min().unwrap_or(Time::NEVER)
+        self.known.next_time()
     }
 
     /// A dialled address answered; how it was known.
     pub fn handle_connected(&mut self, addr: SocketAddr) -> Origin {
-        let Some(known) = self.known.get_mut(&canonical_addr(addr)) else { return Origin::User };
-        known.usage = Use::Connected;
-        known.origin
+        let connected = self.known.change(canonical_addr(addr), |known| {
+            known.usage = Use::Connected;
+            known.origin
+        });
+        connected.unwrap_or(Origin::User)
     }
 
     /// Whoever listens at `addr` has connected to us: nobody dials it until `handle_closed`. False if it is not known, or in
     /// use already.
     pub fn mark_connected(&mut self, now: Time, addr: SocketAddr) -> bool {
-        let known = self.known.get_mut(&canonical_addr(addr)).filter(|known| known.is_idle());
-        if let Some(known) = known {
-            known.usage = Use::Connected;
-            known.dialled_at = now;
-            return true;
+        let addr = canonical_addr(addr);
+        let is_idle = self.known.get(addr).is_some_and(Candidate::is_idle);
+        if is_idle {
+            self.known.change(addr, |known| (known.usage, known.dialled_at) = (Use::Connected, now));
         }
-        false
+        is_idle
     }
 
     /// Whether `addr` may be dialled with a ciphered handshake.
     #[must_use]
     pub fn takes_cipher(&self, addr: SocketAddr) -> bool {
-        self.known.get(&canonical_addr(addr)).is_none_or(|known| !known.plain)
+        self.known.get(canonical_addr(addr)).is_none_or(|known| !known.plain)
     }
 
     /// A dialled address answered and hung up on our ciphered handshake: it is dialled again at once, plainly. False if that is
     /// nothing new.
     pub fn handle_no_cipher(&mut self, now: Time, addr: SocketAddr) -> bool {
-        let Some(known) = self.known.get_mut(&canonical_addr(addr)).filter(|known| !known.plain) else { return false };
-        known.plain = true;
-        known.usage = Use::Idle;
-        known.next_try = now;
-        true
+        let addr = canonical_addr(addr);
+        let is_new = self.known.get(addr).is_some_and(|known| !known.plain);
+        if is_new {
+            self.known.change(addr, |known| {
+                known.plain = true;
+                known.usage = Use::Idle;
+                known.next_try = now;
+            });
+        }
+        is_new
     }
 
     /// True if it did not answer, or parted with us before it introduced itself, when it was tried last.
     #[must_use]
     pub fn has_failed(&self, addr: SocketAddr) -> bool {
-        self.known.get(&canonical_addr(addr)).is_some_and(|known| known.failures > 0)
+        self.known.get(canonical_addr(addr)).is_some_and(|known| known.failures > 0)
     }
 
     /// A dialled address did not answer.
     pub fn handle_failed(&mut self, now: Time, addr: SocketAddr) {
         let addr = canonical_addr(addr);
-        let Some(known) = self.known.get_mut(&addr) else { return };
-        known.usage = Use::Idle;
-        known.plain = false;
-        known.failures = known.failures.saturating_add(1);
-        if known.origin == Origin::User {
-            known.next_try = now + USER_AGAIN * u32::from(known.failures).min(12);
-        } else if known.failures >= FAILURES_MAX {
-            self.known.remove(&addr);
-        } else {
-            known.next_try = now + BACKOFF * (1 << (known.failures - 1));
+        let is_over = self.known.change(addr, |known| {
+            known.usage = Use::Idle;
+            known.plain = false;
+            known.failures = known.failures.saturating_add(1);
+            if known.origin == Origin::User {
+                known.next_try = now + USER_AGAIN * u32::from(known.failures).min(12);
+            } else if known.failures < FAILURES_MAX {
+                known.next_try = now + BACKOFF * (1 << (known.failures - 1));
+            }
+            known.origin != Origin::User && known.failures >= FAILURES_MAX
+        });
+        if is_over == Some(true) {
+            self.known.remove(addr);
         }
     }
 
@@ -366,7 +388,7 @@ impl Candidates {
         if !was_good {
             return self.handle_failed(now, addr);
         }
-        if let Some(known) = self.known.get_mut(&canonical_addr(addr)) {
+        self.known.change(canonical_addr(addr), |known| {
             known.usage = Use::Idle;
             known.failures = 0;
             let was_short = now.since(known.dialled_at) < SHORT;
@@ -377,16 +399,15 @@ impl Candidates {
                 } else {
                     AGAIN * (1 << known.short.saturating_sub(1).min(SHORT_DOUBLINGS))
                 };
-        }
+        });
     }
 
     /// The connection to `addr` has ended, and neither had anything for the other: it is not dialled again before
     /// [`Candidates::want`]. Should it want something of us it knows where we are.
     pub fn mark_complete(&mut self, addr: SocketAddr) {
-        let known = self.known.get_mut(&canonical_addr(addr)).filter(|known| known.origin != Origin::User);
-        if let Some(known) = known {
-            known.complete = true;
-            known.next_try = Time::NEVER;
+        let addr = canonical_addr(addr);
+        if self.known.get(addr).is_some_and(|known| known.origin != Origin::User) {
+            self.known.change(addr, |known| (known.complete, known.next_try) = (true, Time::NEVER));
         }
     }
 
@@ -397,29 +418,30 @@ impl Candidates {
 
     /// Something is wanted now: who has everything is worth a call again.
     pub fn want(&mut self, now: Time) {
-        for known in self.known.values_mut().filter(|known| known.complete) {
-            known.complete = false;
-            known.next_try = now;
-        }
+        self.known.change_all(|known| {
+            if std::mem::take(&mut known.complete) {
+                known.next_try = now;
+            }
+        });
     }
 
     /// Everything may be dialled at once: the torrent starts anew and nobody is connected to it. What is still being
     /// dialled will be told of.
     pub fn reset(&mut self, now: Time) {
-        for known in self.known.values_mut() {
+        self.known.change_all(|known| {
             known.next_try = now;
             known.short = 0;
             known.complete = false;
             if known.usage == Use::Connected {
                 known.usage = Use::Idle;
             }
-        }
+        });
     }
 
     /// This address is ourselves: never again.
     pub fn mark_ourselves(&mut self, addr: SocketAddr) {
         let addr = canonical_addr(addr);
-        self.known.remove(&addr);
+        self.known.remove(addr);
         if self.ourselves.len() < BANNED_MAX {
             self.ourselves.insert(addr);
         }
@@ -428,11 +450,16 @@ impl Candidates {
     /// It sent corrupt data: it is not dialled, and not taken when it comes.
     pub fn ban(&mut self, addr: SocketAddr) {
         let who = ban_key(addr);
-        self.known.retain(|&addr, _| ban_key(addr) != who);
+        self.known.retain(|addr, _| ban_key(addr) != who);
         self.bans += 1;
-        self.banned.insert(Ban { when: self.bans, who });
-        if self.banned.len() > BANNED_MAX {
-            self.banned.pop_first();
+        if let Some(before) = self.bans_of.insert(who, self.bans) {
+            self.banned.remove(&before);
+        }
+        self.banned.insert(self.bans, who);
+        if self.banned.len() > BANNED_MAX
+            && let Some((_, oldest)) = self.banned.pop_first()
+        {
+            self.bans_of.remove(&oldest);
         }
     }
 
@@ -442,13 +469,14 @@ impl Candidates {
     /// If it does not.
     pub(crate) fn check(&self) {
         assert!(self.known.len() <= CANDIDATES_MAX, "candidates of a torrent");
+        self.known.check();
     }
 
     /// True if it was banned.
     #[must_use]
     pub fn is_banned(&self, addr: SocketAddr) -> bool {
-        let who = ban_key(addr);
-        self.banned.iter().any(|ban| ban.who == who)
+        steps::add(1);
+        self.bans_of.contains_key(&ban_key(addr))
     }
 }
 

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use crate::base::addr::reach;
 use crate::base::config::{Config, Encryption};
 use crate::base::ids::ConnId;
+use crate::base::steps;
 use crate::base::time::Time;
 use crate::codec::extension::{ExtensionIds, ExtensionKind};
 use crate::codec::pex::{Contact, Flags, PexMessage};
@@ -109,6 +110,7 @@ impl Torrent {
         if !*may {
             return;
         }
+        steps::add(2 * self.peers.len());
         for peer in self.peers.values_mut().filter(|peer| peer.established) {
             match peer.place {
                 Some(place) => contacts.set_flags(place, flags(peer)),
@@ -161,6 +163,7 @@ impl Torrent {
         self.exchange.counts.heard += 1;
         let Some(message) = PexMessage::parse(payload, most) else { return Ok(()) };
         let from = reach(peer.addr.ip());
+        steps::add(4 * message.added.len());
         for Contact { addr, flags } in message.added {
             // Nobody knows better than we who is near us; what a stranger says of that would have us dial our own network.
             if reach(addr.ip()) < from || self.is_ours(addr) || !self.candidates.add(now, addr, Origin::Pex) {
