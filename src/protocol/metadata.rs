@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::base::bitfield::Bitfield;
 use crate::base::ids::ConnId;
+use crate::base::steps;
 use crate::base::time::Time;
 use crate::codec::metadata::METADATA_PIECE_LEN;
 
@@ -108,6 +109,7 @@ impl Draft {
         if !self.here.set(piece) {
             return false;
         }
+        steps::add_bytes(bytes.len());
         let start = piece as usize * METADATA_PIECE_LEN as usize;
         let end = start + bytes.len();
         if end > self.bytes.len() {
@@ -118,6 +120,42 @@ impl Draft {
         }
         self.bytes[start..end].copy_from_slice(bytes);
         true
+    }
+}
+
+/// What is missing in a draft and asked of nobody, or only of peers that are silent about it.
+#[derive(Debug)]
+struct Open {
+    /// By piece, how many were asked lately, less those that are silent.
+    asked: BTreeMap<u32, i32>,
+    /// The first of the pieces: more than all peers together will be asked for.
+    pieces: BTreeSet<u32>,
+}
+
+impl Open {
+    fn of(now: Time, draft: &Draft, offers: &BTreeMap<ConnId, Offer>) -> Self {
+        let mut asked: BTreeMap<u32, i32> = BTreeMap::new();
+        for (_, offer) in offers.iter().filter(|(other, offer)| draft.is_filled_by(**other, offer.size)) {
+            for (piece, at) in &offer.asked {
+                *asked.entry(*piece).or_default() += if now.since(*at) < SILENCE { 1 } else { -1 };
+            }
+        }
+        // Besides what a peer is asked for, those are passed over that it was asked for already.
+        let most = 2 * PIPELINE * offers.len();
+        let is_open = |piece: &u32| asked.get(piece).is_none_or(|asked| *asked <= 0);
+        let pieces: BTreeSet<u32> = draft.here.zeros().filter(is_open).take(most).collect();
+        steps::add(2 * asked.len() + pieces.len() + draft.here.len() as usize / 16);
+        Self { asked, pieces }
+    }
+
+    fn handle_asked(&mut self, pieces: &[u32]) {
+        for piece in pieces {
+            let asked = self.asked.entry(*piece).or_default();
+            *asked += 1;
+            if *asked > 0 {
+                self.pieces.remove(piece);
+            }
+        }
     }
 }
 
@@ -290,7 +328,9 @@ impl MetadataFetch {
     fn advance(&mut self, now: Time) {
         let mut order: Vec<(u32, bool, ConnId)> =
             self.offers.iter().map(|(conn, offer)| (offer.turns, !offer.gave, *conn)).collect();
+        steps::add(4 * order.len());
         order.sort_unstable();
+        let mut open_of: BTreeMap<usize, Open> = BTreeMap::new();
         for (_, _, conn) in order {
             let offer = &self.offers[&conn];
             if offer.not_before > now {
@@ -298,22 +338,16 @@ impl MetadataFetch {
             }
             let size = offer.size;
             let Some(index) = self.draft_of(now, conn, size) else { continue };
-            let room = PIPELINE - self.offers[&conn].asked.len();
+            let own = &self.offers[&conn].asked;
+            let room = PIPELINE - own.len();
             if room == 0 {
                 continue;
             }
             let draft = &self.drafts[index];
-            // By piece, how many were asked lately, less those who are silent about it.
-            let mut asked: BTreeMap<u32, i32> = BTreeMap::new();
-            for (_, offer) in self.offers.iter().filter(|(other, offer)| draft.is_filled_by(**other, offer.size)) {
-                for (piece, at) in &offer.asked {
-                    *asked.entry(*piece).or_default() += if now.since(*at) < SILENCE { 1 } else { -1 };
-                }
-            }
-            let is_own = |piece: u32| self.offers[&conn].asked.iter().any(|(own, _)| *own == piece);
-            let open =
-                draft.here.zeros().filter(|piece| asked.get(piece).is_none_or(|asked| *asked <= 0) && !is_own(*piece));
-            let asks: Vec<u32> = open.take(room).collect();
+            let open = open_of.entry(index).or_insert_with(|| Open::of(now, draft, &self.offers));
+            let is_own = |piece: u32| own.iter().any(|(own, _)| *own == piece);
+            let asks: Vec<u32> = open.pieces.iter().copied().filter(|piece| !is_own(*piece)).take(room).collect();
+            open.handle_asked(&asks);
             let offer = self.offers.get_mut(&conn).expect("it was just there");
             offer.asked.extend(asks.iter().map(|piece| (*piece, now)));
             self.outgoing.extend(asks.into_iter().map(|piece| (conn, piece)));

@@ -11,6 +11,7 @@ use crate::base::config::Config;
 use crate::base::hash::{Sha1Hash, Sha256Hash};
 use crate::base::ids::{ConnId, StoreId};
 use crate::base::rng::Rng;
+use crate::base::steps;
 use crate::base::time::Time;
 use crate::codec::extension::ExtensionKind;
 use crate::codec::magnet::Magnet;
@@ -40,6 +41,8 @@ pub(crate) struct Description {
     pub(crate) link: Magnet,
     fetch: MetadataFetch,
     claims: BTreeMap<ConnId, Claim>,
+    /// Bytes of `claims`, all together.
+    claims_len: usize,
     pub(crate) begin: Begin,
     /// All of it is here; only the storage does not know the files yet.
     is_over: bool,
@@ -59,10 +62,9 @@ enum Claim {
 
 impl Description {
     fn claim(&mut self, conn: ConnId, event: &Event<'_>) {
-        let used: usize = self.claims.values().map(Claim::len).sum();
         let claim = self.claims.entry(conn).or_insert(Claim::Pieces(Vec::new()));
-        let room = CLAIMS_MAX.saturating_sub(used);
-        match (event, claim) {
+        let (before, room) = (claim.len(), CLAIMS_MAX.saturating_sub(self.claims_len));
+        match (event, &mut *claim) {
             (Event::HaveAll, claim) => *claim = Claim::Everything,
             (Event::HaveNone, claim) => *claim = Claim::Pieces(Vec::new()),
             (Event::Bitfield(bytes), claim) if bytes.len() <= room => *claim = Claim::Pieces(bytes.to_vec()),
@@ -84,6 +86,13 @@ impl Description {
             }
             _ => {}
         }
+        self.claims_len = self.claims_len - before + claim.len();
+        // A field is copied, and grows as its owner says more.
+        steps::add_bytes(claim.len().abs_diff(before));
+    }
+
+    fn forget_claim(&mut self, conn: ConnId) {
+        self.claims_len -= self.claims.remove(&conn).map_or(0, |claim| claim.len());
     }
 }
 
@@ -144,6 +153,7 @@ impl Torrent {
             link,
             fetch: MetadataFetch::new(u32::try_from(INFO_LEN_MAX).expect("a few MiB")),
             claims: BTreeMap::new(),
+            claims_len: 0,
             begin,
             is_over: false,
             broken: None,
@@ -228,7 +238,7 @@ impl Torrent {
     /// A peer has gone.
     pub(crate) fn handle_metadata_peer_gone(&mut self, now: Time, conn: ConnId) {
         if let Some(description) = &mut self.description {
-            description.claims.remove(&conn);
+            description.forget_claim(conn);
             description.fetch.handle_gone(now, conn);
         }
     }
@@ -270,6 +280,7 @@ impl Torrent {
             && let Some(piece) = peer.metadata_wanted.pop_first()
         {
             let start = (piece * METADATA_PIECE_LEN) as usize;
+            steps::add_bytes(2 * METADATA_PIECE_LEN as usize);
             let bytes = &self.body.get().info[start..(size as usize).min(start + METADATA_PIECE_LEN as usize)];
             payload.clear();
             MetadataMessage::Data { piece, total_size: size, bytes }.write(&mut payload);
@@ -281,6 +292,7 @@ impl Torrent {
     fn judge_metadata(&mut self, now: Time, whole: Whole) {
         let Some(description) = &mut self.description else { return };
         let Magnet { info_hash, st_id, .. } = description.link;
+        steps::add_bytes(2 * whole.info.len()); // a hash costs more than a copy
         let matches = info_hash.is_none_or(|hash| Sha1Hash::of(&whole.info) == hash)
             && st_id.is_none_or(|id| Sha256Hash::of(&whole.info) == id);
         if !matches {
