@@ -141,6 +141,7 @@ impl Torrent {
     fn stop(&mut self, now: Time) {
         self.running = false;
         self.tick_at = Time::NEVER;
+        self.slots_at = Time::NEVER;
         self.look_at = Time::NEVER;
         self.end_seeding(now);
         self.end_pace();
@@ -179,6 +180,9 @@ impl Torrent {
         }
         if self.goal_at <= now {
             self.consider_goals(now);
+        }
+        if self.slots_at <= now {
+            self.tick_choker(now);
         }
         if self.tick_at <= now {
             self.tick(now);
@@ -228,5 +232,6 @@ impl Torrent {
             .min(self.policy_at)
             .min(self.goal_at)
             .min(self.tick_at)
+            .min(self.slots_at)
     }
 }

@@ -261,6 +261,8 @@ pub struct Torrent {
     /// Whether it may run, or counts as a download or a seed, is not what it was.
     pub(crate) turn_changed: bool,
     pub(crate) tick_at: Time,
+    /// When slots that came free are given away; never if none did.
+    pub(crate) slots_at: Time,
     pub(crate) retry_at: Time,
     pub(crate) look_at: Time,
     pub(crate) seeding_since: Time,
@@ -408,6 +410,7 @@ impl Torrent {
             checked: 0,
             turn_changed: true,
             tick_at: Time::NEVER,
+            slots_at: Time::NEVER,
             retry_at: Time::NEVER,
             look_at: Time::NEVER,
             seeding_since: Time::NEVER,

@@ -3,6 +3,7 @@
 use crate::base::geometry::{Block, Span};
 use crate::base::ids::{ConnId, StoreId};
 use crate::base::sabotage::{self, Sabotage};
+use crate::base::steps;
 use crate::base::time::Time;
 use crate::torrent::choker::{Change, Standing};
 use crate::torrent::peers::TorrentPeer;
@@ -85,12 +86,15 @@ impl Torrent {
             let mut changes = Vec::new();
             self.choker.handle_interest(now, &standing, &mut changes);
             self.apply(now, &changes);
-            self.tick_choker(now); // a slot that came free goes to somebody at once
+            if self.choker.is_due(now) {
+                self.slots_at = self.slots_at.min(now); // once for all that this peer says in a turn
+            }
         }
     }
 
     /// Once a second: where too few who have a slot wait for us, our uplink idles, and somebody more gets one.
     pub(crate) fn consider_slots(&mut self) {
+        steps::add(2 * self.peers.len());
         let interested = || self.peers.values().filter(|peer| peer.machine.peer_interested() && !peer.is_seed());
         let waits = |peer: &TorrentPeer| peer.machine.next_upload().is_some() || !peer.machine.outbuf().is_empty();
         let waiting = interested().filter(|peer| !peer.machine.am_choking() && waits(peer)).count();
@@ -101,9 +105,11 @@ impl Torrent {
 
     /// A round of the choker, where one is due.
     pub(crate) fn tick_choker(&mut self, now: Time) {
+        self.slots_at = Time::NEVER;
         if !self.choker.is_due(now) {
             return;
         }
+        steps::add(4 * self.peers.len()); // a look at each, and to sort them
         let standings: Vec<Standing> = self
             .peers
             .iter()
