@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::ids::{StoreId, TorrentId};
+use crate::base::steps;
 use crate::base::storage::{Fault, FaultKind, Storage};
 use crate::base::time::Time;
 use crate::codec::metainfo::Metainfo;
@@ -62,6 +63,7 @@ impl<S: Storage> Engine<S> {
             torrent.lose_description(now, &why);
             return None;
         };
+        steps::add_bytes(4 * bytes.len()); // it is read, hashed, copied
         let meta = match Metainfo::parse(&bytes) {
             Ok(meta) if torrent.is_described_by(&meta) => meta,
             _ => {

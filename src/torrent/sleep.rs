@@ -15,8 +15,9 @@ use crate::torrent::torrent::{Ask, LOOK, Phase, Torrent};
 
 /// How long nothing has to happen until it falls asleep.
 const SLEEP_AFTER: Duration = Duration::from_secs(60);
-/// Bytes of `info`: reading more takes so long that it stays awake.
-const SLEEP_INFO_MAX: u32 = 4 << 20;
+/// Bytes of `info` of a torrent that sleeps. To read more takes longer than a stranger's turn may, and a stranger wakes it: such a torrent
+/// stays awake, and does not begin asleep.
+pub const SLEEP_INFO_MAX: u32 = 1 << 20;
 /// Files: to look at more takes so long that it is not put to bed by a start.
 pub const SLEEP_FILES_MAX: usize = 256;
 /// How often one that sleeps looks whether its files are still there; and how long it may take after a start until each has looked.
