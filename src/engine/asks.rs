@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::base::hash::InfoHash;
 use crate::base::ids::{JobId, StoreId, TorrentId};
 use crate::base::rules::End;
+use crate::base::steps;
 use crate::base::storage::{Fault, Job, Storage};
 use crate::base::time::Time;
 use crate::engine::peeks::Title;
@@ -17,6 +18,10 @@ use crate::torrent::torrent::{Ask, Torrent};
 
 /// Files that are looked at in one slice before a record is saved.
 const STAMPS_MAX: usize = 256;
+/// Spans that the storage is asked to read ahead after one turn; each is a system call. Those beyond are read when they are sent.
+const EXPECTED_MAX: usize = 64;
+/// What such a call costs.
+const EXPECT_STEPS: usize = 100;
 
 /// What a job was for.
 #[derive(Debug, Clone)]
@@ -250,8 +255,17 @@ impl<S: Storage> Engine<S> {
 
     /// Does what a torrent asks, until it asks no more.
     pub(super) fn act_on_asks(&mut self, now: Time, id: TorrentId) {
+        let mut expected = 0;
         while let Some(torrent) = self.torrents.get_mut(id) {
             if let Some(ask) = torrent.poll_ask() {
+                steps::add(1);
+                if let Ask::Expect(_) = ask {
+                    expected += 1;
+                    if expected > EXPECTED_MAX {
+                        continue;
+                    }
+                    steps::add(EXPECT_STEPS);
+                }
                 self.act(now, id, ask);
             } else if let Some(ask) = torrent.poll_announce() {
                 if let Some(error) = self.not_asked(&ask.url) {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::base::geometry::{BLOCK_LEN, Span};
 use crate::base::ids::{ConnId, StoreId, TorrentId};
 use crate::base::rate::Budget;
+use crate::base::steps;
 use crate::base::storage::{Chunk, Fault, SendError, Storage};
 use crate::base::time::Time;
 use crate::codec::wire::Handshake;
@@ -30,6 +31,10 @@ const LOOK_AHEAD: u64 = 512 * 1024;
 const DISK_RETRY: Duration = Duration::from_millis(2);
 /// After so long content is sent whether it is in memory or not: somebody evicts it faster than we look.
 const DISK_PATIENCE: Duration = Duration::from_millis(500);
+/// Steps of a turn after which no further message is read: the peer goes on in its next turn.
+const READ_STEPS: u64 = steps::TURN_MAX / 4;
+/// Bytes that are read at a time from a peer whose turns end so: what is left is kept, and counts as held.
+const COSTLY_BYTES: usize = 64 * 1024;
 
 impl<S: Storage> Engine<S> {
     /// A turn to read. Errors and the end of the stream are met inside and answered by [`Effect::Close`].
@@ -97,6 +102,7 @@ impl<S: Storage> Engine<S> {
         stream: &mut S::Stream,
         budget: &mut Budget,
     ) -> Result<Progress, Ending> {
+        let until = steps::so_far() + READ_STEPS;
         loop {
             let Some(connection) = self.connections.get_mut(conn) else { return Ok(Progress::Drained) };
             let torrent = match &connection.role {
@@ -122,8 +128,19 @@ impl<S: Storage> Engine<S> {
                 }
                 allowance = allowance.min(usize::try_from(limit).unwrap_or(usize::MAX));
             }
+            if std::mem::take(&mut connection.has_backlog) {
+                let kept = connection.tail.take_into(&mut self.receive);
+                self.step(now, conn, kept, until)?;
+                if self.connections.get(conn).is_some_and(|connection| connection.has_backlog) {
+                    return Ok(Progress::Spent);
+                }
+                continue;
+            }
             if allowance == 0 {
                 return Ok(Progress::Spent);
+            }
+            if connection.is_costly {
+                allowance = allowance.min(COSTLY_BYTES);
             }
             let kept = connection.tail.take_into(&mut self.receive);
             let room = allowance.min(self.receive.len() - kept);
@@ -147,16 +164,20 @@ impl<S: Storage> Engine<S> {
                 self.down.take(read as u64, &mut torrent.down_bucket);
             }
             if let Some(len) = self.pass_lane(now, conn, kept, kept + read)? {
-                self.step(now, conn, len)?;
+                self.step(now, conn, len, until)?;
+                if self.connections.get(conn).is_some_and(|connection| connection.has_backlog) {
+                    return Ok(Progress::Spent);
+                }
             }
         }
     }
 
-    /// Lets the connection's machine step through the first `len` bytes of the receive buffer.
-    fn step(&mut self, now: Time, conn: ConnId, len: usize) -> Result<(), Ending> {
+    /// Lets the connection's machine step through the first `len` bytes of the receive buffer, until so many steps are counted.
+    fn step(&mut self, now: Time, conn: ConnId, len: usize, until: u64) -> Result<(), Ending> {
+        steps::add_bytes(len);
         let receive = std::mem::take(&mut self.receive);
         let mut input = &receive[..len];
-        let result = self.step_through(now, conn, &mut input);
+        let result = self.step_through(now, conn, &mut input, until);
         if let Some(connection) = self.connections.get_mut(conn) {
             connection.tail.keep(input);
         }
@@ -164,7 +185,7 @@ impl<S: Storage> Engine<S> {
         result
     }
 
-    fn step_through(&mut self, now: Time, conn: ConnId, input: &mut &[u8]) -> Result<(), Ending> {
+    fn step_through(&mut self, now: Time, conn: ConnId, input: &mut &[u8], until: u64) -> Result<(), Ending> {
         let connection = self.connections.get_mut(conn).ok_or(Ending::Closed)?;
         let id = match &mut connection.role {
             Role::Peer(id) => *id,
@@ -184,7 +205,12 @@ impl<S: Storage> Engine<S> {
         let torrent = self.torrents.get_mut(id).ok_or(Ending::Closed)?;
         let down_before = torrent.down.total_bytes();
         let mut landings = Vec::with_capacity(input.len() / BLOCK_LEN as usize + 2);
-        let result = step_peer(now, conn, torrent, input, &mut landings, &mut self.stats.peer_messages_in);
+        let result = step_peer(now, conn, torrent, input, &mut landings, &mut self.stats.peer_messages_in, until);
+        if steps::so_far() >= until
+            && let Some(connection) = self.connections.get_mut(conn)
+        {
+            (connection.has_backlog, connection.is_costly) = (true, true);
+        }
         let store = torrent.store();
         if let Some(store) = store
             && let Err(fault) = land(now, conn, torrent, &mut self.storage, store, &landings)
@@ -307,7 +333,9 @@ fn step_peer<'b>(
     input: &mut &'b [u8],
     landings: &mut Vec<Landing<'b>>,
     messages: &mut u64,
+    until: u64,
 ) -> Result<(), Ending> {
+    // Once at least, so that each turn gets on.
     loop {
         let machine: &mut Peer = torrent.machine(conn).ok_or(Ending::Closed)?;
         match machine.handle_input(now, input) {
@@ -321,6 +349,9 @@ fn step_peer<'b>(
                         let is_broken = unwelcome == Unwelcome::Flood;
                         return Err(if is_broken { Ending::Misbehaved } else { Ending::Closed });
                     }
+                }
+                if steps::so_far() >= until {
+                    return Ok(());
                 }
             }
             Err(error) => {

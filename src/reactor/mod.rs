@@ -34,6 +34,7 @@ use mio::{Events, Interest, Poll};
 
 use crate::base::ids::{ConnId, ListenerId, SocketId};
 use crate::base::rate::Budget;
+use crate::base::steps;
 use crate::base::time::Time;
 use crate::engine::{Effect, Engine};
 use crate::protocol::tls;
@@ -517,8 +518,9 @@ impl Reactor {
     fn give_turns(&mut self, engine: &mut Engine<FileStorage>) -> bool {
         let places = self.ready.len();
         let mut round = Budget::new(ROUND_BYTES);
+        let steps_before = steps::so_far();
         for _ in 0..places {
-            if round.is_spent() {
+            if round.is_spent() || steps::so_far().saturating_sub(steps_before) > steps::TURN_MAX {
                 break;
             }
             let Some(turn) = self.ready.pop() else { continue };
