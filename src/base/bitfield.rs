@@ -1,5 +1,7 @@
 //! A set of pieces (or blocks) with a fixed size, in the layout of BEP 3's `bitfield`: the high bit of byte 0 is index 0.
 
+use crate::base::steps;
+
 /// A fixed number of bits. Spare bits of the last byte are always zero. Keeps its count of ones.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Bitfield {
@@ -18,6 +20,7 @@ impl Bitfield {
     /// `len` zeros.
     #[must_use]
     pub fn new(len: u32) -> Self {
+        steps::add_bytes(len as usize / 8);
         Self { bytes: vec![0; len.div_ceil(8) as usize].into(), len, ones: 0 }
     }
 
@@ -39,6 +42,7 @@ impl Bitfield {
         if bytes.last().is_some_and(|last| last & !(0xff_u8 << spare) != 0) {
             return None;
         }
+        steps::add_bytes(2 * bytes.len());
         let ones = bytes.iter().map(|byte| byte.count_ones()).sum();
         Some(Self { bytes: bytes.into(), len, ones })
     }
@@ -107,6 +111,7 @@ impl Bitfield {
 
     /// Sets every bit to one.
     pub fn set_all(&mut self) {
+        steps::add_bytes(self.bytes.len());
         self.bytes.fill(0xff);
         let spare = (8 - self.len % 8) % 8;
         if let Some(last) = self.bytes.last_mut() {
@@ -117,12 +122,14 @@ impl Bitfield {
 
     /// Sets every bit to zero.
     pub fn clear_all(&mut self) {
+        steps::add_bytes(self.bytes.len());
         self.bytes.fill(0);
         self.ones = 0;
     }
 
     /// The indexes of the ones, in order.
     pub fn ones(&self) -> impl Iterator<Item = u32> + '_ {
+        steps::add_bytes(self.bytes.len());
         let (words, rest) = self.bytes.as_chunks::<8>();
         let mut last = [0; 8];
         last[..rest.len()].copy_from_slice(rest);
@@ -148,6 +155,7 @@ impl Bitfield {
     /// Sets every bit that `other` has. Both must have the same length.
     pub fn add_all(&mut self, other: &Self) {
         debug_assert_eq!(self.len, other.len, "two fields of one torrent");
+        steps::add_bytes(2 * self.bytes.len());
         self.ones = 0;
         for (mine, theirs) in self.bytes.iter_mut().zip(&other.bytes) {
             *mine |= theirs;
@@ -163,7 +171,9 @@ impl Bitfield {
         let words = mine.0.iter().zip(theirs.0);
         let mut words = words.map(|(mine, theirs)| (u64::from_ne_bytes(*mine), u64::from_ne_bytes(*theirs)));
         let mut rest = mine.1.iter().zip(theirs.1);
-        words.any(|(mine, theirs)| mine & !theirs != 0) || rest.any(|(mine, theirs)| mine & !theirs != 0)
+        let found = words.position(|(mine, theirs)| mine & !theirs != 0);
+        steps::add_bytes(found.map_or(2 * self.bytes.len(), |words| 16 * words));
+        found.is_some() || rest.any(|(mine, theirs)| mine & !theirs != 0)
     }
 }
 

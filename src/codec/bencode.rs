@@ -16,6 +16,8 @@ use nom::combinator::{opt, recognize};
 use nom::error::{Error as NomError, ErrorKind};
 use nom::sequence::{delimited, terminated};
 
+use crate::base::steps;
+
 /// Lists and dictionaries within one another; one more is refused.
 pub const DEPTH_MAX: usize = 32;
 /// Values in a document from the disk; more are refused. A torrent of 100,000 files has about a million. What strangers send has
@@ -152,6 +154,13 @@ struct Reader {
     unsorted: Option<usize>,
     /// What went wrong, where it was not simply malformed.
     problem: Option<Problem>,
+}
+
+impl Drop for Reader {
+    /// What was parsed counts however it ended.
+    fn drop(&mut self) {
+        steps::add(self.values);
+    }
 }
 
 impl Reader {

@@ -11,6 +11,7 @@ use nom::{IResult, Parser};
 
 use crate::base::geometry::{Block, Piece};
 use crate::base::hash::{InfoHash, Sha1Hash};
+use crate::base::steps;
 
 /// Bytes of a handshake.
 pub const HANDSHAKE_LEN: usize = 68;
@@ -193,6 +194,7 @@ pub fn parse_handshake(input: &[u8]) -> Result<Front<Handshake>, WireError> {
 /// # Errors
 /// [`WireError::TooLong`] and [`WireError::WrongLength`], as soon as prefix and id are here.
 pub fn parse_message(input: &[u8], pieces: Option<u32>) -> Result<Front<Message<'_>>, WireError> {
+    steps::add(1);
     front(input, message(input, pieces))
 }
 

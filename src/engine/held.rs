@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::base::ids::ConnId;
+use crate::base::steps;
 use crate::base::storage::Storage;
 use crate::base::time::Time;
 use crate::engine::Engine;
@@ -37,6 +38,7 @@ impl<S: Storage> Engine<S> {
         self.held.bytes = self.held.bytes - connection.held + bytes;
         connection.held = bytes;
         while self.held.bytes > self.config.memory_max {
+            steps::add(self.connections.len());
             let most = self.connections.iter().max_by_key(|(_, connection)| connection.held).map(|(id, _)| id);
             let Some(greediest) = most else { return };
             self.stats.shed_heavy += 1;

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::base::ids::{ConnId, TorrentId};
+use crate::base::steps;
 use crate::base::storage::Storage;
 use crate::base::time::Time;
 use crate::engine::Engine;
@@ -130,6 +131,7 @@ impl<S: Storage> Engine<S> {
             return false;
         }
         self.newcomers.look_at = now + LOOK_EVERY;
+        steps::add(self.torrents.len() + self.connections.len());
         let idle = |id: TorrentId| self.torrents.get(id).and_then(|torrent| torrent.idlest(now));
         let Some((_, conn)) = self.torrents.ids().filter_map(idle).min() else { return false };
         self.stats.shed_idle += 1;

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use crate::base::geometry::Span;
 use crate::base::ids::StoreId;
+use crate::base::steps;
 use crate::base::storage::Chunk;
 
 /// Encoded bytes that may wait. Above it the connection is not read until they have drained, so that no stranger makes us
@@ -52,6 +53,7 @@ impl Outbuf {
         let before = self.bytes.len();
         write(&mut self.bytes);
         let more = self.bytes.len() - before;
+        steps::add_bytes(more);
         match self.parts.back_mut() {
             _ if more == 0 => {}
             Some(Part::Bytes(len)) => *len += more,
@@ -71,6 +73,7 @@ impl Outbuf {
     pub fn chunks<'a>(&'a self, max_chunks: usize, max_bytes: usize, chunks: &mut Vec<Chunk<'a>>) {
         let mut encoded = &self.bytes[self.sent..];
         let mut left = max_bytes;
+        steps::add(self.parts.len().min(max_chunks));
         for part in self.parts.iter().take(max_chunks) {
             if left == 0 {
                 break;
@@ -133,6 +136,7 @@ impl Outbuf {
             self.bytes.shrink_to(KEPT_BYTES);
             self.sent = 0;
         } else if self.sent >= COMPACT_BYTES && self.sent >= self.bytes.len() / 2 {
+            steps::add_bytes(self.encoded_len());
             self.bytes.drain(..self.sent);
             self.sent = 0;
         }

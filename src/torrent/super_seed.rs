@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::{Block, Piece};
 use crate::base::ids::ConnId;
+use crate::base::steps;
 use crate::base::time::Time;
 use crate::torrent::peers::TorrentPeer;
 use crate::torrent::torrent::{Ask, Torrent};
@@ -73,6 +74,7 @@ impl Torrent {
         let counts = &mut self.spread_counts;
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         let Some(shown) = &mut peer.shown else { return };
+        steps::add(counts.len());
         let open: Vec<u32> = shown.pieces.zeros().filter(|&piece| !peer.field.get(piece)).collect();
         let Some(rarest) = open.iter().map(|&piece| counts[piece as usize]).min() else { return };
         let rarest: Vec<u32> = open.into_iter().filter(|&piece| counts[piece as usize] == rarest).collect();
@@ -90,6 +92,7 @@ impl Torrent {
     fn count_spread(&self) -> Vec<u32> {
         let mut counts = vec![0_u32; self.geometry().pieces() as usize];
         for peer in self.peers.values().filter(|peer| peer.established) {
+            steps::add(peer.field.count() as usize);
             peer.field.ones().for_each(|piece| counts[piece as usize] += 1);
             if let Some(last) = peer.shown.as_ref().and_then(|shown| shown.last.as_ref()) {
                 counts[last.piece.index()] += u32::from(!peer.field.get(last.piece.0));
@@ -111,6 +114,7 @@ impl Torrent {
         {
             *count += 1;
         }
+        steps::add(self.peers.len());
         let mut spread = Vec::new();
         for (&other, peer) in &mut self.peers {
             let last = peer.shown.as_mut().and_then(|shown| shown.last.as_mut());
@@ -130,6 +134,7 @@ impl Torrent {
             return;
         }
         let Some(field) = self.peers.get(&conn).map(|peer| peer.field.clone()) else { return };
+        steps::add(self.peers.len());
         let last_of = |peer: &TorrentPeer| peer.shown.as_ref()?.last.as_ref().map(|last| last.piece);
         let mut seen: Vec<Piece> = self.peers.values().filter_map(last_of).filter(|piece| field.get(piece.0)).collect();
         seen.sort_unstable();
@@ -156,6 +161,7 @@ impl Torrent {
         if last.got_at.is_never() {
             return;
         }
+        steps::add(self.peers.len());
         let mut others = self.peers.iter().filter(|(other, peer)| **other != conn && peer.established);
         let has = |(_, peer): (&ConnId, &TorrentPeer)| peer.field.get(last.piece.0);
         let says = peer.field.get(last.piece.0);
