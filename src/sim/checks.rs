@@ -1,8 +1,8 @@
 //! What must hold after every event, whatever befalls the swarm.
 //!
 //! Every piece that a node claims is on its disk as it should be; nothing is served unverified (`node`); a block has one writer
-//! (`storage`), and a file one torrent that may write to it; limits and bounds are kept; trackers are told what the streams carried, and tell what is so (`ledger`); nobody spins
-//! (`node`).
+//! (`storage`), and a file one torrent that may write to it; limits and bounds are kept; trackers are told what the streams carried, and tell what is so (`ledger`); nobody spins,
+//! and no call of an engine takes more steps than [`crate::base::steps::TURN_MAX`] (`node`).
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -57,7 +57,7 @@ impl World {
     }
 
     fn broken_rule(&mut self, index: usize) -> Option<String> {
-        if let Some(message) = self.nodes[index].breach.take() {
+        if let Some(message) = self.nodes[index].breach.take().or_else(|| self.nodes[index].cost.breach()) {
             return Some(message);
         }
         let Body::Engine(engine) = &mut self.nodes[index].body else { return None };

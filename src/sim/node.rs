@@ -12,6 +12,7 @@ use crate::base::hash::InfoHash;
 use crate::base::ids::{ConnId, JobId, ListenerId, StoreId};
 use crate::base::rate::Budget;
 use crate::base::rng::Rng;
+use crate::base::steps;
 use crate::base::storage::{Fault, FaultKind, Job};
 use crate::base::time::Time;
 use crate::engine::{Effect, Engine, Progress};
@@ -31,6 +32,37 @@ const TURN_BYTES: usize = 256 * 1024;
 const JOB: Duration = Duration::from_millis(5);
 /// Rounds that a node may need until it rests; beyond it it spins.
 const ROUNDS_MAX: u32 = 20_000;
+
+/// What the calls of a node's engines cost, in steps.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Cost {
+    /// The most expensive call so far: its steps, and its name.
+    pub(crate) most: (u64, &'static str),
+    /// The first call that took more than [`steps::TURN_MAX`] since somebody asked.
+    over: Option<(u64, &'static str)>,
+}
+
+impl Cost {
+    /// Makes a call of the engine and counts its steps.
+    pub(crate) fn of<T>(&mut self, call: &'static str, run: impl FnOnce() -> T) -> T {
+        steps::take(); // those of scripts and checks on this thread
+        let result = run();
+        let taken = steps::take();
+        if taken > self.most.0 {
+            self.most = (taken, call);
+        }
+        if taken > steps::TURN_MAX {
+            self.over.get_or_insert((taken, call));
+        }
+        result
+    }
+
+    /// The rule that was broken, if one was.
+    pub(crate) fn breach(&mut self) -> Option<String> {
+        let (taken, call) = self.over.take()?;
+        Some(format!("{call} took {taken} steps, more than {}", steps::TURN_MAX))
+    }
+}
 
 /// What runs on a machine.
 #[derive(Debug)]
@@ -192,6 +224,8 @@ pub struct Node {
     pub(crate) private: Arc<BTreeSet<InfoHash>>,
     /// Something it did that nobody should; told once.
     pub(crate) breach: Option<String>,
+    /// What its engines' calls cost, in all of its lives.
+    pub(crate) cost: Cost,
 }
 
 impl Node {
@@ -225,6 +259,7 @@ impl Node {
             content_in: 0,
             private: Arc::default(),
             breach: None,
+            cost: Cost::default(),
         }
     }
 
@@ -297,10 +332,10 @@ impl Node {
         self.engine().expect("an engine's round").storage().now = now;
         let mut moved = self.drain_effects(outputs);
         moved |= self.turns(now);
-        let engine = self.engine().expect("an engine's round");
-        moved |= engine.work(now);
+        let Body::Engine(engine) = &mut self.body else { unreachable!("an engine's round") };
+        moved |= self.cost.of("work", || engine.work(now));
         if engine.poll_timeout() <= now {
-            engine.handle_timeout(now);
+            self.cost.of("handle_timeout", || engine.handle_timeout(now));
             self.wakes =
                 if self.wakes.0 == now.as_secs() { (self.wakes.0, self.wakes.1 + 1) } else { (now.as_secs(), 1) };
             if self.wakes.1 > ROUNDS_MAX {
@@ -314,7 +349,9 @@ impl Node {
 
     fn drain_effects(&mut self, outputs: &mut Vec<Output>) -> bool {
         let mut moved = false;
-        while let Some(effect) = self.engine().expect("an engine's effects").poll_effect() {
+        loop {
+            let Body::Engine(engine) = &mut self.body else { unreachable!("an engine's effects") };
+            let Some(effect) = self.cost.of("poll_effect", || engine.poll_effect()) else { break };
             moved = true;
             match effect {
                 Effect::Connect { conn, to } => {
@@ -421,8 +458,8 @@ impl Node {
             }
             After::Synced(store) => self.storage().expect("only an engine has jobs").end_sync(store),
         }
-        if let Some(engine) = self.engine() {
-            engine.handle_job(local, job, result);
+        if let Body::Engine(engine) = &mut self.body {
+            self.cost.of("handle_job", || engine.handle_job(local, job, result));
         }
     }
 
@@ -439,11 +476,17 @@ impl Node {
             engine.storage().turn = Some(conn);
             if std::mem::take(&mut link.writable) {
                 let mut budget = Budget::new(TURN_BYTES);
-                link.writable = engine.handle_writable(now, conn, &mut link.stream, &mut budget) == Progress::Spent;
+                let stream = &mut link.stream;
+                let progress =
+                    self.cost.of("handle_writable", || engine.handle_writable(now, conn, stream, &mut budget));
+                link.writable = progress == Progress::Spent;
             }
             if std::mem::take(&mut link.readable) {
                 let mut budget = Budget::new(TURN_BYTES);
-                link.readable = engine.handle_readable(now, conn, &mut link.stream, &mut budget) == Progress::Spent;
+                let stream = &mut link.stream;
+                let progress =
+                    self.cost.of("handle_readable", || engine.handle_readable(now, conn, stream, &mut budget));
+                link.readable = progress == Progress::Spent;
             }
             engine.storage().turn = None;
             self.check_served();
@@ -468,7 +511,7 @@ impl Node {
     fn drain_packets(&mut self, now: Time, outputs: &mut Vec<Output>) {
         let Body::Engine(engine) = &mut self.body else { unreachable!("an engine's packets") };
         let mut packet = Vec::new();
-        while let Some(transmit) = engine.poll_transmit(now, &mut packet) {
+        while let Some(transmit) = self.cost.of("poll_transmit", || engine.poll_transmit(now, &mut packet)) {
             if !self.private.is_empty() {
                 self.breach = self.breach.take().or_else(|| told(&packet, &self.private));
             }
@@ -613,7 +656,7 @@ impl Node {
                 let index = |at: usize| u16::try_from(at).expect("few addresses");
                 let server = at(&config.tracker.http).map(|at| ListenerId::Tracker(index(at)));
                 let listener = server.or_else(|| at(&config.listen).map(|at| ListenerId::Peers(index(at))))?;
-                engine.handle_accept(local, listener, from)?
+                self.cost.of("handle_accept", || engine.handle_accept(local, listener, from))?
             }
             Body::Hostile(_) => {
                 let conn = self.new_conn();
@@ -644,7 +687,9 @@ impl Node {
         link.other = Some(other);
         let (local, addr) = (self.clock.local(now), self.addr);
         match &mut self.body {
-            Body::Engine(engine) => engine.handle_connected(local, conn, addr),
+            Body::Engine(engine) => {
+                self.cost.of("handle_connected", || engine.handle_connected(local, conn, addr));
+            }
             Body::Hostile(hostile) => hostile.handle_connected(conn),
             Body::Tracker(_) | Body::Liar(_) | Body::Crowd(_) | Body::Store(_) | Body::Down(_) => {}
         }
@@ -656,7 +701,7 @@ impl Node {
         if self.links.remove(&conn).is_some() {
             let local = self.clock.local(now);
             match &mut self.body {
-                Body::Engine(engine) => engine.handle_closed(local, conn),
+                Body::Engine(engine) => self.cost.of("handle_closed", || engine.handle_closed(local, conn)),
                 Body::Hostile(hostile) => hostile.handle_closed(conn),
                 Body::Store(store) => store.handle_closed(conn),
                 Body::Tracker(_) | Body::Liar(_) | Body::Crowd(_) | Body::Down(_) => {}

@@ -196,6 +196,25 @@ pub struct Report {
     pub trackers: Option<TrackerReport>,
     /// What became of those who only announce.
     pub crowd: Option<CrowdReport>,
+    /// The most expensive call of an engine.
+    pub costliest: CallCost,
+}
+
+/// What a call of an engine cost.
+#[derive(Debug, Clone, Default)]
+pub struct CallCost {
+    /// Steps: see [`crate::base::steps`].
+    pub steps: u64,
+    /// The name of the call.
+    pub call: &'static str,
+    /// The name of the node.
+    pub node: String,
+}
+
+impl CallCost {
+    fn line(&self) -> String {
+        format!("most expensive call {} steps ({} of {})", self.steps, self.call, self.node)
+    }
 }
 
 impl Report {
@@ -288,7 +307,8 @@ impl Report {
         let crowd = self.crowd.as_ref().map_or_else(String::new, |crowd| format!(", {}", crowd.line()));
         let (name, seed, events) = (&self.name, self.seed, self.events);
         format!(
-            "{name}, seed {seed}: {last}, over at {ended}, {events} events, trace {trace}{lookups}{trackers}{crowd}"
+            "{name}, seed {seed}: {last}, over at {ended}, {events} events, trace {trace}{lookups}{trackers}{crowd}, {}",
+            self.costliest.line()
         )
     }
 
@@ -356,6 +376,7 @@ impl Report {
         if let Some(trackers) = &self.trackers {
             writeln!(out, "{}", trackers.line())?;
         }
+        writeln!(out, "{}", self.costliest.line())?;
         if let Some(crowd) = &self.crowd {
             writeln!(out, "{}", crowd.line())?;
         }

@@ -412,9 +412,9 @@ impl Scenario {
             if !is_good || content.files as u64 > content.size {
                 return Err(format!("content {}: its size is from 1 byte to 4G, a byte a file", content.name));
             }
-            let is_good = |len: u64| (16 * 1024..=16 << 20).contains(&len) && len.is_power_of_two();
+            let is_good = |len: u64| (16..=16 << 20).contains(&len) && len.is_power_of_two();
             if !content.piece_length.is_none_or(is_good) {
-                return Err(format!("content {}: a piece-length is a power of two from 16K to 16M", content.name));
+                return Err(format!("content {}: a piece-length is a power of two from 16 to 16M", content.name));
             }
             if let Some(name) = &content.same_files {
                 let before = self.content.iter().take_while(|other| other.name != content.name);

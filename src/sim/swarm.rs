@@ -19,7 +19,7 @@ use crate::sim::hostile::Hostile;
 use crate::sim::liar::{Liar, number};
 use crate::sim::network::{Nat, Network, jitter};
 use crate::sim::node::{Body, Clock, Node};
-use crate::sim::report::{NodeReport, Report, Sample, Samples};
+use crate::sim::report::{CallCost, NodeReport, Report, Sample, Samples};
 use crate::sim::scenario::{GroupSpec, HostileSpec, Role, Scenario, TrackerKind};
 use crate::sim::storage::MemoryStorage;
 use crate::sim::trace::What;
@@ -414,7 +414,8 @@ impl<'s> Swarm<'s> {
             let saved = |name: &str| node.saved.get(Path::new(name)).map(Vec::as_slice);
             if saved(&format!("torrents/{}.meta", made.info_hash)).is_some() {
                 let record = saved(&record_name(made.info_hash));
-                engine.restore(Time::ZERO, made.info_hash, record).expect("what was saved is good");
+                let restored = || engine.restore(Time::ZERO, made.info_hash, record);
+                node.cost.of("restore", restored).expect("what was saved is good");
                 continue;
             }
             let is_seed = spec.role == Role::Seed;
@@ -422,18 +423,20 @@ impl<'s> Swarm<'s> {
             let verify = Some(is_seed || self.world.tally.node(index).came.is_some());
             let options = AddOptions { verify, ..AddOptions::default() };
             let source = source(self.scenario, spec, made, content);
-            engine.handle_command(Time::ZERO, Command::Add { source, options }).expect("a good torrent");
+            let add = || engine.handle_command(Time::ZERO, Command::Add { source, options });
+            node.cost.of("the command add", add).expect("a good torrent");
             if is_seed && self.world.tally.node(index).came.is_none() {
                 let store = engine.views().find(|view| view.info_hash == made.info_hash).and_then(|view| view.store);
                 engine.storage().fill(store.expect("it was just added"));
             }
         }
-        engine.handle_restored(Time::ZERO);
+        node.cost.of("handle_restored", || engine.handle_restored(Time::ZERO));
         if let Some(known) = known {
             for &content in &self.parts[part].contents {
                 let which = Which::Prefix(self.made[content].info_hash.to_string());
                 let connect = Command::Connect { which, host: known.ip().to_string(), port: known.port() };
-                engine.handle_command(Time::ZERO, connect).expect("a torrent that was just added");
+                let connect = || engine.handle_command(Time::ZERO, connect);
+                node.cost.of("the command connect", connect).expect("a torrent that was just added");
             }
         }
         node.body = Body::Engine(Box::new(engine));
@@ -459,8 +462,9 @@ impl<'s> Swarm<'s> {
         let local = self.world.nodes[index].clock.local(self.world.now);
         if self.scenario.node[self.parts[part].group].vanishes {
             self.world.crash(index, true);
-        } else if let Some(engine) = self.world.nodes[index].engine() {
-            engine.handle_command(local, Command::Shutdown).expect("it may always end");
+        } else if let Node { body: Body::Engine(engine), cost, .. } = &mut self.world.nodes[index] {
+            let shutdown = || engine.handle_command(local, Command::Shutdown);
+            cost.of("the command shutdown", shutdown).expect("it may always end");
         }
         self.world.stir(index);
     }
@@ -611,10 +615,19 @@ impl<'s> Swarm<'s> {
             lookups: self.scenario.dht.as_ref().map(|_| self.world.lookups.report()),
             trackers: (!self.world.ledger.is_empty()).then_some(self.world.ledger.report),
             crowd: self.crowd_report(),
+            costliest: self.costliest(),
         };
         let indexes: Vec<usize> = self.parts.iter().map(|part| part.node).collect();
         report.take_nodes(&self.world.tally, &indexes);
         report
+    }
+
+    fn costliest(&self) -> CallCost {
+        let Some(node) = self.world.nodes.iter().max_by_key(|node| node.cost.most.0) else {
+            return CallCost::default();
+        };
+        let (steps, call) = node.cost.most;
+        CallCost { steps, call, node: node.name.clone() }
     }
 
     /// What was expected and did not come.

@@ -24,6 +24,8 @@ use crate::sim::tracker::Tracker;
 
 /// What goes on a line at once: a block and its head, so that streams take turns.
 const SEGMENT: usize = 16 * 1024 + 13;
+/// The same of a hostile peer: as much as a node reads in one turn, so that its turns are as expensive as they can be.
+const HOSTILE_SEGMENT: usize = 256 * 1024;
 
 /// Everything there is.
 #[derive(Debug)]
@@ -416,6 +418,7 @@ impl World {
     fn use_uplink(&mut self, index: usize) {
         let now = self.now;
         self.nodes[index].uplink_scheduled = false;
+        let is_hostile = matches!(self.nodes[index].body, Body::Hostile(_));
         let mut used = 0;
         // Small messages go together; each has its own moment on the line.
         while used < PACKET
@@ -425,7 +428,8 @@ impl World {
             let Some(link) = self.nodes[index].links.get_mut(&conn) else { continue };
             link.queued = false;
             let Some(other) = link.other else { continue };
-            let count = link.flow.room().min(SEGMENT).min(link.stream.out.len());
+            let segment = if is_hostile { HOSTILE_SEGMENT } else { SEGMENT };
+            let count = link.flow.room().min(segment).min(link.stream.out.len());
             if count == 0 || link.stalled_until > now || self.is_cut(index, other.node) {
                 continue;
             }
@@ -613,8 +617,9 @@ impl World {
                     self.ledger.hear(now, index, self.nodes[index].life, from, &bytes);
                     self.check_told(index, from, &bytes);
                 }
-                let Body::Engine(engine) = &mut self.nodes[index].body else { return };
-                engine.handle_packet(local, socket, from, &mut bytes);
+                let node = &mut self.nodes[index];
+                let Body::Engine(engine) = &mut node.body else { return };
+                node.cost.of("handle_packet", || engine.handle_packet(local, socket, from, &mut bytes));
                 self.stir(index);
             }
             Body::Tracker(tracker) => {

@@ -22,6 +22,8 @@ pub(super) struct Watch {
     /// Bytes of the content, and of a piece.
     len: u64,
     piece_len: u64,
+    /// Bytes of a block: no more than a piece.
+    block_len: u64,
     /// The pieces that the engine says it has.
     claimed: Option<Bitfield>,
     /// By block of the content: what is being written.
@@ -32,8 +34,9 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn new(len: u64, piece_len: u64) -> Self {
-        let blocks = u32::try_from(len.div_ceil(u64::from(BLOCK_LEN))).expect("simulated content fits memory");
-        Self { len, piece_len, claimed: None, writing: BTreeMap::new(), written: Bitfield::new(blocks) }
+        let block_len = u64::from(BLOCK_LEN).min(piece_len);
+        let blocks = u32::try_from(len.div_ceil(block_len)).expect("simulated content fits memory");
+        Self { len, piece_len, block_len, claimed: None, writing: BTreeMap::new(), written: Bitfield::new(blocks) }
     }
 
     /// The content is closed: nobody writes, and nothing is claimed.
@@ -76,9 +79,9 @@ impl Watch {
     pub(super) fn write(&mut self, now: Time, by: Option<ConnId>, offset: u64, len: u64) -> Result<(), String> {
         let mut at = offset;
         while at < offset + len {
-            let block = u32::try_from(at / u64::from(BLOCK_LEN)).expect("simulated content fits memory");
-            let start = u64::from(block) * u64::from(BLOCK_LEN);
-            let whole = (start + u64::from(BLOCK_LEN)).min(self.len);
+            let block = u32::try_from(at / self.block_len).expect("simulated content fits memory");
+            let start = u64::from(block) * self.block_len;
+            let whole = (start + self.block_len).min(self.len);
             let end = whole.min(offset + len);
             let piece = at / self.piece_len;
             if self.claimed.as_ref().is_some_and(|claimed| claimed.get(u32::try_from(piece).expect("a piece"))) {
