@@ -41,6 +41,11 @@ fn a_private_torrent_that_the_dht_hears_of_is_noticed() {
 }
 
 #[test]
+fn a_turn_that_costs_too_much_is_noticed() {
+    shows(Sabotage::CostlyTurn, include_str!("scenarios/hostile-suggest.toml"), "handle_readable took");
+}
+
+#[test]
 fn a_tracker_that_keeps_who_said_goodbye_is_noticed() {
     shows(Sabotage::StoppedKept, include_str!("scenarios/tracker-crowd.toml"), "who left");
 }

@@ -16,6 +16,8 @@ pub enum Sabotage {
     StoppedKept,
     /// A tracker takes in an address that nobody announced.
     StrangerTold,
+    /// Each message of a peer has all pieces looked at, and no turn ends before all of them were.
+    CostlyTurn,
 }
 
 #[cfg(feature = "sabotage")]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::base::geometry::{BLOCK_LEN, Span};
 use crate::base::ids::{ConnId, StoreId, TorrentId};
 use crate::base::rate::Budget;
+use crate::base::sabotage::{self, Sabotage};
 use crate::base::steps;
 use crate::base::storage::{Chunk, Fault, SendError, Storage};
 use crate::base::time::Time;
@@ -335,6 +336,7 @@ fn step_peer<'b>(
     messages: &mut u64,
     until: u64,
 ) -> Result<(), Ending> {
+    let is_costly = sabotage::is_broken(Sabotage::CostlyTurn);
     // Once at least, so that each turn gets on.
     loop {
         let machine: &mut Peer = torrent.machine(conn).ok_or(Ending::Closed)?;
@@ -350,7 +352,9 @@ fn step_peer<'b>(
                         return Err(if is_broken { Ending::Misbehaved } else { Ending::Closed });
                     }
                 }
-                if steps::so_far() >= until {
+                if is_costly {
+                    steps::add(torrent.geometry().pieces() as usize);
+                } else if steps::so_far() >= until {
                     return Ok(());
                 }
             }

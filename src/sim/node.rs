@@ -30,8 +30,10 @@ use crate::sim::tracker::Tracker;
 const TURN_BYTES: usize = 256 * 1024;
 /// What a job of the disk takes; a sync takes it twice.
 const JOB: Duration = Duration::from_millis(5);
-/// Rounds that a node may need until it rests; beyond it it spins.
-const ROUNDS_MAX: u32 = 20_000;
+/// Rounds that a node may need until it rests; beyond it it spins. A check takes one for each piece.
+const ROUNDS_MAX: u32 = 2_000_000;
+/// Timeouts of a node in one second; beyond it it spins.
+const TIMEOUTS_MAX: u32 = 20_000;
 
 /// What the calls of a node's engines cost, in steps.
 #[derive(Debug, Clone, Copy, Default)]
@@ -338,8 +340,8 @@ impl Node {
             self.cost.of("handle_timeout", || engine.handle_timeout(now));
             self.wakes =
                 if self.wakes.0 == now.as_secs() { (self.wakes.0, self.wakes.1 + 1) } else { (now.as_secs(), 1) };
-            if self.wakes.1 > ROUNDS_MAX {
-                self.breach = Some(format!("{ROUNDS_MAX} timeouts came in one second"));
+            if self.wakes.1 > TIMEOUTS_MAX {
+                self.breach = Some(format!("{TIMEOUTS_MAX} timeouts came in one second"));
             }
             moved = true;
         }

@@ -64,6 +64,21 @@ fn write(rng: &mut Rng, seed: u64, out: &mut String) -> std::fmt::Result {
             "noise",
             "corrupt",
             "connection-flood",
+            "have-flood",
+            "field-flips",
+            "choke-flaps",
+            "allowed-fast-flood",
+            "suggest-flood",
+            "reject-all",
+            "cancels",
+            "extension-flood",
+            "pex-flood",
+            "metadata-requests",
+            "metadata-lies",
+            "interest-flaps",
+            "dont-have",
+            "churn",
+            "wake",
         ];
         for _ in 0..=rng.below(2) {
             let harm = rng.choose(&harms).copied().unwrap_or_default();

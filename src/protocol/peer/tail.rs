@@ -1,7 +1,8 @@
-//! What was received of a message that is not complete: the only bytes that a connection keeps between two turns.
+//! What was received and not yet stepped through: the only bytes that a connection keeps between two turns.
 
-/// The bytes of an unfinished message. No longer than the message's own limit, which is judged at its prefix; payload of blocks is
-/// never kept.
+/// The bytes of an unfinished message, and before them what the turn did not get to because it had taken its steps: no more than one
+/// read. An unfinished message is no longer than its own limit, which is judged at its prefix; of payload of blocks nothing is kept but
+/// what such a turn left.
 #[derive(Debug, Default)]
 pub struct Tail(Vec<u8>);
 
