@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::base::hash::InfoHash;
 use crate::base::ids::{JobId, StoreId, TorrentId};
 use crate::base::rules::End;
+use crate::base::steps;
 use crate::base::storage::{Fault, Job, Storage};
 use crate::base::time::Time;
 use crate::engine::peeks::Title;
@@ -17,6 +18,9 @@ use crate::torrent::torrent::{Ask, Torrent};
 
 /// Files that are looked at in one slice before a record is saved.
 const STAMPS_MAX: usize = 256;
+
+/// Steps after which the other peers of a torrent that are to be looked at again wait for a later turn.
+const DUE_STEPS_MAX: u64 = steps::TURN_MAX / 4;
 
 /// What a job was for.
 #[derive(Debug, Clone)]
@@ -250,9 +254,12 @@ impl<S: Storage> Engine<S> {
 
     /// Does what a torrent asks, until it asks no more.
     pub(super) fn act_on_asks(&mut self, now: Time, id: TorrentId) {
+        let steps_before = steps::so_far();
         while let Some(torrent) = self.torrents.get_mut(id) {
             if let Some(ask) = torrent.poll_ask() {
                 self.act(now, id, ask);
+            } else if torrent.has_due_peers() && steps::so_far() - steps_before < DUE_STEPS_MAX {
+                torrent.handle_due_peer(now);
             } else if let Some(ask) = torrent.poll_announce() {
                 if let Some(error) = self.not_asked(&ask.url) {
                     self.torrents.get_mut(id).expect("it was just asked").handle_announced(
@@ -274,6 +281,9 @@ impl<S: Storage> Engine<S> {
                 self.exchanges.scrape(now, id, info_hash, &ask);
             } else {
                 torrent.add_exchange_counts(&mut self.stats.pex);
+                if torrent.has_due_peers() {
+                    self.due.push(id);
+                }
                 if torrent.turn_changed() {
                     self.turns.changed(id);
                 }
