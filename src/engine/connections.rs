@@ -34,6 +34,8 @@ pub(super) struct Connection {
     pub(super) sealed: Sealed,
     /// What was received of an unfinished message.
     pub(super) tail: Tail,
+    /// What is in `tail` has not been looked at: the turn in which it came caused too much work.
+    pub(super) is_unread: bool,
     /// Reading waits until what we have to say is gone.
     pub(super) read_parked: bool,
     /// Since when sending waits for the disk.
@@ -83,6 +85,7 @@ impl Connection {
             lane: Lane::Plain,
             sealed: Sealed::default(),
             tail: Tail::default(),
+            is_unread: false,
             read_parked: false,
             disk_since: None,
             held: 0,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::base::geometry::{BLOCK_LEN, Span};
 use crate::base::ids::{ConnId, StoreId, TorrentId};
 use crate::base::rate::Budget;
+use crate::base::steps;
 use crate::base::storage::{Chunk, Fault, SendError, Storage};
 use crate::base::time::Time;
 use crate::codec::wire::Handshake;
@@ -26,6 +27,10 @@ use crate::torrent::torrent::Torrent;
 const CHUNKS_MAX: usize = 128;
 /// Whether content is in memory is asked for so many bytes at once, as far as the piece goes on.
 const LOOK_AHEAD: u64 = 512 * 1024;
+/// Steps of work that what a peer says may cause in one turn; the rest of it is kept for its next turn.
+const READ_STEPS_MAX: u64 = steps::TURN_MAX / 2;
+/// Steps of reading a message, whatever it says.
+const MESSAGE_STEPS: usize = 4;
 /// How soon content that is being read from the disk is looked at again.
 const DISK_RETRY: Duration = Duration::from_millis(2);
 /// After so long content is sent whether it is in memory or not: somebody evicts it faster than we look.
@@ -97,6 +102,7 @@ impl<S: Storage> Engine<S> {
         stream: &mut S::Stream,
         budget: &mut Budget,
     ) -> Result<Progress, Ending> {
+        let steps_before = steps::so_far();
         loop {
             let Some(connection) = self.connections.get_mut(conn) else { return Ok(Progress::Drained) };
             let torrent = match &connection.role {
@@ -126,6 +132,13 @@ impl<S: Storage> Engine<S> {
                 return Ok(Progress::Spent);
             }
             let kept = connection.tail.take_into(&mut self.receive);
+            if std::mem::take(&mut connection.is_unread) {
+                self.step(now, conn, kept)?;
+                if self.is_turn_over(conn, steps_before) {
+                    return Ok(Progress::Spent);
+                }
+                continue;
+            }
             let room = allowance.min(self.receive.len() - kept);
             let read = match stream.read(&mut self.receive[kept..kept + room]) {
                 Ok(0) => return Err(Ending::Closed),
@@ -149,7 +162,16 @@ impl<S: Storage> Engine<S> {
             if let Some(len) = self.pass_lane(now, conn, kept, kept + read)? {
                 self.step(now, conn, len)?;
             }
+            if self.is_turn_over(conn, steps_before) {
+                return Ok(Progress::Spent);
+            }
         }
+    }
+
+    /// True if what a peer said has caused so much work that the rest waits for its next turn.
+    fn is_turn_over(&self, conn: ConnId, steps_before: u64) -> bool {
+        let is_unread = self.connections.get(conn).is_some_and(|connection| connection.is_unread);
+        is_unread || steps::so_far() - steps_before >= READ_STEPS_MAX
     }
 
     /// Lets the connection's machine step through the first `len` bytes of the receive buffer.
@@ -192,7 +214,10 @@ impl<S: Storage> Engine<S> {
             torrent.fail(now, fault);
         }
         self.down_meter.add(now, torrent.down.total_bytes() - down_before);
-        result
+        if let Some(connection) = self.connections.get_mut(conn) {
+            connection.is_unread = matches!(result, Ok(Stepped::Paused));
+        }
+        result.map(|_| ())
     }
 
     fn step_catalog(&mut self, now: Time, conn: ConnId, input: &mut &[u8]) -> Result<(), Ending> {
@@ -299,6 +324,15 @@ pub(super) fn stream_error(error: &io::Error) -> Result<Progress, Ending> {
     }
 }
 
+/// How far a peer's machine was stepped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stepped {
+    /// Until more bytes are needed.
+    Through,
+    /// Until it had caused [`READ_STEPS_MAX`] steps of work.
+    Paused,
+}
+
 /// Steps a peer's machine; payload that is to be written is collected in `landings`.
 fn step_peer<'b>(
     now: Time,
@@ -307,12 +341,17 @@ fn step_peer<'b>(
     input: &mut &'b [u8],
     landings: &mut Vec<Landing<'b>>,
     messages: &mut u64,
-) -> Result<(), Ending> {
+) -> Result<Stepped, Ending> {
+    let steps_before = steps::so_far();
     loop {
+        if steps::so_far() - steps_before >= READ_STEPS_MAX {
+            return Ok(Stepped::Paused);
+        }
         let machine: &mut Peer = torrent.machine(conn).ok_or(Ending::Closed)?;
         match machine.handle_input(now, input) {
-            Ok(None) => return Ok(()),
+            Ok(None) => return Ok(Stepped::Through),
             Ok(Some(event)) => {
+                steps::add(MESSAGE_STEPS);
                 *messages += u64::from(!matches!(event, Event::BlockBytes { .. }));
                 match torrent.handle_peer_event(now, conn, event) {
                     Ok(landing) => landings.extend(landing),

@@ -34,6 +34,7 @@ use mio::{Events, Interest, Poll};
 
 use crate::base::ids::{ConnId, ListenerId, SocketId};
 use crate::base::rate::Budget;
+use crate::base::steps;
 use crate::base::time::Time;
 use crate::engine::{Effect, Engine};
 use crate::protocol::tls;
@@ -45,7 +46,7 @@ use crate::reactor::lag::Histogram;
 use crate::reactor::listeners::{Accepted, BindError, Bound, Listeners};
 use crate::reactor::multicast::Multicast;
 use crate::reactor::outside::{OutsideEvent, OutsideId, Outsiders};
-use crate::reactor::ready::{ROUND_BYTES, ReadyQueue, TURN_BYTES, TURN_LEAST_BYTES};
+use crate::reactor::ready::{ROUND_BYTES, ReadyQueue, STEP_BYTES, TURN_BYTES, TURN_LEAST_BYTES};
 use crate::reactor::sockets::{Connecting, Sockets};
 use crate::reactor::tokens::Whose;
 use crate::storage::{FileStorage, LOOK_AGAIN, Work};
@@ -524,6 +525,7 @@ impl Reactor {
             let Some(turn) = self.ready.pop() else { continue };
             let stream = self.sockets.stream(turn.conn).expect("who is in the queue has a socket");
             let (mut out, mut into) = (Budget::new(TURN_BYTES), Budget::new(TURN_BYTES));
+            steps::take();
             let write = turn.write.then(|| engine.handle_writable(self.now, turn.conn, stream, &mut out));
             let read = turn.read.then(|| engine.handle_readable(self.now, turn.conn, stream, &mut into));
             self.ready.finish(turn.conn, write, read);
@@ -533,7 +535,8 @@ impl Reactor {
                 log::debug!("{:?}: cannot be watched: {error}", turn.conn);
                 self.stillborn.push(turn.conn);
             }
-            round.spend((2 * TURN_BYTES - out.left() - into.left()).max(TURN_LEAST_BYTES));
+            let work = usize::try_from(steps::take()).unwrap_or(usize::MAX).saturating_mul(STEP_BYTES);
+            round.spend((2 * TURN_BYTES - out.left() - into.left()).max(TURN_LEAST_BYTES).max(work));
         }
         places > 0
     }

@@ -34,6 +34,21 @@ const BULK_SHARE: u32 = 4;
 /// Steps of moving a piece between two buckets.
 const MOVE_STEPS: usize = 8;
 
+/// By byte: its bits, the highest first, as they change counts.
+const BITS: [[u16; 8]; 256] = {
+    let mut bits = [[0; 8]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut bit = 0;
+        while bit < 8 {
+            bits[byte][bit] = (byte >> (7 - bit) & 1) as u16;
+            bit += 1;
+        }
+        byte += 1;
+    }
+    bits
+};
+
 /// The order of buckets: the most wanted first, then the rarest.
 type Rank = (std::cmp::Reverse<Priority>, u16);
 
@@ -153,30 +168,35 @@ impl Picker {
 
     /// A peer that was counted among the seeders is counted piece by piece from now on.
     fn count_a_seed_by_piece(&mut self) {
-        steps::add_bytes(2 * self.counts.len());
+        steps::add_bytes(self.counts.len());
         self.seeds -= 1;
         self.empty_buckets();
         self.counts.iter_mut().for_each(|count| *count = count.saturating_add(1));
     }
 
-    /// Changes the counts of all pieces in `field` by one. Without a branch for each piece, because there may be a million.
+    /// Changes the counts of all pieces in `field` by one: eight at a time, because there may be a million.
     fn count_all(&mut self, field: &Bitfield, change: impl Fn(u16, u16) -> u16) {
-        steps::add_bytes(4 * self.counts.len());
+        steps::add_bytes(self.counts.len());
         self.empty_buckets();
-        for (counts, byte) in self.counts.chunks_mut(8).zip(field.as_bytes()) {
-            for (count, bit) in counts.iter_mut().zip(0..) {
-                *count = change(*count, u16::from(byte << bit >> 7));
+        let (eights, rest) = self.counts.as_chunks_mut::<8>();
+        for (counts, byte) in eights.iter_mut().zip(field.as_bytes()) {
+            for (count, bit) in counts.iter_mut().zip(BITS[usize::from(*byte)]) {
+                *count = change(*count, bit);
             }
+        }
+        let last = field.as_bytes().last().copied().unwrap_or_default();
+        for (count, bit) in rest.iter_mut().zip(BITS[usize::from(last)]) {
+            *count = change(*count, bit);
         }
     }
 
     /// True if a piece in `field` is counted for nobody but seeders.
     fn lacks_a_count(&self, field: &Bitfield) -> bool {
-        steps::add_bytes(4 * self.counts.len());
+        steps::add_bytes(self.counts.len());
         let mut lacks = 0;
         for (counts, byte) in self.counts.chunks(8).zip(field.as_bytes()) {
-            for (count, bit) in counts.iter().zip(0..) {
-                lacks |= u8::from(*count == 0) & (byte << bit >> 7);
+            for (count, bit) in counts.iter().zip(BITS[usize::from(*byte)]) {
+                lacks |= u16::from(*count == 0) & bit;
             }
         }
         lacks != 0

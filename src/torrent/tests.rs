@@ -30,6 +30,7 @@ use crate::torrent::torrent::{Ask, Begin, Phase, Torrent};
 use crate::torrent::why::Around;
 
 mod exchange;
+mod hostile;
 mod reload;
 mod super_seed;
 mod why;
