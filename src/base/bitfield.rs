@@ -147,6 +147,52 @@ impl Bitfield {
         })
     }
 
+    /// The indexes at or after `from` that are ones in both fields, in order. Both must have the same length.
+    pub fn ones_in_both<'f>(&'f self, other: &'f Self, from: u32) -> impl Iterator<Item = u32> + 'f {
+        debug_assert_eq!(self.len, other.len, "two fields of one torrent");
+        let first = from / 64;
+        (first..self.len.div_ceil(64)).flat_map(move |index| {
+            let mut rest = self.word(index) & other.word(index);
+            if index == first {
+                rest &= u64::MAX >> (from % 64);
+            }
+            std::iter::from_fn(move || {
+                if rest == 0 {
+                    return None;
+                }
+                let bit = rest.leading_zeros();
+                rest &= !(1 << 63 >> bit);
+                Some(index * 64 + bit)
+            })
+        })
+    }
+
+    /// Bits `64 * index` to `64 * index + 63`, the first one highest; zeros behind the end.
+    fn word(&self, index: u32) -> u64 {
+        let rest = self.bytes.get(index as usize * 8..).unwrap_or_default();
+        rest.first_chunk::<8>().map_or_else(
+            || {
+                let mut last = [0; 8];
+                last[..rest.len()].copy_from_slice(rest);
+                u64::from_be_bytes(last)
+            },
+            |word| u64::from_be_bytes(*word),
+        )
+    }
+
+    /// A field with a one wherever this one has a zero.
+    #[must_use]
+    pub fn complement(&self) -> Self {
+        steps::add_bytes(self.bytes.len());
+        let mut field =
+            Self { bytes: self.bytes.iter().map(|byte| !byte).collect(), len: self.len, ones: self.len - self.ones };
+        let spare = (8 - self.len % 8) % 8;
+        if let Some(last) = field.bytes.last_mut() {
+            *last &= 0xff << spare;
+        }
+        field
+    }
+
     /// The indexes of the zeros, in order.
     pub fn zeros(&self) -> impl Iterator<Item = u32> + '_ {
         (0..self.len).filter(|&index| !self.get(index))
@@ -163,17 +209,24 @@ impl Bitfield {
         }
     }
 
-    /// True if `self` has a one where `other` has a zero. Both must have the same length.
+    /// The first index at or after `from` that is a one here, a zero in `other`, and a one in `among` if that is given. All must
+    /// have the same length.
     #[must_use]
-    pub fn has_beyond(&self, other: &Self) -> bool {
+    pub fn first_beyond(&self, other: &Self, among: Option<&Self>, from: u32) -> Option<u32> {
         debug_assert_eq!(self.len, other.len, "two fields of one torrent");
-        let (mine, theirs) = (self.bytes.as_chunks::<8>(), other.bytes.as_chunks::<8>());
-        let words = mine.0.iter().zip(theirs.0);
-        let mut words = words.map(|(mine, theirs)| (u64::from_ne_bytes(*mine), u64::from_ne_bytes(*theirs)));
-        let mut rest = mine.1.iter().zip(theirs.1);
-        let found = words.position(|(mine, theirs)| mine & !theirs != 0);
-        steps::add_bytes(found.map_or(2 * self.bytes.len(), |words| 16 * words));
-        found.is_some() || rest.any(|(mine, theirs)| mine & !theirs != 0)
+        let (first, end) = (from / 64, self.len.div_ceil(64));
+        for index in first..end {
+            let mut word = self.word(index) & !other.word(index) & among.map_or(u64::MAX, |among| among.word(index));
+            if index == first {
+                word &= u64::MAX >> (from % 64);
+            }
+            if word != 0 {
+                steps::add((index - first) as usize / 8 + 1);
+                return Some(index * 64 + word.leading_zeros());
+            }
+        }
+        steps::add(end.saturating_sub(first) as usize / 8 + 1);
+        None
     }
 }
 
@@ -184,11 +237,15 @@ mod tests {
     #[test]
     fn a_one_beyond_another_field_is_found_wherever_it_is() {
         let mut other = Bitfield::full(150);
-        assert!(!Bitfield::full(150).has_beyond(&other));
+        let all = Bitfield::full(150);
+        assert_eq!(all.first_beyond(&other, None, 0), None);
         for bit in 0..150 {
             other.clear(bit);
-            assert!(Bitfield::full(150).has_beyond(&other), "{bit}");
-            assert!(!other.has_beyond(&Bitfield::full(150)), "{bit}");
+            assert_eq!(all.first_beyond(&other, None, 0), Some(bit));
+            assert_eq!(all.first_beyond(&other, None, bit), Some(bit));
+            assert_eq!(all.first_beyond(&other, None, bit + 1), None);
+            assert_eq!(all.first_beyond(&other, Some(&other), 0), None, "{bit} is not among the others");
+            assert_eq!(other.first_beyond(&all, None, 0), None);
             other.set(bit);
         }
     }
@@ -209,20 +266,29 @@ mod tests {
     }
 
     #[test]
+    fn ones_in_both_begin_at_any_bit_and_end_with_the_field() {
+        for len in [1, 63, 64, 65, 130] {
+            let (mut mine, mut theirs) = (Bitfield::new(len), Bitfield::full(len));
+            for bit in (0..len).step_by(3) {
+                mine.set(bit);
+            }
+            theirs.clear(0);
+            for from in 0..=len {
+                let expected: Vec<u32> = (from.max(1)..len).filter(|bit| bit.is_multiple_of(3)).collect();
+                assert_eq!(mine.ones_in_both(&theirs, from).collect::<Vec<_>>(), expected, "{len} {from}");
+            }
+            let rest = mine.complement();
+            assert!((0..len).all(|bit| rest.get(bit) != mine.get(bit)) && rest.count() == len - mine.count());
+            assert_eq!(rest.complement(), mine);
+        }
+    }
+
+    #[test]
     fn a_strangers_field_must_have_the_right_length_and_no_spare_bits() {
         assert!(Bitfield::from_bytes(&[0xff, 0xc0], 10).is_some_and(|field| field.is_full()));
         assert!(Bitfield::from_bytes(&[0xff, 0xe0], 10).is_none());
         assert!(Bitfield::from_bytes(&[0xff], 10).is_none());
         assert!(Bitfield::from_bytes(&[0xff], 8).is_some());
         assert!(Bitfield::from_bytes(&[], 0).is_some());
-    }
-
-    #[test]
-    fn interest_is_a_one_that_the_other_lacks() {
-        let (mut theirs, mut ours) = (Bitfield::new(9), Bitfield::new(9));
-        theirs.set(8);
-        assert!(theirs.has_beyond(&ours));
-        ours.set(8);
-        assert!(!theirs.has_beyond(&ours));
     }
 }

@@ -23,6 +23,9 @@ const EXPECTED_MAX: usize = 64;
 /// What such a call costs.
 const EXPECT_STEPS: usize = 100;
 
+/// Steps after which the other peers of a torrent that are to be looked at again wait for a later turn.
+const DUE_STEPS_MAX: u64 = steps::TURN_MAX / 4;
+
 /// What a job was for.
 #[derive(Debug, Clone)]
 pub(super) enum Purpose {
@@ -255,7 +258,7 @@ impl<S: Storage> Engine<S> {
 
     /// Does what a torrent asks, until it asks no more.
     pub(super) fn act_on_asks(&mut self, now: Time, id: TorrentId) {
-        let mut expected = 0;
+        let (mut expected, steps_before) = (0, steps::so_far());
         while let Some(torrent) = self.torrents.get_mut(id) {
             if let Some(ask) = torrent.poll_ask() {
                 steps::add(1);
@@ -267,6 +270,8 @@ impl<S: Storage> Engine<S> {
                     steps::add(EXPECT_STEPS);
                 }
                 self.act(now, id, ask);
+            } else if torrent.has_due_peers() && steps::so_far() - steps_before < DUE_STEPS_MAX {
+                torrent.handle_due_peer(now);
             } else if let Some(ask) = torrent.poll_announce() {
                 if let Some(error) = self.not_asked(&ask.url) {
                     self.torrents.get_mut(id).expect("it was just asked").handle_announced(
@@ -288,6 +293,9 @@ impl<S: Storage> Engine<S> {
                 self.exchanges.scrape(now, id, info_hash, &ask);
             } else {
                 torrent.add_exchange_counts(&mut self.stats.pex);
+                if torrent.has_due_peers() {
+                    self.due.push(id);
+                }
                 if torrent.turn_changed() {
                     self.turns.changed(id);
                 }

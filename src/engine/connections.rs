@@ -34,12 +34,10 @@ pub(super) struct Connection {
     pub(super) sealed: Sealed,
     /// What was received of an unfinished message.
     pub(super) tail: Tail,
+    /// What is in `tail` has not been looked at: the turn in which it came caused too much work.
+    pub(super) is_unread: bool,
     /// Reading waits until what we have to say is gone.
     pub(super) read_parked: bool,
-    /// Its latest turn ended before all that came was read: `tail` begins with whole messages.
-    pub(super) has_backlog: bool,
-    /// A turn ended so once: no more is read at a time than a few turns take.
-    pub(super) is_costly: bool,
     /// Since when sending waits for the disk.
     pub(super) disk_since: Option<Time>,
     /// What it held at the end of its last turn, bytes.
@@ -87,9 +85,8 @@ impl Connection {
             lane: Lane::Plain,
             sealed: Sealed::default(),
             tail: Tail::default(),
+            is_unread: false,
             read_parked: false,
-            has_backlog: false,
-            is_costly: false,
             disk_since: None,
             held: 0,
         }

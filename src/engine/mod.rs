@@ -208,6 +208,8 @@ pub struct Engine<S: Storage> {
     dialling: Queue<TorrentId>,
     /// Torrents that have something to hash.
     hashing: Queue<TorrentId>,
+    /// Torrents that have more peers to look at again than one turn allows.
+    due: Queue<TorrentId>,
     /// Torrents in trouble with the disk that are to be looked at, and when the next of them are.
     probing: Queue<TorrentId>,
     probe_at: Time,
@@ -308,6 +310,7 @@ impl<S: Storage> Engine<S> {
             touched: Vec::new(),
             dialling: Queue::default(),
             hashing: Queue::default(),
+            due: Queue::default(),
             probing: Queue::default(),
             probe_at: Time::ZERO,
             examining: Queue::default(),

@@ -28,14 +28,14 @@ use crate::torrent::torrent::Torrent;
 const CHUNKS_MAX: usize = 128;
 /// Whether content is in memory is asked for so many bytes at once, as far as the piece goes on.
 const LOOK_AHEAD: u64 = 512 * 1024;
+/// Steps of work that what a peer says may cause in one turn; the rest of it is kept for its next turn.
+const READ_STEPS_MAX: u64 = steps::TURN_MAX / 2;
+/// Steps of reading a message, whatever it says.
+const MESSAGE_STEPS: usize = 4;
 /// How soon content that is being read from the disk is looked at again.
 const DISK_RETRY: Duration = Duration::from_millis(2);
 /// After so long content is sent whether it is in memory or not: somebody evicts it faster than we look.
 const DISK_PATIENCE: Duration = Duration::from_millis(500);
-/// Steps of a turn after which no further message is read: the peer goes on in its next turn.
-const READ_STEPS: u64 = steps::TURN_MAX / 4;
-/// Bytes that are read at a time from a peer whose turns end so: what is left is kept, and counts as held.
-const COSTLY_BYTES: usize = 64 * 1024;
 
 impl<S: Storage> Engine<S> {
     /// A turn to read. Errors and the end of the stream are met inside and answered by [`Effect::Close`].
@@ -103,7 +103,7 @@ impl<S: Storage> Engine<S> {
         stream: &mut S::Stream,
         budget: &mut Budget,
     ) -> Result<Progress, Ending> {
-        let until = steps::so_far() + READ_STEPS;
+        let steps_before = steps::so_far();
         loop {
             let Some(connection) = self.connections.get_mut(conn) else { return Ok(Progress::Drained) };
             let torrent = match &connection.role {
@@ -129,21 +129,17 @@ impl<S: Storage> Engine<S> {
                 }
                 allowance = allowance.min(usize::try_from(limit).unwrap_or(usize::MAX));
             }
-            if std::mem::take(&mut connection.has_backlog) {
-                let kept = connection.tail.take_into(&mut self.receive);
-                self.step(now, conn, kept, until)?;
-                if self.connections.get(conn).is_some_and(|connection| connection.has_backlog) {
+            if allowance == 0 {
+                return Ok(Progress::Spent);
+            }
+            let kept = connection.tail.take_into(&mut self.receive);
+            if std::mem::take(&mut connection.is_unread) {
+                self.step(now, conn, kept)?;
+                if self.is_turn_over(conn, steps_before) {
                     return Ok(Progress::Spent);
                 }
                 continue;
             }
-            if allowance == 0 {
-                return Ok(Progress::Spent);
-            }
-            if connection.is_costly {
-                allowance = allowance.min(COSTLY_BYTES);
-            }
-            let kept = connection.tail.take_into(&mut self.receive);
             let room = allowance.min(self.receive.len() - kept);
             let read = match stream.read(&mut self.receive[kept..kept + room]) {
                 Ok(0) => return Err(Ending::Closed),
@@ -165,20 +161,26 @@ impl<S: Storage> Engine<S> {
                 self.down.take(read as u64, &mut torrent.down_bucket);
             }
             if let Some(len) = self.pass_lane(now, conn, kept, kept + read)? {
-                self.step(now, conn, len, until)?;
-                if self.connections.get(conn).is_some_and(|connection| connection.has_backlog) {
-                    return Ok(Progress::Spent);
-                }
+                self.step(now, conn, len)?;
+            }
+            if self.is_turn_over(conn, steps_before) {
+                return Ok(Progress::Spent);
             }
         }
     }
 
-    /// Lets the connection's machine step through the first `len` bytes of the receive buffer, until so many steps are counted.
-    fn step(&mut self, now: Time, conn: ConnId, len: usize, until: u64) -> Result<(), Ending> {
+    /// True if what a peer said has caused so much work that the rest waits for its next turn.
+    fn is_turn_over(&self, conn: ConnId, steps_before: u64) -> bool {
+        let is_unread = self.connections.get(conn).is_some_and(|connection| connection.is_unread);
+        is_unread || steps::so_far() - steps_before >= READ_STEPS_MAX
+    }
+
+    /// Lets the connection's machine step through the first `len` bytes of the receive buffer.
+    fn step(&mut self, now: Time, conn: ConnId, len: usize) -> Result<(), Ending> {
         steps::add_bytes(len);
         let receive = std::mem::take(&mut self.receive);
         let mut input = &receive[..len];
-        let result = self.step_through(now, conn, &mut input, until);
+        let result = self.step_through(now, conn, &mut input);
         if let Some(connection) = self.connections.get_mut(conn) {
             connection.tail.keep(input);
         }
@@ -186,7 +188,7 @@ impl<S: Storage> Engine<S> {
         result
     }
 
-    fn step_through(&mut self, now: Time, conn: ConnId, input: &mut &[u8], until: u64) -> Result<(), Ending> {
+    fn step_through(&mut self, now: Time, conn: ConnId, input: &mut &[u8]) -> Result<(), Ending> {
         let connection = self.connections.get_mut(conn).ok_or(Ending::Closed)?;
         let id = match &mut connection.role {
             Role::Peer(id) => *id,
@@ -206,12 +208,7 @@ impl<S: Storage> Engine<S> {
         let torrent = self.torrents.get_mut(id).ok_or(Ending::Closed)?;
         let down_before = torrent.down.total_bytes();
         let mut landings = Vec::with_capacity(input.len() / BLOCK_LEN as usize + 2);
-        let result = step_peer(now, conn, torrent, input, &mut landings, &mut self.stats.peer_messages_in, until);
-        if steps::so_far() >= until
-            && let Some(connection) = self.connections.get_mut(conn)
-        {
-            (connection.has_backlog, connection.is_costly) = (true, true);
-        }
+        let result = step_peer(now, conn, torrent, input, &mut landings, &mut self.stats.peer_messages_in);
         let store = torrent.store();
         if let Some(store) = store
             && let Err(fault) = land(now, conn, torrent, &mut self.storage, store, &landings)
@@ -219,7 +216,10 @@ impl<S: Storage> Engine<S> {
             torrent.fail(now, fault);
         }
         self.down_meter.add(now, torrent.down.total_bytes() - down_before);
-        result
+        if let Some(connection) = self.connections.get_mut(conn) {
+            connection.is_unread = matches!(result, Ok(Stepped::Paused));
+        }
+        result.map(|_| ())
     }
 
     fn step_catalog(&mut self, now: Time, conn: ConnId, input: &mut &[u8]) -> Result<(), Ending> {
@@ -326,6 +326,15 @@ pub(super) fn stream_error(error: &io::Error) -> Result<Progress, Ending> {
     }
 }
 
+/// How far a peer's machine was stepped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stepped {
+    /// Until more bytes are needed.
+    Through,
+    /// Until it had caused [`READ_STEPS_MAX`] steps of work.
+    Paused,
+}
+
 /// Steps a peer's machine; payload that is to be written is collected in `landings`.
 fn step_peer<'b>(
     now: Time,
@@ -334,15 +343,21 @@ fn step_peer<'b>(
     input: &mut &'b [u8],
     landings: &mut Vec<Landing<'b>>,
     messages: &mut u64,
-    until: u64,
-) -> Result<(), Ending> {
+) -> Result<Stepped, Ending> {
+    let steps_before = steps::so_far();
     let is_costly = sabotage::is_broken(Sabotage::CostlyTurn);
-    // Once at least, so that each turn gets on.
     loop {
+        if steps::so_far() - steps_before >= READ_STEPS_MAX && !is_costly {
+            return Ok(Stepped::Paused);
+        }
         let machine: &mut Peer = torrent.machine(conn).ok_or(Ending::Closed)?;
         match machine.handle_input(now, input) {
-            Ok(None) => return Ok(()),
+            Ok(None) => return Ok(Stepped::Through),
             Ok(Some(event)) => {
+                steps::add(MESSAGE_STEPS);
+                if is_costly {
+                    steps::add(torrent.geometry().pieces() as usize);
+                }
                 *messages += u64::from(!matches!(event, Event::BlockBytes { .. }));
                 match torrent.handle_peer_event(now, conn, event) {
                     Ok(landing) => landings.extend(landing),
@@ -351,11 +366,6 @@ fn step_peer<'b>(
                         let is_broken = unwelcome == Unwelcome::Flood;
                         return Err(if is_broken { Ending::Misbehaved } else { Ending::Closed });
                     }
-                }
-                if is_costly {
-                    steps::add(torrent.geometry().pieces() as usize);
-                } else if steps::so_far() >= until {
-                    return Ok(());
                 }
             }
             Err(error) => {

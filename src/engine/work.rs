@@ -22,6 +22,10 @@ impl<S: Storage> Engine<S> {
             self.touched.push(id);
             self.settle(now);
         }
+        if let Some(id) = self.due.pop() {
+            self.touched.push(id);
+            self.settle(now);
+        }
         if let Some(id) = self.waking.pop() {
             self.wake_up(now, id);
             self.settle(now);
@@ -49,6 +53,7 @@ impl<S: Storage> Engine<S> {
             self.work_on_shares(now);
         }
         !self.hashing.is_empty()
+            || !self.due.is_empty()
             || !self.stamping.is_empty()
             || !self.durability.is_idle()
             || !self.examining.is_empty()

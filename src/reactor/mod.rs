@@ -46,7 +46,7 @@ use crate::reactor::lag::Histogram;
 use crate::reactor::listeners::{Accepted, BindError, Bound, Listeners};
 use crate::reactor::multicast::Multicast;
 use crate::reactor::outside::{OutsideEvent, OutsideId, Outsiders};
-use crate::reactor::ready::{ROUND_BYTES, ReadyQueue, TURN_BYTES, TURN_LEAST_BYTES};
+use crate::reactor::ready::{ROUND_BYTES, ReadyQueue, STEP_BYTES, TURN_BYTES, TURN_LEAST_BYTES};
 use crate::reactor::sockets::{Connecting, Sockets};
 use crate::reactor::tokens::Whose;
 use crate::storage::{FileStorage, LOOK_AGAIN, Work};
@@ -518,14 +518,14 @@ impl Reactor {
     fn give_turns(&mut self, engine: &mut Engine<FileStorage>) -> bool {
         let places = self.ready.len();
         let mut round = Budget::new(ROUND_BYTES);
-        let steps_before = steps::so_far();
         for _ in 0..places {
-            if round.is_spent() || steps::so_far().saturating_sub(steps_before) > steps::TURN_MAX {
+            if round.is_spent() {
                 break;
             }
             let Some(turn) = self.ready.pop() else { continue };
             let stream = self.sockets.stream(turn.conn).expect("who is in the queue has a socket");
             let (mut out, mut into) = (Budget::new(TURN_BYTES), Budget::new(TURN_BYTES));
+            steps::take();
             let write = turn.write.then(|| engine.handle_writable(self.now, turn.conn, stream, &mut out));
             let read = turn.read.then(|| engine.handle_readable(self.now, turn.conn, stream, &mut into));
             self.ready.finish(turn.conn, write, read);
@@ -535,7 +535,8 @@ impl Reactor {
                 log::debug!("{:?}: cannot be watched: {error}", turn.conn);
                 self.stillborn.push(turn.conn);
             }
-            round.spend((2 * TURN_BYTES - out.left() - into.left()).max(TURN_LEAST_BYTES));
+            let work = usize::try_from(steps::take()).unwrap_or(usize::MAX).saturating_mul(STEP_BYTES);
+            round.spend((2 * TURN_BYTES - out.left() - into.left()).max(TURN_LEAST_BYTES).max(work));
         }
         places > 0
     }

@@ -15,6 +15,9 @@ pub(crate) const ROUND_BYTES: usize = 1 << 20;
 pub(crate) const TURN_BYTES: usize = 512 << 10;
 /// What a turn counts for at least, since it takes its time whatever it moves.
 pub(crate) const TURN_LEAST_BYTES: usize = 16 << 10;
+/// What a step of work (`base/steps`) counts for in a round, so that a round ends after some milliseconds, too, where few bytes
+/// cause much work.
+pub(crate) const STEP_BYTES: usize = 8;
 
 /// What one direction of a connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

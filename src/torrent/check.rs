@@ -373,7 +373,7 @@ impl Torrent {
                 download.partials.take(piece);
                 download.picker.returned(piece);
                 self.asks.push_back(Ask::Look);
-                self.offer_blocks(now);
+                self.reconsider_peers();
             }
             Err(fault) => self.fail(now, fault),
         }

@@ -517,8 +517,8 @@ impl Torrent {
             if let Some(peer) = self.peers.get_mut(&conn) {
                 peer.machine.take_requests(now, true);
             }
-            self.consider_interest(now, conn);
         }
+        self.reconsider_peers();
     }
 
     /// Something may be written again: what is missing is asked for.

@@ -4,6 +4,7 @@ use crate::base::bitfield::Bitfield;
 use crate::base::geometry::{Block, Piece};
 use crate::base::hash::PieceHash;
 use crate::base::ids::ConnId;
+use crate::base::steps;
 use crate::base::storage::{Fault, FaultKind};
 use crate::base::time::Time;
 use crate::torrent::blame::Blame;
@@ -28,9 +29,10 @@ pub(crate) struct Download {
 }
 
 impl Download {
-    pub(crate) fn handle_peer_gone(&mut self, conn: ConnId, field: &Bitfield) {
+    /// A peer that had `field` is gone. True if others may be asked for what it was asked for.
+    pub(crate) fn handle_peer_gone(&mut self, conn: ConnId, field: &Bitfield) -> bool {
         self.picker.remove_field(field);
-        self.partials.lost(conn);
+        self.partials.lost(conn)
     }
 }
 
@@ -67,6 +69,8 @@ impl Torrent {
             self.asks.push_back(Ask::Work);
         }
         self.download = Some(Box::new(Download { picker, partials, blame: Blame::default() }));
+        self.forget_offers();
+        self.reconsider_peers();
         self.candidates.want(now);
         self.look_for_peers(now);
     }
@@ -102,10 +106,7 @@ impl Torrent {
         self.persistence.touch(now);
         self.apply_policy(now);
         self.turn_changed = true;
-        let conns: Vec<ConnId> = self.peers.keys().copied().collect();
-        for conn in conns {
-            self.consider_interest(now, conn);
-        }
+        self.reconsider_peers();
     }
 
     /// Everything wanted may be here. True if that is so for the first time in its life; nothing wanted is nothing complete.
@@ -117,47 +118,59 @@ impl Torrent {
     }
 
     /// Asks a peer for as many blocks as its pipeline holds: of the piece that it is at first, then of pieces in progress unless
-    /// a rarer one can be begun; in the end game also for what others were asked for.
+    /// a rarer one can be begun; in the end game also for what others were asked for. A peer that chokes us is asked for the pieces
+    /// that it allows (BEP 6).
     pub(crate) fn fill_requests(&mut self, now: Time, conn: ConnId) {
-        let shunned = self.shunned(now, conn);
-        let begun_max = self.peers.len() * BEGUN_PER_PEER_MAX;
-        let Some(download) = self.download.as_deref_mut() else { return };
-        let Some(peer) = self.peers.get_mut(&conn) else { return };
-        let TorrentPeer { machine, field, suggested, .. } = peer;
-        let wanted = machine.wanted(now);
-        if wanted == 0 || !machine.am_interested() || field.is_empty() {
+        let Some(peer) = self.peers.get(&conn) else { return };
+        let wanted = peer.machine.wanted(now);
+        if wanted == 0 || !peer.machine.am_interested() || peer.field.is_empty() {
             return;
         }
-        let mut blocks = Vec::with_capacity(wanted);
-        let may_ask = |piece: Piece| field.get(piece.0) && machine.may_ask(piece) && !shunned.contains(&piece);
-        let is_crowded = download.partials.is_crowded() || download.partials.len() >= begun_max;
+        let shunned = self.shunned(now, conn);
+        let begun_max = self.peers.len() * BEGUN_PER_PEER_MAX;
+        let Some(Download { picker, partials, .. }) = self.download.as_deref_mut() else { return };
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        let TorrentPeer { machine, field, suggested, .. } = peer;
+        let only = machine.allowed_only();
+        let may_ask = |piece: Piece| field.get(piece.0) && !shunned.contains(&piece);
+        let pick = |picker: &mut Picker| match only {
+            Some(only) => picker.pick_of(only, may_ask),
+            None => picker.pick(field, suggested, may_ask),
+        };
+        let is_full = partials.is_crowded();
+        let is_crowded = is_full || partials.len() >= begun_max;
+        let mut fresh = None;
         let mut started = None;
-        while blocks.len() < wanted
-            && let Some(open) = download.partials.next_open(conn, may_ask, |piece| download.picker.rarity(piece))
-        {
+        let mut blocks = Vec::with_capacity(wanted);
+        for piece in partials.open_for(conn, only, may_ask, |piece| picker.rarity(piece)) {
+            if blocks.len() >= wanted {
+                break;
+            }
             // What this peer has begun it goes on with; what others have begun waits for what is rarer.
-            if !is_crowded && download.partials.last_asked(conn) != Some(open) {
-                let fresh = download.picker.pick(field, suggested, may_ask);
-                started = fresh.filter(|&fresh| download.picker.is_more_urgent(fresh, open));
+            if !is_crowded && partials.last_asked(conn) != Some(piece) {
+                let fresh = *fresh.get_or_insert_with(|| pick(picker));
+                started = fresh.filter(|&fresh| picker.is_more_urgent(fresh, piece));
                 if started.is_some() {
                     break;
                 }
             }
-            download.partials.ask(conn, open, wanted - blocks.len(), &mut blocks);
+            partials.ask(conn, piece, wanted - blocks.len(), &mut blocks);
         }
         if blocks.len() < wanted && started.is_none() {
-            if !download.partials.is_crowded() {
-                started = download.picker.pick(field, suggested, may_ask);
+            if !is_full {
+                started = fresh.unwrap_or_else(|| pick(picker));
             }
-            if started.is_none() && download.picker.is_exhausted() {
+            if started.is_none() && picker.is_exhausted() {
                 let room = (wanted - blocks.len()).min(END_GAME_MAX);
-                download.partials.ask_again(conn, room, may_ask, &mut blocks);
+                partials.ask_again(conn, room, |piece| may_ask(piece) && machine.may_ask(piece), &mut blocks);
             }
         }
         if let Some(piece) = started {
-            download.picker.started(piece);
+            picker.started(piece);
+            partials.reserve(piece);
             self.asks.push_back(Ask::Prepare(piece, conn));
         }
+        steps::add(4 * blocks.len() + 1);
         for &block in &blocks {
             machine.request(now, block);
         }
@@ -188,6 +201,9 @@ impl Torrent {
     pub fn handle_prepared(&mut self, now: Time, piece: Piece, conn: ConnId, result: Result<(), Fault>) {
         self.doubt(self.piece_span(piece)); // files may have been made
         let Some(download) = self.download.as_deref_mut() else { return };
+        if !download.partials.unreserve(piece) {
+            return;
+        }
         match result {
             Ok(()) => {
                 if self.note_written(piece) {
@@ -197,7 +213,7 @@ impl Torrent {
                 let hash = self.body.get().pieces.get(piece.index()).expect("every piece has a hash");
                 let parole = download.blame.is_suspect(piece);
                 download.partials.start(piece, hash, self.layout.piece_priority(piece), parole);
-                self.fill_requests(now, conn);
+                self.reconsider_peer(conn);
             }
             Err(fault) => {
                 download.picker.returned(piece);
@@ -258,7 +274,7 @@ impl Torrent {
                 None => self.asks.push_back(Ask::Work),
             }
         }
-        self.fill_requests(now, conn);
+        self.reconsider_peer(conn);
     }
 
     /// A full piece was hashed: it is ours, or somebody sent us something else.
@@ -285,6 +301,7 @@ impl Torrent {
             self.news.push(What::Piece(piece));
             // Who gave us a slot and has nothing more for us gives it to others sooner if it knows.
             let mut givers = Vec::new();
+            steps::add(self.peers.len());
             for (&conn, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.established) {
                 peer.machine.have(piece);
                 // Who may not ask yet, and waits for a slot or wants nothing of us, is told with what goes to it next, or at the
@@ -298,7 +315,7 @@ impl Torrent {
                 }
             }
             for conn in givers {
-                self.consider_interest(now, conn);
+                self.reconsider_peer(conn);
             }
             self.persistence.touch(now);
             for addr in guilty {
@@ -316,7 +333,7 @@ impl Torrent {
                 self.ban(now, addr);
             }
             log::info!("{}: piece {} is corrupt and is fetched again", self.display_name(), piece.0);
-            self.offer_blocks(now);
+            self.reconsider_peers();
         }
     }
 
@@ -326,7 +343,7 @@ impl Torrent {
         peer.choked_at = now;
         if !peer.machine.is_fast() {
             peer.machine.take_requests(now, false);
-            self.give_up(now, conn);
+            self.give_up(conn);
         }
     }
 
@@ -334,29 +351,22 @@ impl Torrent {
     pub(crate) fn handle_snubbed(&mut self, now: Time, conn: ConnId) {
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         peer.machine.take_requests(now, true);
-        self.give_up(now, conn);
+        self.give_up(conn);
     }
 
-    fn give_up(&mut self, now: Time, conn: ConnId) {
-        if let Some(download) = &mut self.download {
-            download.partials.lost(conn);
-            self.offer_blocks(now);
+    fn give_up(&mut self, conn: ConnId) {
+        if let Some(download) = &mut self.download
+            && download.partials.lost(conn)
+        {
+            self.reconsider_peers();
         }
     }
 
     /// A peer will not send a block.
-    pub(crate) fn handle_rejected(&mut self, now: Time, conn: ConnId, block: Block) {
+    pub(crate) fn handle_rejected(&mut self, conn: ConnId, block: Block) {
         if let Some(download) = &mut self.download {
             download.partials.rejected(block, conn);
-            self.offer_blocks(now);
-        }
-    }
-
-    /// Blocks are free again: peers that have room for requests get them.
-    pub(crate) fn offer_blocks(&mut self, now: Time) {
-        let conns: Vec<ConnId> = self.peers.keys().copied().collect();
-        for conn in conns {
-            self.fill_requests(now, conn);
+            self.reconsider_peers();
         }
     }
 }

@@ -19,6 +19,8 @@ pub struct Layout {
     priorities: Option<Box<[Priority]>>,
     /// By piece: the greatest priority of the files it touches; none while all are `Normal`.
     pieces: Option<Box<[Priority]>>,
+    /// The pieces that are wanted; none while all are.
+    wanted: Option<Bitfield>,
     wanted_bytes: u64,
     wanted_pieces: u32,
 }
@@ -34,7 +36,7 @@ impl Layout {
     #[must_use]
     pub const fn asleep(geometry: Geometry) -> Self {
         let (wanted_bytes, wanted_pieces) = (geometry.total_len(), geometry.pieces());
-        Self { files: None, geometry, priorities: None, pieces: None, wanted_bytes, wanted_pieces }
+        Self { files: None, geometry, priorities: None, pieces: None, wanted: None, wanted_bytes, wanted_pieces }
     }
 
     /// The files.
@@ -90,6 +92,7 @@ impl Layout {
         }
         if priorities.iter().all(|&priority| priority == Priority::Normal) {
             self.pieces = None;
+            self.wanted = None;
             self.wanted_pieces = self.geometry.pieces();
         } else {
             self.priorities = Some(priorities);
@@ -109,8 +112,14 @@ impl Layout {
                 *of_piece = priority.max(*of_piece);
             }
         }
-        let wanted = pieces.iter().filter(|&&priority| priority != Priority::Off).count();
-        self.wanted_pieces = u32::try_from(wanted).expect("no more than there are pieces");
+        let mut wanted = Bitfield::new(self.geometry.pieces());
+        for (priority, piece) in pieces.iter().zip(0..) {
+            if *priority != Priority::Off {
+                wanted.set(piece);
+            }
+        }
+        self.wanted_pieces = wanted.count();
+        self.wanted = Some(wanted);
         self.pieces = Some(pieces);
     }
 
@@ -136,6 +145,12 @@ impl Layout {
         self.pieces.as_ref().map_or(Priority::Normal, |pieces| pieces[piece.index()])
     }
 
+    /// True while all pieces are wanted, and none more than another.
+    #[must_use]
+    pub const fn wants_all_alike(&self) -> bool {
+        self.pieces.is_none()
+    }
+
     /// True if `piece` holds something of a wanted file.
     #[must_use]
     pub fn is_wanted(&self, piece: Piece) -> bool {
@@ -158,13 +173,10 @@ impl Layout {
             && (0..self.geometry.pieces()).all(|piece| have.get(piece) || !self.is_wanted(Piece(piece)))
     }
 
-    /// True if a peer that has `theirs` has a wanted piece that `have` lacks.
+    /// The first wanted piece, from `from` on, that `have` lacks and a peer has that has `theirs`.
     #[must_use]
-    pub fn wants_of(&self, theirs: &Bitfield, have: &Bitfield) -> bool {
-        if self.pieces.is_none() {
-            return theirs.has_beyond(have);
-        }
-        theirs.ones().any(|piece| !have.get(piece) && self.is_wanted(Piece(piece)))
+    pub fn first_wanted(&self, theirs: &Bitfield, have: &Bitfield, from: Piece) -> Option<Piece> {
+        theirs.first_beyond(have, self.wanted.as_ref(), from.0).map(Piece)
     }
 
     /// Verified bytes of the file at index `file`.
@@ -243,8 +255,9 @@ mod tests {
         assert_eq!(layout.wanted_bytes(), 37);
         assert!(layout.is_finished(&field(&[3, 4, 5, 6])));
         assert!(!layout.is_finished(&field(&[0, 1, 2, 3, 4, 5])));
-        assert!(!layout.wants_of(&field(&[0, 1, 2]), &field(&[])));
-        assert!(layout.wants_of(&field(&[0, 3]), &field(&[])));
+        assert_eq!(layout.first_wanted(&field(&[0, 1, 2]), &field(&[]), Piece(0)), None);
+        assert_eq!(layout.first_wanted(&field(&[0, 3]), &field(&[]), Piece(0)), Some(Piece(3)));
+        assert_eq!(layout.first_wanted(&field(&[0, 3]), &field(&[3]), Piece(0)), None);
         layout.set_priorities([(0, Normal), (2, Normal)]);
         assert!(layout.pieces.is_none() && layout.wanted_bytes() == 67);
     }

@@ -22,6 +22,7 @@ pub(crate) mod exchange;
 pub mod followed;
 mod goals;
 mod import;
+pub(crate) mod interest;
 pub mod layout;
 mod lsd;
 mod metadata;

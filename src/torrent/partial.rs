@@ -14,6 +14,7 @@ use crate::base::geometry::{BLOCK_LEN, Block, Geometry, Piece};
 use crate::base::hash::{PieceHash, PieceHasher};
 use crate::base::ids::ConnId;
 use crate::base::sabotage::{self, Sabotage};
+use crate::base::steps;
 use crate::base::time::Time;
 use crate::torrent::snapshot::Priority;
 
@@ -21,6 +22,10 @@ use crate::torrent::snapshot::Priority;
 pub const REQUESTERS_MAX: usize = 3;
 /// Blocks of all wanted pieces in progress together; beyond it no piece is started until one is done (one always may be).
 pub const BLOCKS_MAX: usize = 64 * 1024;
+/// Open pieces that are looked at when one peer is asked for blocks, the most wanted and nearest to being full first.
+const OPEN_LOOKS_MAX: usize = 1024;
+/// Blocks that are looked at in the end game when one peer is asked for blocks that others were asked for as well.
+const AGAIN_LOOKS_MAX: usize = 4096;
 /// A block whose payload has not come on for so long may be landed by another peer.
 pub const LANDING_STALL: Duration = Duration::from_secs(10);
 
@@ -65,6 +70,11 @@ impl BlockState {
         self.stage == Stage::Missing && self.asked.iter().all(Option::is_none)
     }
 
+    /// True if `conn` was asked for it, or is landing it.
+    fn concerns(&self, conn: ConnId) -> bool {
+        self.asked.contains(&Some(conn)) || matches!(self.stage, Stage::Landing { by, .. } if by == conn)
+    }
+
     fn forget(&mut self, conn: ConnId) {
         self.asked.iter_mut().filter(|asked| **asked == Some(conn)).for_each(|asked| *asked = None);
     }
@@ -89,6 +99,8 @@ struct Partial {
     stored: u32,
     /// Blocks that nobody was asked for.
     free: u32,
+    /// No block before this one is free.
+    first_free: u32,
     running: Running,
     at_block: Running,
     /// CRC-32C of what was read back of the present block.
@@ -100,15 +112,23 @@ struct Partial {
     number: u64,
 }
 
-/// All pieces in progress of one torrent. Invariant: `open` holds the rank of every wanted piece with a free block, and
-/// nothing else.
+/// All pieces in progress of one torrent. Invariants: `open` holds the rank of every wanted piece with a free block, `full` every
+/// piece all of whose blocks are stored, `concerned` every connection with each block that it was asked for or is landing, and
+/// `on_parole` every connection with each piece of which it alone is asked; nothing else is in them.
 #[derive(Debug)]
 pub struct Partials {
     geometry: Geometry,
     pieces: BTreeMap<Piece, Partial>,
     open: BTreeSet<Rank>,
-    /// Blocks of the wanted ones.
+    full: BTreeSet<Piece>,
+    concerned: BTreeSet<(ConnId, Piece, u32)>,
+    on_parole: BTreeSet<(ConnId, Piece)>,
+    /// Pieces that are about to be started.
+    reserved: BTreeSet<Piece>,
+    /// Blocks of the wanted ones, and of the reserved ones.
     blocks: usize,
+    /// Where the end game goes on.
+    again_from: (Piece, u32),
     /// How many were ever begun.
     begun: u64,
     /// The piece that each peer was last asked for, so that pieces are finished before others are begun.
@@ -119,18 +139,49 @@ impl Partials {
     /// None.
     #[must_use]
     pub fn new(geometry: Geometry) -> Self {
-        Self { geometry, pieces: BTreeMap::new(), open: BTreeSet::new(), blocks: 0, begun: 0, last: BTreeMap::new() }
+        Self {
+            geometry,
+            pieces: BTreeMap::new(),
+            open: BTreeSet::new(),
+            full: BTreeSet::new(),
+            concerned: BTreeSet::new(),
+            on_parole: BTreeSet::new(),
+            reserved: BTreeSet::new(),
+            blocks: 0,
+            again_from: (Piece(0), 0),
+            begun: 0,
+            last: BTreeMap::new(),
+        }
+    }
+
+    /// `piece` is about to be started, as soon as there is room for it: it counts from now on.
+    pub fn reserve(&mut self, piece: Piece) {
+        if self.reserved.insert(piece) {
+            self.blocks += self.geometry.blocks_of(piece) as usize;
+        }
+    }
+
+    /// `piece` is not about to be started any more; false if it was not.
+    pub fn unreserve(&mut self, piece: Piece) -> bool {
+        let was_reserved = self.reserved.remove(&piece);
+        if was_reserved {
+            self.blocks -= self.geometry.blocks_of(piece) as usize;
+        }
+        was_reserved
     }
 
     /// Begins `piece`. On `parole` all of it is asked of one peer, so that a second failure has one name.
     pub fn start(&mut self, piece: Piece, hash: PieceHash, priority: Priority, parole: bool) {
+        self.unreserve(piece);
         let count = self.geometry.blocks_of(piece);
+        steps::add_bytes(count as usize * size_of::<BlockState>());
         let running = Running { hasher: hash.hasher(), len: 0 };
         let partial = Partial {
             priority,
             blocks: vec![BlockState::NEW; count as usize].into_boxed_slice(),
             stored: 0,
             free: count,
+            first_free: 0,
             at_block: running.clone(),
             running,
             read_crc: 0,
@@ -157,6 +208,9 @@ impl Partials {
                 }
             }
         });
+        if self.is_full(piece) {
+            self.full.insert(piece);
+        }
     }
 
     /// How much pieces are wanted has changed. Nobody is asked for those that are wanted no more; what was asked may come.
@@ -164,7 +218,8 @@ impl Partials {
         for (&piece, partial) in &mut self.pieces {
             partial.priority = priority_of(piece);
         }
-        self.blocks = self.pieces.values().map(Partial::wanted_blocks).sum();
+        let reserved: usize = self.reserved.iter().map(|&piece| self.geometry.blocks_of(piece) as usize).sum();
+        self.blocks = self.pieces.values().map(Partial::wanted_blocks).sum::<usize>() + reserved;
         self.open = self.pieces.iter().filter_map(|(&piece, partial)| partial.rank(piece)).collect();
     }
 
@@ -175,6 +230,11 @@ impl Partials {
         let result = change(partial);
         move_rank(&mut self.open, before, partial.rank(piece));
         Some(result)
+    }
+
+    /// The pieces that are in progress or about to be started.
+    pub fn pieces(&self) -> impl Iterator<Item = Piece> {
+        self.pieces.keys().chain(&self.reserved).copied()
     }
 
     /// True if `piece` is in progress.
@@ -195,23 +255,37 @@ impl Partials {
         self.blocks >= BLOCKS_MAX
     }
 
-    /// The piece of which `conn` should be asked blocks that nobody was asked for: of the most wanted ones that it was asked for
-    /// last, then the one of the least `rarity`, then the one nearest to being full, then the one begun first. Looks at every
-    /// open piece of that priority.
-    #[must_use]
-    pub fn next_open(
+    /// The pieces of which `conn` may be asked blocks that nobody was asked for, in the order in which it should be: the most wanted
+    /// ones first, of those the one that it was asked for last, then the one of the least `rarity`, then the one nearest to being
+    /// full, then the one begun first. Looks at [`OPEN_LOOKS_MAX`] pieces, or at those in `only` alone.
+    pub fn open_for(
         &self,
         conn: ConnId,
+        only: Option<&[Piece]>,
         may_ask: impl Fn(Piece) -> bool,
         rarity: impl Fn(Piece) -> u32,
-    ) -> Option<Piece> {
+    ) -> Vec<Piece> {
+        let mut looked = 0;
         let suits = |&(_, _, piece): &Rank| may_ask(piece) && self.pieces[&piece].is_open_to(conn);
-        let last = self.last_asked(conn).and_then(|piece| self.pieces[&piece].rank(piece)).filter(suits);
-        let mut suitable = self.open.iter().copied().take_while(|rank| last.is_none_or(|last| rank.0 < last.0));
-        let Some(first) = suitable.find(suits) else { return last.map(|(_, _, piece)| piece) };
-        let others = suitable.take_while(|rank| rank.0 == first.0).filter(suits);
-        let order = |&(_, free, piece): &Rank| (rarity(piece), free, self.pieces[&piece].number);
-        std::iter::once(first).chain(others).min_by_key(order).map(|(_, _, piece)| piece)
+        let mut ranks: Vec<Rank> = match only {
+            Some(only) => {
+                let rank = |piece: &Piece| self.pieces.get(piece).and_then(|partial| partial.rank(*piece));
+                only.iter().inspect(|_| looked += 1).filter_map(rank).filter(suits).collect()
+            }
+            None => {
+                let last = self.last_asked(conn).and_then(|piece| self.pieces[&piece].rank(piece));
+                let first = self.open.iter().take(OPEN_LOOKS_MAX).copied().inspect(|_| looked += 1);
+                let mut ranks: Vec<Rank> = first.filter(suits).collect();
+                ranks.extend(last.filter(|last| looked == OPEN_LOOKS_MAX && suits(last) && !ranks.contains(last)));
+                ranks
+            }
+        };
+        steps::add(2 * looked);
+        let last = self.last_asked(conn);
+        ranks.sort_by_cached_key(|&(priority, free, piece)| {
+            (priority, last != Some(piece), rarity(piece), free, self.pieces[&piece].number)
+        });
+        ranks.into_iter().map(|(_, _, piece)| piece).collect()
     }
 
     /// The piece in progress that `conn` was asked for last.
@@ -220,16 +294,26 @@ impl Partials {
         self.last.get(&conn).copied().filter(|piece| self.pieces.contains_key(piece))
     }
 
-    /// How many pieces are in progress.
+    /// How many pieces are in progress, or about to be started.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.pieces.len()
+        self.pieces.len() + self.reserved.len()
     }
 
     /// True if none is.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.pieces.is_empty()
+        self.len() == 0
+    }
+
+    /// Updates `concerned` after a change of the block at `index` of `piece`, as far as `conn` goes.
+    fn note_concern(&mut self, conn: ConnId, piece: Piece, index: u32) {
+        let concerns = self.pieces.get(&piece).is_some_and(|partial| partial.blocks[index as usize].concerns(conn));
+        if concerns {
+            self.concerned.insert((conn, piece, index));
+        } else {
+            self.concerned.remove(&(conn, piece, index));
+        }
     }
 
     /// Chooses up to `count` blocks of the open `piece` that nobody was asked for and notes that `conn` is.
@@ -237,47 +321,72 @@ impl Partials {
     /// # Panics
     /// If the piece is not in progress.
     pub fn ask(&mut self, conn: ConnId, piece: Piece, count: usize, chosen: &mut Vec<Block>) {
+        let before = chosen.len();
         let geometry = self.geometry;
         self.last.insert(conn, piece);
-        let asked = self.change(piece, |partial| {
+        let is_on_parole = self.change(piece, |partial| {
             if partial.parole == Parole::First {
                 partial.parole = Parole::Only(conn);
             }
-            let free = partial.blocks.iter_mut().zip(0..).filter(|(state, _)| state.is_free());
-            let mut asked = 0;
-            for (state, index) in free.take(count) {
+            let mut looked = 0;
+            let states = partial.blocks.iter_mut().zip(0..).skip(partial.first_free as usize);
+            for (state, index) in states.inspect(|_| looked += 1).filter(|(state, _)| state.is_free()).take(count) {
                 state.asked[0] = Some(conn);
                 chosen.push(geometry.block(piece, index));
-                asked += 1;
+                partial.first_free = index + 1;
             }
-            partial.free -= u32::try_from(asked).expect("no more than there are blocks");
+            steps::add(looked);
+            partial.free -= u32::try_from(chosen.len() - before).expect("no more than there are blocks");
+            partial.parole == Parole::Only(conn)
         });
-        asked.expect("an open piece is in progress");
+        if is_on_parole.expect("an open piece is in progress") {
+            self.on_parole.insert((conn, piece));
+        }
+        self.concerned.extend(chosen[before..].iter().map(|block| (conn, piece, block.offset / BLOCK_LEN)));
     }
 
     /// The end game: chooses up to `count` blocks that others were asked for and have not begun to send, and notes that
-    /// `conn` is asked as well.
+    /// `conn` is asked as well. Looks at [`AGAIN_LOOKS_MAX`] blocks, behind those that were looked at before.
     pub fn ask_again(&mut self, conn: ConnId, count: usize, may_ask: impl Fn(Piece) -> bool, chosen: &mut Vec<Block>) {
-        let mut left = count;
-        for (&piece, partial) in self.pieces.iter_mut().filter(|(piece, _)| may_ask(**piece)) {
-            if partial.parole != Parole::Anyone || partial.priority == Priority::Off {
+        let before = chosen.len();
+        let (first, from) = self.again_from;
+        let mut looked = 0;
+        let ahead = self.pieces.range(first..).map(|(piece, partial)| {
+            let begin = if *piece == first { from as usize } else { 0 };
+            (*piece, partial, begin..usize::MAX)
+        });
+        let behind = self.pieces.range(..=first).map(|(piece, partial)| {
+            let end = if *piece == first { from as usize } else { usize::MAX };
+            (*piece, partial, 0..end)
+        });
+        'pieces: for (piece, partial, range) in ahead.chain(behind) {
+            looked += 1;
+            if partial.parole != Parole::Anyone || partial.priority == Priority::Off || !may_ask(piece) {
+                if looked >= AGAIN_LOOKS_MAX {
+                    self.again_from = (piece, 0);
+                    break;
+                }
                 continue;
             }
-            for (state, index) in partial.blocks.iter_mut().zip(0..) {
-                if left == 0 {
-                    return;
+            for (state, index) in partial.blocks.iter().zip(0..).take(range.end).skip(range.start) {
+                if chosen.len() - before == count || looked >= AGAIN_LOOKS_MAX {
+                    self.again_from = (piece, index);
+                    break 'pieces;
                 }
-                let place = state.asked.iter().position(Option::is_none);
-                if let Some(place) = place
-                    && state.stage == Stage::Missing
-                    && !state.is_free()
-                    && !state.asked.contains(&Some(conn))
-                {
-                    state.asked[place] = Some(conn);
+                looked += 1;
+                let has_room = state.asked.iter().any(Option::is_none);
+                if has_room && state.stage == Stage::Missing && !state.is_free() && !state.asked.contains(&Some(conn)) {
                     chosen.push(self.geometry.block(piece, index));
-                    left -= 1;
                 }
             }
+        }
+        steps::add(looked);
+        for block in &chosen[before..] {
+            let index = block.offset / BLOCK_LEN;
+            let partial = self.pieces.get_mut(&block.piece).expect("it was just looked at");
+            let asked = &mut partial.blocks[index as usize].asked;
+            *asked.iter_mut().find(|place| place.is_none()).expect("it had room") = Some(conn);
+            self.concerned.insert((conn, block.piece, index));
         }
     }
 
@@ -285,6 +394,7 @@ impl Partials {
     pub fn land(&mut self, now: Time, block: Block, conn: ConnId, from: SocketAddr) -> bool {
         let geometry = self.geometry;
         let Some(index) = geometry.index_of(block) else { return false };
+        let mut stalled = None;
         let taken = self.change(block.piece, |partial| {
             match partial.blocks[index as usize].stage {
                 Stage::Stored { .. } => return false,
@@ -293,7 +403,10 @@ impl Partials {
                 {
                     return false;
                 }
-                Stage::Landing { .. } => partial.take_back(&geometry, block),
+                Stage::Landing { by, .. } => {
+                    stalled = Some(by);
+                    partial.take_back(&geometry, block);
+                }
                 Stage::Missing => {}
             }
             let state = &mut partial.blocks[index as usize];
@@ -302,6 +415,11 @@ impl Partials {
             state.crc = 0;
             true
         });
+        if taken == Some(true) {
+            for conn in stalled.into_iter().chain([conn]) {
+                self.note_concern(conn, block.piece, index);
+            }
+        }
         taken == Some(true)
     }
 
@@ -337,8 +455,14 @@ impl Partials {
             Stage::Landing { by, from, got, .. } if by == conn && got == block.len => {
                 state.stage = Stage::Stored { from: Some(from) };
                 others.extend(state.asked.iter().flatten().filter(|&&asked| asked != conn));
-                state.asked = [None; REQUESTERS_MAX];
+                let asked = std::mem::replace(&mut state.asked, [None; REQUESTERS_MAX]);
                 partial.stored += 1;
+                if partial.is_full() {
+                    self.full.insert(block.piece);
+                }
+                for conn in asked.into_iter().flatten().chain([conn]) {
+                    self.concerned.remove(&(conn, block.piece, index));
+                }
                 true
             }
             _ => false,
@@ -349,39 +473,55 @@ impl Partials {
     /// whoever is landing it never finish.
     pub fn refused(&mut self, block: Block, conn: ConnId) {
         let Some(index) = self.geometry.index_of(block) else { return };
-        self.change(block.piece, |partial| partial.release(index as usize, conn));
+        self.change(block.piece, |partial| partial.release(index, conn));
+        self.note_concern(conn, block.piece, index);
     }
 
     /// `conn` will not send `block`.
     pub fn rejected(&mut self, block: Block, conn: ConnId) {
         let Some(index) = self.geometry.index_of(block) else { return };
         self.change(block.piece, |partial| {
-            partial.release(index as usize, conn);
+            partial.release(index, conn);
             if partial.parole == Parole::Only(conn) {
                 partial.parole = Parole::First;
             }
         });
+        self.on_parole.remove(&(conn, block.piece));
+        self.note_concern(conn, block.piece, index);
     }
 
-    /// `conn` will send nothing more of what it was asked; what it had half sent counts for nothing.
-    pub fn lost(&mut self, conn: ConnId) {
+    /// `conn` will send nothing more of what it was asked; what it had half sent counts for nothing. True if there are blocks now
+    /// of which others may be asked.
+    pub fn lost(&mut self, conn: ConnId) -> bool {
         self.last.remove(&conn);
         let geometry = self.geometry;
-        for (&piece, partial) in &mut self.pieces {
-            let before = partial.rank(piece);
-            for index in 0..partial.blocks.len() {
-                let is_landing = matches!(partial.blocks[index].stage, Stage::Landing { by, .. } if by == conn);
-                if is_landing {
-                    let block = geometry.block(piece, u32::try_from(index).expect("an index of a block"));
-                    partial.take_back(&geometry, block);
+        let mut is_freed = false;
+        while let Some(&(_, piece, index)) =
+            self.concerned.range((conn, Piece(0), 0)..).next().filter(|of| of.0 == conn)
+        {
+            self.concerned.remove(&(conn, piece, index));
+            is_freed |= self.change(piece, |partial| {
+                let before = partial.free;
+                if matches!(partial.blocks[index as usize].stage, Stage::Landing { by, .. } if by == conn) {
+                    partial.take_back(&geometry, geometry.block(piece, index));
                 }
                 partial.release(index, conn);
-            }
-            if partial.parole == Parole::Only(conn) {
-                partial.parole = Parole::First;
-            }
-            move_rank(&mut self.open, before, partial.rank(piece));
+                partial.free > before
+            }) == Some(true);
+            steps::add(4);
         }
+        while let Some(&(_, piece)) = self.on_parole.range((conn, Piece(0))..).next().filter(|of| of.0 == conn) {
+            self.on_parole.remove(&(conn, piece));
+            let is_left = self.change(piece, |partial| {
+                let is_left = partial.parole == Parole::Only(conn);
+                if is_left {
+                    partial.parole = Parole::First;
+                }
+                is_left
+            });
+            is_freed |= is_left == Some(true);
+        }
+        is_freed
     }
 
     /// True once every block of `piece` is stored.
@@ -400,8 +540,8 @@ impl Partials {
     /// A full piece that must be read back: the piece, where to go on, and how many bytes (`len_max` at most).
     #[must_use]
     pub fn next_unread(&self, len_max: u32) -> Option<(Piece, u32, u32)> {
-        self.pieces.iter().find(|(_, partial)| partial.is_full()).map(|(&piece, partial)| {
-            let from = partial.running.len;
+        self.full.first().map(|&piece| {
+            let from = self.pieces[&piece].running.len;
             (piece, from, len_max.min(self.geometry.len_of(piece) - from))
         })
     }
@@ -438,7 +578,17 @@ impl Partials {
     pub fn take(&mut self, piece: Piece) -> Option<Vec<BlockSource>> {
         let partial = self.pieces.remove(&piece)?;
         self.blocks -= partial.wanted_blocks();
+        self.full.remove(&piece);
         move_rank(&mut self.open, partial.rank(piece), None);
+        for (state, index) in partial.blocks.iter().zip(0..) {
+            for &conn in state.asked.iter().flatten() {
+                self.concerned.remove(&(conn, piece, index));
+            }
+        }
+        if let Parole::Only(conn) = partial.parole {
+            self.on_parole.remove(&(conn, piece));
+        }
+        steps::add(partial.blocks.len());
         let source = |state: &BlockState| BlockSource {
             from: if let Stage::Stored { from } = state.stage { from } else { None },
             crc: state.crc,
@@ -478,9 +628,24 @@ impl Partials {
             assert!(partial.running.len <= self.geometry.len_of(*piece));
             blocks += partial.wanted_blocks();
         }
-        assert_eq!(blocks, self.blocks);
+        let reserved: usize = self.reserved.iter().map(|&piece| self.geometry.blocks_of(piece) as usize).sum();
+        assert_eq!(blocks + reserved, self.blocks);
         let open: BTreeSet<Rank> = self.pieces.iter().filter_map(|(&piece, partial)| partial.rank(piece)).collect();
         assert_eq!(open, self.open);
+        let full = self.pieces.iter().filter(|(_, partial)| partial.is_full()).map(|(piece, _)| *piece);
+        assert!(full.eq(self.full.iter().copied()), "full pieces");
+        let mut concerned = BTreeSet::new();
+        let mut on_parole = BTreeSet::new();
+        for (&piece, partial) in &self.pieces {
+            for (state, index) in partial.blocks.iter().zip(0..) {
+                assert!(index >= partial.first_free || !state.is_free(), "block {index} of piece {} is free", piece.0);
+                let landing = if let Stage::Landing { by, .. } = state.stage { Some(by) } else { None };
+                concerned.extend(state.asked.into_iter().flatten().chain(landing).map(|conn| (conn, piece, index)));
+            }
+            on_parole.extend(if let Parole::Only(conn) = partial.parole { Some((conn, piece)) } else { None });
+        }
+        assert_eq!(concerned, self.concerned);
+        assert_eq!(on_parole, self.on_parole);
     }
 }
 
@@ -512,18 +677,28 @@ impl Partial {
     }
 
     /// Gives up a request of `conn`.
-    fn release(&mut self, index: usize, conn: ConnId) {
-        let state = &mut self.blocks[index];
+    fn release(&mut self, index: u32, conn: ConnId) {
+        let state = &mut self.blocks[index as usize];
         let was_free = state.is_free();
         state.forget(conn);
-        self.free += u32::from(state.is_free() && !was_free);
+        if state.is_free() && !was_free {
+            self.note_free(index);
+        }
+    }
+
+    /// Nobody is asked for the block at `index` any more.
+    fn note_free(&mut self, index: u32) {
+        self.free += 1;
+        self.first_free = self.first_free.min(index);
     }
 
     /// A landing block counts for nothing any more.
     fn take_back(&mut self, geometry: &Geometry, block: Block) {
-        let index = geometry.index_of(block).expect("it is one of ours") as usize;
-        self.blocks[index].stage = Stage::Missing;
-        self.free += u32::from(self.blocks[index].is_free());
+        let index = geometry.index_of(block).expect("it is one of ours");
+        self.blocks[index as usize].stage = Stage::Missing;
+        if self.blocks[index as usize].is_free() {
+            self.note_free(index);
+        }
         if self.running.len > block.offset {
             self.running = self.at_block.clone();
         }

@@ -17,8 +17,9 @@ use crate::torrent::candidates::Origin;
 use crate::torrent::command::{Refusal, RefusalKind};
 use crate::torrent::download::Landing;
 use crate::torrent::event::What;
+use crate::torrent::interest::Offer;
 use crate::torrent::super_seed::Shown;
-use crate::torrent::torrent::{Ask, LOOK_SOON, Phase, TICK, Torrent};
+use crate::torrent::torrent::{Ask, LOOK_SOON, TICK, Torrent};
 
 /// Two connections with one peer are of one moment if no more lies between them.
 const TWIN_MAX: Duration = Duration::from_secs(30);
@@ -44,6 +45,10 @@ pub(crate) struct TorrentPeer {
     pub(crate) established: bool,
     /// What it has. No allocation until it says so.
     pub(crate) field: Bitfield,
+    /// What is known of what it has and we want.
+    pub(crate) offer: Offer,
+    /// It is in `due_peers`.
+    pub(crate) is_due: bool,
     /// What it was shown of what we have, while that is not all.
     pub(crate) shown: Option<Box<Shown>>,
     /// What it proposes to be asked for (BEP 6), the oldest first; at most [`SUGGESTED_MAX`].
@@ -255,6 +260,8 @@ impl Torrent {
             incoming,
             established: false,
             field: Bitfield::default(),
+            offer: Offer::Unknown,
+            is_due: false,
             shown: None,
             suggested: Vec::new(),
             proposed: Vec::new(),
@@ -422,10 +429,9 @@ impl Torrent {
             Event::HaveNone => self.replace_field(now, conn, Bitfield::new(self.geometry().pieces())),
             Event::Have(piece) => self.handle_have(now, conn, piece),
             Event::DontHave(piece) => self.handle_dont_have(now, conn, piece),
-            Event::Unchoke => self.fill_requests(now, conn),
+            Event::Unchoke | Event::AllowedFast(_) => self.reconsider_peer(conn),
             Event::Choke => self.handle_choked(now, conn),
-            Event::Reject(block) => self.handle_rejected(now, conn, block),
-            Event::AllowedFast(_) => self.fill_requests(now, conn),
+            Event::Reject(block) => self.handle_rejected(conn, block),
             Event::Interested | Event::NotInterested => self.handle_interest(now, conn),
             Event::Request(block) => self.handle_request(conn, block),
             Event::ExtensionHandshake(theirs) => return self.handle_extension_handshake(now, conn, &theirs),
@@ -519,6 +525,9 @@ impl Torrent {
 
     pub(crate) fn forget_peer(&mut self, now: Time, conn: ConnId) -> bool {
         let Some(mut peer) = self.peers.remove(&conn) else { return false };
+        if peer.is_due {
+            self.due_peers.retain(|due| *due != conn);
+        }
         if peer.established {
             self.news.push(What::Peer(peer.addr, false));
         }
@@ -569,9 +578,10 @@ impl Torrent {
             download.picker.remove_field(&old);
             download.picker.add_field(&peer.field);
         }
+        peer.offer = Offer::Unknown;
         self.allow_fast(conn);
         self.handle_field_seen(now, conn);
-        self.consider_interest(now, conn);
+        self.reconsider_peer(conn);
     }
 
     fn handle_have(&mut self, now: Time, conn: ConnId, piece: Piece) {
@@ -588,7 +598,10 @@ impl Torrent {
                 download.picker.add_piece(piece);
             }
             if !self.have.get(piece.0) {
-                self.consider_interest(now, conn);
+                if peer.offer == Offer::Nothing {
+                    peer.offer = Offer::Piece(piece);
+                }
+                self.reconsider_peer(conn);
             }
             self.handle_taken(conn, piece);
             self.handle_seen(now, conn, piece);
@@ -609,9 +622,9 @@ impl Torrent {
                 download.partials.rejected(block, conn);
             }
         }
-        self.consider_interest(now, conn);
+        self.reconsider_peer(conn);
         if !asked.is_empty() {
-            self.offer_blocks(now);
+            self.reconsider_peers();
         }
     }
 
@@ -643,34 +656,14 @@ impl Torrent {
             return;
         }
         // What nobody else has yet goes to those who have a slot, once.
-        let spread = self.spread();
+        let mut allowed = allowed_fast_set(ip, info_hash, geometry.pieces(), ALLOWED_FAST_LEN);
+        allowed.retain(|piece| self.have.get(piece.0) && self.is_spread(*piece));
         let Some(peer) = self.peers.get_mut(&conn) else { return };
-        for piece in allowed_fast_set(ip, info_hash, geometry.pieces(), ALLOWED_FAST_LEN) {
-            if self.have.get(piece.0) && spread.get(piece.0) && !peer.field.get(piece.0) {
-                peer.machine.allow_fast(piece, geometry.blocks_of(piece));
-            }
+        allowed.retain(|piece| !peer.field.get(piece.0));
+        for piece in allowed {
+            peer.machine.allow_fast(piece, geometry.blocks_of(piece));
         }
         self.asks.push_back(Ask::Wake(conn));
-    }
-
-    /// Says whether we want anything of a peer, and asks for it; parts with peers that can give nothing and want nothing.
-    pub(crate) fn consider_interest(&mut self, now: Time, conn: ConnId) {
-        let Some(peer) = self.peers.get_mut(&conn) else { return };
-        let wants = self.download.is_some() && !peer.field.is_empty() && self.layout.wants_of(&peer.field, &self.have);
-        if wants != peer.machine.am_interested() {
-            if wants {
-                peer.machine.interest();
-            } else {
-                peer.machine.uninterest();
-            }
-            self.asks.push_back(Ask::Wake(conn));
-        }
-        if wants {
-            self.fill_requests(now, conn);
-        } else if peer.is_seed() && self.is_finished() && self.running && self.phase == Phase::Ready {
-            self.end_super_seeding(now, "there is another seed");
-            self.drop_peer(now, conn); // two seeders have nothing to say to one another
-        }
     }
 
     /// Deadlines of all peers; interest where pieces came; requests where there is room.
@@ -690,7 +683,7 @@ impl Torrent {
             if std::mem::replace(&mut peer.snubbed, snubbed) != snubbed && snubbed {
                 self.handle_snubbed(now, conn);
             }
-            self.consider_interest(now, conn);
+            self.reconsider_peer(conn);
         }
     }
 

@@ -1,46 +1,74 @@
 //! Which piece to start next: the most wanted first, of those the rarest, of those any one.
 //!
 //! It keeps the pieces that are wanted, missing and not in progress in buckets by priority and by how many peers have
-//! them (seeders aside: they have all). A change moves a piece between two buckets; a change of very many is only counted,
-//! and the buckets are filled anew at the next pick. A pick looks into a bucket from a random place on. The first pieces of a
-//! download are picked at random, so that there is soon something to give; sequential mode takes the first one instead.
+//! them (seeders aside: they have all). A change moves a piece between two buckets. After a change of very many the buckets are
+//! emptied and filled again, [`REFILL_MAX`] pieces with each pick; until all pieces are in them, a pick takes the rarest of
+//! [`LOOKS_MAX`] pieces from a random place on. So neither a pick nor a peer that joins costs much, however many pieces there are.
+//!
+//! The first pieces of a download are picked at random, so that there is soon something to give; sequential mode takes the
+//! first one instead.
 
 use std::collections::BTreeMap;
 
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::Piece;
 use crate::base::rng::Rng;
+use crate::base::steps;
 use crate::torrent::layout::Layout;
 use crate::torrent::snapshot::Priority;
 
 /// So many pieces are picked at random before the rarest go first (BEP 3 implementations' custom).
 const RANDOM_FIRST: u32 = 4;
-/// How often chance is tried for one of them.
+/// How often a random piece is tried for one of them.
 const RANDOM_TRIES: u32 = 16;
 /// So many pieces are looked at in the order of the buckets; beyond it the pieces of the peer are, which may be few.
 const SCAN_MAX: u32 = 256;
-/// A field with more than one in so many of the pieces that may be started is counted at once.
+/// So many pieces of a peer are looked at for the rarest of them.
+const LOOKS_MAX: u32 = 4096;
+/// So many pieces are put into the buckets with each pick, after they were emptied.
+const REFILL_MAX: u32 = 8192;
+/// A field with more ones than this is counted without moving pieces between buckets, which are filled again afterwards.
+const MOVES_MAX: u32 = 2048;
+/// The same holds for a field with more than one in so many of the pieces that may be started.
 const BULK_SHARE: u32 = 4;
-/// `slots`: not in any bucket.
-const NOWHERE: u32 = u32::MAX;
+/// Steps of moving a piece between two buckets.
+const MOVE_STEPS: usize = 8;
+
+/// By byte: its bits, the highest first, as they change counts.
+const BITS: [[u16; 8]; 256] = {
+    let mut bits = [[0; 8]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut bit = 0;
+        while bit < 8 {
+            bits[byte][bit] = (byte >> (7 - bit) & 1) as u16;
+            bit += 1;
+        }
+        byte += 1;
+    }
+    bits
+};
 
 /// The order of buckets: the most wanted first, then the rarest.
 type Rank = (std::cmp::Reverse<Priority>, u16);
 
-/// The pieces one may start. Invariants: a piece may be started exactly while `slots` says something else than `NOWHERE`,
-/// and unless the buckets are stale it is then in the bucket of its rank, there. A piece has as many owners as `counts` says
-/// of it and `seeds` of all; a peer that has all may be counted in either, because it may have got there piece by piece.
+/// The pieces one may start. Invariants: a piece may be started exactly while it is in the field of its priority in `free`; if
+/// it is below `placed_to` as well, it is in the bucket of its rank, at its index in `slots`. A piece has as many owners as `counts`
+/// says of it and `seeds` of all; a peer that has all may be counted in either, because it may have got there piece by piece.
 #[derive(Debug)]
 pub struct Picker {
     buckets: BTreeMap<Rank, Vec<u32>>,
-    /// The buckets are to be filled anew from `slots` before they are looked at.
-    stale: bool,
-    /// By piece: its index in its bucket, or `NOWHERE`.
+    /// Pieces below this one are in the buckets if they may be started.
+    placed_to: u32,
+    /// By piece: its index in its bucket, if it is in one.
     slots: Vec<u32>,
-    /// How many pieces may be started.
-    free: u32,
+    /// The pieces that may be started, by priority; [`Priority::Off`] is not among them.
+    free: BTreeMap<std::cmp::Reverse<Priority>, Bitfield>,
+    /// How many these are.
+    free_count: u32,
     /// By piece: how many peers have it, those in `seeds` aside. Stops at 65,535.
     counts: Vec<u16>,
+    /// By piece; empty while all have the priority `Normal`.
     priorities: Vec<Priority>,
     seeds: u32,
     finished: u32,
@@ -49,35 +77,47 @@ pub struct Picker {
 }
 
 impl Picker {
-    /// All pieces that `layout` wants and `have` lacks; nobody has any yet.
+    /// All pieces that `layout` wants and `have` lacks; no peer has any of them yet.
     #[must_use]
     pub fn new(layout: &Layout, have: &Bitfield, sequential: bool, rng: Rng) -> Self {
         let pieces = have.len() as usize;
         let mut picker = Self {
             buckets: BTreeMap::new(),
-            stale: true,
-            slots: vec![NOWHERE; pieces],
-            free: 0,
+            placed_to: 0,
+            slots: vec![0; pieces],
+            free: BTreeMap::new(),
+            free_count: 0,
             counts: vec![0; pieces],
-            priorities: vec![Priority::Off; pieces],
+            priorities: Vec::new(),
             seeds: 0,
             finished: have.count(),
             sequential,
             rng,
         };
-        picker.set_layout(layout, have, |_| false);
+        picker.set_layout(layout, have, []);
         picker
     }
 
-    /// What is wanted has changed. `is_started` names the pieces that are in progress.
-    pub fn set_layout(&mut self, layout: &Layout, have: &Bitfield, is_started: impl Fn(Piece) -> bool) {
-        for index in 0..have.len() {
-            let piece = Piece(index);
-            self.take(index);
-            self.priorities[piece.index()] = layout.piece_priority(piece);
-            if layout.is_wanted(piece) && !have.get(index) && !is_started(piece) {
-                self.put(index);
+    /// What is wanted has changed. `started` are the pieces that are in progress.
+    pub fn set_layout(&mut self, layout: &Layout, have: &Bitfield, started: impl IntoIterator<Item = Piece>) {
+        self.empty_buckets();
+        self.free.clear();
+        self.free_count = 0;
+        if layout.wants_all_alike() {
+            steps::add_bytes(have.as_bytes().len());
+            let missing = have.complement();
+            self.free_count = missing.count();
+            self.priorities = Vec::new();
+            self.free.insert(std::cmp::Reverse(Priority::Normal), missing);
+        } else {
+            self.priorities = (0..have.len()).map(|piece| layout.piece_priority(Piece(piece))).collect();
+            steps::add(self.priorities.len());
+            for piece in (0..have.len()).filter(|&piece| !have.get(piece)) {
+                self.put(piece);
             }
+        }
+        for piece in started {
+            self.take(piece.0);
         }
     }
 
@@ -90,8 +130,9 @@ impl Picker {
     pub fn add_field(&mut self, field: &Bitfield) {
         if !field.is_empty() && field.is_full() {
             self.seeds += 1;
+        } else if self.is_bulk(field.count()) {
+            self.count_all(field, u16::saturating_add);
         } else {
-            self.expect_many(field.count());
             field.ones().for_each(|piece| self.add_piece(Piece(piece)));
         }
     }
@@ -100,8 +141,14 @@ impl Picker {
     pub fn remove_field(&mut self, field: &Bitfield) {
         if self.seeds > 0 && !field.is_empty() && field.is_full() {
             self.seeds -= 1;
+            return;
+        }
+        if self.is_bulk(field.count()) {
+            if self.seeds > 0 && self.lacks_a_count(field) {
+                self.count_a_seed_by_piece();
+            }
+            self.count_all(field, u16::saturating_sub);
         } else {
-            self.expect_many(field.count());
             field.ones().for_each(|piece| self.remove_piece(Piece(piece)));
         }
     }
@@ -114,25 +161,58 @@ impl Picker {
     /// A peer lost this piece.
     pub fn remove_piece(&mut self, piece: Piece) {
         if self.counts[piece.index()] == 0 && self.seeds > 0 {
-            // It was counted among the seeders; from now on it is counted piece by piece.
-            self.seeds -= 1;
-            self.stale = true;
-            self.counts.iter_mut().for_each(|count| *count = count.saturating_add(1));
+            self.count_a_seed_by_piece();
         }
         self.recount(piece, self.counts[piece.index()].saturating_sub(1));
     }
 
+    /// A peer that was counted among the seeders is counted piece by piece from now on.
+    fn count_a_seed_by_piece(&mut self) {
+        steps::add_bytes(self.counts.len());
+        self.seeds -= 1;
+        self.empty_buckets();
+        self.counts.iter_mut().for_each(|count| *count = count.saturating_add(1));
+    }
+
+    /// Changes the counts of all pieces in `field` by one: eight at a time, because there may be a million.
+    fn count_all(&mut self, field: &Bitfield, change: impl Fn(u16, u16) -> u16) {
+        steps::add_bytes(self.counts.len());
+        self.empty_buckets();
+        let (eights, rest) = self.counts.as_chunks_mut::<8>();
+        for (counts, byte) in eights.iter_mut().zip(field.as_bytes()) {
+            for (count, bit) in counts.iter_mut().zip(BITS[usize::from(*byte)]) {
+                *count = change(*count, bit);
+            }
+        }
+        let last = field.as_bytes().last().copied().unwrap_or_default();
+        for (count, bit) in rest.iter_mut().zip(BITS[usize::from(last)]) {
+            *count = change(*count, bit);
+        }
+    }
+
+    /// True if a piece in `field` is counted for nobody but seeders.
+    fn lacks_a_count(&self, field: &Bitfield) -> bool {
+        steps::add_bytes(self.counts.len());
+        let mut lacks = 0;
+        for (counts, byte) in self.counts.chunks(8).zip(field.as_bytes()) {
+            for (count, bit) in counts.iter().zip(BITS[usize::from(*byte)]) {
+                lacks |= u16::from(*count == 0) & bit;
+            }
+        }
+        lacks != 0
+    }
+
     fn recount(&mut self, piece: Piece, count: u16) {
-        let is_placed = !self.stale && self.take(piece.0);
+        let is_free = self.take(piece.0);
         self.counts[piece.index()] = count;
-        if is_placed {
+        if is_free {
             self.put(piece.0);
         }
     }
 
-    /// So many pieces are about to be recounted: where that is much of all, the buckets wait for the end of it.
-    fn expect_many(&mut self, count: u32) {
-        self.stale |= count > self.free / BULK_SHARE;
+    /// So many pieces are too many to move between buckets.
+    fn is_bulk(&self, count: u32) -> bool {
+        count > MOVES_MAX || count > self.free_count / BULK_SHARE
     }
 
     /// How many connected peers have `piece`.
@@ -144,7 +224,7 @@ impl Picker {
     /// No piece is left to start.
     #[must_use]
     pub fn is_exhausted(&self) -> bool {
-        self.free == 0
+        self.free_count == 0
     }
 
     /// The piece to start for a peer that has `field`, among those that `may_ask` allows; one of those that it suggests if
@@ -152,8 +232,8 @@ impl Picker {
     pub fn pick(&mut self, field: &Bitfield, suggested: &[Piece], may_ask: impl Fn(Piece) -> bool) -> Option<Piece> {
         let best = self.pick_best(field, &may_ask)?;
         let is_as_wanted = |piece: &Piece| {
-            self.slots[piece.index()] != NOWHERE
-                && self.priorities[piece.index()] == self.priorities[best.index()]
+            self.is_free(piece.0)
+                && self.priority(piece.0) == self.priority(best.0)
                 && field.get(piece.0)
                 && may_ask(*piece)
         };
@@ -161,46 +241,75 @@ impl Picker {
         Some(heeded.unwrap_or(best))
     }
 
+    /// Like [`Picker::pick`], of these pieces alone: for a peer that chokes us and allows a few.
+    #[must_use]
+    pub fn pick_of(&self, pieces: &[Piece], may_ask: impl Fn(Piece) -> bool) -> Option<Piece> {
+        steps::add(pieces.len());
+        let suitable = pieces.iter().copied().filter(|piece| self.is_free(piece.0) && may_ask(*piece));
+        suitable.min_by_key(|piece| (self.priority_order(piece.0), self.rarity(*piece)))
+    }
+
     fn pick_best(&mut self, field: &Bitfield, may_ask: impl Fn(Piece) -> bool) -> Option<Piece> {
-        self.refresh();
-        let (&(top, _), _) = self.buckets.first_key_value()?;
-        let suits = |&piece: &u32| field.get(piece) && may_ask(Piece(piece));
-        let mut theirs = field.ones().filter(|&piece| self.slots[piece as usize] != NOWHERE).filter(suits);
-        if self.sequential {
-            let first = theirs.next()?;
-            let is_better = |best: u32, piece: u32| self.priorities[piece as usize] > self.priorities[best as usize];
-            let mut best = first;
-            while self.rank(best).0 != top
-                && let Some(piece) = theirs.next()
-            {
-                best = if is_better(best, piece) { piece } else { best };
-            }
-            return Some(Piece(best));
+        self.refill();
+        if self.is_exhausted() || field.count() == 0 {
+            return None;
         }
+        if self.sequential {
+            return self.search(field, 0, 1, 0, may_ask);
+        }
+        let suits = |&piece: &u32| field.get(piece) && may_ask(Piece(piece));
+        let most_wanted = self.free.iter().find(|(_, free)| free.count() > 0).map(|(priority, _)| *priority)?;
         if self.finished < RANDOM_FIRST {
             for _ in 0..RANDOM_TRIES {
-                let piece = u32::try_from(self.rng.index(self.slots.len())).expect("an index of a piece");
-                if self.slots[piece as usize] != NOWHERE && self.rank(piece).0 == top && suits(&piece) {
+                let piece = u32::try_from(self.rng.index(self.counts.len())).expect("an index of a piece");
+                if self.is_free(piece) && self.priority_order(piece) == most_wanted && suits(&piece) {
                     return Some(Piece(piece));
                 }
             }
         }
         let chance = self.rng.u32();
         // A peer with few of the pieces is asked for them; the buckets would be searched in vain for most of the time.
-        if self.free <= field.count().saturating_mul(SCAN_MAX) {
+        if self.is_placed() && self.free_count <= field.count().saturating_mul(SCAN_MAX) {
             let nobody_has = |rank: &Rank| rank.1 == 0 && self.seeds == 0;
             let in_order = self.buckets.iter().filter(|(rank, _)| !nobody_has(rank)).flat_map(|(_, bucket)| {
                 let (before, from) = bucket.split_at((chance as usize * bucket.len()) >> 32);
                 from.iter().chain(before).copied()
             });
+            steps::add(SCAN_MAX as usize);
             if let Some(piece) = in_order.take(SCAN_MAX as usize).find(suits) {
                 return Some(Piece(piece));
             }
-            if self.free <= SCAN_MAX {
+            if self.free_count <= SCAN_MAX {
                 return None;
             }
         }
-        theirs.min_by_key(|&piece| (self.rank(piece), piece.wrapping_mul(chance | 1))).map(Piece)
+        let from = (u64::from(chance) * self.counts.len() as u64) >> 32;
+        self.search(field, u32::try_from(from).expect("an index of a piece"), LOOKS_MAX, chance, may_ask)
+    }
+
+    /// Of the most wanted pieces that a peer has, the rarest of the first `looks` from `from` on, and around the end; `chance`
+    /// chooses among equals.
+    fn search(
+        &self,
+        field: &Bitfield,
+        from: u32,
+        looks: u32,
+        chance: u32,
+        may_ask: impl Fn(Piece) -> bool,
+    ) -> Option<Piece> {
+        for free in self.free.values().filter(|free| free.count() > 0) {
+            steps::add_bytes(free.as_bytes().len());
+            let before = field.ones_in_both(free, 0).take_while(|&piece| piece < from);
+            let in_order = field.ones_in_both(free, from).chain(before).filter(|&piece| may_ask(Piece(piece)));
+            let mut looked = 0;
+            let best = in_order.take(looks as usize).inspect(|_| looked += 1);
+            let best = best.min_by_key(|&piece| (self.counts[piece as usize], piece.wrapping_mul(chance | 1)));
+            steps::add(looked);
+            if best.is_some() {
+                return best.map(Piece);
+            }
+        }
+        None
     }
 
     /// The order in which pieces of one priority go: by how few have them, or in sequential mode by their place.
@@ -223,9 +332,7 @@ impl Picker {
     /// `piece` is no longer in progress and still missing.
     pub fn returned(&mut self, piece: Piece) {
         self.take(piece.0);
-        if self.priorities[piece.index()] != Priority::Off {
-            self.put(piece.0);
-        }
+        self.put(piece.0);
     }
 
     /// `piece` is here.
@@ -234,57 +341,84 @@ impl Picker {
         self.finished += 1;
     }
 
-    fn rank(&self, piece: u32) -> Rank {
-        (std::cmp::Reverse(self.priorities[piece as usize]), self.counts[piece as usize])
+    fn priority(&self, piece: u32) -> Priority {
+        self.priorities.get(piece as usize).copied().unwrap_or(Priority::Normal)
     }
 
-    /// A piece may be started.
+    fn priority_order(&self, piece: u32) -> std::cmp::Reverse<Priority> {
+        std::cmp::Reverse(self.priority(piece))
+    }
+
+    fn rank(&self, piece: u32) -> Rank {
+        (self.priority_order(piece), self.counts[piece as usize])
+    }
+
+    /// True if a piece may be started.
+    fn is_free(&self, piece: u32) -> bool {
+        self.free.get(&self.priority_order(piece)).is_some_and(|free| free.get(piece))
+    }
+
+    /// A piece may be started, if it is wanted.
     fn put(&mut self, piece: u32) {
-        self.free += 1;
-        if self.stale {
-            self.slots[piece as usize] = 0;
-        } else {
+        if self.priority(piece) == Priority::Off {
+            return;
+        }
+        let pieces = self.counts.len();
+        let priority = self.priority_order(piece);
+        let free = self.free.entry(priority).or_insert_with(|| Bitfield::new(u32::try_from(pieces).expect("pieces")));
+        self.free_count += u32::from(free.set(piece));
+        if piece < self.placed_to {
             self.place(piece);
         }
     }
 
     /// Puts a piece into its bucket.
     fn place(&mut self, piece: u32) {
-        let rank = self.rank(piece);
-        let bucket = self.buckets.entry(rank).or_default();
+        let bucket = self.buckets.entry(self.rank(piece)).or_default();
         self.slots[piece as usize] = u32::try_from(bucket.len()).expect("an index of a piece");
         bucket.push(piece);
+        steps::add(MOVE_STEPS / 2);
     }
 
     /// A piece may not be started (any more); false if that is nothing new.
     fn take(&mut self, piece: u32) -> bool {
-        let slot = std::mem::replace(&mut self.slots[piece as usize], NOWHERE);
-        if slot == NOWHERE {
+        let priority = self.priority_order(piece);
+        if !self.free.get_mut(&priority).is_some_and(|free| free.clear(piece)) {
             return false;
         }
-        self.free -= 1;
-        if self.stale {
-            return true;
+        self.free_count -= 1;
+        if piece < self.placed_to {
+            let rank = self.rank(piece);
+            let bucket = self.buckets.get_mut(&rank).expect("a piece with a slot has a bucket");
+            let slot = self.slots[piece as usize];
+            bucket.swap_remove(slot as usize);
+            if let Some(&moved) = bucket.get(slot as usize) {
+                self.slots[moved as usize] = slot;
+            } else if bucket.is_empty() {
+                self.buckets.remove(&rank);
+            }
         }
-        let rank = self.rank(piece);
-        let bucket = self.buckets.get_mut(&rank).expect("a piece with a slot has a bucket");
-        bucket.swap_remove(slot as usize);
-        if let Some(&moved) = bucket.get(slot as usize) {
-            self.slots[moved as usize] = slot;
-        } else if bucket.is_empty() {
-            self.buckets.remove(&rank);
-        }
+        steps::add(MOVE_STEPS / 2);
         true
     }
 
-    /// Fills the buckets anew if they are stale.
-    fn refresh(&mut self) {
-        if std::mem::take(&mut self.stale) {
-            self.buckets.clear();
-            for piece in 0..u32::try_from(self.slots.len()).expect("as many as there are pieces") {
-                if self.slots[piece as usize] != NOWHERE {
-                    self.place(piece);
-                }
+    /// Takes all pieces out of the buckets; `refill` puts them back.
+    fn empty_buckets(&mut self) {
+        self.buckets.clear();
+        self.placed_to = 0;
+    }
+
+    /// All pieces are in the buckets.
+    fn is_placed(&self) -> bool {
+        self.placed_to as usize == self.counts.len()
+    }
+
+    /// Puts the next [`REFILL_MAX`] pieces into the buckets, where not all are.
+    fn refill(&mut self) {
+        let end = (self.placed_to.saturating_add(REFILL_MAX)).min(u32::try_from(self.counts.len()).expect("pieces"));
+        for piece in std::mem::replace(&mut self.placed_to, end)..end {
+            if self.is_free(piece) {
+                self.place(piece);
             }
         }
     }
@@ -294,18 +428,16 @@ impl Picker {
     /// # Panics
     /// If it does not.
     pub fn check(&self) {
-        let free = self.slots.iter().filter(|&&slot| slot != NOWHERE).count();
-        assert_eq!(free, self.free as usize, "pieces that may be started");
-        if self.stale {
-            return;
-        }
+        let free: u32 = self.free.values().map(Bitfield::count).sum();
+        assert_eq!(free, self.free_count, "pieces that may be started");
+        let placed = (0..self.placed_to).filter(|&piece| self.is_free(piece)).count();
         for (&rank, bucket) in &self.buckets {
             assert!(!bucket.is_empty(), "an empty bucket is taken away");
             for (&piece, slot) in bucket.iter().zip(0..) {
                 assert_eq!((self.rank(piece), self.slots[piece as usize]), (rank, slot), "place of piece {piece}");
             }
         }
-        assert_eq!(self.buckets.values().map(Vec::len).sum::<usize>(), free);
+        assert_eq!(self.buckets.values().map(Vec::len).sum::<usize>(), placed);
     }
 }
 

@@ -5,10 +5,15 @@
 use crate::base::bitfield::Bitfield;
 use crate::base::geometry::Piece;
 use crate::base::ids::ConnId;
+use crate::base::steps;
 use crate::torrent::torrent::{Ask, Torrent};
 
 /// Proposals to one peer that it has not yet taken: one to go on with, and one for when that is asked for.
 const PROPOSED_MAX: usize = 2;
+/// So many peers together, of all the pieces that are tried, are looked at to find one proposal.
+const PROPOSAL_STEPS: usize = 4096;
+/// So many pieces are tried all the same where there are very many peers.
+const PROPOSAL_TRIES_MIN: usize = 16;
 
 impl Torrent {
     /// The pieces that some connected peer has.
@@ -20,6 +25,12 @@ impl Torrent {
         spread
     }
 
+    /// True if a connected peer has `piece`.
+    pub(crate) fn is_spread(&self, piece: Piece) -> bool {
+        steps::add(self.peers.len());
+        self.peers.values().any(|peer| peer.field.get(piece.0))
+    }
+
     /// Proposes pieces that no connected peer has to one that has a slot, while there are such.
     pub(crate) fn propose(&mut self, conn: ConnId) {
         let Some(peer) = self.peers.get(&conn) else { return };
@@ -27,20 +38,28 @@ impl Torrent {
         if self.download.is_some() || peer.shown.is_some() || !may_ask || peer.proposed.len() >= PROPOSED_MAX {
             return;
         }
-        let mut taken = self.spread();
-        for other in self.peers.values() {
-            for piece in &other.proposed {
-                taken.set(piece.0);
-            }
-        }
-        let mut free: Vec<u32> = taken.zeros().filter(|&piece| self.have.get(piece)).collect();
-        let peer = self.peers.get_mut(&conn).expect("it was just there");
-        while peer.proposed.len() < PROPOSED_MAX && !free.is_empty() {
-            let piece = Piece(free.swap_remove(self.rng.index(free.len())));
+        for _ in peer.proposed.len()..PROPOSED_MAX {
+            let Some(piece) = self.next_proposal() else { return };
+            let peer = self.peers.get_mut(&conn).expect("it was just there");
             peer.machine.suggest(piece);
             peer.proposed.push(piece);
             self.asks.push_back(Ask::Wake(conn));
         }
+    }
+
+    /// A piece that we have, no connected peer has, and nobody was proposed: the first of those that are tried from a random place on.
+    fn next_proposal(&mut self) -> Option<Piece> {
+        let pieces = self.geometry().pieces();
+        let from = u32::try_from(self.rng.index(pieces as usize)).expect("an index of a piece");
+        let tries = (PROPOSAL_STEPS / self.peers.len().max(1)).max(PROPOSAL_TRIES_MIN);
+        let in_order = (from..pieces).chain(0..from).map(Piece).take(tries);
+        let mut tried = 0;
+        let found = in_order.inspect(|_| tried += 1).find(|&piece| {
+            let is_proposed = || self.peers.values().any(|peer| peer.proposed.contains(&piece));
+            self.have.get(piece.0) && !self.is_spread(piece) && !is_proposed()
+        });
+        steps::add(tried);
+        found
     }
 
     /// A peer got a piece: if it was proposed to it, another one is.
@@ -49,7 +68,7 @@ impl Torrent {
         let before = peer.proposed.len();
         peer.proposed.retain(|proposed| *proposed != piece);
         if peer.proposed.len() < before {
-            self.propose(conn);
+            self.reconsider_peer(conn);
         }
     }
 }

@@ -1,6 +1,5 @@
 //! Whether a torrent runs: the state it is in, who starts and stops it, and what it does when its timers come.
 
-use crate::base::ids::ConnId;
 use crate::base::storage::{Fault, FaultKind};
 use crate::base::time::Time;
 use crate::torrent::sleep::LOOK_ASLEEP;
@@ -132,10 +131,6 @@ impl Torrent {
             return;
         }
         self.begin_download(now);
-        let conns: Vec<ConnId> = self.peers.keys().copied().collect();
-        for conn in conns {
-            self.consider_interest(now, conn);
-        }
     }
 
     fn stop(&mut self, now: Time) {

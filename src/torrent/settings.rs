@@ -341,15 +341,13 @@ impl Torrent {
                 self.finish_download(now);
             } else if let Some(download) = &mut self.download {
                 let Download { picker, partials, .. } = &mut **download;
-                picker.set_layout(&self.layout, &self.have, |piece| partials.contains(piece));
+                picker.set_layout(&self.layout, &self.have, partials.pieces());
                 partials.set_priorities(|piece| self.layout.piece_priority(piece));
             }
             self.make_empty_files(now);
         }
-        let conns: Vec<_> = self.peers.keys().copied().collect();
-        for conn in conns {
-            self.consider_interest(now, conn);
-        }
+        self.forget_offers();
+        self.reconsider_peers();
         if self.is_second() {
             // It is refused as long as something that is wanted is missing.
             self.turn_changed = true;

@@ -30,6 +30,7 @@ use crate::torrent::torrent::{Ask, Begin, Phase, Torrent};
 use crate::torrent::why::Around;
 
 mod exchange;
+mod hostile;
 mod reload;
 mod super_seed;
 mod why;
@@ -78,7 +79,13 @@ fn hear(torrent: &mut Torrent, number: u64, bytes: &[u8]) -> Result<(), Unwelcom
         let Some(event) = machine.handle_input(NOW, &mut input).unwrap() else { break };
         torrent.handle_peer_event(NOW, conn(number), event)?;
     }
+    look_at_peers(torrent);
     Ok(())
+}
+
+/// What the engine does at the end of a turn.
+fn look_at_peers(torrent: &mut Torrent) {
+    while torrent.handle_due_peer(NOW) {}
 }
 
 fn tell(torrent: &mut Torrent, number: u64, messages: &[Message<'_>]) {
@@ -108,6 +115,7 @@ fn sent(torrent: &mut Torrent, number: u64) -> Vec<u8> {
 
 /// What we said to a peer since the last time, our handshake aside.
 fn said(torrent: &mut Torrent, number: u64) -> Vec<String> {
+    look_at_peers(torrent);
     let bytes = sent(torrent, number);
     let mut rest = bytes.as_slice();
     let mut messages = Vec::new();
@@ -138,6 +146,7 @@ fn accepted(torrent: &mut Torrent, number: u8) {
 
 /// The piece that is about to be begun.
 fn begun(torrent: &mut Torrent) -> Piece {
+    look_at_peers(torrent);
     let mut asks = std::iter::from_fn(|| torrent.poll_ask());
     asks.find_map(|ask| if let Ask::Prepare(piece, _) = ask { Some(piece) } else { None }).expect("a piece is begun")
 }
@@ -217,6 +226,7 @@ fn what_a_peer_has_lost_is_asked_of_another() {
     tell(&mut torrent, 1, &[Message::Unchoke]);
     let piece = begun(&mut torrent);
     torrent.handle_prepared(NOW, piece, conn(1), Ok(()));
+    look_at_peers(&mut torrent);
     let request = format!("{:?}", Message::Request(torrent.geometry().block(piece, 0)));
     assert!(said(&mut torrent, 1).contains(&request));
     tell(&mut torrent, 2, &[Message::Unchoke]);
@@ -269,8 +279,10 @@ fn a_piece_that_failed_is_asked_of_no_suspect_while_another_peer_can_be_asked() 
         order[..2].iter().for_each(|&number| tell(&mut torrent, number, &[Message::Unchoke]));
         assert_eq!(begun(&mut torrent), Piece(3));
         torrent.handle_prepared(NOW, Piece(3), conn(1), Ok(()));
+        look_at_peers(&mut torrent);
         tell(&mut torrent, order[2], &[Message::Unchoke]);
-        torrent.offer_blocks(NOW);
+        torrent.reconsider_peers();
+        look_at_peers(&mut torrent);
         for number in [1, 2, 3] {
             let said = said(&mut torrent, number);
             for index in [0, 1] {
@@ -287,6 +299,7 @@ fn a_piece_that_the_disk_spoils_stops_the_torrent_and_blames_nobody() {
     tell(&mut torrent, 1, &[Message::HaveAll, Message::Unchoke]);
     assert_eq!(begun(&mut torrent), Piece(3));
     torrent.handle_prepared(NOW, Piece(3), conn(1), Ok(()));
+    look_at_peers(&mut torrent);
     for index in [1, 0] {
         let block = torrent.geometry().block(Piece(3), index);
         let mut wire = Vec::new();
@@ -306,6 +319,7 @@ fn a_piece_that_the_disk_spoils_stops_the_torrent_and_blames_nobody() {
 }
 
 fn asks(torrent: &mut Torrent) -> Vec<Ask> {
+    look_at_peers(torrent);
     std::iter::from_fn(|| torrent.poll_ask()).collect()
 }
 
@@ -357,6 +371,7 @@ fn a_block_that_came_twice_is_asked_again_of_the_second_if_the_first_never_finis
     tell(&mut torrent, 1, &[Message::Unchoke]);
     assert_eq!(begun(&mut torrent), Piece(3));
     torrent.handle_prepared(NOW, Piece(3), conn(1), Ok(()));
+    look_at_peers(&mut torrent);
     tell(&mut torrent, 2, &[Message::Unchoke]);
     let block = torrent.geometry().block(Piece(3), 0);
     let request = format!("{:?}", Message::Request(block));
@@ -368,7 +383,8 @@ fn a_block_that_came_twice_is_asked_again_of_the_second_if_the_first_never_finis
     wire.extend(vec![7; 16_384 - 100]);
     hear(&mut torrent, 2, &wire).unwrap();
     torrent.handle_peer_closed(NOW, conn(1));
-    torrent.offer_blocks(NOW);
+    torrent.reconsider_peers();
+    look_at_peers(&mut torrent);
     assert!(said(&mut torrent, 2).contains(&request));
 }
 
@@ -379,6 +395,7 @@ fn what_is_read_back_is_recorded_only_after_a_sync() {
     tell(&mut torrent, 1, &[Message::HaveAll, Message::Unchoke]);
     assert_eq!(begun(&mut torrent), Piece(3));
     torrent.handle_prepared(NOW, Piece(3), conn(1), Ok(()));
+    look_at_peers(&mut torrent);
     for index in [1, 0] {
         let block = torrent.geometry().block(Piece(3), index);
         let mut wire = Vec::new();

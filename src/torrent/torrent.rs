@@ -278,6 +278,10 @@ pub struct Torrent {
     pub(crate) spread_counts: Vec<u32>,
     /// When a goal of seeding may be reached.
     pub(crate) goal_at: Time,
+    /// Peers that are to be looked at again before the turn ends (`interest`); each once.
+    pub(crate) due_peers: VecDeque<ConnId>,
+    /// All peers are.
+    pub(crate) all_peers_due: bool,
     pub(crate) asks: VecDeque<Ask>,
 }
 
@@ -420,6 +424,8 @@ impl Torrent {
             removal: None,
             spread_counts: Vec::new(),
             goal_at: Time::NEVER,
+            due_peers: VecDeque::new(),
+            all_peers_due: false,
             asks: VecDeque::new(),
             description: None,
             body: Body::default(),

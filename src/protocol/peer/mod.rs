@@ -449,6 +449,12 @@ impl Peer {
         !self.peer_choking || self.allowed.contains(&piece)
     }
 
+    /// The pieces that are all we may ask for, while the peer chokes us; none if it does not.
+    #[must_use]
+    pub fn allowed_only(&self) -> Option<&[Piece]> {
+        self.peer_choking.then_some(self.allowed.as_slice())
+    }
+
     /// The fast extension was agreed on (BEP 6).
     #[must_use]
     pub const fn is_fast(&self) -> bool {

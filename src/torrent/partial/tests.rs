@@ -43,7 +43,7 @@ fn started(pieces: &[u32]) -> Partials {
 fn ask(partials: &mut Partials, who: u64, count: usize) -> Vec<Block> {
     let mut chosen = Vec::new();
     while chosen.len() < count
-        && let Some(piece) = partials.next_open(conn(who), |_| true, |_| 0)
+        && let Some(&piece) = partials.open_for(conn(who), None, |_| true, |_| 0).first()
     {
         partials.ask(conn(who), piece, count - chosen.len(), &mut chosen);
     }
@@ -258,7 +258,7 @@ proptest! {
                         prop_assert!(stored.insert(block));
                     }
                 }
-                4 => partials.lost(conn(who)),
+                4 => _ = partials.lost(conn(who)),
                 5 => {
                     let priorities = [Priority::Off, Priority::Low, Priority::Normal, Priority::High];
                     partials.set_priorities(|piece| priorities[(piece.0 + which + part) as usize % 4]);
