@@ -67,6 +67,25 @@ impl Bitfield {
         self.ones
     }
 
+    /// How many bits of `range` are one. Costs a look at each byte of the range.
+    #[must_use]
+    pub fn count_in(&self, range: std::ops::Range<u32>) -> u32 {
+        let (start, end) = (range.start.min(self.len), range.end.min(self.len));
+        if start >= end {
+            return 0;
+        }
+        let (first, last) = (start as usize / 8, (end as usize - 1) / 8);
+        let (head, tail) = (0xff_u8 >> (start % 8), 0xff_u8 << ((8 - end % 8) % 8));
+        if first == last {
+            return (self.bytes[first] & head & tail).count_ones();
+        }
+        let between = &self.bytes[first + 1..last];
+        let (words, rest) = between.as_chunks::<8>();
+        let whole: u32 = words.iter().map(|word| u64::from_be_bytes(*word).count_ones()).sum();
+        let rest: u32 = rest.iter().map(|byte| byte.count_ones()).sum();
+        (self.bytes[first] & head).count_ones() + whole + rest + (self.bytes[last] & tail).count_ones()
+    }
+
     /// True if every bit is one.
     #[must_use]
     pub const fn is_full(&self) -> bool {

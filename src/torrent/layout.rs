@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::base::bitfield::Bitfield;
 use crate::base::files::FileList;
 use crate::base::geometry::{Geometry, Piece, Span};
+use crate::base::steps;
 use crate::torrent::snapshot::Priority;
 
 /// Files, their priorities, and the pieces they lie in.
@@ -177,8 +178,21 @@ impl Layout {
         if have.is_full() {
             return span.len;
         }
-        let held = self.geometry.pieces_of(span).filter(|&piece| have.get(piece));
-        held.filter_map(|piece| self.span_of(piece).intersection(span)).map(|part| part.len).sum()
+        let pieces = self.geometry.pieces_of(span);
+        let part_of = |piece| self.span_of(piece).intersection(span).map_or(0, |part| part.len);
+        let held = |piece| if have.get(piece) { part_of(piece) } else { 0 };
+        // Only the first and the last piece may lie in other files, too.
+        match pieces.len() {
+            0 => 0,
+            1 => held(pieces.start),
+            len => {
+                steps::add_bytes(len / 8);
+                let between = have.count_in(pieces.start + 1..pieces.end - 1);
+                held(pieces.start)
+                    + u64::from(between) * u64::from(self.geometry.piece_len())
+                    + held(pieces.end - 1)
+            }
+        }
     }
 
     /// Verified bytes of all content.
@@ -203,6 +217,7 @@ impl Layout {
         if self.priorities.is_none() {
             return self.have_bytes_total(have);
         }
+        steps::add(self.files().len());
         (0..self.files().len()).filter(|&file| self.is_wanted_file(file)).map(|file| self.have_bytes(file, have)).sum()
     }
 

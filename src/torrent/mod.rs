@@ -23,6 +23,7 @@ pub mod followed;
 mod goals;
 mod import;
 pub mod layout;
+pub mod listing;
 mod lsd;
 mod metadata;
 pub mod pace;
