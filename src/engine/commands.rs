@@ -1,6 +1,6 @@
 //! What users ask, carried out: finds the torrents that are meant, and either does all of it or refuses.
 
-use std::collections::{BTreeMap};
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -16,9 +16,7 @@ use crate::codec::url::host_and_port;
 use crate::engine::Engine;
 use crate::engine::path_owners::Claims;
 use crate::torrent::candidates::Origin;
-use crate::torrent::command::{
-    AddOptions, Answer, Command, Direction, Refusal, RefusalKind, Reply, Source, Which,
-};
+use crate::torrent::command::{AddOptions, Answer, Command, Direction, Refusal, RefusalKind, Reply, Source, Which};
 use crate::torrent::settings::Change;
 use crate::torrent::torrent::{Begin, Torrent};
 

@@ -65,9 +65,7 @@ impl<S: Storage> Engine<S> {
     pub fn collect(&mut self, now: Time, listing: &mut Listing) -> Result<Slice, Refusal> {
         match listing {
             Listing::Torrents(torrents) => Ok(self.collect_torrents(now, torrents)),
-            Listing::Files { torrent, next, without_paths } => {
-                self.collect_files(now, *torrent, next, *without_paths)
-            }
+            Listing::Files { torrent, next, without_paths } => self.collect_files(now, *torrent, next, *without_paths),
             Listing::Peers { torrent, conns, next } => {
                 let torrent = self.torrents.get(*torrent).ok_or_else(gone)?;
                 let some = &conns[*next..conns.len().min(*next + PEERS_MAX)];
@@ -122,19 +120,17 @@ impl<S: Storage> Engine<S> {
 
     fn listing_of(&mut self, now: Time, command: &Command) -> Result<Option<Listing>, Refusal> {
         Ok(Some(match command {
-            Command::List { states, label } => {
-                Listing::Torrents(Box::new(Torrents {
-                    states: states.clone(),
-                    label: label.clone(),
-                    slots: self.slots(),
-                    only: None,
-                    next: 0,
-                    picked: None,
-                    end: None,
-                    next_gone: 0,
-                    places: self.places(),
-                }))
-            }
+            Command::List { states, label } => Listing::Torrents(Box::new(Torrents {
+                states: states.clone(),
+                label: label.clone(),
+                slots: self.slots(),
+                only: None,
+                next: 0,
+                picked: None,
+                end: None,
+                next_gone: 0,
+                places: self.places(),
+            })),
             Command::Changes(since) => self.changes(*since),
             Command::Files(which) => {
                 self.one_awake(now, which)?;

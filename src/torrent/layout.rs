@@ -188,9 +188,7 @@ impl Layout {
             len => {
                 steps::add_bytes(len / 8);
                 let between = have.count_in(pieces.start + 1..pieces.end - 1);
-                held(pieces.start)
-                    + u64::from(between) * u64::from(self.geometry.piece_len())
-                    + held(pieces.end - 1)
+                held(pieces.start) + u64::from(between) * u64::from(self.geometry.piece_len()) + held(pieces.end - 1)
             }
         }
     }

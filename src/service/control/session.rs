@@ -276,7 +276,12 @@ impl Session {
     /// [`Session::is_ready`].
     pub fn poll_request(&mut self, now: Time) -> Option<Request> {
         for _ in 0..LINES_MAX {
-            if self.pending.is_some() || self.long.is_some() || self.is_overrun || self.is_paused(now) || self.is_holding_much() {
+            if self.pending.is_some()
+                || self.long.is_some()
+                || self.is_overrun
+                || self.is_paused(now)
+                || self.is_holding_much()
+            {
                 return None;
             }
             let line = self.take_line(now)?;
@@ -521,5 +526,30 @@ fn push_done(out: &mut String, is_json: bool) {
         push_json_ok(out, &[]);
     } else {
         push_ok(out, "");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ids::TorrentId;
+    use crate::torrent::command::Answer;
+
+    #[test]
+    fn memory_of_a_long_answer_is_bounded_while_it_is_read() {
+        let mut session = Session::new(Time::ZERO);
+        session.handle_input("json stats\n".as_bytes());
+        assert!(session.poll_request(Time::ZERO).is_some());
+        let listing = Listing::Pieces { torrent: TorrentId::from_bits(0), next: 0 };
+        session.reply(Time::ZERO, Ok(Report::Long(listing)), None);
+        for _ in 0..1000 {
+            while session.wants_rows(Time::ZERO) {
+                // Letters of two bytes, so that some are sent by half.
+                let rows = Answer::Stats(vec![("ä".repeat(200), 7); 20]);
+                session.handle_rows(Time::ZERO, Ok((rows.into(), false)));
+            }
+            assert!(session.output.len() < 4 * SENT_MAX, "{}", session.output.len());
+            session.handle_sent(Time::ZERO, 20_001);
+        }
     }
 }

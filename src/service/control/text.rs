@@ -20,8 +20,7 @@ const ID_DIGITS: usize = 12;
 /// Pieces a line of the piece map.
 const MAP_WIDTH: usize = 64;
 
-const LIST_HEADS: [&str; 10] =
-    ["id", "state", ">done", ">down", ">up", ">ratio", ">peers", ">eta", ">size", "name"];
+const LIST_HEADS: [&str; 10] = ["id", "state", ">done", ">down", ">up", ">ratio", ">peers", ">eta", ">size", "name"];
 const FILE_HEADS: [&str; 5] = [">file", "priority", ">done", ">size", "path"];
 const PEER_HEADS: [&str; 8] = ["address", "flags", ">done", ">down", ">up", "transport", "source", "client"];
 const CATALOG_HEADS: [&str; 3] = ["hash", ">size", "name"];
@@ -140,7 +139,9 @@ pub(super) const fn heads_of(listing: &Listing) -> Option<&'static [&'static str
 /// Widens the columns for the rows of an answer that has [`heads`].
 pub(super) fn measure(columns: &mut Columns, answer: &Answer) {
     match answer {
-        Answer::List(rows) | Answer::Changes { rows, .. } => rows.iter().for_each(|row| columns.measure(&list_row(row))),
+        Answer::List(rows) | Answer::Changes { rows, .. } => {
+            rows.iter().for_each(|row| columns.measure(&list_row(row)))
+        }
         Answer::Files(rows) => rows.iter().for_each(|row| columns.measure(&file_row(row))),
         Answer::Peers(rows) => rows.iter().for_each(|row| columns.measure(&peer_row(row))),
         Answer::Catalog { entries, .. } => entries.iter().for_each(|entry| columns.measure(&catalog_row(entry))),
