@@ -258,6 +258,7 @@ fn counter(daemon: &Daemon, name: &str) -> u64 {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "tests are outside the daemon")]
 fn others_are_answered_while_a_client_reads_a_long_answer_slowly() {
     let temp = tempfile::tempdir().unwrap();
     let daemon = Daemon::start(temp.path(), "");

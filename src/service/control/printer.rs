@@ -17,8 +17,8 @@ use crate::torrent::listing::Listing;
 
 /// Rows of a sorted list that are asked for at once.
 const PICKED_MAX: usize = 32;
-/// Bytes of an answer that are printed in a step.
-const BYTES_PER_STEP: usize = 4;
+/// Bytes of an answer that are printed in a step, as text and as JSON.
+const BYTES_PER_STEP: (usize, usize) = (4, 2);
 /// Steps that finding the widths of a row costs.
 const MEASURE_STEPS: usize = 20;
 
@@ -150,7 +150,8 @@ impl Printer {
                 push_ok(out, &detail);
             }
         }
-        steps::add((out.len() - before) / BYTES_PER_STEP);
+        let bytes_per_step = if self.is_json { BYTES_PER_STEP.1 } else { BYTES_PER_STEP.0 };
+        steps::add((out.len() - before) / bytes_per_step);
         is_last
     }
 
