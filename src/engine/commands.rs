@@ -17,6 +17,7 @@ use crate::engine::Engine;
 use crate::engine::path_owners::Claims;
 use crate::torrent::candidates::Origin;
 use crate::torrent::command::{AddOptions, Answer, Command, Direction, Refusal, RefusalKind, Reply, Source, Which};
+use crate::torrent::dht_command::DhtCommand;
 use crate::torrent::settings::Change;
 use crate::torrent::torrent::{Begin, Torrent};
 
@@ -72,7 +73,8 @@ impl<S: Storage> Engine<S> {
             | Command::Files(_)
             | Command::Peers(_)
             | Command::Pieces(_)
-            | Command::Catalog { .. } => self.collect_all(now, &command),
+            | Command::Catalog { .. }
+            | Command::Dht(DhtCommand::Sample(_)) => self.collect_all(now, &command),
             Command::Show(which) => {
                 let id = self.one_id(&which)?;
                 self.wake_up(now, id);

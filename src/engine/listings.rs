@@ -12,6 +12,7 @@ use crate::base::storage::Storage;
 use crate::base::time::Time;
 use crate::engine::Engine;
 use crate::torrent::command::{Answer, Command, Refusal, RefusalKind, Reply, Status};
+use crate::torrent::dht_command::{DhtAnswer, DhtCommand};
 use crate::torrent::listing::{ChangesEnd, Listing, Places, Slice, Slots, Torrents, Totals};
 use crate::torrent::snapshot::{State, Summary};
 use crate::torrent::torrent::Torrent;
@@ -30,6 +31,8 @@ const PEERS_MAX: usize = 128;
 const PIECES_MAX: u32 = 1024;
 /// See [`TORRENTS_MAX`].
 const ENTRIES_MAX: usize = 256;
+/// See [`TORRENTS_MAX`].
+const SWARMS_MAX: usize = 64;
 /// Removed torrents of a slice.
 const GONE_MAX: usize = 512;
 
@@ -90,6 +93,13 @@ impl<S: Storage> Engine<S> {
                 steps::add(2 * entries.len());
                 Ok(Slice { is_last: entries.len() == rest.len(), rows: Answer::Catalog { entries, is_whole } })
             }
+            Listing::Swarms { swarms, next, progress } => {
+                let some = &swarms[*next..swarms.len().min(*next + SWARMS_MAX)];
+                *next += some.len();
+                steps::add(2 * some.len());
+                let rows = Answer::Dht(DhtAnswer::Swarms(some.to_vec(), *progress));
+                Ok(Slice { rows, is_last: *next == swarms.len() })
+            }
             Listing::Stats { slots, pieces } => {
                 let is_last = self.visit(slots, |torrent| {
                     let more = [torrent.passed, torrent.failed, torrent.checked];
@@ -143,6 +153,10 @@ impl<S: Storage> Engine<S> {
             }
             Command::Pieces(which) => Listing::Pieces { torrent: self.one_id(which)?, next: 0 },
             Command::Catalog { host, port } => Listing::Catalog { of: self.ask_catalog(now, host, *port)?, next: 0 },
+            Command::Dht(sample @ DhtCommand::Sample(_)) => match self.ask_dht(now, sample.clone())? {
+                Answer::Dht(DhtAnswer::Swarms(swarms, progress)) => Listing::Swarms { swarms, next: 0, progress },
+                other => unreachable!("the answer to Sample has swarms, not {other:?}"),
+            },
             Command::Stats => Listing::Stats { slots: self.slots(), pieces: [0; 3] },
             Command::Status => Listing::Status(Box::new(self.totals())),
             _ => return Ok(None),
@@ -349,6 +363,9 @@ fn joined(first: Answer, next: Answer) -> Answer {
         (Answer::Pieces(first), Answer::Pieces(next)) => Answer::Pieces(append(first, next)),
         (Answer::Catalog { entries: first, .. }, Answer::Catalog { entries, is_whole }) => {
             Answer::Catalog { entries: append(first, entries), is_whole }
+        }
+        (Answer::Dht(DhtAnswer::Swarms(first, _)), Answer::Dht(DhtAnswer::Swarms(next, progress))) => {
+            Answer::Dht(DhtAnswer::Swarms(append(first, next), progress))
         }
         (Answer::Changes { rows: first, gone: went, .. }, Answer::Changes { rows, gone, since, is_whole }) => {
             Answer::Changes { rows: append(first, rows), gone: append(went, gone), since, is_whole }

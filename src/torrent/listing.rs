@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use crate::base::hash::InfoHash;
 use crate::base::ids::{ConnId, TorrentId};
 use crate::torrent::command::Answer;
+use crate::torrent::dht_command::{Progress, Swarm};
 use crate::torrent::snapshot::State;
 
 /// The maximum number of content directories in [`Totals`]: the first ones in alphabetical order.
@@ -61,6 +62,15 @@ pub enum Listing {
         /// The index of the next entry.
         next: usize,
     },
+    /// To `Dht` with `Sample`.
+    Swarms {
+        /// All that are known; there is a bound on how many are looked for.
+        swarms: Vec<Swarm>,
+        /// How many of them are done.
+        next: usize,
+        /// How far the search is.
+        progress: Progress,
+    },
     /// To `Stats`: one slice has everything, after all torrents were visited.
     Stats {
         /// The torrents to visit.
@@ -82,7 +92,7 @@ impl Listing {
                 torrents.next_gone = 0;
             }
             Self::Files { next, without_paths, .. } => (*next, *without_paths) = (0, false),
-            Self::Peers { next, .. } | Self::Catalog { next, .. } => *next = 0,
+            Self::Peers { next, .. } | Self::Catalog { next, .. } | Self::Swarms { next, .. } => *next = 0,
             Self::Pieces { next, .. } => *next = 0,
             Self::Stats { .. } | Self::Status(_) => {}
         }

@@ -13,6 +13,7 @@ use crate::base::hash::InfoHash;
 use crate::base::steps;
 use crate::codec::control::{push_json_ok, push_ok};
 use crate::torrent::command::Answer;
+use crate::torrent::dht_command::DhtAnswer;
 use crate::torrent::listing::Listing;
 
 /// Rows of a sorted list that are asked for at once.
@@ -92,6 +93,7 @@ impl Printer {
             Answer::Files(rows) => rows.len(),
             Answer::Peers(rows) => rows.len(),
             Answer::Catalog { entries, .. } => entries.len(),
+            Answer::Dht(DhtAnswer::Swarms(rows, _)) => rows.len(),
             _ => 0,
         };
         if let Some(columns) = &mut self.columns {

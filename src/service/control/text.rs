@@ -11,6 +11,7 @@ use crate::codec::catalog::Entry;
 use crate::codec::control::{escape, push_payload};
 use crate::codec::units::{human_duration, human_size, moment};
 use crate::torrent::command::{Answer, Status};
+use crate::torrent::dht_command::DhtAnswer;
 use crate::torrent::listing::Listing;
 use crate::torrent::settings::SettingRow;
 use crate::torrent::snapshot::{FileRow, PeerRow, PieceState, State, Summary, TrackerRow};
@@ -91,7 +92,12 @@ fn push_answer(out: &mut String, answer: &Answer) -> String {
         Answer::Stats(rows) => {
             rows.iter().for_each(|(name, value)| push_payload(out, &format!("{} {value}", escape(name))));
         }
-        Answer::List(_) | Answer::Changes { .. } | Answer::Files(_) | Answer::Peers(_) | Answer::Catalog { .. } => {
+        Answer::List(_)
+        | Answer::Changes { .. }
+        | Answer::Files(_)
+        | Answer::Peers(_)
+        | Answer::Catalog { .. }
+        | Answer::Dht(DhtAnswer::Swarms(..)) => {
             let mut columns = Columns::new(heads(answer).expect("these have columns"));
             measure(&mut columns, answer);
             columns.push_heads(out);
@@ -120,7 +126,7 @@ pub(super) const fn heads(answer: &Answer) -> Option<&'static [&'static str]> {
         Answer::List(_) | Answer::Changes { .. } => &LIST_HEADS,
         Answer::Files(_) => &FILE_HEADS,
         Answer::Peers(_) => &PEER_HEADS,
-        Answer::Catalog { .. } => &CATALOG_HEADS,
+        Answer::Catalog { .. } | Answer::Dht(DhtAnswer::Swarms(..)) => &CATALOG_HEADS,
         _ => return None,
     })
 }
@@ -131,7 +137,7 @@ pub(super) const fn heads_of(listing: &Listing) -> Option<&'static [&'static str
         Listing::Torrents(_) => &LIST_HEADS,
         Listing::Files { .. } => &FILE_HEADS,
         Listing::Peers { .. } => &PEER_HEADS,
-        Listing::Catalog { .. } => &CATALOG_HEADS,
+        Listing::Catalog { .. } | Listing::Swarms { .. } => &CATALOG_HEADS,
         Listing::Pieces { .. } | Listing::Stats { .. } | Listing::Status(_) => return None,
     })
 }
@@ -145,6 +151,7 @@ pub(super) fn measure(columns: &mut Columns, answer: &Answer) {
         Answer::Files(rows) => rows.iter().for_each(|row| columns.measure(&file_row(row))),
         Answer::Peers(rows) => rows.iter().for_each(|row| columns.measure(&peer_row(row))),
         Answer::Catalog { entries, .. } => entries.iter().for_each(|entry| columns.measure(&catalog_row(entry))),
+        Answer::Dht(DhtAnswer::Swarms(rows, _)) => rows.iter().for_each(|row| columns.measure(&dht::swarm_row(row))),
         _ => {}
     }
 }
@@ -163,6 +170,10 @@ pub(super) fn push_rows(out: &mut String, columns: &Columns, answer: &Answer) ->
         Answer::Catalog { entries, is_whole } => {
             entries.iter().for_each(|entry| columns.push_row(out, &catalog_row(entry)));
             return if *is_whole { "done" } else { "searching" }.to_owned();
+        }
+        Answer::Dht(DhtAnswer::Swarms(rows, progress)) => {
+            rows.iter().for_each(|row| columns.push_row(out, &dht::swarm_row(row)));
+            return progress.word().to_owned();
         }
         _ => {}
     }
