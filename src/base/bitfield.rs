@@ -203,6 +203,18 @@ mod tests {
     }
 
     #[test]
+    fn ones_of_a_range_are_counted_wherever_it_begins_and_ends() {
+        let mut field = Bitfield::new(150);
+        (0..150).filter(|bit| bit % 3 == 0 || bit % 7 == 2).for_each(|bit| _ = field.set(bit));
+        for start in 0..152 {
+            for end in 0..152 {
+                let expected = (start..end).filter(|bit| field.get(*bit)).count();
+                assert_eq!(field.count_in(start..end) as usize, expected, "{start}..{end}");
+            }
+        }
+    }
+
+    #[test]
     fn bits_are_numbered_from_the_high_end_and_counted() {
         let mut field = Bitfield::new(10);
         assert!(field.set(0) && field.set(9) && !field.set(9));

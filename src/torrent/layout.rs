@@ -263,6 +263,25 @@ mod tests {
     }
 
     #[test]
+    fn held_bytes_of_a_long_file_are_those_of_its_pieces() {
+        let files = FileList::new([("a".into(), 13, false), ("b".into(), 2001, false), ("c".into(), 6, false)]);
+        let layout = Layout::new(Arc::new(files), Geometry::new(2020, 10).expect("small"));
+        for missing in 0..202 {
+            let mut have = Bitfield::full(202);
+            have.clear(missing);
+            (0..202).step_by(5).filter(|piece| have.get(*piece)).for_each(|piece| _ = have.clear(piece));
+            for file in 0..3 {
+                let span = layout.files().entries()[file].span;
+                let held = have.ones().filter_map(|piece| layout.span_of(piece).intersection(span));
+                assert_eq!(layout.have_bytes(file, &have), held.map(|part| part.len).sum::<u64>(), "{missing} {file}");
+            }
+        }
+        steps::take();
+        assert_eq!(layout.have_bytes(1, &Bitfield::new(202)), 0);
+        assert!(steps::take() < 10, "it is counted by bytes of the field, not by pieces");
+    }
+
+    #[test]
     fn held_bytes_are_counted_by_file_and_in_all() {
         let layout = layout();
         let have = field(&[0, 2, 6]);
