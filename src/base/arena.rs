@@ -28,6 +28,13 @@ impl<T> Id<T> {
         Self { slot: bits as u32, generation: (bits >> 32) as u32, of: PhantomData }
     }
 
+    /// Whether the entry came before the one that gets `generation`; see [`Arena::next_generation`].
+    #[must_use]
+    pub fn is_before(self, generation: u32) -> bool {
+        // Generations wrap around; entries that exist together are close to each other.
+        generation.wrapping_sub(self.generation).cast_signed() > 0
+    }
+
     /// The slot alone; small, dense, reused.
     #[must_use]
     pub fn slot(self) -> usize {
@@ -138,6 +145,24 @@ impl<K, T> Arena<K, T> {
         self.iter().map(|(id, _)| id)
     }
 
+    /// The slots that may hold entries: `0..slots()`. With [`Arena::id_at`], all entries can be visited in parts.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.slab.capacity()
+    }
+
+    /// The key of the entry in `slot`; `None` if there is none.
+    #[must_use]
+    pub fn id_at(&self, slot: usize) -> Option<Id<K>> {
+        self.slab.get(slot).map(|(generation, _)| id(slot, *generation))
+    }
+
+    /// The generation of the next entry: every entry of now is before it.
+    #[must_use]
+    pub const fn next_generation(&self) -> u32 {
+        self.generation
+    }
+
     /// All values, in the order of their slots.
     pub fn values(&self) -> impl Iterator<Item = &T> {
         self.iter().map(|(_, value)| value)
@@ -180,5 +205,19 @@ mod tests {
         assert_eq!(arena.remove(first), None);
         assert_eq!(arena.get(second), Some(&"second"));
         assert_eq!(Id::from_bits(second.to_bits()), second);
+    }
+
+    #[test]
+    fn entries_are_visited_by_slot_and_later_ones_are_recognized() {
+        let mut arena: Arena<u8, u32> = Arena::default();
+        let ids: Vec<_> = (0..4).map(|value| arena.insert(value)).collect();
+        arena.remove(ids[1]);
+        let generation = arena.next_generation();
+        let later = arena.insert(9);
+        assert_eq!(later.slot(), ids[1].slot());
+        let visited: Vec<_> = (0..arena.slots()).filter_map(|slot| arena.id_at(slot)).collect();
+        assert_eq!(visited, [ids[0], later, ids[2], ids[3]]);
+        assert!(ids.iter().all(|id| id.is_before(generation)) && !later.is_before(generation));
+        assert!(Id::<u8>::from_bits(u64::from(u32::MAX) << 32).is_before(0), "generations wrap around");
     }
 }

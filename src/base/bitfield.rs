@@ -71,6 +71,25 @@ impl Bitfield {
         self.ones
     }
 
+    /// How many bits of `range` are one. Costs a look at each byte of the range.
+    #[must_use]
+    pub fn count_in(&self, range: std::ops::Range<u32>) -> u32 {
+        let (start, end) = (range.start.min(self.len), range.end.min(self.len));
+        if start >= end {
+            return 0;
+        }
+        let (first, last) = (start as usize / 8, (end as usize - 1) / 8);
+        let (head, tail) = (0xff_u8 >> (start % 8), 0xff_u8 << ((8 - end % 8) % 8));
+        if first == last {
+            return (self.bytes[first] & head & tail).count_ones();
+        }
+        let between = &self.bytes[first + 1..last];
+        let (words, rest) = between.as_chunks::<8>();
+        let whole: u32 = words.iter().map(|word| u64::from_be_bytes(*word).count_ones()).sum();
+        let rest: u32 = rest.iter().map(|byte| byte.count_ones()).sum();
+        (self.bytes[first] & head).count_ones() + whole + rest + (self.bytes[last] & tail).count_ones()
+    }
+
     /// True if every bit is one.
     #[must_use]
     pub const fn is_full(&self) -> bool {
@@ -247,6 +266,18 @@ mod tests {
             assert_eq!(all.first_beyond(&other, Some(&other), 0), None, "{bit} is not among the others");
             assert_eq!(other.first_beyond(&all, None, 0), None);
             other.set(bit);
+        }
+    }
+
+    #[test]
+    fn ones_of_a_range_are_counted_wherever_it_begins_and_ends() {
+        let mut field = Bitfield::new(150);
+        (0..150).filter(|bit| bit % 3 == 0 || bit % 7 == 2).for_each(|bit| _ = field.set(bit));
+        for start in 0..152 {
+            for end in 0..152 {
+                let expected = (start..end).filter(|bit| field.get(*bit)).count();
+                assert_eq!(field.count_in(start..end) as usize, expected, "{start}..{end}");
+            }
         }
     }
 

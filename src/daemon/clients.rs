@@ -1,7 +1,8 @@
 //! The control socket: its listener and its clients. What is said is `service/control`; here are the bytes of it.
 //!
 //! A round reads, answers and writes a bounded share for each client, so one that pipelines thousands of requests
-//! delays nobody for long; whoever has more to do is served again in the next round.
+//! delays nobody for long; whoever has more to do is served again in the next round. So is a client whose answer is long: each round
+//! adds some rows to it, as long as the client reads.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,13 +17,15 @@ use mio::net::{UnixListener, UnixStream};
 use rustix::fs::Mode;
 
 use crate::base::ids::AckId;
+use crate::base::steps;
 use crate::base::time::Time;
 use crate::daemon::config::Control;
 use crate::reactor::Reactor;
 use crate::reactor::outside::{OutsideEvent, OutsideId};
-use crate::service::control::{Request, Session, Verdict};
+use crate::service::control::{Report, Request, Session, Verdict};
 use crate::torrent::command::Refusal;
 use crate::torrent::event::Event;
+use crate::torrent::listing::Listing;
 
 /// Clients at once. For another one of them is told so and closed, so that whoever comes always gets in: of those that ask nothing
 /// the one that has been silent for longest, else the one that has let answers wait for longest, else a watcher, else any.
@@ -39,6 +42,10 @@ const REQUESTS_MAX: u32 = 16;
 const ANSWERS_MAX: usize = 256 * 1024;
 /// What a request costs beside the bytes of its answer.
 const REQUEST_COST: usize = 1024;
+/// What collecting rows costs beside the bytes of them.
+const ROWS_COST: usize = 1024;
+/// Steps that a round spends on the rows of long answers, of all clients together: about half a millisecond.
+const ROWS_STEPS: u64 = steps::TURN_MAX / 4;
 /// How long "of late" is.
 const LATE: Duration = Duration::from_secs(1);
 /// Bytes of answers that may wait for all clients together. Beyond it who has taken nothing for longest is disconnected.
@@ -68,6 +75,15 @@ struct Client {
     is_broken: bool,
 }
 
+/// What a client waits for.
+#[derive(Debug)]
+pub enum Work {
+    /// To be answered with [`Clients::reply`] before anything else is asked for.
+    Request(Request),
+    /// Rows of the answer that is being written: see [`Clients::listing`].
+    Rows,
+}
+
 /// What clients have been, since the start.
 #[derive(Debug, Clone, Copy, Default)]
 struct Counts {
@@ -95,6 +111,8 @@ pub struct Clients {
     counts: Counts,
     /// What this round has given.
     given: usize,
+    /// What was counted by [`steps`] before the first rows of this round; none while there were none.
+    rows_since: Option<u64>,
     /// When all begin anew.
     late_at: Time,
 }
@@ -150,6 +168,7 @@ impl Clients {
             awaited: BTreeMap::new(),
             counts: Counts::default(),
             given: 0,
+            rows_since: None,
             late_at: Time::ZERO,
         })
     }
@@ -175,6 +194,7 @@ impl Clients {
     pub fn begin_round(&mut self, now: Time, reactor: &mut Reactor) {
         self.accept(now, reactor);
         self.given = 0;
+        self.rows_since = None;
         let is_late = now >= self.late_at;
         if is_late {
             self.late_at = now + LATE;
@@ -186,12 +206,20 @@ impl Clients {
         }
     }
 
-    /// The next request of this round; answer it with [`Clients::reply`] before asking for another.
-    pub fn poll_request(&mut self, now: Time) -> Option<(OutsideId, Request)> {
+    /// The next thing to do in this round, and for whom.
+    pub fn poll_work(&mut self, now: Time) -> Option<(OutsideId, Work)> {
         while self.given < ANSWERS_MAX {
-            let waits = |client: &Client| client.requests_left > 0 && !client.is_broken && client.session.is_ready(now);
+            let has_rows = self.rows_since.is_none_or(|since| steps::so_far() < since + ROWS_STEPS);
+            let waits = |client: &Client| {
+                let may = if client.session.wants_rows(now) { has_rows } else { client.requests_left > 0 };
+                may && !client.is_broken && client.session.is_ready(now)
+            };
             let asking = self.clients.iter_mut().filter(|(_, client)| waits(client));
             let (id, client) = asking.min_by_key(|(_, client)| client.given)?;
+            if client.session.wants_rows(now) {
+                self.rows_since.get_or_insert(steps::so_far());
+                return Some((*id, Work::Rows));
+            }
             client.requests_left -= 1;
             let before = client.session.kept();
             let request = client.session.poll_request(now);
@@ -199,10 +227,26 @@ impl Clients {
             client.given += given;
             self.given += given;
             if let Some(request) = request {
-                return Some((*id, request));
+                return Some((*id, Work::Request(request)));
             }
         }
         None
+    }
+
+    /// The answer whose rows a client waits for; answer with [`Clients::handle_rows`].
+    pub fn listing(&mut self, id: OutsideId) -> Option<&mut Listing> {
+        self.clients.get_mut(&id)?.session.listing()
+    }
+
+    /// Takes the next rows of a client's answer, the last ones if `is_last`; or why there are none.
+    pub fn handle_rows(&mut self, now: Time, id: OutsideId, rows: Result<(Report, bool), Refusal>) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            let before = client.session.kept();
+            client.session.handle_rows(now, rows);
+            let given = client.session.kept().saturating_sub(before) + ROWS_COST;
+            client.given += given;
+            self.given += given;
+        }
     }
 
     /// Answers a request; with an `ack` once [`Clients::handle_ack`] is called with it.

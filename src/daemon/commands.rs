@@ -1,7 +1,8 @@
 //! Requests of the control socket carried out: what the engine does goes there, what only a program can do is done here.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::base::hash::InfoHash;
 use crate::base::time::Time;
@@ -11,15 +12,14 @@ use crate::daemon::log as journal;
 use crate::daemon::main::Daemon;
 use crate::engine::Engine;
 use crate::reactor::Reactor;
+use crate::reactor::outside::OutsideId;
 use crate::service::control::{Alternatively, Host, Report, Request, Verdict};
 use crate::storage::FileStorage;
 use crate::storage::space::disks;
 use crate::torrent::command::{Answer, Command, Refusal, RefusalKind, Source, Status, Which};
 use crate::torrent::event::Filter;
+use crate::torrent::listing::{Listing, Slice};
 use crate::torrent::snapshot::State;
-
-/// Directories of content that `status` looks at; of file systems that only others are on it says nothing.
-const DIRS_MAX: usize = 1000;
 
 impl Daemon {
     /// Carries out one request.
@@ -70,20 +70,58 @@ impl Daemon {
     }
 
     fn node(&mut self, now: Time, command: Command) -> Verdict {
+        if let Some(listing) = self.engine.begin_listing(now, &command)? {
+            return Ok(Report::Long(listing));
+        }
         match self.engine.handle_command(now, command)? {
-            Answer::Status(status) => Ok(Report::Status(status, self.host())),
-            Answer::Stats(mut rows) => {
-                rows.extend(self.reactor.stats());
-                rows.extend(self.hooks.stats());
-                rows.extend(self.clients.stats());
-                Ok(Answer::Stats(rows).into())
-            }
             Answer::Show(mut row) => {
                 row.hook = self.hooks.last_end(row.info_hash).map(str::to_owned);
                 Ok(Answer::Show(row).into())
             }
             answer => Ok(answer.into()),
         }
+    }
+
+    /// Collects the figures for the service manager; true if there is more to collect.
+    pub(super) fn tell_status(&mut self, now: Time) -> bool {
+        if now >= self.notifier.poll_timeout() && self.notifier.handle_timeout(now) {
+            self.status = self.engine.begin_listing(now, &Command::Status).ok().flatten();
+        }
+        let Some(mut listing) = self.status.take() else { return false };
+        match self.engine.collect(now, &mut listing) {
+            Ok(Slice { rows: Answer::Status(status), .. }) => {
+                self.notifier.tell_status(&line_of(&status));
+                false
+            }
+            _ => {
+                self.status = Some(listing);
+                true
+            }
+        }
+    }
+
+    /// Collects the next rows of a client's long answer.
+    pub(super) fn add_rows(&mut self, now: Time, client: OutsideId) {
+        let Some(listing) = self.clients.listing(client) else { return };
+        let slice = self.engine.collect(now, listing);
+        let dirs = match (listing, &slice) {
+            (Listing::Status(totals), Ok(slice)) if slice.is_last => std::mem::take(&mut totals.dirs),
+            _ => BTreeSet::new(),
+        };
+        let rows = slice.map(|Slice { rows, is_last }| {
+            let report = match rows {
+                Answer::Status(status) => Report::Status(status, self.host(&dirs)),
+                Answer::Stats(mut rows) => {
+                    rows.extend(self.reactor.stats());
+                    rows.extend(self.hooks.stats());
+                    rows.extend(self.clients.stats());
+                    Answer::Stats(rows).into()
+                }
+                rows => rows.into(),
+            };
+            (report, is_last)
+        });
+        self.clients.handle_rows(now, client, rows);
     }
 
     fn export(&mut self, now: Time, command: Command, needs_st: bool, path: &Path) -> Verdict {
@@ -108,14 +146,15 @@ impl Daemon {
         Ok(answer.into())
     }
 
-    fn host(&self) -> Host {
+    /// What `status` reports of the machine; `dirs` hold content.
+    fn host(&self, dirs: &BTreeSet<PathBuf>) -> Host {
         let process = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let figure = |name: &str| {
             let line = process.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
             line.split_whitespace().next()?.parse::<u64>().ok()
         };
         let downloads = self.settings.paths.downloads.clone();
-        let dirs = self.engine.content_dirs().into_iter().take(DIRS_MAX).chain([downloads.as_path()]);
+        let dirs = dirs.iter().map(PathBuf::as_path).chain([downloads.as_path()]);
         let disks = disks(dirs).into_iter().map(|disk| (disk.path, disk.free_bytes, disk.total_bytes)).collect();
         Host {
             disks,
@@ -135,14 +174,15 @@ fn disk_free(dir: &Path) -> Option<u64> {
     stats.f_bavail.checked_mul(stats.f_frsize)
 }
 
-/// The line that `systemctl status` shows.
-pub(super) fn status_line(engine: &mut Engine<FileStorage>, now: Time) -> String {
-    let Ok(Answer::Status(status)) = engine.handle_command(now, Command::Status) else {
-        return String::new();
-    };
-    line_of(&status)
+/// The figures of the whole node, all at once.
+fn status(engine: &mut Engine<FileStorage>, now: Time) -> Status {
+    match engine.handle_command(now, Command::Status) {
+        Ok(Answer::Status(status)) => *status,
+        other => unreachable!("the answer to Status is the status, not {other:?}"),
+    }
 }
 
+/// The line that `systemctl status` shows.
 fn line_of(status: &Status) -> String {
     let of = |state| State::ALL.iter().zip(status.torrents).find(|(other, _)| **other == state).map_or(0, |(_, n)| n);
     format!(
@@ -158,7 +198,7 @@ fn line_of(status: &Status) -> String {
 
 /// Writes the state of everything to the log.
 pub(super) fn dump(engine: &mut Engine<FileStorage>, reactor: &Reactor, now: Time) {
-    log::info!("state: {}", status_line(engine, now));
+    log::info!("state: {}", line_of(&status(engine, now)));
     if let Ok(Answer::List(rows)) = engine.handle_command(now, Command::List { states: Vec::new(), label: None }) {
         for row in rows {
             let (state, done) = (row.state.word(), row.progress() * 100.0);

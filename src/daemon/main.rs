@@ -17,7 +17,7 @@ use crate::base::hash::InfoHash;
 use crate::base::time::Time;
 use crate::daemon::allow::AllowList;
 use crate::daemon::args::Args;
-use crate::daemon::clients::{BindError, Clients};
+use crate::daemon::clients::{BindError, Clients, Work};
 use crate::daemon::commands;
 use crate::daemon::config::Settings;
 use crate::daemon::hooks::Hooks;
@@ -35,6 +35,7 @@ use crate::storage::FileStorage;
 use crate::storage::state::{StateDir, StateError};
 use crate::torrent::command::{Answer, Command, RefusalKind, Which};
 use crate::torrent::event::Event;
+use crate::torrent::listing::Listing;
 
 /// How long we may take to end; less than the service manager waits. The engine ends sooner.
 const END_MAX: Duration = Duration::from_secs(28);
@@ -96,6 +97,8 @@ pub(super) struct Daemon {
     pub(super) reactor: Reactor,
     pub(super) engine: Engine<FileStorage>,
     pub(super) notifier: Notifier,
+    /// The figures for the service manager, while they are collected.
+    pub(super) status: Option<Listing>,
     pub(super) hooks: Hooks,
     pub(super) clients: Clients,
     watcher: Watcher,
@@ -206,6 +209,7 @@ impl Daemon {
             reactor,
             engine,
             notifier,
+            status: None,
             hooks,
             clients,
             watcher,
@@ -285,10 +289,7 @@ impl Daemon {
             self.hooks.handle_timeout(now);
             has_more |= self.hooks.work(now, &mut self.reactor);
             self.heed_allowed(now);
-            if now >= self.notifier.poll_timeout() {
-                let status = commands::status_line(&mut self.engine, now);
-                self.notifier.handle_timeout(now, || status);
-            }
+            has_more |= self.tell_status(now);
             let log_at = if journal::pump() { now + LOG_RETRY } else { Time::NEVER };
             let next = self.notifier.poll_timeout().min(self.clients.poll_timeout()).min(self.end_at).min(log_at);
             let next =
@@ -429,7 +430,14 @@ impl Daemon {
     /// A round of the control socket. True if more waits.
     fn answer(&mut self, now: Time) -> bool {
         self.clients.begin_round(now, &mut self.reactor);
-        while let Some((client, request)) = self.clients.poll_request(now) {
+        while let Some((client, work)) = self.clients.poll_work(now) {
+            let request = match work {
+                Work::Request(request) => request,
+                Work::Rows => {
+                    self.add_rows(now, client);
+                    continue;
+                }
+            };
             let is_durable = request.is_durable();
             let verdict = self.carry_out(now, request);
             let ack = if is_durable { self.engine.acknowledge() } else { None };

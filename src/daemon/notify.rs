@@ -52,18 +52,24 @@ impl Notifier {
         tell(&[NotifyState::Stopping]);
     }
 
-    /// [`Notifier::poll_timeout`] has come; `status` makes the line where one is due.
-    pub fn handle_timeout(&mut self, now: Time, status: impl FnOnce() -> String) {
+    /// [`Notifier::poll_timeout`] has come. True if a line of status is due: see [`Notifier::tell_status`].
+    pub fn handle_timeout(&mut self, now: Time) -> bool {
         if let Some(every) = self.watchdog
             && now >= self.watchdog_at
         {
             tell(&[NotifyState::Watchdog]);
             self.watchdog_at = now + every;
         }
-        if self.is_listened_to && now >= self.status_at {
-            tell(&[NotifyState::Status(&status())]);
+        let is_due = self.is_listened_to && now >= self.status_at;
+        if is_due {
             self.status_at = now + STATUS_EVERY;
         }
+        is_due
+    }
+
+    /// Sends the line of status.
+    pub fn tell_status(&self, line: &str) {
+        tell(&[NotifyState::Status(line)]);
     }
 
     /// When to call again.

@@ -15,7 +15,7 @@ use crate::engine::exchanges::Named;
 use crate::engine::lane::SEALED_MAX;
 use crate::engine::{Effect, Engine, Progress, Timer};
 use crate::protocol::catalog::{CATALOG_MAX, Catalog, News};
-use crate::torrent::command::{Answer, Refusal, RefusalKind, Reply};
+use crate::torrent::command::{Refusal, RefusalKind};
 use crate::torrent::torrent::Torrent;
 
 /// Nodes whose lists are kept; the one that was asked first is forgotten beyond it.
@@ -96,29 +96,34 @@ impl Catalogs {
 }
 
 impl<S: Storage> Engine<S> {
-    /// What a node shares, as far as it has told: the first call asks it, later ones say what came.
-    pub(super) fn catalog(&mut self, now: Time, host: &str, port: u16) -> Reply {
+    /// Asks a node what it shares, unless it was asked lately; returns the name of its list.
+    pub(super) fn ask_catalog(&mut self, now: Time, host: &str, port: u16) -> Result<String, Refusal> {
         let of = format!("{host}:{port}");
         if let Some(list) = self.catalogs.lists.get(&of).filter(|list| now.since(list.asked_at) < FRESH) {
-            return match list.stage {
-                Stage::Failed(why) => {
-                    self.catalogs.lists.remove(&of);
-                    Err(Refusal::new(RefusalKind::Io, format!("{of} {why}")))
-                }
-                _ => Ok(Answer::Catalog { entries: list.entries.clone(), is_whole: list.stage == Stage::Whole }),
-            };
+            if let Stage::Failed(why) = list.stage {
+                self.catalogs.lists.remove(&of);
+                return Err(Refusal::new(RefusalKind::Io, format!("{of} {why}")));
+            }
+            return Ok(of);
         }
         match host.parse::<IpAddr>() {
             Ok(ip) => {
                 self.catalogs.begin(now, &of);
-                self.dial_catalog(now, of, SocketAddr::new(ip, port));
+                self.dial_catalog(now, of.clone(), SocketAddr::new(ip, port));
             }
             Err(_) => {
                 self.look_up(now, host, Named::Catalog(of.clone()), port)?;
                 self.catalogs.begin(now, &of);
             }
         }
-        Ok(Answer::Catalog { entries: Vec::new(), is_whole: false })
+        Ok(of)
+    }
+
+    /// The entries of a list from index `from` on, as far as the node has sent them, and whether that is all it has.
+    pub(super) fn catalog_from(&self, of: &str, from: usize) -> (&[Entry], bool) {
+        let list = self.catalogs.lists.get(of);
+        let entries = list.and_then(|list| list.entries.get(from..)).unwrap_or_default();
+        (entries, list.is_some_and(|list| list.stage == Stage::Whole))
     }
 
     /// The name of a node was looked up.

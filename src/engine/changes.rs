@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::base::hash::InfoHash;
 use crate::base::ids::TorrentId;
+use crate::base::steps;
 use crate::base::storage::Storage;
-use crate::base::time::Time;
 use crate::engine::Engine;
-use crate::torrent::command::Answer;
-use crate::torrent::torrent::Torrent;
+use crate::torrent::listing::{ChangesEnd, Listing, Torrents};
 
 /// Torrents that went, which are remembered; who looked before one that is forgotten is told everything.
 const GONE_MAX: usize = 4096;
@@ -69,16 +68,30 @@ impl Changes {
 
 impl<S: Storage> Engine<S> {
     /// What has changed since a number that an earlier answer gave; everything if it gave none, or too long ago.
-    pub(super) fn changes(&self, now: Time, since: u64) -> Answer {
+    pub(super) fn changes(&self, since: u64) -> Listing {
         let known = self.changes.since(since);
         let is_whole = known.is_none();
-        let (ids, gone) = known.unwrap_or_else(|| (self.torrents.ids().collect(), Vec::new()));
-        let torrents = ids.into_iter().filter_map(|id| self.torrents.get(id));
-        let mut rows: Vec<_> =
-            torrents.filter(|torrent| !torrent.is_peek()).map(|torrent: &Torrent| torrent.summary(now)).collect();
-        self.followed.fill(&self.by_hash, &mut rows);
-        self.fill_places(&mut rows);
-        Answer::Changes { rows, gone, since: self.changes.last, is_whole }
+        let (only, gone) = known.unzip();
+        let mut places = self.places();
+        if let Some(only) = &only {
+            steps::add(only.len());
+            if only.len() <= 1 {
+                // The queue is walked as far as that torrent only.
+                places.is_open = false;
+            }
+        }
+        let end = ChangesEnd { gone: gone.unwrap_or_default(), since: self.changes.last, is_whole };
+        Listing::Torrents(Box::new(Torrents {
+            states: Vec::new(),
+            label: None,
+            slots: self.slots(),
+            only,
+            next: 0,
+            picked: None,
+            end: Some(end),
+            next_gone: 0,
+            places,
+        }))
     }
 }
 

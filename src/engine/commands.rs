@@ -1,9 +1,8 @@
 //! What users ask, carried out: finds the torrents that are meant, and either does all of it or refuses.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::hash::{InfoHash, StId};
@@ -17,11 +16,9 @@ use crate::codec::url::host_and_port;
 use crate::engine::Engine;
 use crate::engine::path_owners::Claims;
 use crate::torrent::candidates::Origin;
-use crate::torrent::command::{
-    AddOptions, Answer, Command, Direction, Refusal, RefusalKind, Reply, Source, Status, Which,
-};
+use crate::torrent::command::{AddOptions, Answer, Command, Direction, Refusal, RefusalKind, Reply, Source, Which};
+use crate::torrent::dht_command::DhtCommand;
 use crate::torrent::settings::Change;
-use crate::torrent::snapshot::State;
 use crate::torrent::torrent::{Begin, Torrent};
 
 /// Torrents in one node; another `add` is refused.
@@ -69,29 +66,15 @@ impl<S: Storage> Engine<S> {
 
     fn carry_out(&mut self, now: Time, command: Command) -> Reply {
         match command {
-            Command::Status => Ok(Answer::Status(Box::new(self.status(now)))),
-            Command::Stats => {
-                let add = |[passed, failed, checked]: [u64; 3], torrent: &Torrent| {
-                    [passed + torrent.passed, failed + torrent.failed, checked + torrent.checked]
-                };
-                let pieces = self.torrents.values().fold([0; 3], add);
-                Ok(Answer::Stats(
-                    [self.stats.rows(pieces), self.dht_rows(), self.lsd_rows(), self.tracker_rows()].concat(),
-                ))
-            }
-            Command::List { states, label } => {
-                let wanted = |torrent: &Torrent| {
-                    !torrent.is_peek()
-                        && (states.is_empty() || states.contains(&torrent.state()))
-                        && label.as_ref().is_none_or(|label| torrent.label() == label)
-                };
-                let rows = self.torrents.values().filter(|torrent| wanted(torrent));
-                let mut rows: Vec<_> = rows.map(|torrent| torrent.summary(now)).collect();
-                self.followed.fill(&self.by_hash, &mut rows);
-                self.fill_places(&mut rows);
-                Ok(Answer::List(rows))
-            }
-            Command::Changes(since) => Ok(self.changes(now, since)),
+            Command::Status
+            | Command::Stats
+            | Command::List { .. }
+            | Command::Changes(_)
+            | Command::Files(_)
+            | Command::Peers(_)
+            | Command::Pieces(_)
+            | Command::Catalog { .. }
+            | Command::Dht(DhtCommand::Sample(_)) => self.collect_all(now, &command),
             Command::Show(which) => {
                 let id = self.one_id(&which)?;
                 self.wake_up(now, id);
@@ -99,13 +82,10 @@ impl<S: Storage> Engine<S> {
                 let mut row = torrent.summary(now);
                 row.settings = torrent.settings(None, self.turns.position(id))?;
                 self.followed.fill(&self.by_hash, std::slice::from_mut(&mut row));
-                self.fill_places(std::slice::from_mut(&mut row));
+                row.queue = self.turns.position(id);
                 Ok(Answer::Show(Box::new(row)))
             }
-            Command::Files(which) => Ok(Answer::Files(self.one_awake(now, &which)?.file_rows())),
-            Command::Peers(which) => Ok(Answer::Peers(self.one(&which)?.peer_rows(now))),
             Command::Trackers(which) => Ok(Answer::Trackers(self.one(&which)?.tracker_rows(now))),
-            Command::Pieces(which) => Ok(Answer::Pieces(self.one(&which)?.piece_states())),
             Command::Why(which) => {
                 let id = self.one_id(&which)?;
                 self.wake_up(now, id);
@@ -192,7 +172,6 @@ impl<S: Storage> Engine<S> {
                 }
                 Ok(Answer::Done)
             }
-            Command::Catalog { host, port } => self.catalog(now, &host, port),
             Command::Share(share) => self.share(share),
             Command::Unshare(path) => self.unshare(now, &path),
             Command::Shares => Ok(Answer::Shares(self.shared_paths())),
@@ -210,12 +189,6 @@ impl<S: Storage> Engine<S> {
                 Ok(Answer::Done)
             }
         }
-    }
-
-    /// The directories that hold content, each once.
-    #[must_use]
-    pub fn content_dirs(&self) -> BTreeSet<&Path> {
-        self.torrents.values().filter(|torrent| !torrent.is_peek()).map(Torrent::dir).collect()
     }
 
     fn add(&mut self, now: Time, source: Source, options: AddOptions) -> Reply {
@@ -383,29 +356,5 @@ impl<S: Storage> Engine<S> {
         let id = self.one_id(which)?;
         self.touched.push(id);
         Ok(self.torrents.get_mut(id).expect("it was just found"))
-    }
-
-    fn status(&self, now: Time) -> Status {
-        let mut torrents = [0; State::ALL.len()];
-        for torrent in self.torrents.values().filter(|torrent| !torrent.is_peek()) {
-            let state = torrent.state();
-            let index = State::ALL.iter().position(|&other| other == state).expect("all states are listed");
-            torrents[index] += 1;
-        }
-        Status {
-            uptime: now.as_secs(),
-            torrents,
-            peers: self.torrents.values().map(Torrent::peer_count).sum(),
-            connections: self.connections.len(),
-            down_rate: self.down_meter.rate_bytes(now),
-            up_rate: self.up_meter.rate_bytes(now),
-            downloaded: self.down_meter.total_bytes(),
-            uploaded: self.up_meter.total_bytes(),
-            limits: (self.down.rate_bytes(), self.up.rate_bytes()),
-            dht_nodes: self.dht_nodes(now),
-            listen: self.config.listen.clone(),
-            dht_listen: self.dht_listen(),
-            trouble: self.trouble().map(str::to_owned),
-        }
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::base::hash::{InfoHash, Sha1Hash};
 use crate::base::ids::TorrentId;
+use crate::base::steps;
 use crate::base::storage::{Job, Storage};
 use crate::base::time::Time;
 use crate::base::timers::Timers;
@@ -126,6 +127,7 @@ impl Followed {
 
     /// Says of the torrents of a list which links they are the newest version of.
     pub(super) fn fill(&self, by_hash: &BTreeMap<InfoHash, TorrentId>, rows: &mut [Summary]) {
+        steps::add(5 * self.links.len());
         let of =
             |(target, link): (&Sha1Hash, &Link)| (self.torrents[target], Follows { target: *target, seq: link.seq() });
         let followed: BTreeMap<TorrentId, Follows> = self.links.iter().map(of).collect();

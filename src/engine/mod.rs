@@ -27,6 +27,7 @@ mod followed;
 mod held;
 mod lane;
 mod limits;
+mod listings;
 mod lsd;
 mod network;
 mod path_index;

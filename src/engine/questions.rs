@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::base::hash::{InfoHash, Sha1Hash};
+use crate::base::steps;
 use crate::base::storage::Storage;
 use crate::base::time::Time;
 use crate::engine::Engine;
@@ -263,6 +264,7 @@ impl<S: Storage> Engine<S> {
         };
         let mut answer = node.answer(now, command)?;
         if let DhtAnswer::Swarms(swarms, progress) = &mut answer {
+            steps::add(10 * swarms.len());
             for Swarm { info_hash, name, size } in swarms {
                 let torrent = self.by_hash.get(info_hash).and_then(|id| self.torrents.get(*id));
                 let title = match torrent.filter(|torrent| !torrent.is_link()) {

@@ -5,16 +5,17 @@
 //! who has a turn and hardly moves (`torrent/pace.rs`) takes none of anybody, as long as there are few of those.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::base::config::Config;
 use crate::base::ids::TorrentId;
 use crate::base::rules::Defaults;
+use crate::base::steps;
 use crate::base::storage::Storage;
 use crate::base::time::Time;
 use crate::engine::{Effect, Engine, Timer};
 use crate::torrent::settings::Spot;
-use crate::torrent::snapshot::Summary;
 
 /// Slow torrents of a line that run beside those that are counted; more of them are counted.
 const BESIDE_MAX: usize = 16;
@@ -205,17 +206,26 @@ impl Turns {
         ranks
     }
 
+    /// The places of the queue after one of them, in order.
+    pub(super) fn places_after(&self, after: Bound<Place>) -> impl Iterator<Item = Place> {
+        self.order.range((after, Bound::Unbounded)).copied()
+    }
+
     /// A torrent's place in the queue, from 1. Walks the queue as far as that.
     pub(super) fn position(&self, id: TorrentId) -> Option<usize> {
         let rank = *self.ranks.get(&id)?;
-        Some(self.order.range(..=(rank, id)).count())
+        let position = self.order.range(..=(rank, id)).count();
+        steps::add(position);
+        Some(position)
     }
 
     /// How many wait before a torrent for a turn of its kind, and how many of that kind may run; none if it is in no line.
     pub(super) fn waits_behind(&self, id: TorrentId) -> Option<(usize, usize)> {
         let (seeds, place) = self.places.get(&id)?;
         let line = if *seeds { &self.seeds } else { &self.downloads };
-        Some((line.waiting.range(..place).count(), line.max))
+        let before = line.waiting.range(..place).count();
+        steps::add(before);
+        Some((before, line.max))
     }
 }
 
@@ -302,21 +312,6 @@ impl<S: Storage> Engine<S> {
                 torrent.set_rank(now, rank);
                 self.turns.changed(id);
                 self.touched.push(id);
-            }
-        }
-    }
-
-    /// Fills in the places of torrents in the queue.
-    pub(super) fn fill_places(&self, rows: &mut [Summary]) {
-        let by_id = |(index, row): (usize, &Summary)| Some((*self.by_hash.get(&row.info_hash)?, index));
-        let indexes: BTreeMap<TorrentId, usize> = rows.iter().enumerate().filter_map(by_id).collect();
-        if let [row] = rows {
-            row.queue = self.by_hash.get(&row.info_hash).and_then(|id| self.turns.position(*id));
-        } else if !rows.is_empty() {
-            for (position, (_, id)) in (1..).zip(&self.turns.order) {
-                if let Some(index) = indexes.get(id) {
-                    rows[*index].queue = Some(position);
-                }
             }
         }
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::base::bitfield::Bitfield;
 use crate::base::files::FileList;
 use crate::base::geometry::{Geometry, Piece, Span};
+use crate::base::steps;
 use crate::torrent::snapshot::Priority;
 
 /// Files, their priorities, and the pieces they lie in.
@@ -189,8 +190,19 @@ impl Layout {
         if have.is_full() {
             return span.len;
         }
-        let held = self.geometry.pieces_of(span).filter(|&piece| have.get(piece));
-        held.filter_map(|piece| self.span_of(piece).intersection(span)).map(|part| part.len).sum()
+        let pieces = self.geometry.pieces_of(span);
+        let part_of = |piece| self.span_of(piece).intersection(span).map_or(0, |part| part.len);
+        let held = |piece| if have.get(piece) { part_of(piece) } else { 0 };
+        // Only the first and the last piece may lie in other files, too.
+        match pieces.len() {
+            0 => 0,
+            1 => held(pieces.start),
+            len => {
+                steps::add_bytes(len / 8);
+                let between = have.count_in(pieces.start + 1..pieces.end - 1);
+                held(pieces.start) + u64::from(between) * u64::from(self.geometry.piece_len()) + held(pieces.end - 1)
+            }
+        }
     }
 
     /// Verified bytes of all content.
@@ -215,6 +227,7 @@ impl Layout {
         if self.priorities.is_none() {
             return self.have_bytes_total(have);
         }
+        steps::add(self.files().len());
         (0..self.files().len()).filter(|&file| self.is_wanted_file(file)).map(|file| self.have_bytes(file, have)).sum()
     }
 
@@ -260,6 +273,25 @@ mod tests {
         assert_eq!(layout.first_wanted(&field(&[0, 3]), &field(&[3]), Piece(0)), None);
         layout.set_priorities([(0, Normal), (2, Normal)]);
         assert!(layout.pieces.is_none() && layout.wanted_bytes() == 67);
+    }
+
+    #[test]
+    fn held_bytes_of_a_long_file_are_those_of_its_pieces() {
+        let files = FileList::new([("a".into(), 13, false), ("b".into(), 2001, false), ("c".into(), 6, false)]);
+        let layout = Layout::new(Arc::new(files), Geometry::new(2020, 10).expect("small"));
+        for missing in 0..202 {
+            let mut have = Bitfield::full(202);
+            have.clear(missing);
+            (0..202).step_by(5).filter(|piece| have.get(*piece)).for_each(|piece| _ = have.clear(piece));
+            for file in 0..3 {
+                let span = layout.files().entries()[file].span;
+                let held = have.ones().filter_map(|piece| layout.span_of(piece).intersection(span));
+                assert_eq!(layout.have_bytes(file, &have), held.map(|part| part.len).sum::<u64>(), "{missing} {file}");
+            }
+        }
+        steps::take();
+        assert_eq!(layout.have_bytes(1, &Bitfield::new(202)), 0);
+        assert!(steps::take() < 10, "it is counted by bytes of the field, not by pieces");
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod goals;
 mod import;
 pub(crate) mod interest;
 pub mod layout;
+pub mod listing;
 mod lsd;
 mod metadata;
 pub mod pace;

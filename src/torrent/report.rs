@@ -1,7 +1,11 @@
 //! What can be seen of a torrent, copied out: rows for lists.
 
+use std::path::PathBuf;
+
 use crate::base::geometry::Piece;
 use crate::base::hash::Sha1Hash;
+use crate::base::ids::ConnId;
+use crate::base::steps;
 use crate::base::time::Time;
 use crate::codec::catalog::{Entry, dht_item};
 use crate::codec::magnet::Magnet;
@@ -73,30 +77,52 @@ impl Torrent {
         }
     }
 
-    /// Its files, pad files left out.
+    /// How many files [`Torrent::file_row`] knows, pad files among them.
+    ///
+    /// # Panics
+    /// If the torrent is hibernated.
     #[must_use]
-    pub fn file_rows(&self) -> Vec<FileRow> {
-        let entries = self.layout.files().entries().iter().enumerate().filter(|(_, entry)| !entry.pad);
-        let rows = entries.map(|(index, entry)| FileRow {
+    pub fn listed_files(&self) -> usize {
+        self.layout.files().len()
+    }
+
+    /// The file at `index`, its path only if `with_path`; `None` if it is a pad file.
+    ///
+    /// # Panics
+    /// If the torrent is hibernated, or there is no such file.
+    #[must_use]
+    pub fn file_row(&self, index: usize, with_path: bool) -> Option<FileRow> {
+        let entry = Some(&self.layout.files().entries()[index]).filter(|entry| !entry.pad)?;
+        if with_path {
+            steps::add_bytes(entry.path.as_os_str().len());
+        }
+        Some(FileRow {
             index,
-            path: entry.path.clone(),
+            path: if with_path { entry.path.clone() } else { PathBuf::new() },
             size: entry.span.len,
             have_bytes: self.layout.have_bytes(index, &self.have),
             priority: self.layout.priority(index),
-        });
-        rows.collect()
+        })
     }
 
-    /// Its peers, by address.
+    /// The connections of its peers, in the order of their addresses.
     #[must_use]
-    pub fn peer_rows(&self, now: Time) -> Vec<PeerRow> {
-        let mut rows: Vec<_> =
-            self.peers.values().filter(|peer| peer.established).map(|peer| self.peer_row(now, peer)).collect();
-        rows.sort_by_key(|row| row.addr);
-        rows
+    pub fn conns(&self) -> Vec<ConnId> {
+        let established = self.peers.iter().filter(|(_, peer)| peer.established);
+        let mut conns: Vec<_> = established.map(|(conn, peer)| (peer.addr, *conn)).collect();
+        // Sorting compares each about as often as the length has binary digits; a comparison takes less than half a step.
+        steps::add(self.peers.len() * conns.len().checked_ilog2().unwrap_or(0) as usize / 2);
+        conns.sort_by_key(|(addr, _)| *addr);
+        conns.into_iter().map(|(_, conn)| conn).collect()
     }
 
-    fn peer_row(&self, now: Time, peer: &TorrentPeer) -> PeerRow {
+    /// The peer at `conn`; `None` if it is not connected any more.
+    #[must_use]
+    pub fn peer_row(&self, now: Time, conn: ConnId) -> Option<PeerRow> {
+        self.peers.get(&conn).map(|peer| self.row_of_peer(now, peer))
+    }
+
+    fn row_of_peer(&self, now: Time, peer: &TorrentPeer) -> PeerRow {
         let machine = &peer.machine;
         let mut flags = String::new();
         if machine.am_interested() {
@@ -134,13 +160,9 @@ impl Torrent {
         self.announces.rows(now)
     }
 
-    /// Its pieces, in order.
+    /// What is known of `piece`.
     #[must_use]
-    pub fn piece_states(&self) -> Vec<PieceState> {
-        self.all_pieces().map(|index| self.piece_state(Piece(index))).collect()
-    }
-
-    fn piece_state(&self, piece: Piece) -> PieceState {
+    pub fn piece_state(&self, piece: Piece) -> PieceState {
         if self.have.get(piece.0) {
             return PieceState::Have;
         }

@@ -5,7 +5,6 @@
 use serde_json::{Value, json};
 
 use super::commands::{Arguments, invalid};
-use super::table::Table;
 use super::text::push_pair;
 use crate::base::hash::{Sha1Hash, hex, unhex};
 use crate::codec::bencode::{self, write_bytes};
@@ -92,15 +91,7 @@ pub(super) fn push_text(out: &mut String, answer: &DhtAnswer) -> String {
             return String::new();
         }
         DhtAnswer::Peers(peers, ..) => peers.iter().for_each(|peer| push_payload(out, &peer.to_string())),
-        DhtAnswer::Swarms(swarms, _) => {
-            let mut table = Table::new(&["hash", ">size", "name"]);
-            let dash = || "-".to_owned();
-            for Swarm { info_hash, name, size } in swarms {
-                let (size, name) = (size.map_or_else(dash, human_size), name.clone().unwrap_or_else(dash));
-                table.row([info_hash.to_string(), size, name]);
-            }
-            table.write(out);
-        }
+        DhtAnswer::Swarms(..) => {} // a table, which `text` writes
         DhtAnswer::Item(item, _) => {
             if let Some(item) = item {
                 push_pair(out, "value", readable(&item.value));
@@ -123,6 +114,12 @@ pub(super) fn push_text(out: &mut String, answer: &DhtAnswer) -> String {
         DhtAnswer::Peers(_, Some((seeds, others)), _) => format!("{word}, about {seeds} seeds and {others} others"),
         _ => word.to_owned(),
     }
+}
+
+/// The row of a swarm in a table.
+pub(super) fn swarm_row(Swarm { info_hash, name, size }: &Swarm) -> [String; 3] {
+    let dash = || "-".to_owned();
+    [info_hash.to_string(), size.map_or_else(dash, human_size), name.clone().unwrap_or_else(dash)]
 }
 
 fn progress(answer: &DhtAnswer) -> Progress {

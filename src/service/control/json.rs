@@ -17,7 +17,7 @@ use crate::torrent::why::Reason;
 pub(super) fn push(out: &mut String, report: &Report) -> Vec<(&'static str, Value)> {
     match report {
         Report::Status(figures, host) => push_json(out, &status(figures, Some(host))),
-        Report::Watching(_) => {}
+        Report::Watching(_) | Report::Long(_) => {}
         Report::Lines(lines) => lines.iter().for_each(|line| push_json(out, &json!({ "message": line }))),
         Report::Node(answer) => return push_answer(out, answer),
     }
@@ -47,9 +47,7 @@ fn push_answer(out: &mut String, answer: &Answer) -> Vec<(&'static str, Value)> 
         Answer::Files(rows) => rows.iter().for_each(|row| push_json(out, &file(row))),
         Answer::Peers(rows) => rows.iter().for_each(|row| push_json(out, &peer(row))),
         Answer::Trackers(rows) => rows.iter().for_each(|row| push_json(out, &tracker(row))),
-        Answer::Pieces(states) => {
-            states.iter().enumerate().for_each(|(index, state)| push_json(out, &piece(index, *state)));
-        }
+        Answer::Pieces(states) => push_pieces(out, 0, states),
         Answer::Why(reasons) => {
             let line = |reason: &Reason| json!({ "topic": reason.topic, "message": reason.sentence });
             reasons.iter().for_each(|reason| push_json(out, &line(reason)));
@@ -68,6 +66,11 @@ fn push_answer(out: &mut String, answer: &Answer) -> Vec<(&'static str, Value)> 
         Answer::Metainfo(bytes) => return vec![("bytes", json!(bytes.len()))],
     }
     Vec::new()
+}
+
+/// Writes the lines of pieces from piece `first` on.
+pub(super) fn push_pieces(out: &mut String, first: usize, states: &[PieceState]) {
+    (first..).zip(states).for_each(|(index, state)| push_json(out, &piece(index, *state)));
 }
 
 fn setting(row: &SettingRow) -> Value {

@@ -10,6 +10,7 @@ pub mod commands;
 mod dht;
 mod json;
 pub mod place;
+mod printer;
 pub mod request;
 mod session;
 mod table;

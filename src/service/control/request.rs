@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::torrent::command::{AddOptions, Answer, Command, Refusal, Status, Which};
 use crate::torrent::event::{Filter, Kind};
+use crate::torrent::listing::Listing;
 
 /// One request, understood. `help` and `version` never get this far: the session answers them itself.
 #[derive(Debug, Clone, PartialEq)]
@@ -104,6 +105,8 @@ pub enum Report {
     Status(Box<Status>, Host),
     /// Sentences; to `reload`.
     Lines(Vec<String>),
+    /// An answer of any length; its rows come with [`Session::handle_rows`](super::Session::handle_rows).
+    Long(Listing),
     /// To `watch`: what the client wants to hear of from now on.
     Watching(Filter),
 }

@@ -6,6 +6,10 @@
 //!
 //! The reply to a request that changed something is held until the change is on the disk (`handle_ack`). Further requests are
 //! carried out meanwhile; their replies are held behind it.
+//!
+//! A long answer ([`Report::Long`]) is printed while its rows come: [`Session::wants_rows`] tells when there is room for more,
+//! [`Session::listing`] says which rows are next, and [`Session::handle_rows`] takes them. The client's next request waits until
+//! the answer is complete.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,6 +18,7 @@ use serde_json::json;
 
 use super::commands::{Parsed, Spec, parse};
 use super::json;
+use super::printer::Printer;
 use super::request::{Field, Report, Request, Verdict};
 use super::text;
 use super::watch;
@@ -25,6 +30,7 @@ use crate::codec::control::{
 use crate::codec::import::Import;
 use crate::torrent::command::{Command, Refusal, RefusalKind, Source};
 use crate::torrent::event::{Event, Filter};
+use crate::torrent::listing::Listing;
 
 /// The protocol's number.
 const PROTOCOL: u32 = 1;
@@ -33,6 +39,10 @@ const PROTOCOL: u32 = 1;
 pub const WAITING_MAX: usize = 8 * 1024 * 1024;
 /// While more than this waits, a client that goes on reading is asked for patience: its next request stays unread.
 const PAUSE_LEN: usize = 256 * 1024;
+/// A long answer is collected while fewer bytes wait for the client.
+const ROWS_WAITING_MAX: usize = 64 * 1024;
+/// Bytes of output that are sent before their memory is used again.
+const SENT_MAX: usize = 64 * 1024;
 /// A client that read nothing for so long while replies waited is a slow one: its requests are carried out regardless,
 /// until [`WAITING_MAX`] ends it.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -49,7 +59,7 @@ const INPUT_MAX: usize = 2 * LINE_MAX;
 pub(super) const PARTS_MAX: usize = if cfg!(test) { 1024 * 1024 } else { 32 * 1024 * 1024 };
 
 /// One client. Invariant: `pending` is the form of the answer to the one request that `poll_request` gave and that
-/// `reply` has not answered.
+/// `reply` has not answered. While `long` is being printed nothing else is.
 #[derive(Debug)]
 pub struct Session {
     input: Vec<u8>,
@@ -66,6 +76,10 @@ pub struct Session {
     /// When the client last took something, or began to owe it.
     taken_at: Time,
     pending: Option<Form>,
+    /// The answer that is being printed.
+    long: Option<Printer>,
+    /// Events that come after `long`.
+    behind: String,
     is_overrun: bool,
     /// What came in parts and was not added yet.
     parts: Vec<u8>,
@@ -105,6 +119,8 @@ impl Session {
             sent: 0,
             taken_at: now,
             pending: None,
+            long: None,
+            behind: String::new(),
             is_overrun: false,
             parts: Vec::new(),
             watching: None,
@@ -136,6 +152,12 @@ impl Session {
             self.output.clear();
             self.output.shrink_to(PAUSE_LEN);
         }
+        if self.sent >= SENT_MAX && self.sent >= self.waiting() {
+            // A long answer would grow on and on if what is sent were kept until all of it is.
+            let end = self.output.floor_char_boundary(self.sent);
+            self.output.drain(..end);
+            self.sent -= end;
+        }
     }
 
     /// Answers the request that [`Session::poll_request`] returned last. With an `ack` the reply is held until
@@ -149,6 +171,11 @@ impl Session {
             self.watching = Some((filter.clone(), is_json));
         }
         let is_ok = verdict.is_ok();
+        if let Ok(Report::Long(listing)) = verdict {
+            self.push(now, None, is_json, |_| {});
+            self.long = Some(Printer::new(listing, is_json, sort));
+            return;
+        }
         self.push(now, ack, is_json, |out| match verdict {
             Ok(mut report) => {
                 if let Some(field) = sort {
@@ -167,6 +194,41 @@ impl Session {
         if let Some(held) = self.held.back_mut().filter(|_| ack.is_some()) {
             held.is_ok = is_ok;
         }
+    }
+
+    /// Whether rows of a long answer are wanted: there is an answer to complete, and room for more of it. A client that reads
+    /// nothing though it has asked for more is not waited for, until [`WAITING_MAX`] ends it.
+    #[must_use]
+    pub fn wants_rows(&self, now: Time) -> bool {
+        self.long.is_some() && !self.is_overrun && (self.kept() < ROWS_WAITING_MAX || now >= self.impatient_at())
+    }
+
+    /// Which rows of a long answer are next.
+    pub fn listing(&mut self) -> Option<&mut Listing> {
+        self.long.as_mut().map(Printer::listing)
+    }
+
+    /// Takes the next rows of the long answer, the last ones if `is_last`; or why there are none.
+    pub fn handle_rows(&mut self, now: Time, rows: Result<(Report, bool), Refusal>) {
+        let Some(mut printer) = self.long.take() else { return };
+        let is_json = printer.is_json();
+        let mut is_complete = true;
+        self.push(now, None, is_json, |out| match rows {
+            Ok((report, is_last)) => is_complete = printer.print(out, &report, is_last),
+            Err(refusal) => push_refusal(out, is_json, &refusal),
+        });
+        if !is_complete {
+            self.long = Some(printer);
+        } else if !self.behind.is_empty() {
+            let behind = std::mem::take(&mut self.behind);
+            self.push(now, None, is_json, |out| out.push_str(&behind));
+        }
+    }
+
+    /// When a client that takes nothing is not waited for any more.
+    fn impatient_at(&self) -> Time {
+        let keeps_others = self.waiting() > 0 && self.has_line();
+        if keeps_others { self.taken_at + PATIENCE } else { Time::NEVER }
     }
 
     /// The changes that `ack` stands for are on the disk, or could not be saved: then that is the reply. What is held for nothing
@@ -193,11 +255,14 @@ impl Session {
     pub fn tell(&mut self, now: Time, event: &Event) {
         let Some((_, is_json)) = self.watching.as_ref().filter(|(filter, _)| filter.wants(event)) else { return };
         let is_json = *is_json;
-        if self.is_overrun || self.held_len > WAITING_MAX {
+        if self.is_overrun || self.held_len + self.behind.len() > WAITING_MAX {
             self.is_overrun = true;
             return;
         }
         let push = if is_json { watch::push_json_line } else { watch::push_text };
+        if self.long.is_some() {
+            return push(&mut self.behind, event);
+        }
         self.push(now, None, is_json, |out| push(out, event));
     }
 
@@ -211,7 +276,12 @@ impl Session {
     /// [`Session::is_ready`].
     pub fn poll_request(&mut self, now: Time) -> Option<Request> {
         for _ in 0..LINES_MAX {
-            if self.pending.is_some() || self.is_overrun || self.is_paused(now) || self.is_holding_much() {
+            if self.pending.is_some()
+                || self.long.is_some()
+                || self.is_overrun
+                || self.is_paused(now)
+                || self.is_holding_much()
+            {
                 return None;
             }
             let line = self.take_line(now)?;
@@ -225,6 +295,9 @@ impl Session {
     /// When [`Session::poll_request`] may give something though nothing else happened.
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
+        if self.long.is_some() {
+            return if self.is_overrun { Time::NEVER } else { self.impatient_at() };
+        }
         let may_wait = self.pending.is_none() && !self.input.is_empty() && self.waiting() > PAUSE_LEN;
         if may_wait && !self.is_overrun { self.taken_at + PATIENCE } else { Time::NEVER }
     }
@@ -244,7 +317,7 @@ impl Session {
     /// True if it has asked what is not answered yet; the begin of a line asks nothing.
     #[must_use]
     pub fn is_asking(&self) -> bool {
-        self.pending.is_some() || !self.held.is_empty() || self.has_line()
+        self.pending.is_some() || self.long.is_some() || !self.held.is_empty() || self.has_line()
     }
 
     /// Whether a request, or the rest of the input, waits to be read.
@@ -252,9 +325,12 @@ impl Session {
         self.input.contains(&b'\n') || (self.has_ended && !self.input.is_empty())
     }
 
-    /// True if [`Session::poll_request`] has something to do right now.
+    /// True if [`Session::poll_request`] has something to do right now, or rows are wanted.
     #[must_use]
     pub fn is_ready(&self, now: Time) -> bool {
+        if self.long.is_some() {
+            return self.wants_rows(now);
+        }
         let may = self.pending.is_none() && !self.is_overrun && !self.is_paused(now) && !self.is_holding_much();
         may && (self.has_line() || self.input.len() > LINE_MAX || (self.is_skipping && !self.input.is_empty()))
     }
@@ -286,7 +362,7 @@ impl Session {
     /// Bytes that are kept for it: what waits for it, and what is held.
     #[must_use]
     pub const fn kept(&self) -> usize {
-        self.waiting() + self.held_len
+        self.waiting() + self.held_len + self.behind.len()
     }
 
     /// Whether so much is held that further requests wait for the disk.
@@ -450,5 +526,30 @@ fn push_done(out: &mut String, is_json: bool) {
         push_json_ok(out, &[]);
     } else {
         push_ok(out, "");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ids::TorrentId;
+    use crate::torrent::command::Answer;
+
+    #[test]
+    fn memory_of_a_long_answer_is_bounded_while_it_is_read() {
+        let mut session = Session::new(Time::ZERO);
+        session.handle_input("json stats\n".as_bytes());
+        assert!(session.poll_request(Time::ZERO).is_some());
+        let listing = Listing::Pieces { torrent: TorrentId::from_bits(0), next: 0 };
+        session.reply(Time::ZERO, Ok(Report::Long(listing)), None);
+        for _ in 0..1000 {
+            while session.wants_rows(Time::ZERO) {
+                // Letters of two bytes, so that some are sent by half.
+                let rows = Answer::Stats(vec![("ä".repeat(200), 7); 20]);
+                session.handle_rows(Time::ZERO, Ok((rows.into(), false)));
+            }
+            assert!(session.output.len() < 4 * SENT_MAX, "{}", session.output.len());
+            session.handle_sent(Time::ZERO, 20_001);
+        }
     }
 }

@@ -7,13 +7,15 @@ use serde_json::Value;
 use super::request::{Host, Report, Request};
 use super::session::{PARTS_MAX, Session, WAITING_MAX};
 use crate::base::hash::{Sha1Hash, Sha256Hash};
-use crate::base::ids::AckId;
+use crate::base::ids::{AckId, TorrentId};
 use crate::base::time::Time;
 use crate::codec::control::{Closing, LINE_MAX, closing};
 use crate::codec::import::Import;
 use crate::protocol::dht::items::{OwnedAuthor, OwnedItem};
 use crate::torrent::command::{Answer, Command, Refusal, RefusalKind, Source, Status, Which};
 use crate::torrent::dht_command::{DhtAnswer, DhtState, NodeRow, Progress, Swarm};
+use crate::torrent::event::{Event, Filter, What};
+use crate::torrent::listing::Listing;
 use crate::torrent::settings::SettingRow;
 use crate::torrent::snapshot::{FileRow, Follows, PeerRow, PieceState, Priority, State, Summary, TrackerRow};
 use crate::torrent::why::Reason;
@@ -512,4 +514,141 @@ fn client_whose_replies_are_held_sends_no_endless_requests() {
     assert!(!session.is_ready(NOW) && !session.is_overrun());
     session.handle_ack(NOW, AckId(0), &Ok(()));
     assert!(session.is_ready(NOW));
+}
+
+/// A client that asked for files, and then for what is `behind`; its answer has begun.
+fn listing_files(line: &str, behind: &str) -> Session {
+    let mut session = Session::new(NOW);
+    session.handle_input(format!("{line}\n{behind}").as_bytes());
+    begin_listing(&mut session);
+    session
+}
+
+fn begin_listing(session: &mut Session) {
+    assert!(session.poll_request(NOW).is_some());
+    let listing = Listing::Files { torrent: TorrentId::from_bits(0), next: 0, without_paths: false };
+    session.reply(NOW, Ok(Report::Long(listing)), None);
+}
+
+/// A slice of rows.
+fn files(from: usize, count: usize) -> Report {
+    let row = |index: usize| FileRow {
+        index,
+        path: format!("{index}").into(),
+        size: 9,
+        have_bytes: 1,
+        priority: Priority::High,
+    };
+    Answer::Files((from..from + count).map(row).collect()).into()
+}
+
+#[test]
+fn long_answer_waits_for_a_client_that_does_not_read() {
+    let mut session = listing_files("json files abcd", "");
+    let (mut next, mut said) = (0, 0);
+    while next < 100_000 {
+        while session.wants_rows(NOW) {
+            session.handle_rows(NOW, Ok((files(next, 100), false)));
+            next += 100;
+        }
+        assert!(session.kept() >= 64 * 1024 && session.kept() < 80 * 1024, "{}", session.kept());
+        assert!(!session.is_ready(NOW) && session.is_asking());
+        assert_eq!((session.poll_request(NOW), session.poll_timeout()), (None, Time::NEVER), "it costs nothing");
+        // All of it is read only at times.
+        let len = if next % 1000 == 0 { session.waiting() } else { session.waiting() - 1 };
+        session.handle_sent(NOW, len);
+        said += len;
+    }
+    session.handle_rows(NOW, Ok((files(next, 1), true)));
+    assert!(session.output().ends_with(b"{\"ok\":true}\n") && said > 1_000_000);
+    assert!(!session.is_asking());
+}
+
+#[test]
+fn events_wait_for_the_end_of_a_long_answer() {
+    for (line, json) in [("files abcd", ""), ("json files abcd", "json ")] {
+        let mut session = Session::new(NOW);
+        session.handle_input(format!("{json}watch\n{line}\n").as_bytes());
+        assert!(session.poll_request(NOW).is_some());
+        let filter = Filter { info_hash: None, kinds: Vec::new() };
+        session.reply(NOW, Ok(Report::Watching(filter)), None);
+        begin_listing(&mut session);
+        let event = Event { at: 1, info_hash: None, name: String::new(), what: What::Lost(7) };
+        session.tell(NOW, &event);
+        let passes: &[bool] = if json.is_empty() { &[false, true, false] } else { &[false] };
+        for is_last in passes {
+            session.handle_rows(NOW, Ok((files(0, 2), *is_last)));
+            session.tell(NOW, &event);
+        }
+        session.handle_rows(NOW, Ok((files(2, 1), true)));
+        session.tell(NOW, &event);
+        let said = output(&mut session);
+        let lines: Vec<&str> = said.lines().collect();
+        let events = lines.iter().filter(|line| line.contains("lost")).count();
+        assert_eq!(events, passes.len() + 2, "{said}");
+        let closing = lines.iter().rposition(|line| closing(line).is_some()).unwrap();
+        assert!(lines[..closing].iter().all(|line| !line.contains("lost")), "{said}");
+    }
+}
+
+#[test]
+fn long_answer_keeps_its_place_among_held_replies() {
+    let mut session = Session::new(NOW);
+    session.handle_input(b"pause all\njson files abcd\npause all\nversion\n");
+    session.handle_end();
+    assert!(session.poll_request(NOW).is_some());
+    session.reply(NOW, Ok(Answer::DoneTo(1).into()), Some(AckId(1)));
+    begin_listing(&mut session);
+    session.handle_rows(NOW, Ok((files(0, 1), false)));
+    assert!(session.poll_request(NOW).is_none() && session.wants_rows(NOW), "nothing comes between its rows");
+    session.handle_rows(NOW, Ok((files(1, 1), true)));
+    assert!(session.poll_request(NOW).is_some(), "a short one holds up no request");
+    session.reply(NOW, Ok(Answer::DoneTo(3).into()), Some(AckId(2)));
+    assert!(session.poll_request(NOW).is_none());
+    assert_eq!(output(&mut session), "");
+    session.handle_ack(NOW, AckId(2), &Ok(()));
+    session.handle_ack(NOW, AckId(1), &Ok(()));
+    let said = output(&mut session);
+    let kinds: Vec<&str> = said.lines().map(|line| line.get(..8).unwrap_or(line)).collect();
+    assert_eq!(kinds[..5], ["OK", "{\"have_b", "{\"have_b", "{\"ok\":tr", "OK 3 tor"], "{said}");
+    assert!(session.is_over());
+}
+
+#[test]
+fn rows_come_while_the_reply_before_them_is_held() {
+    let mut session = Session::new(NOW);
+    session.handle_input(b"pause all\njson files abcd\n");
+    assert!(session.poll_request(NOW).is_some());
+    session.reply(NOW, Ok(Answer::DoneTo(1).into()), Some(AckId(1)));
+    begin_listing(&mut session);
+    let mut next = 0;
+    while session.wants_rows(NOW) {
+        session.handle_rows(NOW, Ok((files(next, 100), false)));
+        next += 100;
+    }
+    assert!(session.kept() >= 64 * 1024 && session.output().is_empty());
+    session.handle_ack(NOW, AckId(1), &Ok(()));
+    assert!(output(&mut session).starts_with("OK\n{"));
+    assert!(session.wants_rows(NOW));
+}
+
+#[test]
+fn client_that_asks_on_and_reads_nothing_is_cut_off_in_a_long_answer() {
+    let mut session = listing_files("json files abcd", "version\n");
+    while session.wants_rows(NOW) {
+        session.handle_rows(NOW, Ok((files(0, 100), false)));
+    }
+    let later = session.poll_timeout();
+    assert_eq!(later, NOW + Duration::from_millis(250));
+    assert!(!session.is_ready(NOW) && session.is_ready(later));
+    while session.wants_rows(later) {
+        session.handle_rows(later, Ok((files(0, 100), false)));
+    }
+    assert!(session.is_overrun() && session.kept() < WAITING_MAX + 100_000, "{}", session.kept());
+    // One that asks for nothing more may take its time.
+    let mut session = listing_files("json files abcd", "");
+    while session.wants_rows(later) {
+        session.handle_rows(later, Ok((files(0, 100), false)));
+    }
+    assert!(!session.is_overrun() && session.kept() < 80 * 1024);
 }

@@ -1,16 +1,18 @@
 //! Reports as a person reads them: aligned tables, `key: value` lines, sentences, the piece map.
 
-use std::cmp::{Ordering, Reverse};
 use std::fmt::Display;
 
 use super::dht;
 use super::request::{Field, Host, Report};
-use super::table::Table;
+use super::table::{Columns, Table};
 use super::tracker;
+use crate::base::hash::InfoHash;
 use crate::codec::catalog::Entry;
 use crate::codec::control::{escape, push_payload};
 use crate::codec::units::{human_duration, human_size, moment};
 use crate::torrent::command::{Answer, Status};
+use crate::torrent::dht_command::DhtAnswer;
+use crate::torrent::listing::Listing;
 use crate::torrent::settings::SettingRow;
 use crate::torrent::snapshot::{FileRow, PeerRow, PieceState, State, Summary, TrackerRow};
 
@@ -18,6 +20,11 @@ use crate::torrent::snapshot::{FileRow, PeerRow, PieceState, State, Summary, Tra
 const ID_DIGITS: usize = 12;
 /// Pieces a line of the piece map.
 const MAP_WIDTH: usize = 64;
+
+const LIST_HEADS: [&str; 10] = ["id", "state", ">done", ">down", ">up", ">ratio", ">peers", ">eta", ">size", "name"];
+const FILE_HEADS: [&str; 5] = [">file", "priority", ">done", ">size", "path"];
+const PEER_HEADS: [&str; 8] = ["address", "flags", ">done", ">down", ">up", "transport", "source", "client"];
+const CATALOG_HEADS: [&str; 3] = ["hash", ">size", "name"];
 
 /// Settings that are what a torrent is: `show` tells of them among that.
 const SHOWN_ANYWAY: [&str; 2] = ["label", "queue"];
@@ -27,29 +34,38 @@ fn setting(row: &SettingRow) -> String {
     if row.from == "own" { row.value.clone() } else { format!("{} ({})", row.value, row.from) }
 }
 
-/// Puts the rows of a list into the order of `field`; anything else stays as it is.
-pub(super) fn sort(report: &mut Report, field: Field) {
-    if let Report::Node(Answer::List(rows)) = report {
-        rows.sort_by(|a, b| order(a, b, field));
+/// What a list is sorted by: a value that is small for rows that come first.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Key {
+    Number(u64),
+    Hash(InfoHash),
+    Text(String),
+}
+
+/// The key of a row.
+pub(super) fn key(row: &Summary, field: Field) -> Key {
+    // The bits of floating-point numbers that are not negative have the order of the numbers.
+    match field {
+        Field::Id => Key::Hash(row.info_hash),
+        Field::State => Key::Number(row.state as u64),
+        Field::Done => Key::Number(!row.progress().to_bits()),
+        Field::Down => Key::Number(!row.down_rate),
+        Field::Up => Key::Number(!row.up_rate),
+        Field::Ratio => Key::Number(!row.ratio().to_bits()),
+        Field::Peers => Key::Number(!u64::from(row.peers)),
+        Field::Eta => Key::Number(row.eta.unwrap_or(u64::MAX)),
+        Field::Size => Key::Number(!row.size),
+        Field::Name => Key::Text(row.name.to_lowercase()),
+        Field::Added => Key::Number(!row.added),
+        Field::Label => Key::Text(row.label.clone()),
+        Field::Queue => Key::Number(row.queue.map_or(0, |place| place as u64)),
     }
 }
 
-fn order(a: &Summary, b: &Summary, field: Field) -> Ordering {
-    let key = |row: &Summary| row.eta.unwrap_or(u64::MAX);
-    match field {
-        Field::Id => a.info_hash.cmp(&b.info_hash),
-        Field::State => a.state.cmp(&b.state),
-        Field::Done => b.progress().total_cmp(&a.progress()),
-        Field::Down => b.down_rate.cmp(&a.down_rate),
-        Field::Up => b.up_rate.cmp(&a.up_rate),
-        Field::Ratio => b.ratio().total_cmp(&a.ratio()),
-        Field::Peers => b.peers.cmp(&a.peers),
-        Field::Eta => key(a).cmp(&key(b)),
-        Field::Size => b.size.cmp(&a.size),
-        Field::Name => a.name.to_lowercase().cmp(&b.name.to_lowercase()),
-        Field::Added => Reverse(a.added).cmp(&Reverse(b.added)),
-        Field::Label => a.label.cmp(&b.label),
-        Field::Queue => a.queue.cmp(&b.queue),
+/// Puts the rows of a list into the order of `field`; anything else stays as it is.
+pub(super) fn sort(report: &mut Report, field: Field) {
+    if let Report::Node(Answer::List(rows)) = report {
+        rows.sort_by_cached_key(|row| key(row, field));
     }
 }
 
@@ -60,7 +76,7 @@ pub(super) fn push(out: &mut String, report: &Report) -> String {
             push_status(out, figures);
             push_host(out, host);
         }
-        Report::Watching(_) => {}
+        Report::Watching(_) | Report::Long(_) => {}
         Report::Lines(lines) => lines.iter().for_each(|line| push_payload(out, &escape(line))),
         Report::Node(answer) => return push_answer(out, answer),
     }
@@ -76,23 +92,25 @@ fn push_answer(out: &mut String, answer: &Answer) -> String {
         Answer::Stats(rows) => {
             rows.iter().for_each(|(name, value)| push_payload(out, &format!("{} {value}", escape(name))));
         }
-        Answer::List(rows) => list(rows).write(out),
-        Answer::Changes { rows, gone, since, is_whole } => {
-            list(rows).write(out);
-            gone.iter().for_each(|hash| push_payload(out, &format!("gone {hash}")));
-            return format!("since={since}{}", if *is_whole { " all" } else { "" });
+        Answer::List(_)
+        | Answer::Changes { .. }
+        | Answer::Files(_)
+        | Answer::Peers(_)
+        | Answer::Catalog { .. }
+        | Answer::Dht(DhtAnswer::Swarms(..)) => {
+            let mut columns = Columns::new(heads(answer).expect("these have columns"));
+            measure(&mut columns, answer);
+            columns.push_heads(out);
+            return push_rows(out, &columns, answer);
         }
         Answer::Show(row) => push_summary(out, row),
-        Answer::Files(rows) => files(rows).write(out),
-        Answer::Peers(rows) => peers(rows).write(out),
         Answer::Trackers(rows) => trackers(rows).write(out),
-        Answer::Pieces(states) => push_map(out, states),
+        Answer::Pieces(states) => {
+            push_map(out, 0, states);
+            push_legend(out);
+        }
         Answer::Why(reasons) => reasons.iter().for_each(|reason| push_payload(out, &escape(&reason.sentence))),
         Answer::Settings(rows) => rows.iter().for_each(|row| push_pair(out, row.key, setting(row))),
-        Answer::Catalog { entries, is_whole } => {
-            catalog(entries).write(out);
-            return if *is_whole { "done" } else { "searching" }.to_owned();
-        }
         Answer::Shares(paths) => paths.iter().for_each(|path| push_payload(out, &escape(&path.to_string_lossy()))),
         Answer::Link(link) => push_payload(out, &escape(link)),
         Answer::Tracker(state) => tracker::push_text(out, state),
@@ -102,12 +120,68 @@ fn push_answer(out: &mut String, answer: &Answer) -> String {
     String::new()
 }
 
-fn catalog(entries: &[Entry]) -> Table {
-    let mut table = Table::new(&["hash", ">size", "name"]);
-    for entry in entries {
-        table.row([entry.info_hash.to_string(), human_size(entry.size), entry.name.clone()]);
+/// The heads of the columns of an answer that is a table which may be long.
+pub(super) const fn heads(answer: &Answer) -> Option<&'static [&'static str]> {
+    Some(match answer {
+        Answer::List(_) | Answer::Changes { .. } => &LIST_HEADS,
+        Answer::Files(_) => &FILE_HEADS,
+        Answer::Peers(_) => &PEER_HEADS,
+        Answer::Catalog { .. } | Answer::Dht(DhtAnswer::Swarms(..)) => &CATALOG_HEADS,
+        _ => return None,
+    })
+}
+
+/// The heads of the columns of an answer that comes in slices.
+pub(super) const fn heads_of(listing: &Listing) -> Option<&'static [&'static str]> {
+    Some(match listing {
+        Listing::Torrents(_) => &LIST_HEADS,
+        Listing::Files { .. } => &FILE_HEADS,
+        Listing::Peers { .. } => &PEER_HEADS,
+        Listing::Catalog { .. } | Listing::Swarms { .. } => &CATALOG_HEADS,
+        Listing::Pieces { .. } | Listing::Stats { .. } | Listing::Status(_) => return None,
+    })
+}
+
+/// Widens the columns for the rows of an answer that has [`heads`].
+pub(super) fn measure(columns: &mut Columns, answer: &Answer) {
+    match answer {
+        Answer::List(rows) | Answer::Changes { rows, .. } => {
+            rows.iter().for_each(|row| columns.measure(&list_row(row)))
+        }
+        Answer::Files(rows) => rows.iter().for_each(|row| columns.measure(&file_row(row))),
+        Answer::Peers(rows) => rows.iter().for_each(|row| columns.measure(&peer_row(row))),
+        Answer::Catalog { entries, .. } => entries.iter().for_each(|entry| columns.measure(&catalog_row(entry))),
+        Answer::Dht(DhtAnswer::Swarms(rows, _)) => rows.iter().for_each(|row| columns.measure(&dht::swarm_row(row))),
+        _ => {}
     }
-    table
+}
+
+/// Writes the rows of an answer that has [`heads`]; returns the closing line's detail.
+pub(super) fn push_rows(out: &mut String, columns: &Columns, answer: &Answer) -> String {
+    match answer {
+        Answer::List(rows) => rows.iter().for_each(|row| columns.push_row(out, &list_row(row))),
+        Answer::Changes { rows, gone, since, is_whole } => {
+            rows.iter().for_each(|row| columns.push_row(out, &list_row(row)));
+            gone.iter().for_each(|hash| push_payload(out, &format!("gone {hash}")));
+            return format!("since={since}{}", if *is_whole { " all" } else { "" });
+        }
+        Answer::Files(rows) => rows.iter().for_each(|row| columns.push_row(out, &file_row(row))),
+        Answer::Peers(rows) => rows.iter().for_each(|row| columns.push_row(out, &peer_row(row))),
+        Answer::Catalog { entries, is_whole } => {
+            entries.iter().for_each(|entry| columns.push_row(out, &catalog_row(entry)));
+            return if *is_whole { "done" } else { "searching" }.to_owned();
+        }
+        Answer::Dht(DhtAnswer::Swarms(rows, progress)) => {
+            rows.iter().for_each(|row| columns.push_row(out, &dht::swarm_row(row)));
+            return progress.word().to_owned();
+        }
+        _ => {}
+    }
+    String::new()
+}
+
+fn catalog_row(entry: &Entry) -> [String; 3] {
+    [entry.info_hash.to_string(), human_size(entry.size), entry.name.clone()]
 }
 
 pub(super) fn push_pair(out: &mut String, key: &str, value: impl Display) {
@@ -203,61 +277,46 @@ fn push_summary(out: &mut String, row: &Summary) {
     push_pair(out, "created by", row.created_by.as_deref().unwrap_or("-"));
 }
 
-fn list(rows: &[Summary]) -> Table {
-    let mut table = Table::new(&["id", "state", ">done", ">down", ">up", ">ratio", ">peers", ">eta", ">size", "name"]);
-    for row in rows {
-        table.row([
-            row.info_hash.to_string()[..ID_DIGITS].to_owned(),
-            if row.moving.is_some() { "moving" } else { row.state.word() }.to_owned(),
-            percent(
-                row.moving
-                    .as_ref()
-                    .map_or_else(|| row.checked.unwrap_or_else(|| row.progress()), |moving| moving.progress),
-            ),
-            human_size(row.down_rate),
-            human_size(row.up_rate),
-            format!("{:.2}", row.ratio()),
-            row.peers.to_string(),
-            row.eta.map_or_else(|| "-".to_owned(), human_duration),
-            human_size(row.size),
-            row.name.clone(),
-        ]);
-    }
-    table
+fn list_row(row: &Summary) -> [String; 10] {
+    let moving = row.moving.as_ref().map(|moving| moving.progress);
+    [
+        row.info_hash.to_string()[..ID_DIGITS].to_owned(),
+        if row.moving.is_some() { "moving" } else { row.state.word() }.to_owned(),
+        percent(moving.or(row.checked).unwrap_or_else(|| row.progress())),
+        human_size(row.down_rate),
+        human_size(row.up_rate),
+        format!("{:.2}", row.ratio()),
+        row.peers.to_string(),
+        row.eta.map_or_else(|| "-".to_owned(), human_duration),
+        human_size(row.size),
+        row.name.clone(),
+    ]
 }
 
-fn files(rows: &[FileRow]) -> Table {
-    let mut table = Table::new(&[">file", "priority", ">done", ">size", "path"]);
-    for row in rows {
-        table.row([
-            row.index.to_string(),
-            row.priority.word().to_owned(),
-            percent(share(row.have_bytes, row.size)),
-            human_size(row.size),
-            row.path.to_string_lossy().into_owned(),
-        ]);
-    }
-    table
+fn file_row(row: &FileRow) -> [String; 5] {
+    [
+        row.index.to_string(),
+        row.priority.word().to_owned(),
+        percent(share(row.have_bytes, row.size)),
+        human_size(row.size),
+        row.path.to_string_lossy().into_owned(),
+    ]
 }
 
-fn peers(rows: &[PeerRow]) -> Table {
-    let mut table = Table::new(&["address", "flags", ">done", ">down", ">up", "transport", "source", "client"]);
-    for row in rows {
-        table.row([
-            row.addr.to_string(),
-            if row.flags.is_empty() { "-".to_owned() } else { row.flags.clone() },
-            percent(row.progress),
-            human_size(row.down_rate),
-            human_size(row.up_rate),
-            row.transport.to_owned(),
-            row.source.to_owned(),
-            row.client.clone(),
-        ]);
-    }
-    table
+fn peer_row(row: &PeerRow) -> [String; 8] {
+    [
+        row.addr.to_string(),
+        if row.flags.is_empty() { "-".to_owned() } else { row.flags.clone() },
+        percent(row.progress),
+        human_size(row.down_rate),
+        human_size(row.up_rate),
+        row.transport.to_owned(),
+        row.source.to_owned(),
+        row.client.clone(),
+    ]
 }
 
-fn trackers(rows: &[TrackerRow]) -> Table {
+fn trackers(rows: &[TrackerRow]) -> Table<8> {
     let count = |count: Option<u32>| count.map_or_else(|| "-".to_owned(), |count| count.to_string());
     let mut table = Table::new(&[">tier", "state", ">next", ">seeders", ">leechers", ">peers", "address", "message"]);
     for row in rows {
@@ -275,8 +334,8 @@ fn trackers(rows: &[TrackerRow]) -> Table {
     table
 }
 
-/// A character a piece, then what the characters mean. The index of a line's first piece stands before it.
-fn push_map(out: &mut String, states: &[PieceState]) {
+/// A character for each piece, from piece `first` on, which begins a line. The index of a line's first piece stands before it.
+pub(super) fn push_map(out: &mut String, first: usize, states: &[PieceState]) {
     let mark = |state: &PieceState| match state {
         PieceState::Have => '#',
         PieceState::Partial => '+',
@@ -286,8 +345,12 @@ fn push_map(out: &mut String, states: &[PieceState]) {
     };
     for (line, row) in states.chunks(MAP_WIDTH).enumerate() {
         let marks: String = row.iter().map(mark).collect();
-        push_payload(out, &format!("{:>7}  {marks}", line * MAP_WIDTH));
+        push_payload(out, &format!("{:>7}  {marks}", first + line * MAP_WIDTH));
     }
+}
+
+/// What the characters of the map mean.
+pub(super) fn push_legend(out: &mut String) {
     push_payload(out, "# here  + partly here  . missing  ! missing, and no connected peer has it  - not wanted");
 }
 
@@ -329,7 +392,7 @@ mod tests {
         let mut states = vec![PieceState::Have; 64];
         states.extend([PieceState::Partial, PieceState::Missing(3), PieceState::Missing(0), PieceState::Unwanted]);
         let mut out = String::new();
-        push_map(&mut out, &states);
+        push_map(&mut out, 0, &states);
         let lines: Vec<_> = out.lines().collect();
         assert_eq!(lines[0], format!("      0  {}", "#".repeat(64)));
         assert_eq!(lines[1], "     64  +.!-");
