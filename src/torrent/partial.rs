@@ -20,8 +20,11 @@ use crate::torrent::snapshot::Priority;
 
 /// Peers that are asked for one block at the same time, in the end game; nobody more is.
 pub const REQUESTERS_MAX: usize = 3;
-/// Blocks of all wanted pieces in progress together; beyond it no piece is started until one is done (one always may be).
+/// Blocks of all wanted pieces in progress together, [`PIECE_WEIGHT`] more for each piece; beyond it no piece is started until one
+/// is done (one always may be).
 pub const BLOCKS_MAX: usize = 64 * 1024;
+/// What a piece counts for besides its blocks: about as much memory as so many of them.
+const PIECE_WEIGHT: usize = 4;
 /// Open pieces that are looked at when one peer is asked for blocks, the most wanted and nearest to being full first.
 const OPEN_LOOKS_MAX: usize = 1024;
 /// Blocks that are looked at in the end game when one peer is asked for blocks that others were asked for as well.
@@ -252,7 +255,7 @@ impl Partials {
     /// No further piece should be started now.
     #[must_use]
     pub fn is_crowded(&self) -> bool {
-        self.blocks >= BLOCKS_MAX
+        self.blocks + PIECE_WEIGHT * self.len() >= BLOCKS_MAX
     }
 
     /// The pieces of which `conn` may be asked blocks that nobody was asked for, in the order in which it should be: the most wanted

@@ -2,7 +2,6 @@
 //! peer, so that the swarm gets all content from the seeder once before anything twice. Whoever does not heed it loses
 //! nothing.
 
-use crate::base::bitfield::Bitfield;
 use crate::base::geometry::Piece;
 use crate::base::ids::ConnId;
 use crate::base::steps;
@@ -16,15 +15,6 @@ const PROPOSAL_STEPS: usize = 4096;
 const PROPOSAL_TRIES_MIN: usize = 16;
 
 impl Torrent {
-    /// The pieces that some connected peer has.
-    pub(crate) fn spread(&self) -> Bitfield {
-        let mut spread = Bitfield::new(self.geometry().pieces());
-        for peer in self.peers.values().filter(|peer| !peer.field.is_empty()) {
-            spread.add_all(&peer.field);
-        }
-        spread
-    }
-
     /// True if a connected peer has `piece`.
     pub(crate) fn is_spread(&self, piece: Piece) -> bool {
         steps::add(self.peers.len());

@@ -47,6 +47,7 @@ use crate::torrent::renaming::Renaming;
 use crate::torrent::settings::Settings;
 use crate::torrent::sleep::{Body, Claim};
 use crate::torrent::snapshot::Priority;
+use crate::torrent::super_seed::Spread;
 
 /// How often a torrent with peers looks at all of them.
 pub(crate) const TICK: Duration = Duration::from_secs(1);
@@ -274,8 +275,8 @@ pub struct Torrent {
     pub(crate) leaves: bool,
     /// Whether the user removed it, with its data if true; it goes once what is under way has ended.
     pub(crate) removal: Option<bool>,
-    /// The result of `count_spread` during super-seeding; empty until it is needed in a tick.
-    pub(crate) spread_counts: Vec<u32>,
+    /// What peers have between them, while it is super-seeding.
+    pub(crate) spread: Spread,
     /// When a goal of seeding may be reached.
     pub(crate) goal_at: Time,
     /// Peers that are to be looked at again before the turn ends (`interest`); each once.
@@ -422,7 +423,7 @@ impl Torrent {
             taken_at: Time::ZERO,
             leaves: false,
             removal: None,
-            spread_counts: Vec::new(),
+            spread: Spread::default(),
             goal_at: Time::NEVER,
             due_peers: VecDeque::new(),
             all_peers_due: false,
