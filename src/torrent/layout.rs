@@ -282,7 +282,7 @@ mod tests {
         for missing in 0..202 {
             let mut have = Bitfield::full(202);
             have.clear(missing);
-            (0..202).step_by(5).filter(|piece| have.get(*piece)).for_each(|piece| _ = have.clear(piece));
+            (0..202).step_by(5).for_each(|piece| _ = have.clear(piece));
             for file in 0..3 {
                 let span = layout.files().entries()[file].span;
                 let held = have.ones().filter_map(|piece| layout.span_of(piece).intersection(span));
