@@ -164,15 +164,6 @@ impl<S: Storage> Engine<S> {
         }
         self.paths.forget(id);
         self.note_stale_paths(1);
-        for purpose in self.jobs.values_mut() {
-            let (Purpose::Allocate(of) | Purpose::Sync(of) | Purpose::Record(of) | Purpose::Metainfo(of)) = purpose
-            else {
-                continue;
-            };
-            if *of == id {
-                *purpose = Purpose::Other;
-            }
-        }
         match torrent.store().filter(|_| data && !torrent.is_link() && !torrent.is_peek()) {
             Some(store) => {
                 let job = self.remove_content(now, &torrent, store);
@@ -227,6 +218,8 @@ impl<S: Storage> Engine<S> {
         match purpose {
             Purpose::Allocate(id) => self.tell(id, |torrent| torrent.handle_allocated(now, result)),
             Purpose::Sync(id) => self.tell(id, |torrent| torrent.handle_synced(now, result)),
+            // An id is never used again: this torrent was removed meanwhile.
+            Purpose::Record(id) | Purpose::Metainfo(id) if !self.torrents.contains(id) => {}
             Purpose::Record(id) => {
                 self.tell(id, |torrent| torrent.handle_saved(now, result.is_ok()));
                 self.durability.handle_saved(id);
