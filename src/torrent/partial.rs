@@ -128,7 +128,7 @@ pub struct Partials {
     on_parole: BTreeSet<(ConnId, Piece)>,
     /// Pieces that are about to be started.
     reserved: BTreeSet<Piece>,
-    /// Blocks of the wanted ones, and of the reserved ones.
+    /// What the wanted ones and the reserved ones count for.
     blocks: usize,
     /// Where the end game goes on.
     again_from: (Piece, u32),
@@ -160,7 +160,7 @@ impl Partials {
     /// `piece` is about to be started, as soon as there is room for it: it counts from now on.
     pub fn reserve(&mut self, piece: Piece) {
         if self.reserved.insert(piece) {
-            self.blocks += self.geometry.blocks_of(piece) as usize;
+            self.blocks += weight(&self.geometry, piece);
         }
     }
 
@@ -168,7 +168,7 @@ impl Partials {
     pub fn unreserve(&mut self, piece: Piece) -> bool {
         let was_reserved = self.reserved.remove(&piece);
         if was_reserved {
-            self.blocks -= self.geometry.blocks_of(piece) as usize;
+            self.blocks -= weight(&self.geometry, piece);
         }
         was_reserved
     }
@@ -221,7 +221,7 @@ impl Partials {
         for (&piece, partial) in &mut self.pieces {
             partial.priority = priority_of(piece);
         }
-        let reserved: usize = self.reserved.iter().map(|&piece| self.geometry.blocks_of(piece) as usize).sum();
+        let reserved: usize = self.reserved.iter().map(|&piece| weight(&self.geometry, piece)).sum();
         self.blocks = self.pieces.values().map(Partial::wanted_blocks).sum::<usize>() + reserved;
         self.open = self.pieces.iter().filter_map(|(&piece, partial)| partial.rank(piece)).collect();
     }
@@ -255,7 +255,7 @@ impl Partials {
     /// No further piece should be started now.
     #[must_use]
     pub fn is_crowded(&self) -> bool {
-        self.blocks + PIECE_WEIGHT * self.len() >= BLOCKS_MAX
+        self.blocks >= BLOCKS_MAX
     }
 
     /// The pieces of which `conn` may be asked blocks that nobody was asked for, in the order in which it should be: the most wanted
@@ -631,7 +631,7 @@ impl Partials {
             assert!(partial.running.len <= self.geometry.len_of(*piece));
             blocks += partial.wanted_blocks();
         }
-        let reserved: usize = self.reserved.iter().map(|&piece| self.geometry.blocks_of(piece) as usize).sum();
+        let reserved: usize = self.reserved.iter().map(|&piece| weight(&self.geometry, piece)).sum();
         assert_eq!(blocks + reserved, self.blocks);
         let open: BTreeSet<Rank> = self.pieces.iter().filter_map(|(&piece, partial)| partial.rank(piece)).collect();
         assert_eq!(open, self.open);
@@ -652,6 +652,11 @@ impl Partials {
     }
 }
 
+/// What a wanted piece counts for.
+fn weight(geometry: &Geometry, piece: Piece) -> usize {
+    geometry.blocks_of(piece) as usize + PIECE_WEIGHT
+}
+
 /// A piece that was at `before` in the order is at `after` now.
 fn move_rank(open: &mut BTreeSet<Rank>, before: Option<Rank>, after: Option<Rank>) {
     if before != after {
@@ -668,7 +673,7 @@ impl Partial {
 
     /// What counts towards [`BLOCKS_MAX`].
     fn wanted_blocks(&self) -> usize {
-        if self.priority == Priority::Off { 0 } else { self.blocks.len() }
+        if self.priority == Priority::Off { 0 } else { self.blocks.len() + PIECE_WEIGHT }
     }
 
     fn is_full(&self) -> bool {
