@@ -25,7 +25,12 @@ impl Torrent {
     pub(crate) fn propose(&mut self, conn: ConnId) {
         let Some(peer) = self.peers.get(&conn) else { return };
         let may_ask = !peer.machine.am_choking() && peer.machine.peer_interested() && peer.machine.is_fast();
-        if self.download.is_some() || peer.shown.is_some() || !may_ask || peer.proposed.len() >= PROPOSED_MAX {
+        if self.is_link()
+            || self.download.is_some()
+            || peer.shown.is_some()
+            || !may_ask
+            || peer.proposed.len() >= PROPOSED_MAX
+        {
             return;
         }
         for _ in peer.proposed.len()..PROPOSED_MAX {
