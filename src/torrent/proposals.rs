@@ -45,6 +45,9 @@ impl Torrent {
     /// A piece that we have, no connected peer has, and nobody was proposed: the first of those that are tried from a random place on.
     fn next_proposal(&mut self) -> Option<Piece> {
         let pieces = self.geometry().pieces();
+        if pieces == 0 {
+            return None;
+        }
         let from = u32::try_from(self.rng.index(pieces as usize)).expect("an index of a piece");
         let tries = (PROPOSAL_STEPS / self.peers.len().max(1)).max(PROPOSAL_TRIES_MIN);
         let in_order = (from..pieces).chain(0..from).map(Piece).take(tries);
