@@ -389,7 +389,7 @@ impl Storage for MemoryStorage {
         parts.iter().try_for_each(|&index| image.may_make(index))?;
         let makes = parts.iter().any(|&index| !image.files[index].is_there);
         let astray =
-            (makes && image.is_astray()).then(|| "a file is made in the place of a disk that is away".to_owned());
+            (image.is_astray() && makes).then(|| "a file is made in the place of a disk that is away".to_owned());
         parts.into_iter().for_each(|index| image.touch(index, 0, now));
         self.breaches.extend(astray);
         Ok(())

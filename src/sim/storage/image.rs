@@ -80,7 +80,7 @@ pub(super) struct Image {
     pub(super) away: Option<(Vec<Page>, Vec<FileState>)>,
     /// The disk is not mounted: what lies there is an empty directory.
     pub(super) is_unmounted: bool,
-    /// The user has had everything verified since it was: what is missing may be downloaded to where it should be.
+    /// The user has had everything verified since it was, or nothing was: what is missing may be downloaded to where it should be.
     pub(super) is_given_up: bool,
     /// By file: it holds verified pieces, the engine says; empty if none does.
     pub(super) held: Vec<bool>,
@@ -178,9 +178,12 @@ impl Image {
         }
     }
 
-    /// What is written here is written to an empty mount point although something was verified before.
-    pub(super) fn is_astray(&self) -> bool {
-        self.is_unmounted && !self.is_unlinked && !self.is_given_up && self.watch.claims_any()
+    /// What is written now is written to an empty mount point although something was verified before. Whoever had verified nothing
+    /// may begin there: what it verifies then lies there.
+    pub(super) fn is_astray(&mut self) -> bool {
+        let is_elsewhere = self.is_unmounted && !self.is_unlinked;
+        self.is_given_up |= is_elsewhere && !self.watch.claims_any();
+        is_elsewhere && !self.is_given_up
     }
 
     /// The disk goes: what is open can be used on, by whoever does not close it.
