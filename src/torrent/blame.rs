@@ -127,7 +127,7 @@ mod tests {
         }
         assert_eq!(blame.failures.len(), FAILURES_MAX);
         assert!(!blame.is_suspect(Piece(0)) && blame.is_suspect(Piece(999)));
-        let long = vec![(1, 0), (2, 0)].repeat(FAILED_BLOCKS_MAX / 4);
+        let long = [(1, 0), (2, 0)].repeat(FAILED_BLOCKS_MAX / 4);
         (0..5).for_each(|piece| _ = blame.handle_failed(Piece(piece), blocks(&long)));
         assert!(blame.failures.len() == 2 && blame.is_suspect(Piece(4)));
     }
