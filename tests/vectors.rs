@@ -22,9 +22,9 @@ const COMPATIBLE: &[u8] = include_bytes!("vectors/compatible.st");
 
 /// Path, length and whether it is never stored, file by file.
 fn files(meta: &Metainfo) -> Vec<(&str, u64, bool)> {
-    let entry = |entry: &'_ swarmtorrent::base::files::FileEntry| (entry.span.len, entry.pad);
-    let paths = meta.files.entries().iter().map(|entry| entry.path.to_str().expect("the vectors' paths are text"));
-    paths.zip(meta.files.entries().iter().map(entry)).map(|(path, (len, pad))| (path, len, pad)).collect()
+    let entry = |entry: swarmtorrent::base::files::FileEntry<'_>| (entry.span.len, entry.pad);
+    let paths = meta.files.entries().map(|entry| entry.path.to_str().expect("the vectors' paths are text"));
+    paths.zip(meta.files.entries().map(entry)).map(|(path, (len, pad))| (path, len, pad)).collect()
 }
 
 #[test]

@@ -5,6 +5,7 @@ pub mod arena;
 pub mod bitfield;
 pub mod blocklist;
 pub mod buffer;
+pub mod bytes;
 pub mod config;
 pub mod files;
 pub mod geometry;

@@ -70,7 +70,7 @@ pub fn run(args: &Args) -> Result<(), String> {
     }
     bar.finish_and_clear();
     let mut bad_files = 0;
-    for (index, entry) in meta.files.entries().iter().enumerate().filter(|(_, entry)| !entry.pad) {
+    for (index, entry) in meta.files.entries().enumerate().filter(|(_, entry)| !entry.pad) {
         let bad = geometry.pieces_of(entry.span).filter(|&piece| !good.get(piece)).count();
         let stamp = storage.stamp(store, index);
         let trouble = match stamp {
@@ -111,7 +111,7 @@ pub fn run(args: &Args) -> Result<(), String> {
 
 /// The directory that the torrent's paths begin in: `given`, or the one above it if `given` is the content itself.
 fn place(meta: &Metainfo, given: &Path) -> PathBuf {
-    let top = meta.files.entries()[0].path.components().next().expect("a path has a component");
+    let top = meta.files.entry(0).path.components().next().expect("a path has a component");
     let is_content = given.file_name() == Some(top.as_os_str()) && !given.join(top).exists();
     match given.parent().filter(|_| is_content) {
         Some(above) if above.as_os_str().is_empty() => PathBuf::from("."),

@@ -145,7 +145,7 @@ impl PathIndex {
 
     /// Adds to `found` the torrents that may have one of `files`, which are in the directory at `place`.
     pub(super) fn find(&mut self, place: &Path, files: &FileList, found: &mut BTreeSet<TorrentId>) {
-        let paths = || files.entries().iter().filter(|entry| !entry.pad).map(|entry| entry.path.as_path());
+        let paths = || files.entries().filter(|entry| !entry.pad).map(|entry| entry.path);
         let mut tops: Vec<&OsStr> = paths().filter_map(first_of).collect();
         tops.dedup();
         for top in tops {

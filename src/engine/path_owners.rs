@@ -167,7 +167,7 @@ impl Claims {
 
     /// Returns the path of a file, for messages.
     fn path(&self, file: usize) -> PathBuf {
-        let entry = self.lists.first().and_then(|list| list.entries().get(file));
+        let entry = self.lists.first().and_then(|list| list.get(file));
         self.dirs.first().map_or_else(PathBuf::new, |dir| dir.join(entry.map_or(Path::new(""), |entry| &entry.path)))
     }
 
@@ -267,7 +267,7 @@ impl<S: Storage> Engine<S> {
         // `mine` maps the paths of each file to its index and length.
         let mut mine: BTreeMap<PathBuf, (usize, u64)> = BTreeMap::new();
         for (place, list) in places.iter().flat_map(|place| claims.lists.iter().map(move |list| (place, list))) {
-            let entries = list.entries().iter().enumerate().filter(|(_, entry)| !entry.pad);
+            let entries = list.entries().enumerate().filter(|(_, entry)| !entry.pad);
             mine.extend(entries.map(|(file, entry)| (place.join(&entry.path), (file, entry.span.len))));
         }
         let mut linked_files: BTreeMap<(u64, u64), (usize, FileIdentity)> = BTreeMap::new();
@@ -302,7 +302,7 @@ impl<S: Storage> Engine<S> {
         for dir in &theirs.dirs {
             let place = self.storage.place(dir);
             for list in &theirs.lists {
-                for (file, entry) in list.entries().iter().enumerate().filter(|(_, entry)| !entry.pad) {
+                for (file, entry) in list.entries().enumerate().filter(|(_, entry)| !entry.pad) {
                     if let Some(&(mine, len)) = mine.get(&place.join(&entry.path)) {
                         let is_empty = len == 0 && entry.span.len == 0;
                         if is_empty {
@@ -323,7 +323,7 @@ impl<S: Storage> Engine<S> {
                         && let Some(&(mine, _)) = linked.get(&(identity.device, identity.inode))
                         && !common.same.contains(&mine)
                     {
-                        let len = claims.lists[0].entries()[mine].span.len;
+                        let len = claims.lists[0].entry(mine).span.len;
                         if len != entry.span.len {
                             common.differs.get_or_insert(mine);
                         }
@@ -342,7 +342,7 @@ impl<S: Storage> Engine<S> {
     /// Returns the existing files among `files`; if `linked`, only those of more than one name.
     fn identities(&mut self, claims: &Claims, files: Range<usize>, linked: bool) -> Vec<(usize, FileIdentity)> {
         let (Some(dir), Some(list)) = (claims.dirs.first(), claims.lists.first()) else { return Vec::new() };
-        let entries = list.entries().iter().enumerate().skip(files.start).take(files.len());
+        let entries = list.entries().enumerate().skip(files.start).take(files.len());
         let entries = entries.filter(|(_, entry)| !entry.pad && entry.span.len > 0);
         let there = entries.filter_map(|(file, entry)| Some((file, self.storage.identity(dir, &entry.path)?)));
         there.filter(|(_, identity)| !linked || identity.links > 1).collect()
@@ -390,13 +390,13 @@ impl<S: Storage> Engine<S> {
         }
         for (dir, list) in claims.dirs.iter().flat_map(|dir| claims.lists.iter().map(move |list| (dir, list))) {
             let place = self.storage.place(dir);
-            let mut tops: Vec<_> = list.entries().iter().filter_map(|entry| entry.path.components().next()).collect();
+            let mut tops: Vec<_> = list.entries().filter_map(|entry| entry.path.components().next()).collect();
             tops.dedup();
             let near: Vec<_> = tops.into_iter().flat_map(|top| self.removals.near(&place.join(top))).collect();
             for (other, content) in near {
-                let entries = content.files.entries().iter().filter(|entry| !entry.pad);
+                let entries = content.files.entries().filter(|entry| !entry.pad);
                 let paths: BTreeSet<PathBuf> = entries.map(|entry| other.join(&entry.path)).collect();
-                let mut mine = list.entries().iter().filter(|entry| !entry.pad);
+                let mut mine = list.entries().filter(|entry| !entry.pad);
                 if let Some(entry) = mine.find(|entry| paths.contains(&place.join(&entry.path))) {
                     return Some(dir.join(&entry.path));
                 }
@@ -687,15 +687,15 @@ impl<S: Storage> Engine<S> {
     /// Another torrent has one of the renamed files, or a file of the new name.
     pub(super) fn may_rename(&mut self, now: Time, id: TorrentId, step: &RenameStep) -> Result<(), Refusal> {
         let content = self.torrents.get(id).expect("torrent is in the arena").content();
-        let pairs = content.files.entries().iter().zip(step.files.entries());
+        let pairs = content.files.entries().zip(step.files.entries());
         let renamed: Vec<_> = pairs.filter(|(old, new)| old.path != new.path).collect();
         let claims = |paths: Vec<(PathBuf, u64, bool)>| Claims {
             dirs: vec![content.dir.clone()],
             lists: vec![Arc::new(FileList::new(paths))],
         };
-        let old = claims(renamed.iter().map(|(old, _)| (old.path.clone(), old.span.len, old.pad)).collect());
+        let old = claims(renamed.iter().map(|(old, _)| (old.path.to_owned(), old.span.len, old.pad)).collect());
         self.may_take(now, id, &old, |_| false)?;
-        let new = claims(renamed.iter().map(|(_, new)| (new.path.clone(), new.span.len, new.pad)).collect());
+        let new = claims(renamed.iter().map(|(_, new)| (new.path.to_owned(), new.span.len, new.pad)).collect());
         self.may_use(&new)?;
         self.may_take(now, id, &new, |_| true)
     }

@@ -440,8 +440,8 @@ impl Torrent {
     }
 
     fn empty_files(&self) -> impl Iterator<Item = usize> {
-        let entries = self.layout.files().entries().iter().enumerate();
-        let is_empty = |file: usize, entry: &FileEntry| {
+        let entries = self.layout.files().entries().enumerate();
+        let is_empty = |file: usize, entry: &FileEntry<'_>| {
             !entry.pad && entry.span.len == 0 && self.layout.priority(file) != Priority::Off
         };
         entries.filter(move |(file, entry)| is_empty(*file, entry)).map(|(file, _)| file)
@@ -470,8 +470,8 @@ impl Torrent {
     }
 
     /// Complete files that are longer than they should be and are left so, with how many bytes they have too many, as they looked last.
-    pub(crate) fn excesses(&self) -> impl Iterator<Item = (&FileEntry, u64)> {
-        let entries = self.layout.files().entries().iter().enumerate().zip(&self.disk.stamps);
+    pub(crate) fn excesses(&self) -> impl Iterator<Item = (FileEntry<'_>, u64)> {
+        let entries = self.layout.files().entries().enumerate().zip(&self.disk.stamps);
         entries.filter_map(|((file, entry), stamp)| {
             let excess = stamp.len.saturating_sub(entry.span.len);
             let is_left = !entry.pad && excess > 0 && self.is_file_whole(file) && !self.disk.written.contains(&file);

@@ -479,7 +479,7 @@ impl Torrent {
     /// Returns the path of a file that contains a part of a piece.
     fn file_of(&self, piece: Piece) -> Option<PathBuf> {
         let files = self.layout.files();
-        let mut parts = files.parts(self.piece_span(piece)).map(|(file, _, _)| &files.entries()[file]);
+        let mut parts = files.parts(self.piece_span(piece)).map(|(file, _, _)| files.entry(file));
         parts.find(|entry| !entry.pad).map(|entry| self.dir.join(&entry.path))
     }
 

@@ -76,10 +76,10 @@ impl Torrent {
     /// Its files, pad files left out.
     #[must_use]
     pub fn file_rows(&self) -> Vec<FileRow> {
-        let entries = self.layout.files().entries().iter().enumerate().filter(|(_, entry)| !entry.pad);
+        let entries = self.layout.files().entries().enumerate().filter(|(_, entry)| !entry.pad);
         let rows = entries.map(|(index, entry)| FileRow {
             index,
-            path: entry.path.clone(),
+            path: entry.path.to_owned(),
             size: entry.span.len,
             have_bytes: self.layout.have_bytes(index, &self.have),
             priority: self.layout.priority(index),

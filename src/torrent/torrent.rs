@@ -451,8 +451,8 @@ impl Torrent {
     /// # Panics
     /// If there is no such file.
     #[must_use]
-    pub fn file(&self, index: usize) -> &FileEntry {
-        &self.layout.files().entries()[index]
+    pub fn file(&self, index: usize) -> FileEntry<'_> {
+        self.layout.files().entry(index)
     }
 
     /// The storage has its content under `store`.

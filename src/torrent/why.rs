@@ -256,7 +256,7 @@ impl Torrent {
         if nowhere.count() == 0 {
             return;
         }
-        let entries = self.layout.files().entries().iter().filter(|entry| !entry.pad);
+        let entries = self.layout.files().entries().filter(|entry| !entry.pad);
         let lacking = entries.filter(|entry| self.geometry().pieces_of(entry.span).any(|piece| nowhere.get(piece)));
         let mut names: Vec<String> = lacking.map(|entry| escape(&entry.path.to_string_lossy()).into_owned()).collect();
         let more = names.len().saturating_sub(FILES_SHOWN);

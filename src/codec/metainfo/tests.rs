@@ -44,7 +44,7 @@ fn the_worked_example_of_the_st_format_is_read_and_written_byte_for_byte() {
 #[test]
 fn files_are_laid_one_after_another_below_the_name() {
     let meta = Metainfo::parse(&torrent(&[("a|b.txt", 20_000), ("empty", 0), ("c", 1)], "7:privatei1e")).unwrap();
-    let entries = meta.files.entries();
+    let entries: Vec<_> = meta.files.entries().collect();
     assert_eq!(entries[0].path, PathBuf::from("root/a/b.txt"));
     assert_eq!(entries[2].span, Span { offset: 20_000, len: 1 });
     assert_eq!((meta.geometry.pieces(), meta.pieces.len(), meta.name.as_str()), (2, 2, "root"));
@@ -97,7 +97,7 @@ fn lengths_beyond_sense_are_refused() {
 fn pad_files_and_symbolic_links_are_never_stored() {
     let bytes = b"d4:infod5:filesld6:lengthi5e4:pathl1:aeed4:attr1:p6:lengthi16379e4:pathl4:.pad5:16379eed4:attr1:l6:lengthi0e4:pathl4:linke12:symlink pathl1:aeee4:name1:r12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaaee";
     let meta = Metainfo::parse(bytes).unwrap();
-    let pads: Vec<_> = meta.files.entries().iter().map(|entry| entry.pad).collect();
+    let pads: Vec<_> = meta.files.entries().map(|entry| entry.pad).collect();
     assert_eq!(pads, [false, true, true]);
     assert_eq!(meta.extras[2].attr, "l");
 }
@@ -198,7 +198,7 @@ fn a_link_has_no_content_whatever_its_entry_says() {
         let link = format!("d4:attr1:l{length}4:pathl1:le12:symlink pathl1:aee");
         let meta = Metainfo::parse(&st_of(&format!("d6:lengthi5e4:pathl1:aee{link}"), "", "")).unwrap();
         assert_eq!(meta.geometry.total_len(), 5);
-        assert!(meta.files.entries()[1].pad);
+        assert!(meta.files.entry(1).pad);
     }
     for (attr, accepted) in [("l", false), ("p", true)] {
         let bytes = format!(

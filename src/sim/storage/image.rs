@@ -212,7 +212,7 @@ impl Image {
     /// Complete files get their length, and those of no bytes are made.
     pub(super) fn finish(&mut self, finish: &[usize], now: Time) {
         for &index in finish {
-            let len = self.content.files.entries()[index].span.len;
+            let len = self.content.files.entry(index).span.len;
             if self.files[index].is_there && len > 0 {
                 self.files[index].len = self.files[index].len.min(len);
             } else if len == 0 && self.may_make(index).is_ok() {
@@ -236,7 +236,7 @@ impl Image {
     pub(super) fn may_read(&self, span: Span) -> Result<(), Fault> {
         for (index, offset, part) in self.content.files.parts(span) {
             let file = &self.files[index];
-            let is_pad = self.content.files.entries()[index].pad;
+            let is_pad = self.content.files.entry(index).pad;
             if !is_pad && (!file.is_there || file.len < offset + part.len) {
                 return Err(gone());
             }

@@ -27,7 +27,7 @@ impl Delete {
     pub(super) fn step(&mut self, storage: &mut FileStorage) -> Result<Slice, Fault> {
         storage.forget_file(self.store, self.file);
         let content = &storage.stores.get(self.store).ok_or_else(closed)?.content;
-        let Some(entry) = content.files.entries().get(self.file) else {
+        let Some(entry) = content.files.get(self.file) else {
             return match self.changed.sync_next(&content.dir) {
                 Some(result) => {
                     self.fault = self.fault.take().or(result.err());
