@@ -12,6 +12,7 @@ pub mod geometry;
 pub mod hash;
 pub mod ids;
 pub mod lanes;
+pub mod merge_sort;
 pub mod names;
 pub mod net;
 pub mod queue;
