@@ -51,7 +51,7 @@ fn a_torrent_of_libtorrent_has_the_hash_that_libtorrent_says() {
     let meta = Metainfo::parse(LIBTORRENT_V1).expect("a good file");
     assert_eq!(meta.info_hash.to_string(), "26ce17a4c1201b2bff6716664b3456f06968ffd2");
     assert_eq!(files(&meta), [("n/link", 0, true), ("n/sub/b", 20_000, false), ("n/a.txt", 500, false)]);
-    assert_eq!(meta.extras[1].attr, "x");
+    assert_eq!(meta.extras.get(1).attr, "x");
     assert_eq!((meta.geometry.pieces(), meta.geometry.len_of(Piece(1))), (2, 4116));
     assert_eq!(meta.trackers, [["udp://tracker.example:6969"], ["http://tracker.example/announce"]]);
     assert_eq!(meta.nodes, [("router.example".to_owned(), 6881)]);

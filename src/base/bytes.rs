@@ -68,6 +68,60 @@ impl fmt::Debug for Bytes {
     }
 }
 
+/// Bytes in parts, one after another: a long value that is not copied to be put together.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Rope(Vec<Bytes>);
+
+impl Rope {
+    /// How many bytes there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.iter().map(|part| part.len()).sum()
+    }
+
+    /// True if there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|part| part.is_empty())
+    }
+
+    /// The parts, in order.
+    #[must_use]
+    pub fn parts(&self) -> &[Bytes] {
+        &self.0
+    }
+
+    /// A copy in one piece.
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.0.iter().flat_map(|part| part.iter().copied()).collect()
+    }
+}
+
+impl From<Bytes> for Rope {
+    fn from(bytes: Bytes) -> Self {
+        Self(vec![bytes])
+    }
+}
+
+impl From<Vec<u8>> for Rope {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(vec![bytes.into()])
+    }
+}
+
+impl<const N: usize> From<[Bytes; N]> for Rope {
+    fn from(parts: [Bytes; N]) -> Self {
+        Self(parts.into())
+    }
+}
+
+impl fmt::Debug for Rope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Rope({} in {} parts)", self.len(), self.0.len())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,5 +134,7 @@ mod tests {
         assert_eq!(part.slice(1..3), Bytes::from(&b"34"[..]));
         assert_eq!((part.allocated(), part.len()), (10, 6));
         assert!(Arc::ptr_eq(&part.whole, &bytes.whole));
+        let rope = Rope::from([part, Bytes::from(&b"x"[..])]);
+        assert_eq!((rope.len(), rope.to_vec()), (7, b"234567x".to_vec()));
     }
 }

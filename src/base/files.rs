@@ -37,6 +37,8 @@ pub struct FileList {
     path_ends: Vec<u32>,
     /// By file: where it ends in the content.
     ends: Vec<u64>,
+    /// There is a file of no bytes that is not a pad file.
+    has_empty: bool,
 }
 
 /// A list that is built file by file.
@@ -75,6 +77,7 @@ impl FileListBuilder {
         let end = u32::try_from(end).expect("PATHS_LEN_MAX is below 2^31");
         self.list.path_ends.push(if pad { end | PAD } else { end });
         self.list.ends.push(self.list.total_len() + len);
+        self.list.has_empty |= len == 0 && !pad;
         Ok(())
     }
 
@@ -109,6 +112,12 @@ impl FileList {
     #[must_use]
     pub fn total_len(&self) -> u64 {
         self.ends.last().copied().unwrap_or(0)
+    }
+
+    /// True if there is a file of no bytes that is not a pad file.
+    #[must_use]
+    pub const fn has_empty(&self) -> bool {
+        self.has_empty
     }
 
     /// Bytes of all paths together.
@@ -225,7 +234,8 @@ mod tests {
         let entries: Vec<_> = list.entries().map(|entry| (entry.path.to_str(), entry.span.len, entry.pad)).collect();
         assert_eq!(entries, [(Some("t/a"), 10, false), (Some("t/b/c"), 0, true), (Some("t/d"), 3, false)]);
         assert_eq!(list.entry(2).span.offset, 10);
-        assert!(list.get(3).is_none());
+        assert!(list.get(3).is_none() && !list.has_empty(), "an empty pad file is not made");
+        assert!(FileList::new([("a".into(), 0, false)]).has_empty());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A merge sort in slices, for lists that are too long to be sorted in one call of the engine.
 
 use std::cmp::Ordering;
+use std::ops::Range;
 
 use crate::base::steps::Allowance;
 
@@ -11,6 +12,8 @@ const RUN: usize = 32;
 #[derive(Debug)]
 pub struct MergeSort {
     items: Vec<u32>,
+    /// What is still to come into `items`, while the first runs are made.
+    rest: Range<u32>,
     /// Where runs are merged to; as long as what is merged of the current pass.
     merged: Vec<u32>,
     /// Length of the runs of `items`; 0 while the first runs are made, up to `start`.
@@ -25,7 +28,13 @@ impl MergeSort {
     /// Begins to sort `items`.
     #[must_use]
     pub const fn new(items: Vec<u32>) -> Self {
-        Self { items, merged: Vec::new(), width: 0, start: 0, next: (0, 0) }
+        Self { items, rest: 0..0, merged: Vec::new(), width: 0, start: 0, next: (0, 0) }
+    }
+
+    /// Begins to sort all numbers of a range.
+    #[must_use]
+    pub const fn of_range(rest: Range<u32>) -> Self {
+        Self { items: Vec::new(), rest, merged: Vec::new(), width: 0, start: 0, next: (0, 0) }
     }
 
     /// Goes on until all is sorted (then returns true) or the allowance is spent. `compare` spends what a comparison costs.
@@ -34,20 +43,27 @@ impl MergeSort {
         allowance: &mut Allowance,
         mut compare: impl FnMut(&mut Allowance, u32, u32) -> Ordering,
     ) -> bool {
-        let len = self.items.len();
         while self.width == 0 {
             if allowance.is_spent() {
                 return false;
             }
-            let end = len.min(self.start + RUN);
+            if self.items.is_empty() {
+                self.items.reserve_exact(self.rest.len());
+            }
+            if self.items.len() == self.start {
+                self.items.extend(self.rest.by_ref().take(RUN));
+            }
+            let end = self.items.len().min(self.start + RUN);
             allowance.spend(end - self.start);
-            self.items[self.start..end].sort_unstable_by(|one, other| compare(allowance, *one, *other).then(one.cmp(other)));
+            self.items[self.start..end]
+                .sort_unstable_by(|one, other| compare(allowance, *one, *other).then(one.cmp(other)));
             self.start = end;
-            if end == len {
+            if end == self.items.len() && self.rest.is_empty() {
                 self.width = RUN;
                 self.begin_pass();
             }
         }
+        let len = self.items.len();
         while self.width < len {
             let middle = len.min(self.start + self.width);
             let end = len.min(middle + self.width);
@@ -81,6 +97,12 @@ impl MergeSort {
         &self.items
     }
 
+    /// The items, once they are sorted.
+    #[must_use]
+    pub fn into_items(self) -> Vec<u32> {
+        self.items
+    }
+
     fn begin_pass(&mut self) {
         self.merged.clear();
         self.merged.reserve_exact(self.items.len());
@@ -100,7 +122,9 @@ mod tests {
     use super::*;
 
     fn sorted(keys: &[u8], budget: u64) -> (Vec<u32>, usize) {
-        let mut sort = MergeSort::new((0..u32::try_from(keys.len()).unwrap()).collect());
+        let count = u32::try_from(keys.len()).unwrap();
+        let mut sort =
+            if budget.is_multiple_of(2) { MergeSort::new((0..count).collect()) } else { MergeSort::of_range(0..count) };
         let mut slices = 1;
         let compare = |allowance: &mut Allowance, one: u32, other: u32| {
             allowance.spend(1);

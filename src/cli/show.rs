@@ -122,7 +122,7 @@ fn to_text(meta: &Metainfo) -> String {
     line("magnet", &Magnet::of(meta).to_string());
     line("files", &meta.files.entries().filter(|entry| !entry.pad).count().to_string());
     for (index, entry) in meta.files.entries().enumerate().filter(|(_, entry)| !entry.pad) {
-        let extra = meta.extras.get(index).cloned().unwrap_or_default();
+        let extra = meta.extras.get(index);
         let marks = [("x", "executable"), ("h", "hidden")].into_iter().filter(|(mark, _)| extra.attr.contains(mark));
         let mut notes: Vec<String> = marks.map(|(_, meaning)| meaning.to_owned()).collect();
         notes.extend(extra.md5sum.map(|sum| format!("MD5 {sum}")));
@@ -139,7 +139,7 @@ fn to_json(meta: &Metainfo) -> serde_json::Value {
         let extra = meta.extras.get(index);
         json!({
             "index": index, "path": entry.path.to_string_lossy(), "size": entry.span.len, "pad": entry.pad,
-            "attr": extra.map_or("", |extra| &extra.attr), "md5sum": extra.and_then(|extra| extra.md5sum.as_ref()),
+            "attr": extra.attr, "md5sum": extra.md5sum,
         })
     };
     json!({

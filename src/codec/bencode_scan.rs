@@ -122,10 +122,8 @@ impl Scanner {
                 (true, _) => Err(self.error(Problem::Malformed)),
                 (false, true) => Ok(self.close()),
                 (false, false) => {
-                    let keys = open.keys..self.keys.len();
-                    allowance.spend(keys.len());
-                    let items = keys.map(|key| u32::try_from(key).expect("OPEN_KEYS_MAX fits")).collect();
-                    let sort = MergeSort::new(items);
+                    let index = |at| u32::try_from(at).expect("OPEN_KEYS_MAX fits");
+                    let sort = MergeSort::of_range(index(open.keys)..index(self.keys.len()));
                     self.duplicates = Some(Duplicates { sort, is_sorted: false, compared: 0 });
                     self.find_duplicates(input, allowance)
                 }

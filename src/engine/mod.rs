@@ -27,8 +27,10 @@ mod followed;
 mod held;
 mod lane;
 mod limits;
+mod loading;
 mod lsd;
 mod network;
+mod path_compare;
 mod path_index;
 mod path_owners;
 mod peeks;
@@ -84,6 +86,7 @@ use self::followed::Followed;
 use self::held::Held;
 use self::lane::Shakes;
 use self::limits::Limit;
+use self::loading::Loading;
 use self::path_owners::PathOwners;
 use self::peeks::Peeks;
 use self::proxy::Proxy;
@@ -222,6 +225,7 @@ pub struct Engine<S: Storage> {
     shares: Shares,
     catalogs: Catalogs,
     peeks: Peeks,
+    loading: Loading,
     paths: PathOwners,
     removals: Removals,
     durability: Durability,
@@ -276,6 +280,7 @@ impl<S: Storage> Engine<S> {
             shares: Shares::default(),
             catalogs: Catalogs::default(),
             peeks: Peeks::default(),
+            loading: Loading::default(),
             paths: PathOwners::default(),
             cut_off: None,
             proxy: config.proxy.as_ref().map(Proxy::new),
@@ -437,6 +442,7 @@ impl<S: Storage> Engine<S> {
         }
         self.exiting = true;
         self.exchanges.hurry(now);
+        self.stop_loading();
         self.save_dht(now);
         self.timers.set(Timer::Shutdown, now + SHUTDOWN_MAX);
         let ids: Vec<TorrentId> = self.torrents.ids().collect();

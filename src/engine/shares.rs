@@ -259,7 +259,7 @@ impl<S: Storage> Engine<S> {
         match Torrent::new(now, Arc::new(*meta), begin, &self.config, rng, self.peer_id) {
             Ok(mut torrent) => {
                 torrent.claim_all(now, &stamps);
-                self.insert_torrent(now, torrent, Some(bytes), Some(store));
+                self.insert_torrent(now, torrent, Some(bytes.into()), Some(store));
                 log::info!("{} is shared as {info_hash}", path.display());
             }
             Err(refusal) => {

@@ -467,6 +467,13 @@ impl Storage for MemoryStorage {
         self.saved.get(name).cloned()
     }
 
+    fn saved_part(&mut self, name: &Path, bytes: &mut Vec<u8>, most: usize) -> Option<bool> {
+        let saved = self.saved.get(name)?;
+        let rest = saved.get(bytes.len()..)?;
+        bytes.extend_from_slice(&rest[..rest.len().min(most)]);
+        Some(bytes.len() == saved.len())
+    }
+
     fn exists(&mut self, path: &Path) -> bool {
         self.images.iter().any(|image| !image.is_unlinked && image.lies_at(path))
     }

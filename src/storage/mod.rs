@@ -213,7 +213,7 @@ impl FileStorage {
     fn path(&self, store: StoreId, index: usize) -> PathBuf {
         self.stores
             .get(store)
-            .map_or_else(PathBuf::new, |store| store.content.dir.join(&store.content.files.entry(index).path))
+            .map_or_else(PathBuf::new, |store| store.content.dir.join(store.content.files.entry(index).path))
     }
 
     /// The parts of `span` in files.
@@ -293,7 +293,7 @@ impl FileStorage {
         let content = &of.content;
         let open = open_file(of, &mut self.files, &mut self.jobs.written, store, file, false)?;
         self.windows.map(store, file, offset, len, open.fd.as_fd(), &stat).map_err(|errno| {
-            let path = content.dir.join(&content.files.entry(file).path);
+            let path = content.dir.join(content.files.entry(file).path);
             fault(errno, &path, "read")
         })
     }
@@ -672,6 +672,10 @@ impl Storage for FileStorage {
         self.state.as_ref()?.read(name)
     }
 
+    fn saved_part(&mut self, name: &Path, bytes: &mut Vec<u8>, most: usize) -> Option<bool> {
+        self.state.as_mut()?.read_part(name, bytes, most)
+    }
+
     fn exists(&mut self, path: &Path) -> bool {
         !matches!(rustix::fs::stat(path), Err(Errno::NOENT | Errno::NOTDIR))
     }
@@ -696,18 +700,18 @@ impl Storage for FileStorage {
         }
         // What is open and what lies there are two things once somebody has put another file in its place.
         let opened = self.files.inode(store, file);
-        place::stamp(&content.dir, &entry.path)
-            .or_else(|| place::stamp(content.also.as_deref()?, &entry.path))
+        place::stamp(&content.dir, entry.path)
+            .or_else(|| place::stamp(content.also.as_deref()?, entry.path))
             .filter(|stamp| opened.is_none_or(|inode| inode == stamp.inode))
     }
 
     fn trouble(&mut self, store: StoreId, file: usize) -> Option<Fault> {
         let content = &self.stores.get(store)?.content;
         let entry = content.files.get(file).filter(|entry| !entry.pad)?;
-        let errno = place::open(&content.dir, &entry.path, false).err()?;
-        let is_there = |dir: &PathBuf| place::open(dir, &entry.path, false).is_ok();
+        let errno = place::open(&content.dir, entry.path, false).err()?;
+        let is_there = |dir: &PathBuf| place::open(dir, entry.path, false).is_ok();
         let is_elsewhere = content.also.as_ref().is_some_and(is_there);
-        (!is_elsewhere).then(|| fault(errno, &content.dir.join(&entry.path), "read"))
+        (!is_elsewhere).then(|| fault(errno, &content.dir.join(entry.path), "read"))
     }
 
     fn is_there(&mut self, store: StoreId, path: &Path) -> bool {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::base::bitfield::Bitfield;
 use crate::base::files::FileList;
 use crate::base::geometry::{Geometry, Piece, Span};
+use crate::base::steps;
 use crate::torrent::snapshot::Priority;
 
 /// Files, their priorities, and the pieces they lie in.
@@ -127,7 +128,13 @@ impl Layout {
     /// By file: is it wanted?
     #[must_use]
     pub fn wanted_files(&self) -> Vec<bool> {
-        (0..self.files().len()).map(|file| self.priority(file) != Priority::Off).collect()
+        let files = self.files().len();
+        let Some(priorities) = &self.priorities else {
+            steps::add_bytes(files);
+            return vec![true; files];
+        };
+        steps::add(files / 8);
+        priorities.iter().map(|priority| *priority != Priority::Off).collect()
     }
 
     /// How much `piece` is wanted.

@@ -480,7 +480,7 @@ impl Torrent {
     fn file_of(&self, piece: Piece) -> Option<PathBuf> {
         let files = self.layout.files();
         let mut parts = files.parts(self.piece_span(piece)).map(|(file, _, _)| files.entry(file));
-        parts.find(|entry| !entry.pad).map(|entry| self.dir.join(&entry.path))
+        parts.find(|entry| !entry.pad).map(|entry| self.dir.join(entry.path))
     }
 
     /// Returns the reason of the refusal if the bytes in `lacking` are not those that the torrent wants there.

@@ -1,5 +1,6 @@
 //! What can be seen of a torrent, copied out: rows for lists.
 
+use crate::base::bytes::Rope;
 use crate::base::geometry::Piece;
 use crate::base::hash::Sha1Hash;
 use crate::base::time::Time;
@@ -196,8 +197,8 @@ impl Torrent {
 
     /// The bytes that describe it to our next run.
     #[must_use]
-    pub fn metainfo_bytes(&self) -> Vec<u8> {
-        self.link().map_or_else(|| self.body.get().to_bytes(false), String::into_bytes)
+    pub fn metainfo_bytes(&self) -> Rope {
+        self.link().map_or_else(|| self.body.get().to_parts(false).into(), |link| link.into_bytes().into())
     }
 
     /// How much a file is wanted.

@@ -93,6 +93,8 @@ pub enum Ask {
     Look,
     /// Compare its paths with those of the other torrents, before it writes for the first time in this run.
     ComparePaths,
+    /// A whole `info` is here: read [`Torrent::metadata_parser`], then call [`Torrent::handle_metadata_judged`].
+    Judge,
     /// Its files are known now: save its metainfo, open its content, then call [`Torrent::handle_described`].
     Describe,
     /// Close the content and open it anew: what is open may not be what lies there.

@@ -126,7 +126,7 @@ impl Image {
     /// One of its files is there, at `path` or below.
     pub(super) fn lies_at(&self, path: &Path) -> bool {
         let files = self.files.iter().zip(self.content.files.entries());
-        files.into_iter().any(|(file, entry)| file.is_there && self.content.dir.join(&entry.path).starts_with(path))
+        files.into_iter().any(|(file, entry)| file.is_there && self.content.dir.join(entry.path).starts_with(path))
     }
 
     pub(super) fn is_true(&self, span: Span) -> bool {

@@ -43,7 +43,7 @@ impl Allocate {
         if !content.wanted[self.file] || entry.pad {
             self.file += 1;
         } else if self.counting {
-            let allocated = place::allocated_bytes(&content.dir, &entry.path);
+            let allocated = place::allocated_bytes(&content.dir, entry.path);
             self.missing_bytes += entry.span.len.saturating_sub(allocated);
             self.file += 1;
         } else {

@@ -37,14 +37,14 @@ impl Delete {
             };
         };
         if !entry.pad && self.keep.binary_search(&self.file).is_err() {
-            match place::shorten(&content.dir, &entry.path) {
+            match place::shorten(&content.dir, entry.path) {
                 Ok(true) => return Ok(Slice::More),
                 Ok(false) => {
-                    place::tidy(&content.dir, &entry.path);
-                    self.changed.note(&entry.path);
+                    place::tidy(&content.dir, entry.path);
+                    self.changed.note(entry.path);
                 }
                 Err(errno) => {
-                    self.fault.get_or_insert(fault(errno, &content.dir.join(&entry.path), "deleted"));
+                    self.fault.get_or_insert(fault(errno, &content.dir.join(entry.path), "deleted"));
                 }
             }
         }

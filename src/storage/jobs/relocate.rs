@@ -189,7 +189,7 @@ impl Relocate {
             (self.phase, self.file) = (Phase::Naming, 0);
             return Ok(Slice::More);
         };
-        let (path, target) = (&entry.path, self.to.join(&entry.path));
+        let (path, target) = (&entry.path, self.to.join(entry.path));
         let whole = PathBuf::from(self.file.to_string());
         if let Some(copy) = &mut self.copy {
             let slice = copy.step().map_err(|trouble| self.told(trouble, path))?;
@@ -296,7 +296,7 @@ impl Relocate {
         }
         for (file, how) in &self.moved {
             if *how == How::Renamed {
-                place::tidy(&self.from, &self.files.entry(*file).path);
+                place::tidy(&self.from, self.files.entry(*file).path);
             }
         }
     }
@@ -425,12 +425,12 @@ impl Scout {
                 continue;
             }
             if of.witness(file) == Some(file) && !of.is_in_place(file) {
-                return Err(fault(Errno::NOENT, &content.dir.join(&entry.path), "read"));
+                return Err(fault(Errno::NOENT, &content.dir.join(entry.path), "read"));
             }
-            if place::is_there(&self.to, &entry.path) {
-                return Err(in_the_way(&self.to.join(&entry.path)));
+            if place::is_there(&self.to, entry.path) {
+                return Err(in_the_way(&self.to.join(entry.path)));
             }
-            self.bytes += place::allocated_bytes(&content.dir, &entry.path).min(entry.span.len);
+            self.bytes += place::allocated_bytes(&content.dir, entry.path).min(entry.span.len);
         }
         self.file += looked;
         if looked > 0 {
@@ -475,15 +475,15 @@ impl Clear {
             self.file += 1;
             return Ok(Slice::More);
         }
-        match place::shorten(&self.from, &entry.path) {
+        match place::shorten(&self.from, entry.path) {
             Ok(true) => return Ok(Slice::More),
-            Ok(false) => self.changed.note(&entry.path),
+            Ok(false) => self.changed.note(entry.path),
             // The copy is durable; an original that cannot be deleted is left, and harms nobody.
             Err(errno) => {
-                log::warn!("{} was copied and could not be deleted: {errno}", self.from.join(&entry.path).display());
+                log::warn!("{} was copied and could not be deleted: {errno}", self.from.join(entry.path).display());
             }
         }
-        place::tidy(&self.from, &entry.path);
+        place::tidy(&self.from, entry.path);
         self.file += 1;
         Ok(Slice::More)
     }
