@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::base::bytes::Rope;
 use crate::base::hash::InfoHash;
 use crate::base::ids::{JobId, StoreId, TorrentId};
 use crate::base::rules::End;
@@ -68,7 +69,7 @@ impl<S: Storage> Engine<S> {
         &mut self,
         now: Time,
         mut torrent: Torrent,
-        metainfo: Option<Vec<u8>>,
+        metainfo: Option<Rope>,
         store: Option<StoreId>,
     ) -> TorrentId {
         let info_hash = torrent.info_hash();
@@ -361,6 +362,7 @@ impl<S: Storage> Engine<S> {
             Ask::ComparePaths => self.paths.compare(id),
             Ask::Rouse => self.waking.push(id),
             Ask::Sleep => self.lay_down(now, id),
+            Ask::Judge => self.load_metadata(now, id),
             Ask::Describe => self.describe(now, id),
             Ask::Reopen => {
                 self.storage.close(open());

@@ -58,6 +58,7 @@ impl<S: Storage> Engine<S> {
     fn queued_for(&self, conn: ConnId, connection: &Connection) -> usize {
         match &connection.role {
             Role::Greeting(machine) => machine.outbuf().encoded_len(),
+            Role::Waiting(caller) => caller.machine.outbuf().encoded_len(),
             Role::Peer(id) => self.torrents.get(*id).map_or(0, |torrent| torrent.held_for(conn)),
             _ => 0,
         }

@@ -28,8 +28,10 @@ mod held;
 mod lane;
 mod limits;
 mod listings;
+mod loading;
 mod lsd;
 mod network;
+mod path_compare;
 mod path_index;
 mod path_owners;
 mod peeks;
@@ -86,6 +88,7 @@ use self::followed::Followed;
 use self::held::Held;
 use self::lane::Shakes;
 use self::limits::Limit;
+use self::loading::Loading;
 use self::path_owners::PathOwners;
 use self::peeks::Peeks;
 use self::proxy::Proxy;
@@ -226,6 +229,7 @@ pub struct Engine<S: Storage> {
     shares: Shares,
     catalogs: Catalogs,
     peeks: Peeks,
+    loading: Loading,
     paths: PathOwners,
     removals: Removals,
     durability: Durability,
@@ -280,6 +284,7 @@ impl<S: Storage> Engine<S> {
             shares: Shares::default(),
             catalogs: Catalogs::default(),
             peeks: Peeks::default(),
+            loading: Loading::default(),
             paths: PathOwners::default(),
             cut_off: None,
             proxy: config.proxy.as_ref().map(Proxy::new),
@@ -446,6 +451,7 @@ impl<S: Storage> Engine<S> {
         }
         self.exiting = true;
         self.exchanges.hurry(now);
+        self.stop_loading();
         self.save_dht(now);
         self.timers.set(Timer::Shutdown, now + SHUTDOWN_MAX);
         let ids: Vec<TorrentId> = self.torrents.ids().collect();

@@ -94,6 +94,8 @@ pub enum Ask {
     Look,
     /// Compare its paths with those of the other torrents, before it writes for the first time in this run.
     ComparePaths,
+    /// A whole `info` is here: read [`Torrent::metadata_parser`], then call [`Torrent::handle_metadata_judged`].
+    Judge,
     /// Its files are known now: save its metainfo, open its content, then call [`Torrent::handle_described`].
     Describe,
     /// Close the content and open it anew: what is open may not be what lies there.
@@ -461,8 +463,8 @@ impl Torrent {
     /// # Panics
     /// If there is no such file.
     #[must_use]
-    pub fn file(&self, index: usize) -> &FileEntry {
-        &self.layout.files().entries()[index]
+    pub fn file(&self, index: usize) -> FileEntry<'_> {
+        self.layout.files().entry(index)
     }
 
     /// The storage has its content under `store`.

@@ -126,7 +126,7 @@ impl Image {
     /// One of its files is there, at `path` or below.
     pub(super) fn lies_at(&self, path: &Path) -> bool {
         let files = self.files.iter().zip(self.content.files.entries());
-        files.into_iter().any(|(file, entry)| file.is_there && self.content.dir.join(&entry.path).starts_with(path))
+        files.into_iter().any(|(file, entry)| file.is_there && self.content.dir.join(entry.path).starts_with(path))
     }
 
     pub(super) fn is_true(&self, span: Span) -> bool {
@@ -215,7 +215,7 @@ impl Image {
     /// Complete files get their length, and those of no bytes are made.
     pub(super) fn finish(&mut self, finish: &[usize], now: Time) {
         for &index in finish {
-            let len = self.content.files.entries()[index].span.len;
+            let len = self.content.files.entry(index).span.len;
             if self.files[index].is_there && len > 0 {
                 self.files[index].len = self.files[index].len.min(len);
             } else if len == 0 && self.may_make(index).is_ok() {
@@ -239,7 +239,7 @@ impl Image {
     pub(super) fn may_read(&self, span: Span) -> Result<(), Fault> {
         for (index, offset, part) in self.content.files.parts(span) {
             let file = &self.files[index];
-            let is_pad = self.content.files.entries()[index].pad;
+            let is_pad = self.content.files.entry(index).pad;
             if !is_pad && (!file.is_there || file.len < offset + part.len) {
                 return Err(gone());
             }
