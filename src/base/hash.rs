@@ -226,6 +226,15 @@ impl fmt::Debug for PieceHasher {
 }
 
 impl PieceHasher {
+    /// A hasher of the same kind that has taken nothing.
+    #[must_use]
+    pub fn restarted(&self) -> Self {
+        match self {
+            Self::Sha1(_) => HashKind::Sha1.hasher(),
+            Self::Sha256(_) => HashKind::Sha256.hasher(),
+        }
+    }
+
     /// Takes the next bytes of the piece.
     pub fn update(&mut self, bytes: &[u8]) {
         match self {

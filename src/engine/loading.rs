@@ -346,7 +346,11 @@ impl<S: Storage> Engine<S> {
                 if self.torrents.get(id).is_some_and(Torrent::is_asleep) {
                     self.finish_waking(now, id, result.map(|(result, _)| result));
                 }
-                self.loading.done.extend(loads.into_iter().map(|load| (load, None)));
+                // A command whose torrent still sleeps would have it loaded again, and again.
+                let lost = self.torrents.get(id).filter(|torrent| torrent.is_asleep());
+                let lost = lost.map(|torrent| Refusal::new(RefusalKind::Io, torrent.lost().unwrap_or_default()));
+                let reply = |load| (load, lost.clone().map(Err));
+                self.loading.done.extend(loads.into_iter().map(reply));
                 conns.into_iter().for_each(|conn| self.admit(now, conn));
                 if leaves {
                     self.leaving.push(id);

@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::engine::asks::{self, metainfo_name};
 use crate::torrent::command::{AddOptions, Refusal, RefusalKind};
 use crate::torrent::settings::Spot;
-use crate::torrent::sleep::{SLEEP_FILES_MAX, SLEEP_INFO_MAX};
+use crate::torrent::sleep::SLEEP_FILES_MAX;
 use crate::torrent::torrent::{Begin, Torrent};
 
 /// Seeds that announce themselves as soon as the node has started.
@@ -170,7 +170,7 @@ impl<S: Storage> Engine<S> {
 
 /// True if a torrent of an earlier run may begin asleep: what the record says of it is enough, and to look at its files takes no long time.
 fn sleeps(head: &Head, record: &Record) -> bool {
-    let is_small = head.files <= SLEEP_FILES_MAX && head.info_len <= SLEEP_INFO_MAX;
+    let is_small = head.files <= SLEEP_FILES_MAX;
     let is_whole = record.stamps.len() == head.files && is_small;
     let is_moving = record.move_to.is_some() || record.move_from.is_some() || record.move_wanted.is_some();
     let is_busy = record.removing || record.checking || is_moving || record.next_names.is_some();

@@ -417,8 +417,11 @@ impl Storage for MemoryStorage {
     }
 
     fn read(&mut self, store: StoreId, offset: u64, buf: &mut [u8]) -> Result<(), Fault> {
-        let image = self.image(store).ok_or_else(gone)?;
-        image.may_read(Span { offset, len: buf.len() as u64 })?;
+        let image = self.image_mut(store).ok_or_else(gone)?;
+        if let Err(fault) = image.may_read(Span { offset, len: buf.len() as u64 }) {
+            image.watch.fail(); // whoever finds what it wrote gone writes it again
+            return Err(fault);
+        }
         image.copy(usize::try_from(offset).expect("simulated content fits memory"), buf);
         Ok(())
     }

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use crate::base::geometry::Piece;
+use crate::base::steps;
 use crate::torrent::partial::BlockSource;
 
 /// Failed pieces that are remembered; the oldest is forgotten beyond it.
@@ -26,8 +27,14 @@ pub struct Blame {
 struct Failure {
     piece: Piece,
     blocks: Vec<BlockSource>,
-    /// Everybody who sent one of the blocks, once; none for what was on the disk.
+    /// Everybody who sent one of the blocks, once and in order; none for what was on the disk.
     senders: Vec<Option<SocketAddr>>,
+}
+
+impl Failure {
+    fn has_sender(&self, addr: SocketAddr) -> bool {
+        self.senders.binary_search(&Some(addr)).is_ok()
+    }
 }
 
 impl Blame {
@@ -40,12 +47,14 @@ impl Blame {
     /// True if `piece` has failed and `addr` sent a part of it.
     #[must_use]
     pub fn is_suspected(&self, piece: Piece, addr: SocketAddr) -> bool {
-        self.suspected(addr).any(|failed| failed == piece)
+        steps::add(self.failures.len());
+        self.failures.iter().any(|failure| failure.piece == piece && failure.has_sender(addr))
     }
 
     /// The failed pieces of which `addr` sent a part: better asked of somebody else.
     pub fn suspected(&self, addr: SocketAddr) -> impl Iterator<Item = Piece> + '_ {
-        self.failures.iter().filter(move |failure| failure.senders.contains(&Some(addr))).map(|failure| failure.piece)
+        steps::add(2 * self.failures.len());
+        self.failures.iter().filter(move |failure| failure.has_sender(addr)).map(|failure| failure.piece)
     }
 
     /// `piece` did not match its hash. Returns who is guilty beyond doubt.

@@ -198,7 +198,7 @@ impl Choker {
             self.tenures.retain(|tenure| tenure.conn != peer.conn);
             self.ended.insert(peer.conn, now);
             self.vacant = true;
-        } else if peer.interested && !peer.unchoked && self.tenures.len() < self.slots() as usize {
+        } else if peer.interested && !peer.unchoked && !self.vacant && self.tenures.len() < self.slots() as usize {
             self.begin_tenure(now, peer);
             changes.push(Change::Unchoke(peer.conn));
         }

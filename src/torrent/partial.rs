@@ -708,7 +708,12 @@ impl Partial {
             self.note_free(index);
         }
         if self.running.len > block.offset {
-            self.running = self.at_block.clone();
+            // `at_block` may be behind this block: several blocks can be whole and hashed before the first of them is stored.
+            self.running = if self.at_block.len <= block.offset {
+                self.at_block.clone()
+            } else {
+                Running { hasher: self.running.hasher.restarted(), len: 0 }
+            };
         }
     }
 

@@ -542,7 +542,7 @@ impl Torrent {
         }
         self.exchange.forget(&mut peer);
         if let Some(download) = &mut self.download {
-            download.handle_peer_gone(conn, &peer.field);
+            self.all_peers_due |= download.handle_peer_gone(conn, &peer.field);
         }
         self.handle_metadata_peer_gone(now, conn);
         self.downloaded_from(&peer);

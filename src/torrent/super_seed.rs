@@ -181,7 +181,14 @@ impl Torrent {
                 _ => {}
             }
         }
-        spread.into_iter().for_each(|other| self.show_next(other));
+        // Those that are left out here are shown something in the next tick.
+        let steps_before = steps::so_far();
+        for other in spread {
+            if steps::so_far() - steps_before > SPREAD_STEPS {
+                break;
+            }
+            self.show_next(other);
+        }
         self.consider_shown(now, conn);
     }
 
@@ -201,7 +208,13 @@ impl Torrent {
         let mut seen: Vec<Piece> = lasts.filter(|piece| field.get(piece.0)).collect();
         seen.sort_unstable();
         seen.dedup();
-        seen.into_iter().for_each(|piece| self.handle_seen(now, conn, piece));
+        let steps_before = steps::so_far();
+        for piece in seen {
+            if steps::so_far() - steps_before > SPREAD_STEPS {
+                break;
+            }
+            self.handle_seen(now, conn, piece);
+        }
     }
 
     /// A block goes out: what a peer has got whole it has, whatever it says.
@@ -278,7 +291,6 @@ impl Torrent {
         let untold = Bitfield::zeros_in_all([&shown.pieces], 0);
         let rest: Vec<u32> = untold.filter(|&piece| self.have.get(piece)).take(TOLD_MAX).collect();
         steps::add_bytes(shown.pieces.as_bytes().len());
-        steps::add(rest.len());
         for &piece in &rest {
             shown.pieces.set(piece);
             peer.machine.have(Piece(piece));

@@ -74,6 +74,23 @@ fn a_piece_that_comes_in_order_is_hashed_on_arrival() {
 }
 
 #[test]
+fn hash_of_a_piece_begins_again_when_several_of_its_hashed_blocks_are_lost() {
+    let mut partials = started(&[0]);
+    let blocks = ask(&mut partials, 1, 3);
+    for &block in &blocks[..2] {
+        assert!(partials.land(Time::ZERO, block, conn(1), addr(1)));
+        assert!(partials.landed(Time::ZERO, block, conn(1), 0, &vec![0xbd; block.len as usize]));
+    }
+    assert!(partials.lost(conn(1)));
+    partials.check();
+    for block in ask(&mut partials, 2, 3) {
+        deliver(&mut partials, 2, block);
+    }
+    assert!(partials.is_full(Piece(0)));
+    assert_eq!(partials.hash(Piece(0)), Some(hash(Piece(0))));
+}
+
+#[test]
 fn what_came_out_of_order_is_read_back() {
     let mut partials = started(&[0]);
     let blocks = ask(&mut partials, 1, 3);
