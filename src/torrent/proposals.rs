@@ -49,7 +49,8 @@ impl Torrent {
 
     /// A piece that we have, no connected peer has, and nobody was proposed: the first of those that are tried from a random place on.
     fn next_proposal(&mut self) -> Option<Piece> {
-        let pieces = self.geometry().pieces();
+        // A link has no pieces before its metadata is here, and its peers may have slots all the same.
+        let pieces = Some(self.geometry().pieces()).filter(|pieces| *pieces > 0)?;
         let from = u32::try_from(self.rng.index(pieces as usize)).expect("an index of a piece");
         let tries = (PROPOSAL_STEPS / self.peers.len().max(1)).max(PROPOSAL_TRIES_MIN);
         let in_order = (from..pieces).chain(0..from).map(Piece).take(tries);
