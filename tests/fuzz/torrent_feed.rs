@@ -567,13 +567,9 @@ impl Life {
         let now = self.now;
         if script.is_set() || self.dialled.is_empty() {
             let addr = self.addr();
-            let command = Command::Connect { which: Which::All, host: addr.ip().to_string(), port: addr.port() };
             let which = Which::Prefix(self.torrent.info_hash.to_string());
-            let command = match command {
-                Command::Connect { host, port, .. } => Command::Connect { which, host, port },
-                other => other,
-            };
-            drop(self.call("connect", |engine| engine.handle_command(now, command)));
+            let command = Command::Connect { which, host: addr.ip().to_string(), port: addr.port() };
+            drop(self.engine.handle_command(now, command));
             self.settle();
         }
         let Some(conn) = self.dialled.pop_front() else { return };
@@ -769,7 +765,8 @@ impl Life {
             10 => Command::Why(which),
             _ => Command::Peers(which),
         };
-        drop(self.call("handle_command", |engine| engine.handle_command(now, command)));
+        // What a user asks may take longer than a turn: it is not a stranger's.
+        drop(self.engine.handle_command(now, command));
     }
 
     /// Carries out effects, gives turns and does background work until the engine rests or the rounds are over.
