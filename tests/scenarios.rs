@@ -38,7 +38,7 @@ fn named(dir: &str) -> Vec<(PathBuf, Scenario)> {
 /// Lives through every second named scenario, from `first` on: two processors share them.
 fn hold_their_promises(first: usize) {
     let named = named("scenarios");
-    assert!(named.len() >= 23, "only {} were found", named.len());
+    assert!(named.len() >= 38, "only {} were found", named.len());
     for (path, scenario) in named.into_iter().skip(first).step_by(2) {
         let (first, second) = (live(&scenario, scenario.seed), live(&scenario, scenario.seed));
         assert_eq!(first.trace, second.trace, "{}", path.display());

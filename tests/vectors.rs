@@ -22,9 +22,9 @@ const COMPATIBLE: &[u8] = include_bytes!("vectors/compatible.st");
 
 /// Path, length and whether it is never stored, file by file.
 fn files(meta: &Metainfo) -> Vec<(&str, u64, bool)> {
-    let entry = |entry: &'_ swarmtorrent::base::files::FileEntry| (entry.span.len, entry.pad);
-    let paths = meta.files.entries().iter().map(|entry| entry.path.to_str().expect("the vectors' paths are text"));
-    paths.zip(meta.files.entries().iter().map(entry)).map(|(path, (len, pad))| (path, len, pad)).collect()
+    let entry = |entry: swarmtorrent::base::files::FileEntry<'_>| (entry.span.len, entry.pad);
+    let paths = meta.files.entries().map(|entry| entry.path.to_str().expect("the vectors' paths are text"));
+    paths.zip(meta.files.entries().map(entry)).map(|(path, (len, pad))| (path, len, pad)).collect()
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn a_torrent_of_libtorrent_has_the_hash_that_libtorrent_says() {
     let meta = Metainfo::parse(LIBTORRENT_V1).expect("a good file");
     assert_eq!(meta.info_hash.to_string(), "26ce17a4c1201b2bff6716664b3456f06968ffd2");
     assert_eq!(files(&meta), [("n/link", 0, true), ("n/sub/b", 20_000, false), ("n/a.txt", 500, false)]);
-    assert_eq!(meta.extras[1].attr, "x");
+    assert_eq!(meta.extras.get(1).attr, "x");
     assert_eq!((meta.geometry.pieces(), meta.geometry.len_of(Piece(1))), (2, 4116));
     assert_eq!(meta.trackers, [["udp://tracker.example:6969"], ["http://tracker.example/announce"]]);
     assert_eq!(meta.nodes, [("router.example".to_owned(), 6881)]);

@@ -186,6 +186,27 @@ impl Bitfield {
         })
     }
 
+    /// The indexes at or after `from` that are zeros in all of `fields`, in order. All must have the same length.
+    pub fn zeros_in_all<'f, const N: usize>(fields: [&'f Self; N], from: u32) -> impl Iterator<Item = u32> + 'f {
+        let len = fields[0].len;
+        let first = from / 64;
+        (first..len.div_ceil(64)).flat_map(move |index| {
+            let mut rest = !fields.iter().fold(0, |ones, field| ones | field.word(index));
+            if index == first {
+                rest &= u64::MAX >> (from % 64);
+            }
+            std::iter::from_fn(move || {
+                if rest == 0 {
+                    return None;
+                }
+                let bit = rest.leading_zeros();
+                rest &= !(1 << 63 >> bit);
+                Some(index * 64 + bit)
+            })
+            .take_while(move |bit| *bit < len)
+        })
+    }
+
     /// Bits `64 * index` to `64 * index + 63`, the first one highest; zeros behind the end.
     fn word(&self, index: u32) -> u64 {
         let rest = self.bytes.get(index as usize * 8..).unwrap_or_default();
@@ -308,7 +329,11 @@ mod tests {
                 let expected: Vec<u32> = (from.max(1)..len).filter(|bit| bit.is_multiple_of(3)).collect();
                 assert_eq!(mine.ones_in_both(&theirs, from).collect::<Vec<_>>(), expected, "{len} {from}");
             }
-            let rest = mine.complement();
+            let (rest, none) = (mine.complement(), Bitfield::new(len));
+            for from in 0..=len {
+                let zeros: Vec<u32> = (from..len).filter(|bit| !bit.is_multiple_of(3)).collect();
+                assert_eq!(Bitfield::zeros_in_all([&mine, &none], from).collect::<Vec<_>>(), zeros, "{len} {from}");
+            }
             assert!((0..len).all(|bit| rest.get(bit) != mine.get(bit)) && rest.count() == len - mine.count());
             assert_eq!(rest.complement(), mine);
         }

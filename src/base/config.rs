@@ -114,7 +114,7 @@ pub struct Config {
     pub downloads: PathBuf,
     /// Addresses to listen at, as bound (so no port is 0 once the driver has bound them).
     pub listen: Vec<SocketAddr>,
-    /// Bytes of unfinished and unsent messages that all connections hold; beyond it those that hold most are closed.
+    /// Bytes of unfinished and unsent messages, and of long fields of pieces, that all connections hold; beyond it those that hold most are closed.
     pub memory_max: usize,
     /// Connections of all kinds together.
     pub connections_max: usize,

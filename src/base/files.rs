@@ -1,16 +1,27 @@
 //! The files of a torrent as every layer sees them: safe relative paths, lengths, and where each lies in the content.
+//!
+//! A list of a million files must neither take long to build, one slice at a time, nor to drop: all paths are in one
+//! buffer, and a file takes 12 bytes beside its path.
 
+use std::ffi::OsStr;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use crate::base::geometry::Span;
 
+/// Total length of all paths of one list, bytes. [`FileListBuilder::push`] refuses the file that would exceed it.
+pub const PATHS_LEN_MAX: usize = 128 << 20;
+
+/// The bit of an element of `path_ends` that marks a pad file.
+const PAD: u32 = 1 << 31;
+
 /// One file of the content.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileEntry {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileEntry<'a> {
     /// Where it goes, below the torrent's own directory. Relative, non-empty, only normal components; made safe by
     /// whoever built the list.
-    pub path: PathBuf,
+    pub path: &'a Path,
     /// Which bytes of the content it holds. May be empty.
     pub span: Span,
     /// A BEP 47 pad file: zeros that are hashed and sent, and never stored.
@@ -20,44 +31,147 @@ pub struct FileEntry {
 /// All files of one torrent, in the order of the content, without gaps.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FileList {
-    files: Box<[FileEntry]>,
+    /// All paths, one after another.
+    paths: Vec<u8>,
+    /// By file: where its path ends in `paths`, with [`PAD`] for a pad file.
+    path_ends: Vec<u32>,
+    /// By file: where it ends in the content.
+    ends: Vec<u64>,
+    /// There is a file of no bytes that is not a pad file.
+    has_empty: bool,
+}
+
+/// A list that is built file by file.
+#[derive(Debug, Default)]
+pub struct FileListBuilder {
+    list: FileList,
+}
+
+/// The paths of a list would exceed [`PATHS_LEN_MAX`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PathsTooLong;
+
+impl FileListBuilder {
+    /// Appends a file. The path is given in parts that are joined by slashes.
+    ///
+    /// # Errors
+    /// If all paths together become longer than [`PATHS_LEN_MAX`]; the file is not in the list then.
+    pub fn push<'p>(
+        &mut self,
+        path: impl IntoIterator<Item = &'p [u8]>,
+        len: u64,
+        pad: bool,
+    ) -> Result<(), PathsTooLong> {
+        let start = self.list.paths.len();
+        for (index, part) in path.into_iter().enumerate() {
+            if index > 0 {
+                self.list.paths.push(b'/');
+            }
+            self.list.paths.extend_from_slice(part);
+        }
+        let end = self.list.paths.len();
+        if end > PATHS_LEN_MAX {
+            self.list.paths.truncate(start);
+            return Err(PathsTooLong);
+        }
+        let end = u32::try_from(end).expect("PATHS_LEN_MAX is below 2^31");
+        self.list.path_ends.push(if pad { end | PAD } else { end });
+        self.list.ends.push(self.list.total_len() + len);
+        self.list.has_empty |= len == 0 && !pad;
+        Ok(())
+    }
+
+    /// The list as far as it is built.
+    #[must_use]
+    pub const fn list(&self) -> &FileList {
+        &self.list
+    }
+
+    /// The finished list.
+    #[must_use]
+    pub fn finish(self) -> FileList {
+        self.list
+    }
 }
 
 impl FileList {
     /// The list of `(path, length, pad)`, laid one after another.
+    ///
+    /// # Panics
+    /// If all paths together are longer than [`PATHS_LEN_MAX`].
     #[must_use]
     pub fn new(files: impl IntoIterator<Item = (PathBuf, u64, bool)>) -> Self {
-        let mut offset = 0;
-        let files = files.into_iter().map(|(path, len, pad)| {
-            let span = Span { offset, len };
-            offset += len;
-            FileEntry { path, span, pad }
-        });
-        Self { files: files.collect() }
+        let mut builder = FileListBuilder::default();
+        for (path, len, pad) in files {
+            builder.push([path.as_os_str().as_bytes()], len, pad).expect("paths are within PATHS_LEN_MAX");
+        }
+        builder.finish()
     }
 
     /// Bytes of all files together.
     #[must_use]
     pub fn total_len(&self) -> u64 {
-        self.files.last().map_or(0, |last| last.span.end())
+        self.ends.last().copied().unwrap_or(0)
+    }
+
+    /// True if there is a file of no bytes that is not a pad file.
+    #[must_use]
+    pub const fn has_empty(&self) -> bool {
+        self.has_empty
+    }
+
+    /// Bytes of all paths together.
+    #[must_use]
+    pub fn paths_len(&self) -> usize {
+        self.paths.len()
+    }
+
+    /// The file at `index`.
+    ///
+    /// # Panics
+    /// If there is no such file.
+    #[must_use]
+    pub fn entry(&self, index: usize) -> FileEntry<'_> {
+        let (start, offset) = match index.checked_sub(1) {
+            Some(before) => ((self.path_ends[before] & !PAD) as usize, self.ends[before]),
+            None => (0, 0),
+        };
+        let end = self.path_ends[index];
+        let path = &self.paths[start..(end & !PAD) as usize];
+        FileEntry {
+            path: Path::new(OsStr::from_bytes(path)),
+            span: Span { offset, len: self.ends[index] - offset },
+            pad: end & PAD != 0,
+        }
+    }
+
+    /// The file at `index`. `None` if there is no such file.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<FileEntry<'_>> {
+        (index < self.len()).then(|| self.entry(index))
+    }
+
+    /// The first file. `None` if there is no file.
+    #[must_use]
+    pub fn first(&self) -> Option<FileEntry<'_>> {
+        self.get(0)
     }
 
     /// The files, in order.
-    #[must_use]
-    pub fn entries(&self) -> &[FileEntry] {
-        &self.files
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = FileEntry<'_>> + DoubleEndedIterator + Clone {
+        (0..self.len()).map(|index| self.entry(index))
     }
 
     /// How many files there are, pad files among them.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.files.len()
+        self.ends.len()
     }
 
     /// True if there is no file.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.files.is_empty()
+        self.ends.is_empty()
     }
 
     /// The parts of `span`, file by file: index of the file, offset within it, and the part's place in the content.
@@ -72,14 +186,16 @@ impl FileList {
     /// The indexes of the files that `span` touches, and of those of no bytes between them.
     #[must_use]
     pub fn indexes(&self, span: Span) -> Range<usize> {
-        let first = self.files.partition_point(|file| file.span.end() <= span.offset);
-        first..self.files.partition_point(|file| file.span.offset < span.end()).max(first)
+        let first = self.ends.partition_point(|&end| end <= span.offset);
+        // A file begins where the one before it ends.
+        let after = if span.end() == 0 { 0 } else { self.ends.partition_point(|&end| end < span.end()) + 1 };
+        first..after.min(self.len()).max(first)
     }
 
     /// The part of `span` in the file at `index`: offset within the file, and the part's place in the content; none if there is none.
     #[must_use]
     pub fn part(&self, index: usize, span: Span) -> Option<(u64, Span)> {
-        let file = &self.files[index];
+        let file = self.entry(index);
         let part = file.span.intersection(span)?;
         Some((part.offset - file.span.offset, part))
     }
@@ -108,5 +224,28 @@ mod tests {
         );
         assert_eq!(list.total_len(), 35);
         assert_eq!(list.parts(Span { offset: 35, len: 1 }).count(), 0);
+        assert_eq!(list.indexes(Span { offset: 0, len: 10 }), 0..1, "an empty file that follows is not touched");
+        assert_eq!(list.indexes(Span { offset: 0, len: 11 }), 0..3);
+    }
+
+    #[test]
+    fn entries_have_their_own_path_span_and_kind() {
+        let list = FileList::new([("t/a".into(), 10, false), ("t/b/c".into(), 0, true), ("t/d".into(), 3, false)]);
+        let entries: Vec<_> = list.entries().map(|entry| (entry.path.to_str(), entry.span.len, entry.pad)).collect();
+        assert_eq!(entries, [(Some("t/a"), 10, false), (Some("t/b/c"), 0, true), (Some("t/d"), 3, false)]);
+        assert_eq!(list.entry(2).span.offset, 10);
+        assert!(list.get(3).is_none() && !list.has_empty(), "an empty pad file is not made");
+        assert!(FileList::new([("a".into(), 0, false)]).has_empty());
+    }
+
+    #[test]
+    fn list_refuses_paths_beyond_its_limit() {
+        let mut builder = FileListBuilder::default();
+        let long = vec![b'x'; PATHS_LEN_MAX - 2];
+        builder.push([&long[..]], 1, false).unwrap();
+        builder.push([&b"a"[..]], 1, false).unwrap();
+        assert_eq!(builder.push([&b"b"[..], b"c"], 1, false), Err(PathsTooLong));
+        let list = builder.finish();
+        assert_eq!((list.len(), list.paths_len()), (2, PATHS_LEN_MAX - 1));
     }
 }

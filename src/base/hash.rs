@@ -5,6 +5,8 @@ use std::fmt;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
+use crate::base::bytes::Bytes;
+
 /// A SHA-1 value.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sha1Hash(pub [u8; 20]);
@@ -162,13 +164,13 @@ impl AsRef<[u8]> for PieceHash {
     }
 }
 
-/// The expected hashes of all pieces, as the metainfo holds them: one allocation, 20 or 32 bytes a piece.
+/// The expected hashes of all pieces, as the metainfo holds them: 20 or 32 bytes a piece, shared with `info`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PieceHashes {
     /// `pieces` of a `.torrent`: 20 bytes each.
-    Sha1(Box<[u8]>),
+    Sha1(Bytes),
     /// `fragments` of a `.st`: 32 bytes each.
-    Sha256(Box<[u8]>),
+    Sha256(Bytes),
 }
 
 impl PieceHashes {

@@ -33,8 +33,8 @@ impl Names {
         if self.is_empty() {
             return Arc::clone(files);
         }
-        Arc::new(FileList::new(files.entries().iter().enumerate().map(|(index, entry)| {
-            let mut path = entry.path.clone();
+        Arc::new(FileList::new(files.entries().enumerate().map(|(index, entry)| {
+            let mut path = entry.path.to_owned();
             if let Some(name) = self.files.get(&index) {
                 path.set_file_name(name);
             }
@@ -69,11 +69,11 @@ mod tests {
         let list = Arc::new(FileList::new([("t/a".into(), 1, false), ("t/d/b".into(), 2, false)]));
         assert!(Arc::ptr_eq(&Names::default().apply(&list), &list), "nothing is copied for nothing");
         let names = Names { top: Some("new".into()), files: BTreeMap::from([(1, "c".into())]) };
-        let paths: Vec<_> = names.apply(&list).entries().iter().map(|entry| entry.path.clone()).collect();
+        let paths: Vec<_> = names.apply(&list).entries().map(|entry| entry.path.to_owned()).collect();
         assert_eq!(paths, [PathBuf::from("new/a"), PathBuf::from("new/d/c")]);
         let single = Arc::new(FileList::new([("t".into(), 1, false)]));
         let names = Names { top: Some("x".into()), ..Names::default() };
-        assert_eq!(names.apply(&single).entries()[0].path, PathBuf::from("x"));
+        assert_eq!(names.apply(&single).entry(0).path, PathBuf::from("x"));
         assert!(is_safe(OsStr::new("a b")) && !is_safe(OsStr::new("..")) && !is_safe(OsStr::new("a/b")));
     }
 }

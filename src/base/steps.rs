@@ -39,6 +39,43 @@ pub fn take() -> u64 {
     STEPS.take()
 }
 
+/// Steps that a slice of work may take before it ends. What it spends is counted by [`add`], too.
+#[derive(Debug)]
+pub struct Allowance {
+    left: u64,
+}
+
+impl Allowance {
+    /// An allowance of so many steps.
+    #[must_use]
+    pub const fn new(steps: u64) -> Self {
+        Self { left: steps }
+    }
+
+    /// An allowance that never ends, for tools and tests.
+    #[must_use]
+    pub const fn unlimited() -> Self {
+        Self { left: u64::MAX }
+    }
+
+    /// Spends so many steps.
+    pub fn spend(&mut self, steps: usize) {
+        add(steps);
+        self.left = self.left.saturating_sub(steps as u64);
+    }
+
+    /// Spends a sequential pass over so many bytes.
+    pub fn spend_bytes(&mut self, bytes: usize) {
+        self.spend(bytes / BYTES_PER_STEP + 1);
+    }
+
+    /// Whether the slice is to end.
+    #[must_use]
+    pub const fn is_spent(&self) -> bool {
+        self.left == 0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,6 +8,7 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::base::bytes::Rope;
 use crate::base::files::FileList;
 use crate::base::geometry::Span;
 use crate::base::hash::InfoHash;
@@ -182,6 +183,11 @@ pub trait Storage {
     /// What was saved under `name` by a [`Job::Save`]. `None` if there is nothing, or it cannot be read.
     fn saved(&mut self, name: &Path) -> Option<Vec<u8>>;
 
+    /// Reads on what was saved under `name`: appends at most `most` bytes to `bytes`, which are those that earlier calls read, or
+    /// none. True once all of it is read and proved to be intact; it may begin anew meanwhile. `None` if there is nothing, or
+    /// it cannot be read. One value is read at a time.
+    fn saved_part(&mut self, name: &Path, bytes: &mut Vec<u8>, most: usize) -> Option<bool>;
+
     /// True unless it is certain that there is no file or directory at `path`.
     fn exists(&mut self, path: &Path) -> bool;
 
@@ -238,7 +244,7 @@ pub enum Job {
         /// Relative path, as if it were a file below the state directory.
         name: PathBuf,
         /// What replaces an earlier value.
-        bytes: Vec<u8>,
+        bytes: Rope,
     },
     /// Removes what was saved under `name`; gone already is fine. Records that were handed out after it are durable after it is.
     Erase {

@@ -44,14 +44,14 @@ pub fn run(args: &Args) -> Result<(), String> {
     });
     let geometry = meta.geometry;
     // Of a compatible `.st` both: a peer of another client is told by the one, we by the other.
-    let wire_pieces = meta.wire_pieces();
+    let wire_pieces = meta.wire_pieces.as_ref();
     let mut good = Bitfield::new(geometry.pieces());
     let mut buf = Buffer::new(usize::try_from(SLICE_LEN).expect("a slice"));
     let bar = reading(geometry.total_len());
     for index in 0..geometry.pieces() {
         let piece = Piece(index);
         let expected: Vec<PieceHash> =
-            std::iter::once(&meta.pieces).chain(&wire_pieces).filter_map(|hashes| hashes.get(piece.index())).collect();
+            std::iter::once(&meta.pieces).chain(wire_pieces).filter_map(|hashes| hashes.get(piece.index())).collect();
         let mut hashers: Vec<PieceHasher> = expected.iter().map(PieceHash::hasher).collect();
         let (span, mut done) = (geometry.span_of(piece), 0);
         while done < span.len {
@@ -70,7 +70,7 @@ pub fn run(args: &Args) -> Result<(), String> {
     }
     bar.finish_and_clear();
     let mut bad_files = 0;
-    for (index, entry) in meta.files.entries().iter().enumerate().filter(|(_, entry)| !entry.pad) {
+    for (index, entry) in meta.files.entries().enumerate().filter(|(_, entry)| !entry.pad) {
         let bad = geometry.pieces_of(entry.span).filter(|&piece| !good.get(piece)).count();
         let stamp = storage.stamp(store, index);
         let trouble = match stamp {
@@ -86,7 +86,7 @@ pub fn run(args: &Args) -> Result<(), String> {
         };
         if let Some(trouble) = trouble {
             bad_files += 1;
-            say(&format!("{}: {trouble}", shown(&entry.path)));
+            say(&format!("{}: {trouble}", shown(entry.path)));
         }
     }
     let bad: Vec<u32> = good.zeros().collect();
@@ -111,7 +111,7 @@ pub fn run(args: &Args) -> Result<(), String> {
 
 /// The directory that the torrent's paths begin in: `given`, or the one above it if `given` is the content itself.
 fn place(meta: &Metainfo, given: &Path) -> PathBuf {
-    let top = meta.files.entries()[0].path.components().next().expect("a path has a component");
+    let top = meta.files.entry(0).path.components().next().expect("a path has a component");
     let is_content = given.file_name() == Some(top.as_os_str()) && !given.join(top).exists();
     match given.parent().filter(|_| is_content) {
         Some(above) if above.as_os_str().is_empty() => PathBuf::from("."),

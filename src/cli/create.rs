@@ -15,7 +15,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use crate::cli::output::{refuse_existing, shown, write_new};
 use crate::cli::progress::{reading, say};
 use crate::codec::magnet::Magnet;
-use crate::codec::metainfo::{Metainfo, MetainfoError};
+use crate::codec::metainfo::{Limit, Metainfo, MetainfoError};
 use crate::codec::url::{Scheme, TrackerUrl};
 use crate::daemon::load::open_at_once;
 use crate::torrent::create::{Creator, NewFile, Notes, Profile, piece_len_for};
@@ -169,7 +169,9 @@ impl Content {
         mut notes: Notes,
     ) -> Result<(Metainfo, Vec<u8>), String> {
         let told = |error: MetainfoError| match error {
-            MetainfoError::TooLong(_) => "there are too many pieces or files; give a larger --piece-length".to_owned(),
+            MetainfoError::Limit(Limit::InfoLen(_)) => {
+                "there are too many pieces or files; give a larger --piece-length".to_owned()
+            }
             error => error.to_string(),
         };
         notes.name = self.name.clone().into_vec();

@@ -236,8 +236,25 @@ impl Node {
         !self.outside.is_empty() && self.signals.pending().any(|signal| signal != Signal::Dump)
     }
 
+    /// Carries out a command; if metainfo has to be read first, the node works until that is done.
     fn command(&mut self, command: Command) -> Result<Answer, String> {
-        self.engine.handle_command(self.reactor.now(), command).map_err(|Refusal { message, .. }| message)
+        let is_add = matches!(command, Command::Add { .. });
+        let again = (!is_add).then(|| command.clone());
+        let said = |Refusal { message, .. }| message;
+        let answer = self.engine.handle_command(self.reactor.now(), command).map_err(said)?;
+        if !matches!(answer, Answer::Later(_)) {
+            return Ok(answer);
+        }
+        loop {
+            match (self.engine.poll_loaded(), &again) {
+                (Some((_, Some(reply))), _) => return reply.map_err(said),
+                (Some((_, None)), Some(command)) => {
+                    return self.engine.handle_command(self.reactor.now(), command.clone()).map_err(said);
+                }
+                (Some((_, None)), None) | (None, _) => {}
+            }
+            self.engine.work(self.reactor.now());
+        }
     }
 }
 

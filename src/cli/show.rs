@@ -120,9 +120,9 @@ fn to_text(meta: &Metainfo) -> String {
         line("node", &if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
     });
     line("magnet", &Magnet::of(meta).to_string());
-    line("files", &meta.files.entries().iter().filter(|entry| !entry.pad).count().to_string());
-    for (index, entry) in meta.files.entries().iter().enumerate().filter(|(_, entry)| !entry.pad) {
-        let extra = meta.extras.get(index).cloned().unwrap_or_default();
+    line("files", &meta.files.entries().filter(|entry| !entry.pad).count().to_string());
+    for (index, entry) in meta.files.entries().enumerate().filter(|(_, entry)| !entry.pad) {
+        let extra = meta.extras.get(index);
         let marks = [("x", "executable"), ("h", "hidden")].into_iter().filter(|(mark, _)| extra.attr.contains(mark));
         let mut notes: Vec<String> = marks.map(|(_, meaning)| meaning.to_owned()).collect();
         notes.extend(extra.md5sum.map(|sum| format!("MD5 {sum}")));
@@ -135,11 +135,11 @@ fn to_text(meta: &Metainfo) -> String {
 }
 
 fn to_json(meta: &Metainfo) -> serde_json::Value {
-    let file = |(index, entry): (usize, &FileEntry)| {
+    let file = |(index, entry): (usize, FileEntry<'_>)| {
         let extra = meta.extras.get(index);
         json!({
             "index": index, "path": entry.path.to_string_lossy(), "size": entry.span.len, "pad": entry.pad,
-            "attr": extra.map_or("", |extra| &extra.attr), "md5sum": extra.and_then(|extra| extra.md5sum.as_ref()),
+            "attr": extra.attr, "md5sum": extra.md5sum,
         })
     };
     json!({
@@ -160,7 +160,7 @@ fn to_json(meta: &Metainfo) -> serde_json::Value {
         "http_seeds": meta.http_seeds,
         "nodes": meta.nodes,
         "magnet": Magnet::of(meta).to_string(),
-        "files": meta.files.entries().iter().enumerate().map(file).collect::<Vec<_>>(),
+        "files": meta.files.entries().enumerate().map(file).collect::<Vec<_>>(),
     })
 }
 

@@ -20,7 +20,8 @@ use crate::base::steps;
 
 /// Lists and dictionaries within one another; one more is refused.
 pub const DEPTH_MAX: usize = 32;
-/// Values in a document from the disk; more are refused. A torrent of 100,000 files has about a million. What strangers send has
+/// Values in a document from the disk; more are refused. Metainfo is read without such a bound, by
+/// [`crate::codec::bencode_scan`]. What strangers send has
 /// its own, smaller bound, where it is read.
 pub const VALUES_MAX: usize = 2_000_000;
 /// Digits of a length or an integer: 2⁶³ has nineteen.

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use url::form_urlencoded;
 
+use crate::base::bytes::Bytes;
 use crate::base::files::FileList;
 use crate::base::geometry::Geometry;
 use crate::base::hash::{InfoHash, PieceHashes, Sha1Hash, Sha256Hash, StId};
 use crate::codec::followed::Publisher;
-use crate::codec::metainfo::{Metainfo, URL_LEN_MAX};
+use crate::codec::metainfo::{Extras, Metainfo, URL_LEN_MAX};
 use crate::codec::st;
 
 /// Bytes of a link; a longer one is refused.
@@ -157,7 +158,8 @@ impl Magnet {
             files: Arc::new(FileList::new([])),
             is_single: true,
             geometry: Geometry::EMPTY,
-            pieces: PieceHashes::Sha1([].into()),
+            pieces: PieceHashes::Sha1(Bytes::default()),
+            wire_pieces: None,
             trackers: fitting.filter(|url| seen.insert(st::identity(url))).map(|url| vec![url.clone()]).collect(),
             private: false,
             comment: None,
@@ -167,9 +169,9 @@ impl Magnet {
             web_seeds: self.web_seeds.clone(),
             http_seeds: Vec::new(),
             nodes: Vec::new(),
-            extras: Vec::new(),
+            extras: Extras::default(),
             is_pure: self.info_hash.is_none(),
-            info: [].into(),
+            info: Bytes::default(),
             others: Vec::new(),
         }
     }

@@ -1,6 +1,7 @@
 //! Bytes ⇄ values: no state, no time. Each format has `parse` and `write` in one file, tested as inverses.
 
 pub mod bencode;
+pub mod bencode_scan;
 pub mod blocklist;
 pub mod catalog;
 pub mod compact;

@@ -53,7 +53,7 @@ impl Head {
     /// What is to be known of `meta`.
     #[must_use]
     pub fn of(meta: &Metainfo) -> Self {
-        let top = meta.files.entries().first().and_then(|file| file.path.components().next());
+        let top = meta.files.first().and_then(|file| file.path.components().next());
         Self {
             info_hash: meta.info_hash,
             st_id: meta.st_id,

@@ -7,14 +7,15 @@ use nom::Parser;
 use nom::multi::length_data;
 use nom::number::complete::{be_u8, be_u16};
 
-use crate::base::hash::PieceHashes;
-use crate::codec::bencode::Dict;
-use crate::codec::metainfo::{ADDRESSES_MAX, MetainfoError};
+use crate::base::steps;
+use crate::codec::metainfo::{ADDRESSES_MAX, Limit, MetainfoError};
 
-/// Bytes of a fragment: a power of two from here…
+/// Least bytes of a fragment, which is a power of two; fewer are refused.
 pub const FRAGMENT_LEN_MIN: u32 = 16 << 10;
-/// … to here.
+/// Most bytes of a fragment; more are refused.
 pub const FRAGMENT_LEN_MAX: u32 = 64 << 20;
+/// Bytes of a tracker table; a longer one is refused.
+pub const TABLE_LEN_MAX: usize = 256 << 10;
 
 /// The scheme of a tracker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,44 +57,53 @@ impl Tracker {
     }
 }
 
-pub(super) fn check_version(info: &Dict<'_>) -> Result<(), MetainfoError> {
-    match info.int(b"st version") {
-        Some(1) => Ok(()),
-        version => Err(MetainfoError::Version(version.unwrap_or(0))),
-    }
+/// What an `info` says of fragments, and of the pieces of BEP 3 beside them.
+#[derive(Debug)]
+pub(super) struct Fragments {
+    /// `fragment length`, if it is an integer.
+    pub(super) len: Option<i64>,
+    /// Bytes of `fragments`, if it is a string.
+    pub(super) hashes: Option<usize>,
+    /// `piece length`: `None` if it is missing, `Some(None)` if it is not an integer.
+    pub(super) piece_len: Option<Option<i64>>,
+    /// Bytes of `pieces`: `None` if it is missing, `Some(None)` if it is not a string.
+    pub(super) pieces: Option<Option<usize>>,
 }
 
-/// Fragment length, hashes, and whether the file is of the pure profile.
-pub(super) fn read_fragments(info: &Dict<'_>) -> Result<(u32, PieceHashes, bool), MetainfoError> {
+/// Fragment length, the number of hashes, and whether the file is of the pure profile.
+pub(super) fn read_fragments(fragments: &Fragments) -> Result<(u32, usize, bool), MetainfoError> {
     let bad = |key, expected| MetainfoError::Key { key, expected };
-    let len = info.int(b"fragment length").and_then(|len| u32::try_from(len).ok());
-    let len = len.filter(|len| len.is_power_of_two() && (FRAGMENT_LEN_MIN..=FRAGMENT_LEN_MAX).contains(len));
+    let len = fragments.len.filter(|&len| u64::try_from(len).is_ok_and(u64::is_power_of_two));
+    let len = len.filter(|&len| len >= i64::from(FRAGMENT_LEN_MIN));
     let len = len.ok_or(bad("fragment length", "a power of two from 16384 to 67108864"))?;
-    let fragments = info.bytes(b"fragments").filter(|fragments| fragments.len().is_multiple_of(32));
-    let fragments = fragments.ok_or(bad("fragments", "a string of 32 bytes for each fragment"))?;
-    let is_pure = match (info.get(b"piece length"), info.get(b"pieces")) {
+    let len = u32::try_from(len).ok().filter(|&len| len <= FRAGMENT_LEN_MAX).ok_or(Limit::FragmentLen(len))?;
+    let hashes = fragments.hashes.filter(|hashes| hashes.is_multiple_of(32));
+    let count = hashes.ok_or(bad("fragments", "a string of 32 bytes for each fragment"))? / 32;
+    let is_pure = match (fragments.piece_len, fragments.pieces) {
         (None, None) => true,
         (Some(piece_len), Some(pieces)) => {
-            if piece_len.as_int() != Some(i64::from(len)) {
+            if piece_len != Some(i64::from(len)) {
                 return Err(bad("piece length", "equal to `fragment length`"));
             }
-            let count =
-                pieces.as_bytes().filter(|pieces| pieces.len().is_multiple_of(20)).map(|pieces| pieces.len() / 20);
-            if count != Some(fragments.len() / 32) {
+            if pieces.filter(|pieces| pieces.is_multiple_of(20)).map(|pieces| pieces / 20) != Some(count) {
                 return Err(bad("pieces", "a string of 20 bytes for each fragment"));
             }
             false
         }
         _ => return Err(bad("pieces", "there together with `piece length`, or not at all")),
     };
-    Ok((len, PieceHashes::Sha256(fragments.into()), is_pure))
+    Ok((len, count, is_pure))
 }
 
 /// Reads a tracker table. All of it is checked; of its records the first [`ADDRESSES_MAX`] are kept.
 ///
 /// # Errors
-/// [`MetainfoError::Tracker`] names the first record that is cut short or not as it should be.
+/// [`Limit::TrackerTable`] if the table is too long; [`MetainfoError::Tracker`] names the first record that is cut short or not as it should be.
 pub fn parse_trackers(mut table: &[u8]) -> Result<Vec<Tracker>, MetainfoError> {
+    if table.len() > TABLE_LEN_MAX {
+        return Err(Limit::TrackerTable(table.len()).into());
+    }
+    steps::add(table.len() / 4);
     let mut trackers: Vec<Tracker> = Vec::new();
     let (mut index, mut tier) = (0, 0);
     while !table.is_empty() {

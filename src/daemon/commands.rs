@@ -9,7 +9,7 @@ use crate::base::time::Time;
 use crate::codec::units::human_size;
 use crate::daemon::load::{METAINFO_MAX, read_regular, write_new};
 use crate::daemon::log as journal;
-use crate::daemon::main::Daemon;
+use crate::daemon::main::{Daemon, Waiter};
 use crate::engine::Engine;
 use crate::reactor::Reactor;
 use crate::reactor::outside::OutsideId;
@@ -66,6 +66,39 @@ impl Daemon {
         match self.engine.handle_command(now, Command::Show(which))? {
             Answer::Show(summary) => Ok(summary.info_hash),
             other => unreachable!("a torrent is shown, not {other:?}"),
+        }
+    }
+
+    /// Carries out a client's request. Its reply comes later if metainfo has to be read for it first.
+    pub(super) fn serve(&mut self, now: Time, client: OutsideId, request: Request) {
+        let is_durable = request.is_durable();
+        // What is added is answered when it was read, everything else is carried out again then.
+        let is_add = matches!(request, Request::Node(Command::Add { .. }) | Request::AddFile { .. });
+        let again = (!is_add).then(|| request.clone());
+        match self.carry_out(now, request) {
+            Ok(Report::Node(Answer::Later(load))) => {
+                self.waiting.insert(load, Waiter::Client { client, is_durable, again });
+            }
+            verdict => self.reply(now, client, verdict, is_durable),
+        }
+    }
+
+    fn reply(&mut self, now: Time, client: OutsideId, verdict: Verdict, is_durable: bool) {
+        let ack = if is_durable { self.engine.acknowledge() } else { None };
+        self.clients.reply(now, client, verdict, ack);
+    }
+
+    /// Goes on with what waited for metainfo that was read.
+    pub(super) fn take_loaded(&mut self, now: Time) {
+        while let Some((load, reply)) = self.engine.poll_loaded() {
+            match (self.waiting.remove(&load), reply) {
+                (Some(Waiter::Client { client, is_durable, .. }), Some(reply)) => {
+                    self.reply(now, client, reply.map(Report::from), is_durable);
+                }
+                (Some(Waiter::Client { client, again: Some(request), .. }), None) => self.serve(now, client, request),
+                (Some(Waiter::Found(path)), Some(reply)) => self.found(path, reply.map(drop)),
+                (Some(_) | None, _) => {}
+            }
         }
     }
 

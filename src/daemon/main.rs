@@ -3,8 +3,10 @@
 //! What the reactor says about our own descriptors goes to the control socket, the watch directories and the signals;
 //! what those want goes to the engine as commands. Nothing is decided here but the order.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use mio::unix::SourceFd;
 
 use crate::base::config::{Config, TrackerConfig};
 use crate::base::hash::InfoHash;
+use crate::base::ids::LoadId;
 use crate::base::time::Time;
 use crate::daemon::allow::AllowList;
 use crate::daemon::args::Args;
@@ -31,9 +34,10 @@ use crate::reactor::clock::Clock;
 use crate::reactor::outside::{OutsideEvent, OutsideId};
 use crate::reactor::signals::{Signal, Signals};
 use crate::reactor::{Reactor, descriptors, entropy, names};
+use crate::service::control::Request;
 use crate::storage::FileStorage;
 use crate::storage::state::{StateDir, StateError};
-use crate::torrent::command::{Answer, Command, RefusalKind, Which};
+use crate::torrent::command::{Answer, Command, Refusal, RefusalKind, Which};
 use crate::torrent::event::Event;
 use crate::torrent::listing::Listing;
 
@@ -89,6 +93,22 @@ pub fn main() -> ExitCode {
     ExitCode::from(status)
 }
 
+/// What waits for metainfo that is being read.
+#[derive(Debug)]
+pub(super) enum Waiter {
+    /// A client's request, to be carried out again if its reply does not come with what was read.
+    Client {
+        /// Which client.
+        client: OutsideId,
+        /// Whether the reply waits for the disk.
+        is_durable: bool,
+        /// The request.
+        again: Option<Request>,
+    },
+    /// A file of a watch directory.
+    Found(PathBuf),
+}
+
 /// The running daemon.
 #[derive(Debug)]
 pub(super) struct Daemon {
@@ -112,6 +132,8 @@ pub(super) struct Daemon {
     /// Which rate limits hold.
     pub(super) schedule: Schedule,
     schedule_id: OutsideId,
+    /// What waits for metainfo that is being read.
+    pub(super) waiting: BTreeMap<LoadId, Waiter>,
     /// When to end whoever still waits; [`Time::NEVER`] until the end is asked for.
     end_at: Time,
 }
@@ -221,6 +243,7 @@ impl Daemon {
             signals_id,
             schedule,
             schedule_id,
+            waiting: BTreeMap::new(),
             end_at: Time::NEVER,
         };
         daemon.heed_schedule(now);
@@ -386,22 +409,29 @@ impl Daemon {
             let Some(looked) = self.watcher.poll_found() else { return false };
             let Some(found) = looked else { continue };
             let command = Command::Add { source: found.source, options: found.options };
-            let path = found.path;
             match self.engine.handle_command(now, command) {
-                Ok(_) => {
-                    log::info!("{}: added", path.display());
-                    self.watcher.accepted(path, self.engine.acknowledge());
-                }
-                // It may have been added a moment ago and not be on the disk yet.
-                Err(refusal) if refusal.kind == RefusalKind::Exists => {
-                    self.watcher.accepted(path, self.engine.acknowledge());
-                }
-                // It is found again by the next run.
-                Err(_) if !self.end_at.is_never() => {}
-                Err(refusal) => self.watcher.refused(&path, &refusal.message),
+                Ok(Answer::Later(load)) => drop(self.waiting.insert(load, Waiter::Found(found.path))),
+                reply => self.found(found.path, reply.map(drop)),
             }
         }
         true
+    }
+
+    /// A file of a watch directory was added, or refused.
+    pub(super) fn found(&mut self, path: PathBuf, reply: Result<(), Refusal>) {
+        match reply {
+            Ok(()) => {
+                log::info!("{}: added", path.display());
+                self.watcher.accepted(path, self.engine.acknowledge());
+            }
+            // It may have been added a moment ago and not be on the disk yet.
+            Err(refusal) if refusal.kind == RefusalKind::Exists => {
+                self.watcher.accepted(path, self.engine.acknowledge());
+            }
+            // It is found again by the next run.
+            Err(_) if !self.end_at.is_never() => {}
+            Err(refusal) => self.watcher.refused(&path, &refusal.message),
+        }
     }
 
     /// Looks through share directories for a step, and tells the engine what was found. True if more waits.
@@ -429,6 +459,7 @@ impl Daemon {
 
     /// A round of the control socket. True if more waits.
     fn answer(&mut self, now: Time) -> bool {
+        self.take_loaded(now);
         self.clients.begin_round(now, &mut self.reactor);
         while let Some((client, work)) = self.clients.poll_work(now) {
             let request = match work {
@@ -438,10 +469,7 @@ impl Daemon {
                     continue;
                 }
             };
-            let is_durable = request.is_durable();
-            let verdict = self.carry_out(now, request);
-            let ack = if is_durable { self.engine.acknowledge() } else { None };
-            self.clients.reply(now, client, verdict, ack);
+            self.serve(now, client, request);
         }
         self.take_acks(now);
         while let Some(event) = self.engine.poll_event(now) {

@@ -17,7 +17,6 @@ use std::time::Duration;
 use rustix::fs::inotify::{self as kernel, CreateFlags, ReadFlags, WatchFlags};
 
 use crate::base::time::Time;
-use crate::codec::metainfo::FILES_MAX;
 use crate::daemon::config::{Share, ShareFormat};
 use crate::daemon::inotify;
 use crate::torrent::command::{Command, NewShare};
@@ -33,6 +32,8 @@ const STEP: usize = 128;
 const DIRS_MAX: usize = 8192;
 /// Entries that wait to be looked at; when it is reached everything is looked at again later.
 const DUE_MAX: usize = 100_000;
+/// Files of one share; an entry with more is not shared.
+const FILES_MAX: usize = 100_000;
 /// Directories of one entry that wait to be read; an entry with more is not shared.
 const WAITING_MAX: usize = 100_000;
 /// A cause is logged again after this time at the earliest.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::base::bytes::Rope;
 use crate::base::hash::InfoHash;
 use crate::base::ids::{JobId, StoreId, TorrentId};
 use crate::base::rules::End;
@@ -68,7 +69,7 @@ impl<S: Storage> Engine<S> {
         &mut self,
         now: Time,
         mut torrent: Torrent,
-        metainfo: Option<Vec<u8>>,
+        metainfo: Option<Rope>,
         store: Option<StoreId>,
     ) -> TorrentId {
         let info_hash = torrent.info_hash();
@@ -164,15 +165,6 @@ impl<S: Storage> Engine<S> {
         }
         self.paths.forget(id);
         self.note_stale_paths(1);
-        for purpose in self.jobs.values_mut() {
-            let (Purpose::Allocate(of) | Purpose::Sync(of) | Purpose::Record(of) | Purpose::Metainfo(of)) = purpose
-            else {
-                continue;
-            };
-            if *of == id {
-                *purpose = Purpose::Other;
-            }
-        }
         match torrent.store().filter(|_| data && !torrent.is_link() && !torrent.is_peek()) {
             Some(store) => {
                 let job = self.remove_content(now, &torrent, store);
@@ -227,6 +219,8 @@ impl<S: Storage> Engine<S> {
         match purpose {
             Purpose::Allocate(id) => self.tell(id, |torrent| torrent.handle_allocated(now, result)),
             Purpose::Sync(id) => self.tell(id, |torrent| torrent.handle_synced(now, result)),
+            // An id is never used again: this torrent was removed meanwhile.
+            Purpose::Record(id) | Purpose::Metainfo(id) if !self.torrents.contains(id) => {}
             Purpose::Record(id) => {
                 self.tell(id, |torrent| torrent.handle_saved(now, result.is_ok()));
                 self.durability.handle_saved(id);
@@ -368,6 +362,7 @@ impl<S: Storage> Engine<S> {
             Ask::ComparePaths => self.paths.compare(id),
             Ask::Rouse => self.waking.push(id),
             Ask::Sleep => self.lay_down(now, id),
+            Ask::Judge => self.load_metadata(now, id),
             Ask::Describe => self.describe(now, id),
             Ask::Reopen => {
                 self.storage.close(open());

@@ -76,8 +76,8 @@ impl<S: Storage> Engine<S> {
         };
         let mut seen = BTreeSet::new();
         for content in self.torrents.values().filter(may_write).map(Torrent::content) {
-            let entries = content.files.entries().iter().filter(|entry| !entry.pad && entry.span.len > 0);
-            let mut paths = entries.map(|entry| content.dir.join(&entry.path));
+            let entries = content.files.entries().filter(|entry| !entry.pad && entry.span.len > 0);
+            let mut paths = entries.map(|entry| content.dir.join(entry.path));
             if let Some(path) = paths.find(|path| !seen.insert(path.clone())) {
                 return Some(path);
             }

@@ -16,7 +16,7 @@ impl<S: Storage> Engine<S> {
     pub fn block(&mut self, now: Time, list: Blocklist) {
         self.blocklist = list;
         let is_peer = |role: &Role| match role {
-            Role::Dialling(_) | Role::Greeting(_) | Role::Peer(_) | Role::Catalog(_) => true,
+            Role::Dialling(_) | Role::Greeting(_) | Role::Waiting(_) | Role::Peer(_) | Role::Catalog(_) => true,
             Role::Exchange(_) | Role::Served(_) | Role::Proxy => false,
         };
         let blocked: Vec<ConnId> = self

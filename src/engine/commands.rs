@@ -5,15 +5,17 @@ use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::base::bytes::Bytes;
 use crate::base::hash::{InfoHash, StId};
 use crate::base::ids::{StoreId, TorrentId};
 use crate::base::storage::Storage;
 use crate::base::time::Time;
 use crate::codec::import::Import;
 use crate::codec::magnet::Magnet;
-use crate::codec::metainfo::Metainfo;
+use crate::codec::metainfo::{Metainfo, MetainfoError, Parser};
 use crate::codec::url::host_and_port;
 use crate::engine::Engine;
+use crate::engine::loading::AT_ONCE_MAX;
 use crate::engine::path_owners::Claims;
 use crate::torrent::candidates::Origin;
 use crate::torrent::command::{AddOptions, Answer, Command, Direction, Refusal, RefusalKind, Reply, Source, Which};
@@ -40,7 +42,7 @@ fn begins_with<H: Ord + Display>(
 
 /// What is to be added.
 enum What {
-    Metainfo(Box<Metainfo>, Vec<u8>),
+    Metainfo(Box<Metainfo>, Bytes),
     Link(Box<Magnet>),
 }
 
@@ -64,7 +66,25 @@ impl<S: Storage> Engine<S> {
         reply
     }
 
+    /// The torrent that a command needs to have loaded, if it needs one.
+    pub(super) fn needs_loaded(&self, command: &Command) -> Option<TorrentId> {
+        let which = match command {
+            Command::Files(which)
+            | Command::Why(which)
+            | Command::Prioritize { which, .. }
+            | Command::Move { which, .. }
+            | Command::Rename { which, .. }
+            | Command::Magnet(which)
+            | Command::Export { which, .. } => which,
+            _ => return None,
+        };
+        self.one_id(which).ok()
+    }
+
     fn carry_out(&mut self, now: Time, command: Command) -> Reply {
+        if let Some(answer) = self.needs_loaded(&command).and_then(|id| self.load_for_command(now, id)) {
+            return Ok(answer);
+        }
         match command {
             Command::Status
             | Command::Stats
@@ -77,7 +97,7 @@ impl<S: Storage> Engine<S> {
             | Command::Dht(DhtCommand::Sample(_)) => self.collect_all(now, &command),
             Command::Show(which) => {
                 let id = self.one_id(&which)?;
-                self.wake_up(now, id);
+                self.load_soon(now, id); // what is shown is known before
                 let torrent = self.one(&which)?;
                 let mut row = torrent.summary(now);
                 row.settings = torrent.settings(None, self.turns.position(id))?;
@@ -97,7 +117,8 @@ impl<S: Storage> Engine<S> {
                 for &id in &ids {
                     if !data {
                         self.remove_torrent(now, id, false);
-                    } else if ids.len() > 1 && self.torrents.get(id).is_some_and(Torrent::is_asleep) {
+                    } else if self.is_long(id) || ids.len() > 1 && self.torrents.get(id).is_some_and(Torrent::is_asleep)
+                    {
                         // Reading the metainfo of thousands of torrents takes its time.
                         self.torrents.get_mut(id).expect("it was just found").note_removal(now, true);
                         self.touched.push(id);
@@ -192,13 +213,38 @@ impl<S: Storage> Engine<S> {
     }
 
     fn add(&mut self, now: Time, source: Source, options: AddOptions) -> Reply {
-        let invalid = |why: &dyn Display| Refusal::new(RefusalKind::Invalid, why.to_string());
-        let what = match source {
+        match source {
+            Source::Metainfo(bytes) if bytes.len() > AT_ONCE_MAX => self.load_added(bytes, options),
             Source::Metainfo(bytes) => {
-                What::Metainfo(Box::new(Metainfo::parse(&bytes).map_err(|error| invalid(&error))?), bytes)
+                let bytes = Bytes::from(bytes);
+                self.add_read(now, Parser::file(bytes.clone()).run(), bytes, options)
             }
-            Source::Link(link) => What::Link(Box::new(Magnet::parse(&link).map_err(|error| invalid(&error))?)),
-        };
+            Source::Link(link) => match Magnet::parse(&link) {
+                Ok(link) => self.add_what(now, What::Link(Box::new(link)), options),
+                Err(error) => Err(Refusal::new(RefusalKind::Invalid, error.to_string())),
+            },
+        }
+    }
+
+    /// The metainfo of a torrent to add was read.
+    pub(super) fn add_read(
+        &mut self,
+        now: Time,
+        read: Result<Metainfo, MetainfoError>,
+        bytes: Bytes,
+        options: AddOptions,
+    ) -> Reply {
+        match read {
+            Ok(meta) => self.add_what(now, What::Metainfo(Box::new(meta), bytes), options),
+            Err(error) => Err(Refusal::new(RefusalKind::Invalid, error.to_string())),
+        }
+    }
+
+    fn add_what(&mut self, now: Time, what: What, options: AddOptions) -> Reply {
+        if self.exiting {
+            let message = "the daemon is shutting down; send the command again when it has started again";
+            return Err(Refusal::new(RefusalKind::Busy, message));
+        }
         let (info_hash, st_id) = match &what {
             What::Metainfo(meta, _) => (meta.info_hash, meta.st_id),
             What::Link(link) => (link.wire_hash(), link.st_id),
@@ -219,7 +265,7 @@ impl<S: Storage> Engine<S> {
                     format!("a link to it is there, {}, with other hashes; remove that first", torrent.info_hash());
                 return Err(Refusal::new(RefusalKind::Exists, message));
             }
-            torrent.describe_by_file(now, (**meta).clone(), &options)?;
+            torrent.describe_by_file(now, (**meta).clone(), &options)?; // what is long of it is shared
             self.touched.push(id);
             return Ok(Answer::Added(info_hash));
         }
@@ -254,7 +300,7 @@ impl<S: Storage> Engine<S> {
                     // Of a second torrent nothing is believed, and it may not write.
                     store.take().into_iter().for_each(|store| self.storage.close(store));
                 }
-                let id = self.insert_torrent(now, torrent, Some(bytes), store);
+                let id = self.insert_torrent(now, torrent, Some(bytes.into()), store);
                 self.have_owners(id, owners);
             }
             What::Link(link) => {

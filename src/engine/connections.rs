@@ -10,6 +10,7 @@ use crate::base::time::Time;
 use crate::engine::catalogs::CatalogEnd;
 use crate::engine::exchanges::Exchange;
 use crate::engine::lane::{Lane, Sealed};
+use crate::engine::loading::{Caller, Loaded};
 use crate::engine::proxy::THROUGH_MAX;
 use crate::engine::{Effect, Engine, Timer};
 use crate::protocol::http::HttpServer;
@@ -34,7 +35,8 @@ pub(super) struct Connection {
     pub(super) sealed: Sealed,
     /// What was received of an unfinished message.
     pub(super) tail: Tail,
-    /// What is in `tail` has not been looked at: the turn in which it came caused too much work.
+    /// What is in `tail` has not been looked at: the turn in which it came caused too much work, or its torrent was not loaded. It is
+    /// read before the stream is.
     pub(super) is_unread: bool,
     /// Reading waits until what we have to say is gone.
     pub(super) read_parked: bool,
@@ -51,6 +53,8 @@ pub(super) enum Role {
     Dialling(TorrentId),
     /// Accepted; has not said which torrent it wants.
     Greeting(Box<Peer>),
+    /// Accepted; has named a hibernated torrent that is being loaded.
+    Waiting(Box<Caller>),
     /// A peer of a torrent.
     Peer(TorrentId),
     /// A request to a tracker, or a question to a name server.
@@ -139,8 +143,10 @@ impl<S: Storage> Engine<S> {
         let Some(connection) = self.connections.get_mut(conn) else { return };
         match connection.role {
             Role::Dialling(id) => {
-                if self.torrents.get(id).is_some_and(Torrent::is_running) {
-                    self.wake_up(now, id);
+                if self.torrents.get(id).is_some_and(Torrent::is_running) && self.load_soon(now, id) == Loaded::Later {
+                    // Only of a torrent that is loaded one dials, unless it went to sleep meanwhile: it dials again.
+                    self.close(now, conn);
+                    return self.settle(now);
                 }
                 let connection = self.connections.get_mut(conn).expect("it was just there");
                 self.half_open -= 1;
@@ -168,7 +174,7 @@ impl<S: Storage> Engine<S> {
                 self.effects.push_back(Effect::Wake(conn));
             }
             Role::Catalog(_) => self.begin_catalog(now, conn),
-            Role::Greeting(_) | Role::Peer(_) | Role::Served(_) | Role::Proxy => {
+            Role::Greeting(_) | Role::Waiting(_) | Role::Peer(_) | Role::Served(_) | Role::Proxy => {
                 unreachable!("only what was dialled becomes connected")
             }
         }
@@ -210,7 +216,7 @@ impl<S: Storage> Engine<S> {
             }
             Role::Exchange(exchange) => self.exchange_gone(now, exchange),
             Role::Catalog(end) => self.catalog_gone(conn, &end),
-            Role::Greeting(_) | Role::Served(_) | Role::Proxy => {}
+            Role::Greeting(_) | Role::Waiting(_) | Role::Served(_) | Role::Proxy => {}
         }
     }
 
@@ -249,6 +255,10 @@ impl<S: Storage> Engine<S> {
                 return;
             }
             let Some(id) = self.dialling.pop() else { return };
+            if self.is_long(id) {
+                self.load_soon(now, id); // it asks again when it is loaded
+                continue;
+            }
             let Some(addr) = self.torrents.get_mut(id).and_then(|torrent| torrent.next_candidate(now)) else {
                 continue;
             };

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use crate::base::bytes::Rope;
 use crate::base::hash::InfoHash;
 use crate::base::ids::{AckId, JobId, TorrentId};
 use crate::base::storage::{Fault, Job, Storage};
@@ -51,7 +52,7 @@ pub(super) struct Durability {
     jobs: BTreeSet<(JobId, u64)>,
     /// Torrents that are new or whose metadata has arrived, with the metainfo or magnet link that is to be saved. The
     /// record of such a torrent is taken after all changes of the current call.
-    new: BTreeMap<TorrentId, Vec<u8>>,
+    new: BTreeMap<TorrentId, Rope>,
     /// Removed torrents of which something is still kept, because it could not be erased, and when that is tried again.
     unforgotten: BTreeMap<InfoHash, Time>,
     waiting: VecDeque<Waiting>,
@@ -78,7 +79,7 @@ impl Durability {
     }
 
     /// Notes that the metainfo or magnet link of a torrent is to be saved, together with its record.
-    pub(super) fn note_new(&mut self, id: TorrentId, metainfo: Vec<u8>) {
+    pub(super) fn note_new(&mut self, id: TorrentId, metainfo: Rope) {
         self.new.insert(id, metainfo);
     }
 

@@ -1,4 +1,4 @@
-//! Memory that strangers make us hold: unfinished messages that came, and messages that wait to go out.
+//! Memory that strangers make us hold: unfinished messages that came, messages that wait to go out, and which pieces a peer has.
 //!
 //! Each is bounded by itself, and many together may still be more than there should be (`memory` in [limits]). Then whoever holds most
 //! goes, until it is not. What is held is counted at the end of each turn, for that is when it changes.
@@ -46,19 +46,20 @@ impl<S: Storage> Engine<S> {
             if now >= self.held.said_until {
                 self.held.said_until = now + SAY_EVERY;
                 log::warn!(
-                    "connections made us hold more than {} KiB of unfinished and unsent messages (`memory` in [limits]); those that \
-                     hold most are closed (`stats` counts them)",
+                    "connections made us hold more than {} KiB of unfinished and unsent messages and of pieces that peers have \
+                     (`memory` in [limits]); those that hold most are closed (`stats` counts them)",
                     self.config.memory_max >> 10
                 );
             }
         }
     }
 
-    /// Encoded messages that wait for a peer.
+    /// Encoded messages that wait for a peer, and what is known of its pieces.
     fn queued_for(&self, conn: ConnId, connection: &Connection) -> usize {
         match &connection.role {
             Role::Greeting(machine) => machine.outbuf().encoded_len(),
-            Role::Peer(id) => self.torrents.get(*id).map_or(0, |torrent| torrent.outbuf_len(conn)),
+            Role::Waiting(caller) => caller.machine.outbuf().encoded_len(),
+            Role::Peer(id) => self.torrents.get(*id).map_or(0, |torrent| torrent.held_for(conn)),
             _ => 0,
         }
     }

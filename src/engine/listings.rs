@@ -52,6 +52,9 @@ impl<S: Storage> Engine<S> {
     /// # Errors
     /// A [`Refusal`] says what kind it is and what to do.
     pub fn begin_listing(&mut self, now: Time, command: &Command) -> Result<Option<Listing>, Refusal> {
+        if self.needs_loaded(command).is_some_and(|id| self.is_long(id)) {
+            return Ok(None); // `handle_command` answers that it is loaded first
+        }
         self.note_changes(false);
         let listing = self.listing_of(now, command);
         if !matches!(listing, Ok(None)) {
@@ -328,6 +331,11 @@ impl<S: Storage> Engine<S> {
         }
         if self.torrents.get(id).is_some_and(Torrent::is_asleep) {
             // It fell asleep while the client did not read.
+            if self.is_long(id) {
+                self.load_soon(now, id);
+                self.settle(now);
+                return Ok(Slice { rows: Answer::Files(Vec::new()), is_last: false });
+            }
             self.awake(now, id)?;
             self.settle(now);
             self.save_changed(now);

@@ -28,8 +28,10 @@ mod held;
 mod lane;
 mod limits;
 mod listings;
+mod loading;
 mod lsd;
 mod network;
+mod path_compare;
 mod path_index;
 mod path_owners;
 mod peeks;
@@ -63,6 +65,7 @@ use crate::base::ids::{ConnId, ConnKey, JobId, SocketId, TorrentId, TorrentKey};
 use crate::base::queue::Queue;
 use crate::base::rate::Meter;
 use crate::base::rng::Rng;
+use crate::base::steps;
 use crate::base::storage::{Job, Storage};
 use crate::base::tally::Tally;
 use crate::base::time::Time;
@@ -85,6 +88,7 @@ use self::followed::Followed;
 use self::held::Held;
 use self::lane::Shakes;
 use self::limits::Limit;
+use self::loading::Loading;
 use self::path_owners::PathOwners;
 use self::peeks::Peeks;
 use self::proxy::Proxy;
@@ -225,6 +229,7 @@ pub struct Engine<S: Storage> {
     shares: Shares,
     catalogs: Catalogs,
     peeks: Peeks,
+    loading: Loading,
     paths: PathOwners,
     removals: Removals,
     durability: Durability,
@@ -279,6 +284,7 @@ impl<S: Storage> Engine<S> {
             shares: Shares::default(),
             catalogs: Catalogs::default(),
             peeks: Peeks::default(),
+            loading: Loading::default(),
             paths: PathOwners::default(),
             cut_off: None,
             proxy: config.proxy.as_ref().map(Proxy::new),
@@ -346,7 +352,11 @@ impl<S: Storage> Engine<S> {
 
     /// [`Engine::poll_timeout`] has come.
     pub fn handle_timeout(&mut self, now: Time) {
+        let steps_before = steps::so_far();
         for _ in 0..TIMERS_MAX {
+            if steps::so_far() - steps_before > steps::TURN_MAX / 2 {
+                return; // the driver comes back at once: they are due
+            }
             let Some(timer) = self.timers.pop(now) else { return };
             match timer {
                 Timer::Torrent(id) => {
@@ -441,6 +451,7 @@ impl<S: Storage> Engine<S> {
         }
         self.exiting = true;
         self.exchanges.hurry(now);
+        self.stop_loading();
         self.save_dht(now);
         self.timers.set(Timer::Shutdown, now + SHUTDOWN_MAX);
         let ids: Vec<TorrentId> = self.torrents.ids().collect();

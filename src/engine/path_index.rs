@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::files::FileList;
 use crate::base::ids::TorrentId;
+use crate::base::steps;
 
 /// The maximum number of new entries of a directory that are inserted in order one by one. With more of them all
 /// entries are sorted.
@@ -145,14 +146,14 @@ impl PathIndex {
 
     /// Adds to `found` the torrents that may have one of `files`, which are in the directory at `place`.
     pub(super) fn find(&mut self, place: &Path, files: &FileList, found: &mut BTreeSet<TorrentId>) {
-        let paths = || files.entries().iter().filter(|entry| !entry.pad).map(|entry| entry.path.as_path());
-        let mut tops: Vec<&OsStr> = paths().filter_map(first_of).collect();
-        tops.dedup();
-        for top in tops {
+        let paths = || files.entries().filter(|entry| !entry.pad).map(|entry| entry.path);
+        // All files of a torrent lie below one name.
+        if let Some(top) = files.first().and_then(|entry| first_of(entry.path)) {
             self.find_above(place, top, found);
             if !self.has_below(&place.join(top)) {
-                continue;
+                return;
             }
+            steps::add(files.len());
             // Below the top only the directories matter that contain one of the files.
             let mut last = None;
             for path in paths().filter(|path| first_of(path) == Some(top)) {

@@ -19,6 +19,8 @@ use crate::base::queue::Queue;
 use crate::base::storage::{Content, FileIdentity, Storage};
 use crate::base::time::Time;
 use crate::engine::Engine;
+use crate::engine::loading::Loaded;
+use crate::engine::path_compare::{AT_ONCE_MAX, Comparing, Linked};
 use crate::engine::path_index::{PathIndex, hash_of};
 use crate::torrent::command::{Refusal, RefusalKind};
 use crate::torrent::path_conflict::{Owner, SecondStage};
@@ -42,6 +44,8 @@ pub(super) struct PathOwners {
     comparing: Queue<TorrentId>,
     /// The torrent that is being examined for hard links.
     looking: Option<Looking>,
+    /// The torrent that is being compared in slices.
+    under_way: Option<Box<Comparing>>,
     /// Torrents of magnet links whose metadata is there and whose files are still being deleted with another torrent.
     described: BTreeSet<TorrentId>,
     /// The order that was assigned last to a second torrent.
@@ -59,7 +63,7 @@ struct Looking {
 
 impl PathOwners {
     pub(super) fn is_idle(&self) -> bool {
-        self.comparing.is_empty() && self.looking.is_none()
+        self.comparing.is_empty() && self.looking.is_none() && self.under_way.is_none()
     }
 
     /// Queues a torrent for the comparison of its paths.
@@ -89,6 +93,7 @@ impl PathOwners {
         self.set_owners(id, BTreeSet::new());
         self.described.remove(&id);
         self.looking.take_if(|looking| looking.id == id);
+        self.under_way.take_if(|comparing| comparing.id == id);
         for second in self.seconds.remove(&id).map(|(seconds, _)| seconds).unwrap_or_default() {
             if let Some(owners) = self.owners.get_mut(&second) {
                 owners.remove(&id);
@@ -101,8 +106,8 @@ impl PathOwners {
 /// The files that a torrent has or is going to have, in each of its directories and under each of their names.
 #[derive(Debug, Clone)]
 pub(super) struct Claims {
-    dirs: Vec<PathBuf>,
-    lists: Vec<Arc<FileList>>,
+    pub(super) dirs: Vec<PathBuf>,
+    pub(super) lists: Vec<Arc<FileList>>,
 }
 
 /// The consequence for a torrent that has files in common with an owner.
@@ -131,21 +136,41 @@ impl Verdict {
 
 /// The files in common with another torrent.
 #[derive(Debug)]
-struct Common {
-    other: TorrentId,
+pub(super) struct Common {
+    pub(super) other: TorrentId,
     /// Indexes of the files that are at one path, or that are one inode with one name.
-    same: BTreeSet<usize>,
+    pub(super) same: BTreeSet<usize>,
     /// Indexes of empty files at one path: they are no conflict, and are neither deleted nor moved away.
-    empty: BTreeSet<usize>,
+    pub(super) empty: BTreeSet<usize>,
     /// Indexes of the files that are other names of one inode.
     linked: BTreeSet<usize>,
     /// The index of a file whose length differs in the two torrents.
-    differs: Option<usize>,
+    pub(super) differs: Option<usize>,
 }
 
 impl Common {
+    pub(super) fn new(other: TorrentId) -> Self {
+        Self { other, same: BTreeSet::new(), empty: BTreeSet::new(), linked: BTreeSet::new(), differs: None }
+    }
+
+    /// Notes a file of the other torrent, of `len` bytes, that may be one of `linked`.
+    pub(super) fn note_linked(&mut self, linked: &Linked, identity: FileIdentity, claims: &Claims, len: u64) {
+        let Some(&(mine, _)) = linked.get(&(identity.device, identity.inode)) else { return };
+        if self.same.contains(&mine) {
+            return;
+        }
+        if claims.lists.first().and_then(|list| list.get(mine)).is_some_and(|entry| entry.span.len != len) {
+            self.differs.get_or_insert(mine);
+        }
+        if identity.links > 1 {
+            self.linked.insert(mine)
+        } else {
+            self.same.insert(mine)
+        };
+    }
+
     /// Whether one of the two torrents may not write.
-    fn is_conflict(&self) -> bool {
+    pub(super) fn is_conflict(&self) -> bool {
         !self.same.is_empty() || !self.linked.is_empty()
     }
 
@@ -167,8 +192,8 @@ impl Claims {
 
     /// Returns the path of a file, for messages.
     fn path(&self, file: usize) -> PathBuf {
-        let entry = self.lists.first().and_then(|list| list.entries().get(file));
-        self.dirs.first().map_or_else(PathBuf::new, |dir| dir.join(entry.map_or(Path::new(""), |entry| &entry.path)))
+        let entry = self.lists.first().and_then(|list| list.get(file));
+        self.dirs.first().map_or_else(PathBuf::new, |dir| dir.join(entry.map_or(Path::new(""), |entry| entry.path)))
     }
 
     fn files(&self) -> usize {
@@ -244,6 +269,36 @@ impl<S: Storage> Engine<S> {
         claims: &Claims,
         mut linked: Vec<(usize, FileIdentity)>,
     ) -> Vec<Common> {
+        let (places, near) = self.near(me, claims, &linked);
+        if near.is_empty() {
+            return Vec::new();
+        }
+        linked.extend(self.identities(claims, 0..LINKS_LOOKED_MAX, false));
+        // `mine` maps the paths of each file to its index and length.
+        let mut mine: BTreeMap<PathBuf, (usize, u64)> = BTreeMap::new();
+        for (place, list) in places.iter().flat_map(|place| claims.lists.iter().map(move |list| (place, list))) {
+            let entries = list.entries().enumerate().filter(|(_, entry)| !entry.pad);
+            mine.extend(entries.map(|(file, entry)| (place.join(entry.path), (file, entry.span.len))));
+        }
+        let mut linked_files = Linked::new();
+        linked_files
+            .extend(linked.into_iter().map(|(file, identity)| ((identity.device, identity.inode), (file, identity))));
+        let common = near.into_iter().map(|other| self.common_with(now, other, &mine, &linked_files, claims));
+        let mut common: Vec<Common> =
+            common.filter(|common| common.is_conflict() || !common.empty.is_empty()).collect();
+        // Messages name the first torrent of the list.
+        common.sort_by_key(|common| self.torrents.get(common.other).map(Torrent::path_order));
+        common
+    }
+
+    /// Returns the places of a torrent's directories, and the torrents other than `me` that may have files of `claims` or
+    /// names of `linked`.
+    fn near(
+        &mut self,
+        me: Option<TorrentId>,
+        claims: &Claims,
+        linked: &[(usize, FileIdentity)],
+    ) -> (Vec<PathBuf>, BTreeSet<TorrentId>) {
         let version = self.storage.places_version();
         self.paths.index.refresh(version, |dir| self.storage.place(dir));
         let mut near = BTreeSet::new();
@@ -260,25 +315,14 @@ impl<S: Storage> Engine<S> {
         near.retain(|id| {
             Some(*id) != me && self.torrents.get(*id).is_some_and(|other| !other.is_link() && !other.is_peek())
         });
-        if near.is_empty() {
-            return Vec::new();
-        }
-        linked.extend(self.identities(claims, 0..LINKS_LOOKED_MAX, false));
-        // `mine` maps the paths of each file to its index and length.
-        let mut mine: BTreeMap<PathBuf, (usize, u64)> = BTreeMap::new();
-        for (place, list) in places.iter().flat_map(|place| claims.lists.iter().map(move |list| (place, list))) {
-            let entries = list.entries().iter().enumerate().filter(|(_, entry)| !entry.pad);
-            mine.extend(entries.map(|(file, entry)| (place.join(&entry.path), (file, entry.span.len))));
-        }
-        let mut linked_files: BTreeMap<(u64, u64), (usize, FileIdentity)> = BTreeMap::new();
-        linked_files
-            .extend(linked.into_iter().map(|(file, identity)| ((identity.device, identity.inode), (file, identity))));
-        let common = near.into_iter().map(|other| self.common_with(now, other, &mine, &linked_files, claims));
-        let mut common: Vec<Common> =
-            common.filter(|common| common.is_conflict() || !common.empty.is_empty()).collect();
-        // Messages name the first torrent of the list.
-        common.sort_by_key(|common| self.torrents.get(common.other).map(Torrent::path_order));
-        common
+        (places, near)
+    }
+
+    /// Whether a comparison takes so long that it is done in slices: see [`Comparing`].
+    fn is_long_comparison(&mut self, me: Option<TorrentId>, claims: &Claims, linked: &[(usize, FileIdentity)]) -> bool {
+        let (_, near) = self.near(me, claims, linked);
+        let theirs = near.iter().filter_map(|id| self.torrents.get(*id)).map(Torrent::file_count).sum::<usize>();
+        !near.is_empty() && (claims.files() + theirs > AT_ONCE_MAX || near.iter().any(|id| self.is_long(*id)))
     }
 
     fn common_with(
@@ -286,11 +330,10 @@ impl<S: Storage> Engine<S> {
         now: Time,
         other: TorrentId,
         mine: &BTreeMap<PathBuf, (usize, u64)>,
-        linked: &BTreeMap<(u64, u64), (usize, FileIdentity)>,
+        linked: &Linked,
         claims: &Claims,
     ) -> Common {
-        let mut common =
-            Common { other, same: BTreeSet::new(), empty: BTreeSet::new(), linked: BTreeSet::new(), differs: None };
+        let mut common = Common::new(other);
         let Ok(torrent) = self.awake(now, other) else {
             // The files of a torrent with lost metainfo are unknown: any of these files may be one of them.
             common.same.extend(0..claims.files());
@@ -302,8 +345,8 @@ impl<S: Storage> Engine<S> {
         for dir in &theirs.dirs {
             let place = self.storage.place(dir);
             for list in &theirs.lists {
-                for (file, entry) in list.entries().iter().enumerate().filter(|(_, entry)| !entry.pad) {
-                    if let Some(&(mine, len)) = mine.get(&place.join(&entry.path)) {
+                for (file, entry) in list.entries().enumerate().filter(|(_, entry)| !entry.pad) {
+                    if let Some(&(mine, len)) = mine.get(&place.join(entry.path)) {
                         let is_empty = len == 0 && entry.span.len == 0;
                         if is_empty {
                             common.empty.insert(mine)
@@ -319,19 +362,9 @@ impl<S: Storage> Engine<S> {
                     let may_link = inode == 0 || inodes.contains(&inode);
                     if !linked.is_empty()
                         && may_link
-                        && let Some(identity) = self.storage.identity(dir, &entry.path)
-                        && let Some(&(mine, _)) = linked.get(&(identity.device, identity.inode))
-                        && !common.same.contains(&mine)
+                        && let Some(identity) = self.storage.identity(dir, entry.path)
                     {
-                        let len = claims.lists[0].entries()[mine].span.len;
-                        if len != entry.span.len {
-                            common.differs.get_or_insert(mine);
-                        }
-                        if identity.links > 1 {
-                            common.linked.insert(mine)
-                        } else {
-                            common.same.insert(mine)
-                        };
+                        common.note_linked(linked, identity, claims, entry.span.len);
                     }
                 }
             }
@@ -342,9 +375,9 @@ impl<S: Storage> Engine<S> {
     /// Returns the existing files among `files`; if `linked`, only those of more than one name.
     fn identities(&mut self, claims: &Claims, files: Range<usize>, linked: bool) -> Vec<(usize, FileIdentity)> {
         let (Some(dir), Some(list)) = (claims.dirs.first(), claims.lists.first()) else { return Vec::new() };
-        let entries = list.entries().iter().enumerate().skip(files.start).take(files.len());
+        let entries = list.entries().enumerate().skip(files.start).take(files.len());
         let entries = entries.filter(|(_, entry)| !entry.pad && entry.span.len > 0);
-        let there = entries.filter_map(|(file, entry)| Some((file, self.storage.identity(dir, &entry.path)?)));
+        let there = entries.filter_map(|(file, entry)| Some((file, self.storage.identity(dir, entry.path)?)));
         there.filter(|(_, identity)| !linked || identity.links > 1).collect()
     }
 
@@ -353,10 +386,11 @@ impl<S: Storage> Engine<S> {
     pub(super) fn compare_new(&mut self, now: Time, torrent: &mut Torrent) -> BTreeSet<TorrentId> {
         let claims = Claims::of(torrent);
         let linked = self.identities(&claims, 0..LINKS_LOOKED_MAX, true);
-        if claims.files() > LINKS_LOOKED_MAX {
+        let is_long = self.is_long_comparison(None, &claims, &linked);
+        if is_long || claims.files() > LINKS_LOOKED_MAX {
             torrent.postpone_comparison();
         }
-        let mut common = self.in_common(now, None, &claims, linked);
+        let mut common = if is_long { Vec::new() } else { self.in_common(now, None, &claims, linked) };
         common.retain(Common::is_conflict);
         if let Some(verdict) = self.weigh(&claims, &common) {
             verdict.tell(now, torrent, self.next_order(now));
@@ -370,14 +404,15 @@ impl<S: Storage> Engine<S> {
         let Some(torrent) = self.torrents.get_mut(id) else { return };
         let claims = Claims::of(torrent);
         let linked = self.identities(&claims, 0..LINKS_LOOKED_MAX, true);
-        let mut common = self.in_common(now, Some(id), &claims, linked);
+        let is_long = self.is_long_comparison(Some(id), &claims, &linked);
+        let mut common = if is_long { Vec::new() } else { self.in_common(now, Some(id), &claims, linked) };
         common.retain(Common::is_conflict);
         let verdict = self.weigh(&claims, &common);
         let order = self.next_order(now);
         let torrent = self.torrents.get_mut(id).expect("torrent is in the arena");
         match verdict {
             Some(verdict) => verdict.tell(now, torrent, order),
-            None if claims.files() > LINKS_LOOKED_MAX => torrent.postpone_comparison(),
+            None if is_long || claims.files() > LINKS_LOOKED_MAX => torrent.postpone_comparison(),
             None => torrent.own_files(now),
         }
         self.have_owners(id, common.into_iter().map(|common| common.other).collect());
@@ -390,15 +425,14 @@ impl<S: Storage> Engine<S> {
         }
         for (dir, list) in claims.dirs.iter().flat_map(|dir| claims.lists.iter().map(move |list| (dir, list))) {
             let place = self.storage.place(dir);
-            let mut tops: Vec<_> = list.entries().iter().filter_map(|entry| entry.path.components().next()).collect();
-            tops.dedup();
-            let near: Vec<_> = tops.into_iter().flat_map(|top| self.removals.near(&place.join(top))).collect();
+            let top = list.first().and_then(|entry| entry.path.components().next());
+            let near: Vec<_> = top.into_iter().flat_map(|top| self.removals.near(&place.join(top))).collect();
             for (other, content) in near {
-                let entries = content.files.entries().iter().filter(|entry| !entry.pad);
-                let paths: BTreeSet<PathBuf> = entries.map(|entry| other.join(&entry.path)).collect();
-                let mut mine = list.entries().iter().filter(|entry| !entry.pad);
-                if let Some(entry) = mine.find(|entry| paths.contains(&place.join(&entry.path))) {
-                    return Some(dir.join(&entry.path));
+                let entries = content.files.entries().filter(|entry| !entry.pad);
+                let paths: BTreeSet<PathBuf> = entries.map(|entry| other.join(entry.path)).collect();
+                let mut mine = list.entries().filter(|entry| !entry.pad);
+                if let Some(entry) = mine.find(|entry| paths.contains(&place.join(entry.path))) {
+                    return Some(dir.join(entry.path));
                 }
                 // One file may have two paths that differ, for instance in case.
                 let theirs = self.identities(&Claims::of_content(&content), 0..LINKS_LOOKED_MAX, false);
@@ -504,6 +538,12 @@ impl<S: Storage> Engine<S> {
 
     /// Compares the paths of a torrent with those of the others, and applies the verdict to it.
     pub(super) fn compare_paths(&mut self, now: Time, id: TorrentId) {
+        if self.is_long(id) && self.load_soon(now, id) == Loaded::Later {
+            if self.torrents.get(id).is_some_and(|torrent| torrent.lost().is_none()) {
+                return self.paths.comparing.push(id);
+            }
+            return self.torrents.get_mut(id).into_iter().for_each(Torrent::let_go_uncompared);
+        }
         let Ok(torrent) = self.awake(now, id) else {
             return self.torrents.get_mut(id).into_iter().for_each(Torrent::let_go_uncompared);
         };
@@ -515,12 +555,25 @@ impl<S: Storage> Engine<S> {
         if claims.files() > LINKS_LOOKED_MAX {
             self.paths.looking = Some(Looking { id, claims, next: LINKS_LOOKED_MAX, linked });
         } else {
-            self.compare_files(now, id, &claims, linked);
+            self.compare_files(now, id, claims, linked);
         }
     }
 
-    fn compare_files(&mut self, now: Time, id: TorrentId, claims: &Claims, linked: Vec<(usize, FileIdentity)>) {
-        let mut common = self.in_common(now, Some(id), claims, linked);
+    /// Compares the files of a torrent, of which some have other names; in slices if that takes long.
+    fn compare_files(&mut self, now: Time, id: TorrentId, claims: Claims, linked: Vec<(usize, FileIdentity)>) {
+        if !self.is_long_comparison(Some(id), &claims, &linked) {
+            let common = self.in_common(now, Some(id), &claims, linked);
+            return self.handle_compared(now, id, &claims, common);
+        }
+        let (places, near) = self.near(Some(id), &claims, &linked);
+        let there = self.identities(&claims, 0..LINKS_LOOKED_MAX, false);
+        let by_inode = linked.into_iter().chain(there);
+        let linked = by_inode.map(|(file, identity)| ((identity.device, identity.inode), (file, identity))).collect();
+        self.paths.under_way = Some(Box::new(Comparing::new(id, claims, places, linked, near)));
+    }
+
+    /// Applies what was found in common with other torrents.
+    fn handle_compared(&mut self, now: Time, id: TorrentId, claims: &Claims, mut common: Vec<Common>) {
         common.retain(Common::is_conflict);
         let Some(torrent) = self.torrents.get(id) else { return };
         let (order, was_second, was_compared) = (torrent.path_order(), torrent.is_second(), torrent.is_compared());
@@ -556,14 +609,19 @@ impl<S: Storage> Engine<S> {
 
     /// Carries out one slice of the comparison.
     pub(super) fn work_on_paths(&mut self, now: Time) {
-        if let Some(mut looking) = self.paths.looking.take() {
+        if let Some(mut comparing) = self.paths.under_way.take() {
+            match self.compare_on(now, &mut comparing) {
+                Some(common) => self.handle_compared(now, comparing.id, &comparing.claims, common),
+                None => self.paths.under_way = Some(comparing),
+            }
+        } else if let Some(mut looking) = self.paths.looking.take() {
             let files = looking.next..looking.next + LINKS_LOOKED_MAX;
             looking.linked.extend(self.identities(&looking.claims, files.clone(), true));
             looking.next = files.end;
             if looking.next < looking.claims.files() {
                 self.paths.looking = Some(looking);
             } else {
-                self.compare_files(now, looking.id, &looking.claims, looking.linked);
+                self.compare_files(now, looking.id, looking.claims, looking.linked);
             }
         } else if let Some(id) = self.paths.comparing.pop()
             && self.torrents.contains(id)
@@ -687,15 +745,15 @@ impl<S: Storage> Engine<S> {
     /// Another torrent has one of the renamed files, or a file of the new name.
     pub(super) fn may_rename(&mut self, now: Time, id: TorrentId, step: &RenameStep) -> Result<(), Refusal> {
         let content = self.torrents.get(id).expect("torrent is in the arena").content();
-        let pairs = content.files.entries().iter().zip(step.files.entries());
+        let pairs = content.files.entries().zip(step.files.entries());
         let renamed: Vec<_> = pairs.filter(|(old, new)| old.path != new.path).collect();
         let claims = |paths: Vec<(PathBuf, u64, bool)>| Claims {
             dirs: vec![content.dir.clone()],
             lists: vec![Arc::new(FileList::new(paths))],
         };
-        let old = claims(renamed.iter().map(|(old, _)| (old.path.clone(), old.span.len, old.pad)).collect());
+        let old = claims(renamed.iter().map(|(old, _)| (old.path.to_owned(), old.span.len, old.pad)).collect());
         self.may_take(now, id, &old, |_| false)?;
-        let new = claims(renamed.iter().map(|(_, new)| (new.path.clone(), new.span.len, new.pad)).collect());
+        let new = claims(renamed.iter().map(|(_, new)| (new.path.to_owned(), new.span.len, new.pad)).collect());
         self.may_use(&new)?;
         self.may_take(now, id, &new, |_| true)
     }

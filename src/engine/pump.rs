@@ -17,6 +17,7 @@ use crate::base::time::Time;
 use crate::codec::wire::Handshake;
 use crate::engine::connections::{Connection, Ending, Role};
 use crate::engine::lane::SEALED_MAX;
+use crate::engine::loading::{Caller, Loaded};
 use crate::engine::{Effect, Engine, Progress, Timer};
 use crate::protocol::catalog;
 use crate::protocol::peer::{Event, Peer};
@@ -52,6 +53,7 @@ impl<S: Storage> Engine<S> {
             Role::Proxy => self.read_control(stream),
             Role::Served(_) => return self.handle_served(now, conn, stream, budget),
             Role::Exchange(exchange) => self.read_exchange(now, conn, exchange, stream, budget),
+            Role::Waiting(_) => Ok(Progress::Parked), // it is woken when the torrent is loaded
             Role::Greeting(_) | Role::Peer(_) | Role::Catalog(_) => self.read_peer(now, conn, stream, budget),
             Role::Dialling(_) => Ok(Progress::Drained),
         };
@@ -81,7 +83,7 @@ impl<S: Storage> Engine<S> {
             Role::Exchange(exchange) => self.write_exchange(exchange, stream),
             Role::Peer(id) => self.write_peer(now, conn, id, stream, budget),
             Role::Catalog(_) => self.write_catalog(now, conn, stream, budget),
-            Role::Greeting(_) => {
+            Role::Greeting(_) | Role::Waiting(_) => {
                 let connection = self.connections.get_mut(conn).expect("it was just there");
                 connection.sealed.flush(stream).map(|_| Progress::Drained)
             }
@@ -111,6 +113,7 @@ impl<S: Storage> Engine<S> {
                     connection.read_parked = true;
                     return Ok(Progress::Parked);
                 }
+                Role::Waiting(_) => return Ok(Progress::Parked),
                 Role::Peer(id) => Some(self.torrents.get_mut(*id).ok_or(Ending::Closed)?),
                 _ => None,
             };
@@ -198,11 +201,14 @@ impl<S: Storage> Engine<S> {
                     self.greet_catalog(now, conn, &handshake)?;
                     return self.step_catalog(now, conn, input);
                 }
-                Ok(Some(Event::Handshake(handshake))) => self.greet(now, conn, &handshake)?,
+                Ok(Some(Event::Handshake(handshake))) => match self.greet(now, conn, handshake)? {
+                    Some(id) => id,
+                    None => return Ok(()),
+                },
                 Ok(Some(_)) | Err(_) => return Err(Ending::Misbehaved),
             },
             Role::Catalog(_) => return self.step_catalog(now, conn, input),
-            Role::Dialling(_) | Role::Exchange(_) | Role::Served(_) | Role::Proxy => return Ok(()),
+            Role::Waiting(_) | Role::Dialling(_) | Role::Exchange(_) | Role::Served(_) | Role::Proxy => return Ok(()),
         };
         self.touched.push(id);
         let torrent = self.torrents.get_mut(id).ok_or(Ending::Closed)?;
@@ -234,24 +240,23 @@ impl<S: Storage> Engine<S> {
         Ok(())
     }
 
-    /// An accepted connection has said which torrent it wants.
-    fn greet(&mut self, now: Time, conn: ConnId, handshake: &Handshake) -> Result<TorrentId, Ending> {
+    /// An accepted connection has said which torrent it wants. `None` if it has to wait until that is loaded.
+    fn greet(&mut self, now: Time, conn: ConnId, handshake: Handshake) -> Result<Option<TorrentId>, Ending> {
         let Some(&id) = self.by_hash.get(&handshake.info_hash) else { return Err(Ending::Closed) };
         // Nobody is woken for a word that is not heard.
         if !self.torrents.get(id).is_some_and(Torrent::is_running) {
             return Err(Ending::Closed);
         }
-        self.wake_up(now, id);
-        let connection = self.connections.get_mut(conn).expect("it is being stepped");
+        let loaded = self.load_for_peer(now, id, conn)?;
+        let connection = self.connections.get_mut(conn).ok_or(Ending::Closed)?;
         let Role::Greeting(machine) = std::mem::replace(&mut connection.role, Role::Peer(id)) else {
             unreachable!("only a greeting connection greets");
         };
-        self.timers.remove(Timer::Greeting(conn));
-        self.newcomers.remove(conn);
-        let torrent = self.torrents.get_mut(id).expect("by_hash names torrents that are there");
-        let welcome = torrent.handle_incoming(now, conn, machine, connection.addr, handshake);
-        torrent.handle_lane(conn, connection.is_ciphered());
-        welcome.map(|()| id).map_err(|_| Ending::Closed)
+        if loaded == Loaded::Later {
+            connection.role = Role::Waiting(Box::new(Caller { machine, handshake, id }));
+            return Ok(None);
+        }
+        self.join(now, conn, id, machine, &handshake).map(|()| Some(id))
     }
 
     fn write_peer(

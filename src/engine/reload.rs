@@ -60,7 +60,7 @@ impl<S: Storage> Engine<S> {
     fn close_plain(&mut self, now: Time) {
         let is_plain = |conn: &ConnId| {
             self.connections.get(*conn).is_some_and(|connection| {
-                matches!(connection.role, Role::Peer(_) | Role::Greeting(_))
+                matches!(connection.role, Role::Peer(_) | Role::Greeting(_) | Role::Waiting(_))
                     && matches!(connection.lane, Lane::Plain | Lane::Shaking(_))
             })
         };

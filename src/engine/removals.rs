@@ -50,7 +50,7 @@ impl Removals {
     /// of their directories.
     pub(super) fn near(&self, root: &Path) -> Vec<(PathBuf, Content)> {
         let is_near = |removal: &&Removal| {
-            let top = removal.content.files.entries().first().and_then(|entry| entry.path.components().next());
+            let top = removal.content.files.first().and_then(|entry| entry.path.components().next());
             let other = top.map_or_else(|| removal.place.clone(), |top| removal.place.join(top));
             root.starts_with(&other) || other.starts_with(root)
         };

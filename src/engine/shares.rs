@@ -150,7 +150,7 @@ impl<S: Storage> Engine<S> {
     fn is_of(&self, id: TorrentId, share: &NewShare) -> Option<Vec<Stamp>> {
         let torrent = self.torrents.get(id)?;
         let (is, was) = (content_of(share).files, torrent.content().files);
-        let entries = is.entries().iter().zip(was.entries());
+        let entries = is.entries().zip(was.entries());
         let same_files =
             is.len() == was.len() && entries.clone().all(|(is, was)| (&is.path, is.span) == (&was.path, was.span));
         let named = |urls: &[String]| urls.iter().map(|url| identity(url)).collect::<BTreeSet<_>>();
@@ -259,7 +259,7 @@ impl<S: Storage> Engine<S> {
         match Torrent::new(now, Arc::new(*meta), begin, &self.config, rng, self.peer_id) {
             Ok(mut torrent) => {
                 torrent.claim_all(now, &stamps);
-                self.insert_torrent(now, torrent, Some(bytes), Some(store));
+                self.insert_torrent(now, torrent, Some(bytes.into()), Some(store));
                 log::info!("{} is shared as {info_hash}", path.display());
             }
             Err(refusal) => {

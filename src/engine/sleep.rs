@@ -2,16 +2,15 @@
 //! happens then is decided in `torrent/sleep` and `torrent/disk`.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::ids::{StoreId, TorrentId};
-use crate::base::steps;
 use crate::base::storage::{Fault, FaultKind, Storage};
 use crate::base::time::Time;
-use crate::codec::metainfo::Metainfo;
+use crate::codec::metainfo::Parser;
 use crate::engine::Engine;
 use crate::engine::asks::{metainfo_name, open_content};
+use crate::engine::loading::{AT_ONCE_MAX, Loaded, take_read};
 use crate::torrent::command::{Refusal, RefusalKind, Which};
 use crate::torrent::disk::{FileLook, Verdict};
 use crate::torrent::sleep::Claim;
@@ -57,23 +56,9 @@ impl<S: Storage> Engine<S> {
     pub(super) fn open_eyes(&mut self, now: Time, id: TorrentId) -> Option<StoreId> {
         let torrent = self.torrents.get_mut(id).filter(|torrent| torrent.is_asleep())?;
         self.touched.push(id);
-        let name = metainfo_name(torrent.info_hash());
-        let Some(bytes) = self.storage.saved(&name) else {
-            let why = format!("its description, {} in the state directory, cannot be read", name.display());
-            torrent.lose_description(now, &why);
-            return None;
-        };
-        steps::add_bytes(4 * bytes.len()); // it is read, hashed, copied
-        let meta = match Metainfo::parse(&bytes) {
-            Ok(meta) if torrent.is_described_by(&meta) => meta,
-            _ => {
-                let why = format!("its description, {} in the state directory, is damaged", name.display());
-                torrent.lose_description(now, &why);
-                return None;
-            }
-        };
-        torrent.wake_up(now, Arc::new(meta));
-        Some(open_content(&mut self.storage, torrent))
+        let bytes = self.storage.saved(&metainfo_name(torrent.info_hash()));
+        let read = bytes.map(|bytes| Parser::file(bytes).run());
+        take_read(now, torrent, read).then(|| open_content(&mut self.storage, torrent))
     }
 
     /// Looks whether a torrent's files bear out what was claimed of them: what is missing stops the torrent, and what others changed is
@@ -93,12 +78,25 @@ impl<S: Storage> Engine<S> {
     /// A torrent wants to sleep: it may if it will wake again. If not it asks again later.
     pub(super) fn lay_down(&mut self, now: Time, id: TorrentId) {
         let torrent = self.torrents.get_mut(id).expect("the asker is there");
+        if torrent.store().is_none() || !torrent.may_sleep() {
+            return;
+        }
+        if torrent.info_len() > AT_ONCE_MAX {
+            return self.load_to_sleep(id);
+        }
+        if let Some(bytes) = self.storage.saved(&metainfo_name(torrent.info_hash())) {
+            self.sleep_if_saved(now, id, &bytes);
+        }
+    }
+
+    /// Has a torrent hibernate if it still may, and if `saved`, which was read from the state directory, describes it.
+    pub(super) fn sleep_if_saved(&mut self, now: Time, id: TorrentId, saved: &[u8]) {
+        let Some(torrent) = self.torrents.get_mut(id) else { return };
         let Some(store) = torrent.store().filter(|_| torrent.may_sleep()) else { return };
-        let bytes = self.storage.saved(&metainfo_name(torrent.info_hash()));
-        let meta = bytes.and_then(|bytes| Metainfo::parse(&bytes).ok());
-        if meta.is_some_and(|meta| torrent.is_described_by(&meta)) {
+        if torrent.is_saved_as(saved) {
             self.storage.close(store);
             torrent.fall_asleep(now);
+            self.touched.push(id);
         }
     }
 
@@ -110,10 +108,9 @@ impl<S: Storage> Engine<S> {
             if let Some(verdict) = look_asleep(&mut self.storage, torrent) {
                 return torrent.handle_examined(now, verdict, Ok(()));
             }
-            if !torrent.is_due_for_a_look() {
+            if !torrent.is_due_for_a_look() || self.load_soon(now, id) == Loaded::Later {
                 return;
             }
-            self.wake_up(now, id);
         }
         let torrent = self.torrents.get_mut(id).expect("it was just there");
         let Some(store) = torrent.store() else { return };

@@ -7,6 +7,8 @@ use crate::torrent::exchange::ExchangeCounts;
 pub(crate) struct Stats {
     pub(crate) peers_accepted: u64,
     pub(crate) peers_refused: u64,
+    /// Connections closed because strangers had hibernated torrents loaded too often.
+    pub(crate) loads_refused: u64,
     /// Who came, was to be dialled or was there, and is in the blocklist.
     pub(crate) peers_blocked: u64,
     pub(crate) peers_dialled: u64,
@@ -55,6 +57,7 @@ impl Stats {
         [
             ("peers.accepted", self.peers_accepted),
             ("peers.refused", self.peers_refused),
+            ("loads.refused", self.loads_refused),
             ("peers.blocked", self.peers_blocked),
             ("peers.dialled", self.peers_dialled),
             ("peers.failed", self.peers_failed),

@@ -5,9 +5,10 @@ use crate::base::storage::Storage;
 use crate::base::time::Time;
 use crate::engine::Engine;
 use crate::engine::asks::take_stamps;
+use crate::engine::loading::Loaded;
 
 impl<S: Storage> Engine<S> {
-    /// One slice of background work (at most 256 KiB of hashing, a look at 256 files, a torrent that wakes and one that goes); true while more waits.
+    /// One slice of background work (at most 256 KiB of hashing, a look at 256 files, a slice of metainfo, a torrent that wakes and one that goes); true while more waits.
     pub fn work(&mut self, now: Time) -> bool {
         if let Some(id) = self.stamping.pop()
             && !self.save_record(now, id)
@@ -27,10 +28,15 @@ impl<S: Storage> Engine<S> {
             self.settle(now);
         }
         if let Some(id) = self.waking.pop() {
-            self.wake_up(now, id);
+            self.load_soon(now, id);
             self.settle(now);
         }
-        if let Some(id) = self.leaving.pop() {
+        if !self.loading.is_idle() {
+            self.work_on_loading(now);
+        }
+        if let Some(id) = self.leaving.pop()
+            && (!self.is_long(id) || self.load_to_leave(now, id) == Loaded::Now)
+        {
             // A torrent whose metainfo cannot be read stays, and its error says why.
             if self.remove_with_data(now, id).is_err() {
                 self.tell(id, |torrent| torrent.stays(now));
@@ -58,6 +64,7 @@ impl<S: Storage> Engine<S> {
             || !self.durability.is_idle()
             || !self.examining.is_empty()
             || !self.waking.is_empty()
+            || !self.loading.is_idle()
             || !self.leaving.is_empty()
             || !self.paths.is_idle()
             || !self.shares.is_idle()

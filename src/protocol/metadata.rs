@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::base::bitfield::Bitfield;
+use crate::base::bytes::Bytes;
 use crate::base::ids::ConnId;
 use crate::base::steps;
 use crate::base::time::Time;
@@ -43,7 +44,7 @@ const BYTES_MAX: usize = 64 << 20;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Whole {
     /// Its bytes.
-    pub info: Vec<u8>,
+    pub info: Bytes,
     /// Who sent them, each once.
     pub givers: Vec<ConnId>,
 }
@@ -168,6 +169,8 @@ fn pieces_of(size: u32) -> u32 {
 pub struct MetadataFetch {
     /// A longer `info` is not believed in.
     size_max: u32,
+    /// The largest size beyond it that a peer has offered.
+    oversized: Option<u32>,
     offers: BTreeMap<ConnId, Offer>,
     drafts: Vec<Draft>,
     /// Sizes of which a draft of several peers was wrong; of the last [`DRAFTS_MAX`].
@@ -181,6 +184,7 @@ impl MetadataFetch {
     pub fn new(size_max: u32) -> Self {
         Self {
             size_max,
+            oversized: None,
             offers: BTreeMap::new(),
             drafts: Vec::new(),
             doubted: VecDeque::new(),
@@ -190,7 +194,9 @@ impl MetadataFetch {
 
     /// A peer says that it has an `info` of `size` bytes. What cannot be is not listened to; neither is a change of mind.
     pub fn handle_offer(&mut self, now: Time, conn: ConnId, size: u32) {
-        if size > 0 && size <= self.size_max && !self.offers.contains_key(&conn) {
+        if size > self.size_max {
+            self.oversized = self.oversized.max(Some(size));
+        } else if size > 0 && !self.offers.contains_key(&conn) {
             self.offers.insert(conn, Offer { size, asked: Vec::new(), not_before: now, turns: 0, gave: false });
             self.advance(now);
         }
@@ -223,7 +229,7 @@ impl MetadataFetch {
             }
             if draft.here.is_full() {
                 let draft = self.drafts.swap_remove(index);
-                return Some(Whole { info: draft.bytes, givers: draft.givers.into_iter().collect() });
+                return Some(Whole { info: draft.bytes.into(), givers: draft.givers.into_iter().collect() });
             }
             self.keep_bound();
         } else if index.is_some() {
@@ -294,6 +300,12 @@ impl MetadataFetch {
     #[must_use]
     pub fn offers(&self) -> usize {
         self.offers.len()
+    }
+
+    /// The largest size that a peer has offered, if that is larger than what is accepted.
+    #[must_use]
+    pub const fn oversized(&self) -> Option<u32> {
+        self.oversized
     }
 
     /// The share of it that is here, 0 to 1: of the draft that is nearest to its end.
@@ -396,7 +408,7 @@ mod tests {
                 let Some(bytes) = answers(to, piece) else { continue };
                 let size = fetch.offers.get(&to).map_or(0, |offer| offer.size);
                 if let Some(whole) = fetch.handle_data(now, to, piece, size, &bytes) {
-                    if whole.info == good {
+                    if *whole.info == *good {
                         return (Some(second), guilty);
                     }
                     guilty.extend(fetch.handle_wrong(now, &whole));
@@ -422,7 +434,7 @@ mod tests {
         for (to, piece) in asked {
             whole = fetch.handle_data(Time::ZERO, to, piece, 100_000, &piece_of(&good, piece));
         }
-        assert_eq!(whole, Some(Whole { info: good, givers: vec![conn(0), conn(1)] }));
+        assert_eq!(whole, Some(Whole { info: good.into(), givers: vec![conn(0), conn(1)] }));
     }
 
     #[test]

@@ -314,7 +314,7 @@ impl Hostile {
             self.announce();
         }
         self.steps += 1;
-        let is_awaited = self.harm == Harm::Wake && self.steps % WAKE_STEPS != 0;
+        let is_awaited = self.harm == Harm::Wake && !self.steps.is_multiple_of(WAKE_STEPS);
         for index in 0..if is_awaited { 0 } else { self.victims.len() } {
             let victim = self.victims[index];
             let lines = self.lines.values().filter(|line| line.victim == Some(victim)).count();

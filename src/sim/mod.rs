@@ -11,6 +11,8 @@ pub mod faults;
 pub mod hostile;
 pub mod ledger;
 pub mod liar;
+#[cfg(test)]
+mod loading_tests;
 pub mod lookups;
 pub mod network;
 pub mod node;

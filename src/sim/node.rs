@@ -417,7 +417,7 @@ impl Node {
                 self.saved.remove(Path::new(&name));
                 (JOB, After::Nothing, Ok(()))
             }
-            Job::Save { name, bytes } => (JOB, After::Saved(name, bytes), Ok(())),
+            Job::Save { name, bytes } => (JOB, After::Saved(name, bytes.to_vec()), Ok(())),
             Job::Erase { name } => {
                 storage.saved.remove(&name);
                 self.saved.remove(&name);

@@ -154,7 +154,7 @@ impl MemoryStorage {
             return Err(full());
         }
         for index in 0..image.files.len() {
-            let entry = &image.content.files.entries()[index];
+            let entry = &image.content.files.entry(index);
             if image.content.wanted[index] && !entry.pad {
                 let len = entry.span.len;
                 image.touch(index, len, now);
@@ -323,7 +323,7 @@ impl Storage for MemoryStorage {
             return self.stores.insert(opened); // of a torrent that came as a link nothing is known yet
         }
         let len = content.files.total_len();
-        let first = content.files.entries().first().map(|entry| entry.path.clone()).unwrap_or_default();
+        let first = content.files.first().map_or_else(PathBuf::new, |entry| entry.path.to_owned());
         let truth = self.truths.iter().find(|truth| truth.bytes.len() as u64 == len && first.starts_with(&truth.name));
         let truth = Arc::clone(truth.expect("the truth is known before its torrent is added"));
         // Torrents with one truth in one directory share its files.
@@ -389,7 +389,7 @@ impl Storage for MemoryStorage {
         parts.iter().try_for_each(|&index| image.may_make(index))?;
         let makes = parts.iter().any(|&index| !image.files[index].is_there);
         let astray =
-            (makes && image.is_astray()).then(|| "a file is made in the place of a disk that is away".to_owned());
+            (image.is_astray() && makes).then(|| "a file is made in the place of a disk that is away".to_owned());
         parts.into_iter().for_each(|index| image.touch(index, 0, now));
         self.breaches.extend(astray);
         Ok(())
@@ -467,6 +467,13 @@ impl Storage for MemoryStorage {
         self.saved.get(name).cloned()
     }
 
+    fn saved_part(&mut self, name: &Path, bytes: &mut Vec<u8>, most: usize) -> Option<bool> {
+        let saved = self.saved.get(name)?;
+        let rest = saved.get(bytes.len()..)?;
+        bytes.extend_from_slice(&rest[..rest.len().min(most)]);
+        Some(bytes.len() == saved.len())
+    }
+
     fn exists(&mut self, path: &Path) -> bool {
         self.images.iter().any(|image| !image.is_unlinked && image.lies_at(path))
     }
@@ -482,7 +489,7 @@ impl Storage for MemoryStorage {
     fn identity(&mut self, dir: &Path, path: &Path) -> Option<FileIdentity> {
         let images = self.images.iter().enumerate().filter(|(_, image)| !image.is_unlinked && image.content.dir == dir);
         for (index, image) in images {
-            let file = image.content.files.entries().iter().position(|entry| !entry.pad && entry.path == path);
+            let file = image.content.files.entries().position(|entry| !entry.pad && entry.path == path);
             if let Some(file) = file.filter(|&file| image.files[file].is_there) {
                 // An inode of these is the file's place on the disk; the number in its stamp says only whether it was replaced.
                 let inode = (index as u64) << 32 | file as u64;
@@ -494,7 +501,7 @@ impl Storage for MemoryStorage {
 
     fn stamp(&mut self, store: StoreId, file: usize) -> Option<Stamp> {
         let image = self.image(store)?;
-        if image.content.files.entries().get(file)?.pad {
+        if image.content.files.get(file)?.pad {
             return Some(Stamp::default());
         }
         let state = image.files.get(file).filter(|state| state.is_there && !image.is_unlinked)?;
@@ -504,7 +511,7 @@ impl Storage for MemoryStorage {
 
     fn trouble(&mut self, store: StoreId, file: usize) -> Option<Fault> {
         let image = self.image(store)?;
-        let is_pad = image.content.files.entries().get(file)?.pad;
+        let is_pad = image.content.files.get(file)?.pad;
         // What is open may not be what lies there.
         let is_there = match &image.there {
             Some((_, files)) if image.is_unlinked => files[file].is_there,

@@ -17,8 +17,9 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use crate::base::bytes::Rope;
 use crate::base::storage::Fault;
-use crate::codec::journal::{self, HEAD_LEN, Key};
+use crate::codec::journal::{self, HEAD_LEN, HEADER_LEN_MAX, Header, Key, ValueCheck};
 use crate::storage::writeback::Patience;
 use crate::storage::{errno_of, fault, private, writeback};
 
@@ -31,6 +32,8 @@ pub(super) const BATCH_LEN_MAX: usize = 2 << 20;
 const STALE_MIN: u64 = 4 << 20;
 /// The file grows to a multiple of this.
 const GROW_LEN: u64 = 1 << 20;
+/// Bytes of long values that are checked or written in one step; the rest follows in further steps.
+const SLICE_LEN: usize = 1 << 20;
 /// Longest value that is copied to be written together with its neighbours, bytes. Longer ones are written by themselves.
 const COPIED_LEN_MAX: usize = 64 << 10;
 /// Free bytes of the file system below which no space is reserved: entries need it more.
@@ -108,21 +111,77 @@ pub(super) struct Journal {
     live_bytes: u64,
     /// What was appended since the compaction under way began. `None` if there is none.
     since: Option<Vec<(String, Option<Range<u64>>)>>,
+    /// A value that is being read.
+    reading: Option<Reading>,
+}
+
+/// A value that is being read in slices.
+#[derive(Debug)]
+struct Reading {
+    name: String,
+    /// Where its entry is, and the key of the file.
+    entry: Range<u64>,
+    key: Key,
+    /// Where the value begins, and its length.
+    start: u64,
+    len: usize,
+    value_check: u64,
+    check: ValueCheck,
 }
 
 /// Entries on their way to the disk.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    entries: Vec<(String, Option<Vec<u8>>)>,
+    entries: Vec<(String, Option<Rope>)>,
     len: usize,
-    /// Where each entry was written.
+    /// Where each entry was written, as far as entries were.
     written: Vec<Range<u64>>,
+    /// A long value that is being written.
+    long: Option<Long>,
     patience: Patience,
 }
 
+/// A long value that is written in slices, once its check is known.
+#[derive(Debug)]
+struct Long {
+    check: ValueCheck,
+    /// Where its header is to be. It is written last, so that a value of which a part is missing has none.
+    from: u64,
+    /// The part of the value, and the byte of that part, that is next; first of what is checked, then of what is written.
+    next: (usize, usize),
+    is_checked: bool,
+    at: u64,
+}
+
+impl Long {
+    /// Visits the next bytes of the value, up to `left` of them; true if there are no more.
+    fn visit<E>(
+        &mut self,
+        value: &Rope,
+        left: &mut usize,
+        mut visit: impl FnMut(&mut Self, &[u8]) -> Result<(), E>,
+    ) -> Result<bool, E> {
+        while let Some(part) = value.parts().get(self.next.0) {
+            if *left == 0 {
+                return Ok(false);
+            }
+            let bytes = &part[self.next.1..];
+            let bytes = &bytes[..bytes.len().min(*left)];
+            visit(self, bytes)?;
+            *left -= bytes.len();
+            self.next.1 += bytes.len();
+            if self.next.1 == part.len() {
+                self.next = (self.next.0 + 1, 0);
+            }
+        }
+        self.next = (0, 0);
+        Ok(true)
+    }
+}
+
 impl Batch {
-    pub(super) fn push(&mut self, name: String, value: Option<Vec<u8>>) {
-        self.len += name.len() + value.as_ref().map_or(0, Vec::len);
+    pub(super) fn push(&mut self, name: String, value: Option<Rope>) {
+        self.len += name.len() + value.as_ref().map_or(0, Rope::len);
         self.entries.push((name, value));
     }
 
@@ -166,6 +225,50 @@ impl Journal {
         Ok(Some(bytes))
     }
 
+    /// Reads on the value of `name`: appends at most `most` bytes to those that were read before. True once it is whole and
+    /// verified. `None` if the name has no value.
+    ///
+    /// # Errors
+    /// It is damaged, or the disk reports an error.
+    pub(super) fn read_part(&mut self, name: &str, bytes: &mut Vec<u8>, most: usize) -> io::Result<Option<bool>> {
+        let damaged = || io::Error::new(io::ErrorKind::InvalidData, "it is damaged");
+        let Some(range) = self.live.get(name) else { return Ok(None) };
+        let reading = self.reading.take().filter(|reading| {
+            // A newer value, or a compacted file, begins it anew.
+            !bytes.is_empty() && reading.name == name && reading.entry == *range && reading.key == self.key
+        });
+        let mut reading = match reading {
+            Some(reading) => reading,
+            None => {
+                bytes.clear();
+                let head_len = (range.end - range.start).min(HEADER_LEN_MAX as u64);
+                let mut head = vec![0; usize::try_from(head_len).map_err(io::Error::other)?];
+                self.file.read_exact_at(&mut head, range.start)?;
+                let header = journal::parse_header(&self.key, range.start, &head).filter(|header| header.name == name);
+                let header = header.ok_or_else(damaged)?;
+                bytes.reserve_exact(header.value_len.unwrap_or(0));
+                Reading {
+                    name: name.to_owned(),
+                    entry: range.clone(),
+                    key: self.key,
+                    start: range.start + header.header_len() as u64,
+                    len: header.value_len.unwrap_or(0),
+                    value_check: header.value_check,
+                    check: ValueCheck::new(&self.key),
+                }
+            }
+        };
+        let from = bytes.len();
+        bytes.resize(reading.len.min(from + most), 0);
+        self.file.read_exact_at(&mut bytes[from..], reading.start + from as u64)?;
+        reading.check.write(&bytes[from..]);
+        if bytes.len() < reading.len {
+            self.reading = Some(reading);
+            return Ok(Some(false));
+        }
+        if reading.check.finish() == reading.value_check { Ok(Some(true)) } else { Err(damaged()) }
+    }
+
     /// One step of appending `batch`; [`Step::Done`] once all of it is on the disk. After a fault nothing of it counts.
     pub(super) fn append(&mut self, batch: &mut Batch) -> Result<Step, Fault> {
         if batch.is_empty() {
@@ -176,6 +279,7 @@ impl Journal {
         if result.is_err() {
             self.is_torn = true;
             batch.written.clear();
+            batch.long = None;
         }
         if result == Ok(Step::Done) {
             let written = std::mem::take(&mut batch.written);
@@ -189,7 +293,7 @@ impl Journal {
 
     fn try_append(&mut self, batch: &mut Batch) -> Result<Step, rustix::io::Errno> {
         let io = |error: io::Error| errno_of(&error);
-        if !batch.written.is_empty() {
+        if batch.written.len() == batch.entries.len() {
             let len = batch.written.last().map_or(0, |last| last.end - self.end);
             if len > SYNC_LEN_MAX && batch.patience.waits(self.file.as_fd(), SYNC_LEN_MAX) {
                 return Ok(Step::Later);
@@ -203,21 +307,29 @@ impl Journal {
             (self.allocated, self.is_torn) = (self.end, false);
         }
         // `bytes` belong at `at`.
-        let (mut bytes, mut at) = (Vec::new(), self.end);
-        for (name, value) in &batch.entries {
+        let mut left = SLICE_LEN;
+        let (mut bytes, mut at) = (Vec::new(), batch.written.last().map_or(self.end, |last| last.end));
+        while let Some((name, value)) = batch.entries.get(batch.written.len()) {
             let from = at + bytes.len() as u64;
-            journal::write_header(&mut bytes, &self.key, from, name, value.as_deref());
             match value {
                 Some(value) if value.len() > COPIED_LEN_MAX => {
                     self.file.write_all_at(&bytes, at).map_err(io)?;
-                    at += bytes.len() as u64;
                     bytes.clear();
-                    self.file.write_all_at(value, at).map_err(io)?;
-                    at += value.len() as u64;
+                    let Some(end) = self.write_long(name, value, &mut batch.long, from, &mut left).map_err(io)? else {
+                        return Ok(Step::More);
+                    };
+                    batch.written.push(from..end);
+                    at = end;
+                    if left == 0 && batch.written.len() < batch.entries.len() {
+                        return Ok(Step::More);
+                    }
                 }
-                value => bytes.extend(value.as_deref().unwrap_or_default()),
+                value => {
+                    let value = value.as_ref().map(Rope::to_vec);
+                    journal::write(&mut bytes, &self.key, from, name, value.as_deref());
+                    batch.written.push(from..at + bytes.len() as u64);
+                }
             }
-            batch.written.push(from..at + bytes.len() as u64);
         }
         let end = at + bytes.len() as u64;
         self.file.write_all_at(&bytes, at).map_err(io)?;
@@ -226,6 +338,47 @@ impl Journal {
         }
         writeback::begin(self.file.as_fd());
         Ok(Step::More)
+    }
+
+    /// Writes up to `left` bytes of a long value, whose entry is at `from`. Returns the end of the entry once it is whole.
+    fn write_long(
+        &self,
+        name: &str,
+        value: &Rope,
+        long: &mut Option<Long>,
+        from: u64,
+        left: &mut usize,
+    ) -> io::Result<Option<u64>> {
+        let new = || Long { check: ValueCheck::new(&self.key), from, next: (0, 0), is_checked: false, at: 0 };
+        let long_value = long.get_or_insert_with(new);
+        if !long_value.is_checked {
+            long_value.is_checked = long_value.visit(value, left, |long, bytes| {
+                long.check.write(bytes);
+                Ok::<(), io::Error>(())
+            })?;
+            if !long_value.is_checked {
+                return Ok(None);
+            }
+        }
+        let header = |long: &Long| {
+            let mut bytes = Vec::new();
+            let header = Header { name, value_len: Some(value.len()), value_check: long.check.finish() };
+            header.write(&mut bytes, &self.key, long.from);
+            bytes
+        };
+        let header = header(long_value);
+        let start = from + header.len() as u64;
+        let is_written = long_value.visit(value, left, |long, bytes| {
+            self.file.write_all_at(bytes, start + long.at)?;
+            long.at += bytes.len() as u64;
+            Ok::<(), io::Error>(())
+        })?;
+        if !is_written {
+            return Ok(None);
+        }
+        self.file.write_all_at(&header, from)?;
+        *long = None;
+        Ok(Some(start + value.len() as u64))
     }
 
     /// Makes the directory name this file.

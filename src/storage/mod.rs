@@ -113,13 +113,13 @@ impl Store {
         if self.held.count() == 0 || is_held(file) {
             return is_held(file).then_some(file);
         }
-        let entries = self.content.files.entries();
+        let files = &self.content.files;
         let shared = |other: usize| {
-            let (one, other) = (entries[file].path.components(), entries[other].path.components());
+            let (one, other) = (files.entry(file).path.components(), files.entry(other).path.components());
             one.zip(other).take_while(|(one, other)| one == other).count()
         };
         let before = (file.saturating_sub(NEAREST_MAX)..file).rev().find(|&index| is_held(index));
-        let after = (file + 1..entries.len().min(file + 1 + NEAREST_MAX)).find(|&index| is_held(index));
+        let after = (file + 1..files.len().min(file + 1 + NEAREST_MAX)).find(|&index| is_held(index));
         let first = self.held.ones().next().and_then(|index| usize::try_from(index).ok());
         // Of equals the last counts.
         [first, after, before].into_iter().flatten().max_by_key(|&other| shared(other))
@@ -127,7 +127,7 @@ impl Store {
 
     /// True if the file at index `file` is a regular file where it should be.
     fn is_in_place(&self, file: usize) -> bool {
-        let path = &self.content.files.entries()[file].path;
+        let path = &self.content.files.entry(file).path;
         let also = || place::stamp(self.content.also.as_deref()?, path);
         place::stamp(&self.content.dir, path).or_else(also).is_some()
     }
@@ -213,7 +213,7 @@ impl FileStorage {
     fn path(&self, store: StoreId, index: usize) -> PathBuf {
         self.stores
             .get(store)
-            .map_or_else(PathBuf::new, |store| store.content.dir.join(&store.content.files.entries()[index].path))
+            .map_or_else(PathBuf::new, |store| store.content.dir.join(store.content.files.entry(index).path))
     }
 
     /// The parts of `span` in files.
@@ -221,7 +221,7 @@ impl FileStorage {
         let files = Arc::clone(self.file_list(store)?);
         Ok(files.indexes(span).filter_map(move |file| {
             let (offset, span) = files.part(file, span)?;
-            Some(Part { file, offset, span, pad: files.entries()[file].pad })
+            Some(Part { file, offset, span, pad: files.entry(file).pad })
         }))
     }
 
@@ -293,7 +293,7 @@ impl FileStorage {
         let content = &of.content;
         let open = open_file(of, &mut self.files, &mut self.jobs.written, store, file, false)?;
         self.windows.map(store, file, offset, len, open.fd.as_fd(), &stat).map_err(|errno| {
-            let path = content.dir.join(&content.files.entries()[file].path);
+            let path = content.dir.join(content.files.entry(file).path);
             fault(errno, &path, "read")
         })
     }
@@ -385,7 +385,7 @@ impl FileStorage {
         let Ok(list) = self.file_list(store) else { return false };
         let mut parts = list.parts(Span { offset, len });
         let (Some((file, offset, _)), None) = (parts.next(), parts.next()) else { return false };
-        let is_pad = list.entries()[file].pad;
+        let is_pad = list.entry(file).pad;
         drop(parts);
         match self.file(store, file, false) {
             Ok(open) if !is_pad && !open.is_removed() => open.read_vectored_at(slices, offset) == len,
@@ -418,7 +418,7 @@ fn open_file<'f>(
     write: bool,
 ) -> Result<&'f mut OpenFile, Fault> {
     let content = &of.content;
-    let path_of = |index: usize| content.files.entries()[index].path.as_path();
+    let path_of = |index: usize| content.files.entry(index).path;
     let path = path_of(file);
     if write && content.read_only {
         // Whoever decides what is written should never come here: this is the last place where it can be refused.
@@ -546,7 +546,7 @@ impl Storage for FileStorage {
         if self.is_read_only(store) {
             return;
         }
-        let len = self.file_list(store).map_or(0, |files| files.entries()[file].span.len);
+        let len = self.file_list(store).map_or(0, |files| files.entry(file).span.len);
         if len == 0 || self.is_missing(store, file) {
             return;
         }
@@ -560,7 +560,7 @@ impl Storage for FileStorage {
         let mut needed = 0;
         for part in self.parts(store, span)?.filter(|part| !part.pad) {
             let content = &self.stores.get(store).ok_or_else(closed)?.content;
-            let len = content.files.entries()[part.file].span.len;
+            let len = content.files.entry(part.file).span.len;
             let is_wanted = content.wanted[part.file];
             if !is_wanted || !place::has_room(self.file(store, part.file, true)?.fd.as_fd(), len) {
                 needed += part.span.len;
@@ -672,6 +672,10 @@ impl Storage for FileStorage {
         self.state.as_ref()?.read(name)
     }
 
+    fn saved_part(&mut self, name: &Path, bytes: &mut Vec<u8>, most: usize) -> Option<bool> {
+        self.state.as_mut()?.read_part(name, bytes, most)
+    }
+
     fn exists(&mut self, path: &Path) -> bool {
         !matches!(rustix::fs::stat(path), Err(Errno::NOENT | Errno::NOTDIR))
     }
@@ -690,24 +694,24 @@ impl Storage for FileStorage {
 
     fn stamp(&mut self, store: StoreId, file: usize) -> Option<Stamp> {
         let content = &self.stores.get(store)?.content;
-        let entry = content.files.entries().get(file)?;
+        let entry = content.files.get(file)?;
         if entry.pad {
             return Some(Stamp::default());
         }
         // What is open and what lies there are two things once somebody has put another file in its place.
         let opened = self.files.inode(store, file);
-        place::stamp(&content.dir, &entry.path)
-            .or_else(|| place::stamp(content.also.as_deref()?, &entry.path))
+        place::stamp(&content.dir, entry.path)
+            .or_else(|| place::stamp(content.also.as_deref()?, entry.path))
             .filter(|stamp| opened.is_none_or(|inode| inode == stamp.inode))
     }
 
     fn trouble(&mut self, store: StoreId, file: usize) -> Option<Fault> {
         let content = &self.stores.get(store)?.content;
-        let entry = content.files.entries().get(file).filter(|entry| !entry.pad)?;
-        let errno = place::open(&content.dir, &entry.path, false).err()?;
-        let is_there = |dir: &PathBuf| place::open(dir, &entry.path, false).is_ok();
+        let entry = content.files.get(file).filter(|entry| !entry.pad)?;
+        let errno = place::open(&content.dir, entry.path, false).err()?;
+        let is_there = |dir: &PathBuf| place::open(dir, entry.path, false).is_ok();
         let is_elsewhere = content.also.as_ref().is_some_and(is_there);
-        (!is_elsewhere).then(|| fault(errno, &content.dir.join(&entry.path), "read"))
+        (!is_elsewhere).then(|| fault(errno, &content.dir.join(entry.path), "read"))
     }
 
     fn is_there(&mut self, store: StoreId, path: &Path) -> bool {

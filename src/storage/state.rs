@@ -17,6 +17,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use crate::base::bytes::Rope;
 use crate::base::hash::InfoHash;
 use crate::base::ids::JobId;
 use crate::base::storage::{Fault, Job};
@@ -132,7 +133,7 @@ impl StateDir {
                 }
             };
             taken += 1;
-            batch.push(name, Some(bytes));
+            batch.push(name, Some(bytes.into()));
             paths.push(path);
             if batch.len() >= BATCH_LEN_MAX {
                 self.take_in_batch(&mut batch, &mut paths);
@@ -188,6 +189,18 @@ impl StateDir {
                 None
             }
         }
+    }
+
+    /// Reads on what was saved under `name`: see [`crate::base::storage::Storage::saved_part`].
+    pub(in crate::storage) fn read_part(&mut self, name: &Path, bytes: &mut Vec<u8>, most: usize) -> Option<bool> {
+        match self.pack.read_part(key(name), bytes, most) {
+            Ok(Some(is_whole)) => return Some(is_whole),
+            Ok(None) => {}
+            Err(error) => log::error!("{} in {}: {error}", name.display(), self.dir.join("metainfo").display()),
+        }
+        // What a user may have put there is a file that is read at once.
+        *bytes = self.read(name)?;
+        Some(true)
     }
 
     /// One step towards the disk for `changes`; [`Step::Done`] once all are there. Jobs whose part is done are given to `done` before.
@@ -300,7 +313,7 @@ impl Changes {
             }
             Job::Record { name, value } => {
                 self.recorded.insert(name.clone());
-                (record, name, value)
+                (record, name, value.map(Rope::from))
             }
             Job::Save { name, bytes } => {
                 let name = key(&name).to_owned();

@@ -13,6 +13,9 @@ use crate::torrent::partial::BlockSource;
 /// Failed pieces that are remembered; the oldest is forgotten beyond it.
 pub const FAILURES_MAX: usize = 64;
 
+/// Blocks of all failed pieces that are remembered; beyond it the oldest piece is forgotten (one is always kept).
+const FAILED_BLOCKS_MAX: usize = 64 * 1024;
+
 /// Failed pieces whose senders are not yet told apart.
 #[derive(Debug, Default)]
 pub struct Blame {
@@ -54,7 +57,10 @@ impl Blame {
             return only; // none if it all came from the disk
         }
         self.failures.push_back(Failure { piece, blocks, senders });
-        if self.failures.len() > FAILURES_MAX {
+        let blocks = |failures: &VecDeque<Failure>| failures.iter().map(|failure| failure.blocks.len()).sum::<usize>();
+        while self.failures.len() > FAILURES_MAX
+            || self.failures.len() > 1 && blocks(&self.failures) > FAILED_BLOCKS_MAX
+        {
             self.failures.pop_front();
         }
         None
@@ -121,5 +127,8 @@ mod tests {
         }
         assert_eq!(blame.failures.len(), FAILURES_MAX);
         assert!(!blame.is_suspect(Piece(0)) && blame.is_suspect(Piece(999)));
+        let long = [(1, 0), (2, 0)].repeat(FAILED_BLOCKS_MAX / 4);
+        (0..5).for_each(|piece| _ = blame.handle_failed(Piece(piece), blocks(&long)));
+        assert!(blame.failures.len() == 2 && blame.is_suspect(Piece(4)));
     }
 }

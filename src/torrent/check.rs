@@ -230,7 +230,7 @@ impl Torrent {
         storage.trouble(store, file).or_else(|| {
             let is_short = storage.stamp(store, file).is_some_and(|stamp| stamp.len < needed);
             is_short.then(|| {
-                let path = self.dir.join(&self.file(file).path);
+                let path = self.dir.join(self.file(file).path);
                 let advice = "it is shorter than it was; put it back, or `verify` to download it again";
                 Fault { kind: FaultKind::Gone, message: format!("missing: {}; {advice}", path.display()) }
             })

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::base::hash::InfoHash;
+use crate::base::ids::LoadId;
 use crate::codec::catalog::Entry;
 use crate::codec::import::Import;
 use crate::torrent::create::{NewFile, Profile};
@@ -375,6 +376,9 @@ pub enum Answer {
     DoneTo(usize),
     /// The torrent was added.
     Added(InfoHash),
+    /// Metainfo has to be read first, which takes longer than one call: the answer comes from
+    /// `Engine::poll_loaded`, with this id.
+    Later(LoadId),
     /// To `Status`.
     Status(Box<Status>),
     /// To `Stats`: names and values.

@@ -7,7 +7,7 @@ use crate::base::buffer::Buffer;
 use crate::base::hash::{HashKind, PieceHash, PieceHasher};
 use crate::base::lanes::{LANES, hash_pieces};
 use crate::codec::bencode::{self, DictWriter};
-use crate::codec::metainfo::{INFO_LEN_MAX, Metainfo, MetainfoError};
+use crate::codec::metainfo::{INFO_LEN_MAX, Limit, Metainfo, MetainfoError};
 
 /// What is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -105,9 +105,10 @@ impl Creator {
     /// If content was taken already.
     pub fn check(&self) -> Result<(), MetainfoError> {
         assert!(self.filled == 0 && self.pieces.is_empty() && self.fragments.is_empty(), "nothing was taken yet");
-        let pieces = usize::try_from(self.left.div_ceil(self.piece_len as u64)).ok();
-        let pieces =
-            pieces.filter(|pieces| *pieces <= INFO_LEN_MAX / 20).ok_or(MetainfoError::TooLong(INFO_LEN_MAX))?;
+        let pieces = usize::try_from(self.left.div_ceil(self.piece_len as u64)).unwrap_or(usize::MAX);
+        if pieces > INFO_LEN_MAX / 20 {
+            return Err(Limit::InfoLen(pieces.saturating_mul(20)).into());
+        }
         Metainfo::from_info(&self.info(&vec![0; pieces * 20], &vec![0; pieces * 32])).map(|_| ())
     }
 
@@ -344,7 +345,7 @@ mod tests {
             assert!(Creator::new(profile, piece_len, files.clone(), named(name)).check().is_err(), "{files:?}");
         }
         let long = Creator::new(Profile::Compatible, 16_384, vec![(vec![], 20 << 30)], named(b"n"));
-        assert_eq!(long.check(), Err(MetainfoError::TooLong(INFO_LEN_MAX)));
+        assert!(matches!(long.check(), Err(MetainfoError::Limit(Limit::InfoLen(_)))));
         assert_eq!(Creator::new(Profile::Compatible, 16_384, one(b"a"), named(b"n")).check(), Ok(()));
     }
 

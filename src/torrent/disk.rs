@@ -9,6 +9,7 @@ use crate::base::bitfield::Bitfield;
 use crate::base::files::FileEntry;
 use crate::base::geometry::{BLOCK_LEN, Piece, Span};
 use crate::base::ids::{ConnId, StoreId};
+use crate::base::steps;
 use crate::base::storage::{Fault, FaultKind, Stamp};
 use crate::base::time::Time;
 use crate::torrent::sleep::Claim;
@@ -28,8 +29,8 @@ const UNSYNCED_MAX: usize = 1024;
 pub(crate) struct Disk {
     /// By file, as it looked after our last write to it. Saved for the next run, which finds out what others did meanwhile.
     stamps: Vec<Stamp>,
-    /// Files that were written since; all of them while `stamps` is empty.
-    doubtful: BTreeSet<usize>,
+    /// Files that were written since, or were not looked at yet.
+    doubtful: Doubtful,
     /// Where the next look begins.
     look_from: usize,
     /// The file that was missing when it was looked last.
@@ -44,11 +45,46 @@ pub(crate) struct Disk {
     empty_made: bool,
 }
 
+/// Files whose stamps are to be taken.
+#[derive(Debug, Default)]
+struct Doubtful {
+    /// This file and all after it were not looked at yet.
+    from: usize,
+    /// Of those before it the ones that were written since.
+    written: BTreeSet<usize>,
+}
+
+impl Doubtful {
+    fn contains(&self, file: usize) -> bool {
+        file >= self.from || self.written.contains(&file)
+    }
+
+    /// Whether none of `count` files is doubtful.
+    fn is_empty(&self, count: usize) -> bool {
+        self.written.is_empty() && self.from >= count
+    }
+
+    fn insert(&mut self, file: usize) {
+        if file < self.from {
+            self.written.insert(file);
+        }
+    }
+
+    /// The stamp of a file was taken.
+    fn remove(&mut self, file: usize) {
+        if file == self.from {
+            self.from += 1;
+        } else {
+            self.written.remove(&file);
+        }
+    }
+}
+
 /// A look at all files, a slice at a time.
 #[derive(Debug, Default)]
 struct Examination {
-    /// How files look, as far as they were looked at.
-    stamps: Vec<Option<Stamp>>,
+    /// How files look, as far as they were looked at; those that are not there like nothing.
+    stamps: Vec<Stamp>,
     /// One of them was changed by others.
     is_changed: bool,
 }
@@ -78,15 +114,18 @@ pub enum Verdict {
 impl Disk {
     /// Everything may look different now.
     pub(crate) fn doubt_all(&mut self) {
-        self.stamps.clear();
-        self.doubtful.clear();
+        self.stamps = Vec::new();
+        self.doubtful = Doubtful::default();
     }
 }
 
 impl Torrent {
     /// Something was, or will be, written to `span`.
     pub(crate) fn doubt(&mut self, span: Span) {
-        self.disk.doubtful.extend(self.body.get().files.parts(span).map(|(file, _, _)| file));
+        let meta = self.body.0.as_ref().expect("whoever needs its body wakes it first");
+        for (file, _, _) in meta.files.parts(span) {
+            self.disk.doubtful.insert(file);
+        }
     }
 
     /// Up to `most` of the files whose stamps must be taken anew before [`Torrent::record`].
@@ -94,30 +133,28 @@ impl Torrent {
         if self.claim.is_some() {
             return Vec::new(); // what is claimed of missing files stays as it was
         }
-        if self.disk.stamps.is_empty() {
-            let count = self.file_count();
-            self.disk.stamps.resize(count, Stamp::default());
-            self.disk.doubtful.extend(0..count);
-        }
-        self.disk.doubtful.iter().copied().take(most).collect()
+        let doubtful = &self.disk.doubtful;
+        doubtful.written.iter().copied().chain(doubtful.from..self.file_count()).take(most).collect()
     }
 
     /// A file looks like this; no file like nothing.
     pub fn note_stamp(&mut self, file: usize, stamp: Option<Stamp>) {
-        let count = self.file_count();
-        self.disk.stamps.resize(count, Stamp::default());
+        if self.disk.stamps.len() <= file {
+            self.disk.stamps.resize(file + 1, Stamp::default());
+        }
         self.disk.stamps[file] = stamp.unwrap_or_default();
-        self.disk.doubtful.remove(&file);
+        self.disk.doubtful.remove(file);
     }
 
     /// Its files looked so when an earlier run wrote to them last.
     pub(crate) fn stamped(&mut self, stamps: &[Stamp]) {
         self.disk.stamps = stamps.to_vec();
+        self.disk.doubtful = Doubtful { from: stamps.len(), written: BTreeSet::new() };
     }
 
     /// How every file looks is known.
     pub(crate) fn is_stamped(&self) -> bool {
-        self.disk.doubtful.is_empty()
+        self.disk.doubtful.is_empty(self.head.files)
             && self.disk.stamps.len() == self.head.files
             && !self.relocation.is_under_way()
             && self.renaming.next.is_none()
@@ -129,10 +166,20 @@ impl Torrent {
         !self.is_asleep() && !self.is_stamped() || self.disk.stamps.iter().any(|stamp| inodes.contains(&stamp.inode))
     }
 
-    /// How its files looked after our last write to them, or when they were described.
+    /// How its files looked after our last write to them, or when they were described: of all files, or of none.
     #[must_use]
     pub fn stamps(&self) -> Vec<Stamp> {
-        self.disk.stamps.clone()
+        let mut stamps = self.disk.stamps.clone();
+        if !stamps.is_empty() {
+            stamps.resize(self.head.files, Stamp::default());
+        }
+        stamps
+    }
+
+    /// How a file looked after our last write to it; like nothing if it was not looked at.
+    #[must_use]
+    pub fn stamp_of(&self, file: usize) -> Stamp {
+        self.disk.stamps.get(file).copied().unwrap_or_default()
     }
 
     /// The files to look at now.
@@ -241,7 +288,6 @@ impl Torrent {
         let count = self.file_count();
         if self.disk.stamps.len() != count {
             self.disk.stamps.resize(count, Stamp::default());
-            self.disk.doubtful.extend(0..count);
         }
         self.claim = Some(Claim { exact: is_exact });
         let unsynced = self.forget_unsynced();
@@ -258,7 +304,7 @@ impl Torrent {
 
     /// What is claimed of the files looks as it did to whoever reads the record: nothing was written since the stamps were taken.
     pub(crate) fn is_claim_exact(&self, claim: Claim) -> bool {
-        claim.exact && self.disk.doubtful.is_empty()
+        claim.exact && self.disk.doubtful.is_empty(self.head.files)
     }
 
     /// Compares a file with what is claimed of it. `stamp` is how it looks now.
@@ -273,7 +319,7 @@ impl Torrent {
         let is_same = match claim {
             None => true,
             // Nobody has touched the file since we last wrote to it.
-            Some(claim) if claim.exact && !self.disk.doubtful.contains(&file) => stamp.unwrap_or_default() == was,
+            Some(claim) if claim.exact && !self.disk.doubtful.contains(file) => stamp.unwrap_or_default() == was,
             Some(_) => needed == 0 || stamp.is_some_and(|stamp| stamp.inode == was.inode),
         };
         if is_same { FileLook::Same } else { FileLook::Other }
@@ -297,7 +343,7 @@ impl Torrent {
     pub fn note_examined(&mut self, stamps: Vec<Option<Stamp>>, is_changed: bool) -> bool {
         let count = self.file_count();
         let Some(examination) = &mut self.disk.examination else { return true };
-        examination.stamps.extend(stamps);
+        examination.stamps.extend(stamps.into_iter().map(Option::unwrap_or_default));
         examination.is_changed |= is_changed;
         examination.stamps.len() >= count
     }
@@ -308,9 +354,8 @@ impl Torrent {
         if examination.is_changed {
             return Verdict::Changed;
         }
-        for (file, stamp) in examination.stamps.into_iter().enumerate() {
-            self.note_stamp(file, stamp);
-        }
+        self.disk.doubtful = Doubtful { from: examination.stamps.len(), written: BTreeSet::new() };
+        self.disk.stamps = examination.stamps;
         Verdict::Same
     }
 
@@ -369,7 +414,12 @@ impl Torrent {
         if self.is_asleep() || (self.have.count() == 0 && self.expected.is_none()) {
             return Vec::new();
         }
-        (0..self.file_count()).map(|file| self.held_until(file) > 0).collect()
+        let files = self.layout.files();
+        steps::add(if self.have.is_full() { files.len() / 8 } else { files.len() });
+        if self.have.is_full() {
+            return files.entries().map(|entry| !entry.pad && entry.span.len > 0).collect();
+        }
+        (0..files.len()).map(|file| self.held_until(file) > 0).collect()
     }
 
     /// The files in which a piece lies.
@@ -440,8 +490,9 @@ impl Torrent {
     }
 
     fn empty_files(&self) -> impl Iterator<Item = usize> {
-        let entries = self.layout.files().entries().iter().enumerate();
-        let is_empty = |file: usize, entry: &FileEntry| {
+        let files = self.layout.files();
+        let entries = files.entries().enumerate().take(if files.has_empty() { files.len() } else { 0 });
+        let is_empty = |file: usize, entry: &FileEntry<'_>| {
             !entry.pad && entry.span.len == 0 && self.layout.priority(file) != Priority::Off
         };
         entries.filter(move |(file, entry)| is_empty(*file, entry)).map(|(file, _)| file)
@@ -470,8 +521,8 @@ impl Torrent {
     }
 
     /// Complete files that are longer than they should be and are left so, with how many bytes they have too many, as they looked last.
-    pub(crate) fn excesses(&self) -> impl Iterator<Item = (&FileEntry, u64)> {
-        let entries = self.layout.files().entries().iter().enumerate().zip(&self.disk.stamps);
+    pub(crate) fn excesses(&self) -> impl Iterator<Item = (FileEntry<'_>, u64)> {
+        let entries = self.layout.files().entries().enumerate().zip(&self.disk.stamps);
         entries.filter_map(|((file, entry), stamp)| {
             let excess = stamp.len.saturating_sub(entry.span.len);
             let is_left = !entry.pad && excess > 0 && self.is_file_whole(file) && !self.disk.written.contains(&file);

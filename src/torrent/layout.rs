@@ -106,7 +106,7 @@ impl Layout {
     fn place(&mut self) {
         let mut pieces = vec![Priority::Off; self.geometry.pieces() as usize].into_boxed_slice();
         let files = self.files.as_ref().expect("whoever needs its files wakes it first");
-        for (file, entry) in files.entries().iter().enumerate().filter(|(_, entry)| !entry.pad) {
+        for (file, entry) in files.entries().enumerate().filter(|(_, entry)| !entry.pad) {
             let priority = self.priority(file);
             for piece in self.geometry.pieces_of(entry.span) {
                 let of_piece = &mut pieces[piece as usize];
@@ -125,19 +125,25 @@ impl Layout {
     }
 
     fn count_wanted_bytes(&self) -> u64 {
-        let wanted = self.files().entries().iter().enumerate().filter(|&(file, _)| self.is_wanted_file(file));
+        let wanted = self.files().entries().enumerate().filter(|&(file, _)| self.is_wanted_file(file));
         wanted.map(|(_, entry)| entry.span.len).sum()
     }
 
     /// True for a file that is to be had: wanted, and no pad file unless everything is wanted anyway.
     fn is_wanted_file(&self, file: usize) -> bool {
-        self.priorities.is_none() || (self.priority(file) != Priority::Off && !self.files().entries()[file].pad)
+        self.priorities.is_none() || (self.priority(file) != Priority::Off && !self.files().entry(file).pad)
     }
 
     /// By file: is it wanted?
     #[must_use]
     pub fn wanted_files(&self) -> Vec<bool> {
-        (0..self.files().len()).map(|file| self.priority(file) != Priority::Off).collect()
+        let files = self.files().len();
+        let Some(priorities) = &self.priorities else {
+            steps::add_bytes(files);
+            return vec![true; files];
+        };
+        steps::add(files / 8);
+        priorities.iter().map(|priority| *priority != Priority::Off).collect()
     }
 
     /// How much `piece` is wanted.
@@ -186,7 +192,7 @@ impl Layout {
     /// If there is no such file.
     #[must_use]
     pub fn have_bytes(&self, file: usize, have: &Bitfield) -> u64 {
-        let span = self.files().entries()[file].span;
+        let span = self.files().entry(file).span;
         if have.is_full() {
             return span.len;
         }
@@ -282,9 +288,9 @@ mod tests {
         for missing in 0..202 {
             let mut have = Bitfield::full(202);
             have.clear(missing);
-            (0..202).step_by(5).filter(|piece| have.get(*piece)).for_each(|piece| _ = have.clear(piece));
+            (0..202).step_by(5).for_each(|piece| _ = have.clear(piece));
             for file in 0..3 {
-                let span = layout.files().entries()[file].span;
+                let span = layout.files().entry(file).span;
                 let held = have.ones().filter_map(|piece| layout.span_of(piece).intersection(span));
                 assert_eq!(layout.have_bytes(file, &have), held.map(|part| part.len).sum::<u64>(), "{missing} {file}");
             }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use crate::base::bitfield::Bitfield;
 use crate::base::config::Config;
-use crate::base::hash::{Sha1Hash, Sha256Hash};
 use crate::base::ids::{ConnId, StoreId};
 use crate::base::rng::Rng;
 use crate::base::steps;
@@ -16,7 +15,7 @@ use crate::base::time::Time;
 use crate::codec::extension::ExtensionKind;
 use crate::codec::magnet::Magnet;
 use crate::codec::metadata::{METADATA_PIECE_LEN, MetadataMessage};
-use crate::codec::metainfo::{INFO_LEN_MAX, Metainfo};
+use crate::codec::metainfo::{INFO_LEN_MAX, Limit, Metainfo, MetainfoError, Parser};
 use crate::codec::resume::Head;
 use crate::codec::st::identity;
 use crate::protocol::metadata::{MetadataFetch, Whole};
@@ -44,6 +43,8 @@ pub(crate) struct Description {
     /// Bytes of `claims`, all together.
     claims_len: usize,
     pub(crate) begin: Begin,
+    /// A whole `info` that is being judged. Nothing more is fetched meanwhile.
+    judged: Option<Whole>,
     /// All of it is here; only the storage does not know the files yet.
     is_over: bool,
     /// What came is what the link names, and cannot be loaded: why.
@@ -61,6 +62,10 @@ enum Claim {
 }
 
 impl Description {
+    fn is_fetching(&self) -> bool {
+        !self.is_over && self.judged.is_none()
+    }
+
     fn claim(&mut self, conn: ConnId, event: &Event<'_>) {
         let claim = self.claims.entry(conn).or_insert(Claim::Pieces(Vec::new()));
         let (before, room) = (claim.len(), CLAIMS_MAX.saturating_sub(self.claims_len));
@@ -155,6 +160,7 @@ impl Torrent {
             claims: BTreeMap::new(),
             claims_len: 0,
             begin,
+            judged: None,
             is_over: false,
             broken: None,
         }));
@@ -177,6 +183,12 @@ impl Torrent {
     /// How many connected peers say that they have its `info`, and the share of it that is here; none once all of it is.
     pub(crate) fn description_progress(&self) -> Option<(usize, f64)> {
         self.description.as_ref().map(|description| (description.fetch.offers(), description.fetch.progress()))
+    }
+
+    /// Why its `info` is not fetched from peers that offer it: theirs is longer than what is accepted.
+    pub(crate) fn oversized_metadata(&self) -> Option<Limit> {
+        let size = self.description.as_ref()?.fetch.oversized()?;
+        Some(Limit::InfoLen(usize::try_from(size).unwrap_or(usize::MAX)))
     }
 
     /// Bytes of its `info`, if it is here and may be given to others: that of a private torrent is only for its tracker to
@@ -210,11 +222,12 @@ impl Torrent {
         match MetadataMessage::parse(payload) {
             Some(MetadataMessage::Request(piece)) => self.serve_metadata(conn, piece),
             Some(MetadataMessage::Data { piece, total_size, bytes }) => {
-                let Some(description) = self.description.as_mut().filter(|description| !description.is_over) else {
+                let Some(description) = self.description.as_mut().filter(|description| description.is_fetching())
+                else {
                     return;
                 };
                 if let Some(whole) = description.fetch.handle_data(now, conn, piece, total_size, bytes) {
-                    self.judge_metadata(now, whole);
+                    self.judge_metadata(whole);
                 }
                 self.ask_for_metadata();
             }
@@ -244,7 +257,9 @@ impl Torrent {
     }
 
     fn ask_for_metadata(&mut self) {
-        let Some(description) = self.description.as_mut().filter(|description| !description.is_over) else { return };
+        let Some(description) = self.description.as_mut().filter(|description| description.is_fetching()) else {
+            return;
+        };
         while let Some((conn, piece)) = description.fetch.poll_transmit() {
             if let Some(peer) = self.peers.get_mut(&conn) {
                 let mut payload = Vec::new();
@@ -288,27 +303,40 @@ impl Torrent {
         }
     }
 
-    /// A whole `info` is here: it is what every hash of the link says, or somebody lied.
-    fn judge_metadata(&mut self, now: Time, whole: Whole) {
-        let Some(description) = &mut self.description else { return };
+    /// A whole `info` is here: it is judged next.
+    fn judge_metadata(&mut self, whole: Whole) {
+        if let Some(description) = &mut self.description {
+            description.judged = Some(whole);
+            self.asks.push_back(Ask::Judge);
+        }
+    }
+
+    /// A parser of the `info` that is to be judged: it is what every hash of the link says, or somebody lied.
+    #[must_use]
+    pub fn metadata_parser(&self) -> Option<Parser> {
+        let description = self.description.as_ref().filter(|description| !description.is_over)?;
+        let whole = description.judged.as_ref()?;
         let Magnet { info_hash, st_id, .. } = description.link;
-        steps::add_bytes(2 * whole.info.len()); // a hash costs more than a copy
-        let matches = info_hash.is_none_or(|hash| Sha1Hash::of(&whole.info) == hash)
-            && st_id.is_none_or(|id| Sha256Hash::of(&whole.info) == id);
-        if !matches {
+        Some(Parser::expecting(whole.info.clone(), info_hash, st_id))
+    }
+
+    /// The `info` that was to be judged was read.
+    pub fn handle_metadata_judged(&mut self, now: Time, result: Result<Metainfo, MetainfoError>) {
+        let Some(description) = self.description.as_mut().filter(|description| !description.is_over) else { return };
+        let Some(whole) = description.judged.take() else { return };
+        if result == Err(MetainfoError::Hash) {
             let guilty = description.fetch.handle_wrong(now, &whole);
             let addr = guilty.and_then(|conn| self.peers.get(&conn)).map(|peer| peer.addr);
             log::debug!("{}: what {} peers sent is not its description", self.display_name(), whole.givers.len());
             if let Some(addr) = addr {
                 self.ban(now, addr);
             }
-            return;
+            return self.ask_for_metadata();
         }
         // Nothing more is fetched: what others sent makes room for what is made of it.
         description.fetch = MetadataFetch::new(0);
-        let meta = Metainfo::from_info(&whole.info);
         drop(whole);
-        match meta {
+        match result {
             Ok(meta) if meta.info_hash == self.info_hash() => self.describe(now, meta),
             Ok(_) => self.cannot_load("its link names it by a hash that is not the one of its kind"),
             Err(error) => self.cannot_load(&error.to_string()),

@@ -20,8 +20,11 @@ use crate::torrent::snapshot::Priority;
 
 /// Peers that are asked for one block at the same time, in the end game; nobody more is.
 pub const REQUESTERS_MAX: usize = 3;
-/// Blocks of all wanted pieces in progress together; beyond it no piece is started until one is done (one always may be).
+/// Blocks of all wanted pieces in progress together, [`PIECE_WEIGHT`] more for each piece; beyond it no piece is started until one
+/// is done (one always may be).
 pub const BLOCKS_MAX: usize = 64 * 1024;
+/// What a piece counts for besides its blocks: about as much memory as so many of them.
+const PIECE_WEIGHT: usize = 4;
 /// Open pieces that are looked at when one peer is asked for blocks, the most wanted and nearest to being full first.
 const OPEN_LOOKS_MAX: usize = 1024;
 /// Blocks that are looked at in the end game when one peer is asked for blocks that others were asked for as well.
@@ -125,7 +128,7 @@ pub struct Partials {
     on_parole: BTreeSet<(ConnId, Piece)>,
     /// Pieces that are about to be started.
     reserved: BTreeSet<Piece>,
-    /// Blocks of the wanted ones, and of the reserved ones.
+    /// What the wanted ones and the reserved ones count for.
     blocks: usize,
     /// Where the end game goes on.
     again_from: (Piece, u32),
@@ -157,7 +160,7 @@ impl Partials {
     /// `piece` is about to be started, as soon as there is room for it: it counts from now on.
     pub fn reserve(&mut self, piece: Piece) {
         if self.reserved.insert(piece) {
-            self.blocks += self.geometry.blocks_of(piece) as usize;
+            self.blocks += weight(&self.geometry, piece);
         }
     }
 
@@ -165,7 +168,7 @@ impl Partials {
     pub fn unreserve(&mut self, piece: Piece) -> bool {
         let was_reserved = self.reserved.remove(&piece);
         if was_reserved {
-            self.blocks -= self.geometry.blocks_of(piece) as usize;
+            self.blocks -= weight(&self.geometry, piece);
         }
         was_reserved
     }
@@ -218,7 +221,7 @@ impl Partials {
         for (&piece, partial) in &mut self.pieces {
             partial.priority = priority_of(piece);
         }
-        let reserved: usize = self.reserved.iter().map(|&piece| self.geometry.blocks_of(piece) as usize).sum();
+        let reserved: usize = self.reserved.iter().map(|&piece| weight(&self.geometry, piece)).sum();
         self.blocks = self.pieces.values().map(Partial::wanted_blocks).sum::<usize>() + reserved;
         self.open = self.pieces.iter().filter_map(|(&piece, partial)| partial.rank(piece)).collect();
     }
@@ -628,7 +631,7 @@ impl Partials {
             assert!(partial.running.len <= self.geometry.len_of(*piece));
             blocks += partial.wanted_blocks();
         }
-        let reserved: usize = self.reserved.iter().map(|&piece| self.geometry.blocks_of(piece) as usize).sum();
+        let reserved: usize = self.reserved.iter().map(|&piece| weight(&self.geometry, piece)).sum();
         assert_eq!(blocks + reserved, self.blocks);
         let open: BTreeSet<Rank> = self.pieces.iter().filter_map(|(&piece, partial)| partial.rank(piece)).collect();
         assert_eq!(open, self.open);
@@ -649,6 +652,11 @@ impl Partials {
     }
 }
 
+/// What a wanted piece counts for.
+fn weight(geometry: &Geometry, piece: Piece) -> usize {
+    geometry.blocks_of(piece) as usize + PIECE_WEIGHT
+}
+
 /// A piece that was at `before` in the order is at `after` now.
 fn move_rank(open: &mut BTreeSet<Rank>, before: Option<Rank>, after: Option<Rank>) {
     if before != after {
@@ -665,7 +673,7 @@ impl Partial {
 
     /// What counts towards [`BLOCKS_MAX`].
     fn wanted_blocks(&self) -> usize {
-        if self.priority == Priority::Off { 0 } else { self.blocks.len() }
+        if self.priority == Priority::Off { 0 } else { self.blocks.len() + PIECE_WEIGHT }
     }
 
     fn is_full(&self) -> bool {

@@ -479,8 +479,8 @@ impl Torrent {
     /// Returns the path of a file that contains a part of a piece.
     fn file_of(&self, piece: Piece) -> Option<PathBuf> {
         let files = self.layout.files();
-        let mut parts = files.parts(self.piece_span(piece)).map(|(file, _, _)| &files.entries()[file]);
-        parts.find(|entry| !entry.pad).map(|entry| self.dir.join(&entry.path))
+        let mut parts = files.parts(self.piece_span(piece)).map(|(file, _, _)| files.entry(file));
+        parts.find(|entry| !entry.pad).map(|entry| self.dir.join(entry.path))
     }
 
     /// Returns the reason of the refusal if the bytes in `lacking` are not those that the torrent wants there.

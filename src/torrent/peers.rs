@@ -31,6 +31,9 @@ const ALLOWED_FAST_PEERS_MAX: usize = 4;
 /// A peer that neither gives nor wants anything is idle after so long: until then it may still be about to say what it has.
 const IDLE_MIN: Duration = Duration::from_secs(60);
 
+/// Bytes of a peer's field that do not count as held: that of 32,768 pieces.
+const USUAL_FIELD_LEN: usize = 4096;
+
 /// Pieces that a peer suggested and that are remembered; beyond it the oldest is forgotten.
 const SUGGESTED_MAX: usize = 16;
 
@@ -117,10 +120,13 @@ impl Torrent {
         self.peers.get_mut(&conn).map(|peer| &mut peer.machine)
     }
 
-    /// Bytes of messages that wait to go out to a peer.
+    /// Bytes of messages that wait to go out to a peer, and of the fields of its pieces that are longer than usual.
     #[must_use]
-    pub fn outbuf_len(&self, conn: ConnId) -> usize {
-        self.peers.get(&conn).map_or(0, |peer| peer.machine.outbuf().encoded_len())
+    pub fn held_for(&self, conn: ConnId) -> usize {
+        self.peers.get(&conn).map_or(0, |peer| {
+            let fields = peer.field.as_bytes().len() * if peer.shown.is_some() { 2 } else { 1 };
+            peer.machine.outbuf().encoded_len() + if fields > USUAL_FIELD_LEN { fields } else { 0 }
+        })
     }
 
     /// How we introduce ourselves.

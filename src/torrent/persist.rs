@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::base::bitfield::Bitfield;
+use crate::base::bytes::Rope;
 use crate::base::geometry::Piece;
 use crate::base::sabotage::{self, Sabotage};
 use crate::base::storage::{Fault, FaultKind, Stamp};
@@ -257,7 +258,7 @@ impl Torrent {
     }
 
     /// The bytes that describe it, where they are still to be saved.
-    pub fn take_metainfo_unsaved(&mut self) -> Option<Vec<u8>> {
+    pub fn take_metainfo_unsaved(&mut self) -> Option<Rope> {
         std::mem::take(&mut self.persistence.metainfo_unsaved).then(|| self.metainfo_bytes())
     }
 

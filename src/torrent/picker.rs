@@ -41,7 +41,7 @@ const BITS: [[u16; 8]; 256] = {
     while byte < 256 {
         let mut bit = 0;
         while bit < 8 {
-            bits[byte][bit] = (byte >> (7 - bit) & 1) as u16;
+            bits[byte][bit] = if byte >> (7 - bit) & 1 == 1 { 1 } else { 0 };
             bit += 1;
         }
         byte += 1;

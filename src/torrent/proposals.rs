@@ -2,7 +2,6 @@
 //! peer, so that the swarm gets all content from the seeder once before anything twice. Whoever does not heed it loses
 //! nothing.
 
-use crate::base::bitfield::Bitfield;
 use crate::base::geometry::Piece;
 use crate::base::ids::ConnId;
 use crate::base::steps;
@@ -16,15 +15,6 @@ const PROPOSAL_STEPS: usize = 4096;
 const PROPOSAL_TRIES_MIN: usize = 16;
 
 impl Torrent {
-    /// The pieces that some connected peer has.
-    pub(crate) fn spread(&self) -> Bitfield {
-        let mut spread = Bitfield::new(self.geometry().pieces());
-        for peer in self.peers.values().filter(|peer| !peer.field.is_empty()) {
-            spread.add_all(&peer.field);
-        }
-        spread
-    }
-
     /// True if a connected peer has `piece`.
     pub(crate) fn is_spread(&self, piece: Piece) -> bool {
         steps::add(self.peers.len());
@@ -35,7 +25,12 @@ impl Torrent {
     pub(crate) fn propose(&mut self, conn: ConnId) {
         let Some(peer) = self.peers.get(&conn) else { return };
         let may_ask = !peer.machine.am_choking() && peer.machine.peer_interested() && peer.machine.is_fast();
-        if self.download.is_some() || peer.shown.is_some() || !may_ask || peer.proposed.len() >= PROPOSED_MAX {
+        if self.is_link()
+            || self.download.is_some()
+            || peer.shown.is_some()
+            || !may_ask
+            || peer.proposed.len() >= PROPOSED_MAX
+        {
             return;
         }
         for _ in peer.proposed.len()..PROPOSED_MAX {
@@ -49,8 +44,10 @@ impl Torrent {
 
     /// A piece that we have, no connected peer has, and nobody was proposed: the first of those that are tried from a random place on.
     fn next_proposal(&mut self) -> Option<Piece> {
-        // A link has no pieces before its metadata is here, and its peers may have slots all the same.
-        let pieces = Some(self.geometry().pieces()).filter(|pieces| *pieces > 0)?;
+        let pieces = self.geometry().pieces();
+        if pieces == 0 {
+            return None;
+        }
         let from = u32::try_from(self.rng.index(pieces as usize)).expect("an index of a piece");
         let tries = (PROPOSAL_STEPS / self.peers.len().max(1)).max(PROPOSAL_TRIES_MIN);
         let in_order = (from..pieces).chain(0..from).map(Piece).take(tries);

@@ -78,8 +78,7 @@ impl Torrent {
         let Some(step) = self.rename_step(&names) else {
             return refuse(RefusalKind::Exists, "it has that name already");
         };
-        let mut paths: Vec<&Path> =
-            step.files.entries().iter().filter(|entry| !entry.pad).map(|entry| entry.path.as_path()).collect();
+        let mut paths: Vec<&Path> = step.files.entries().filter(|entry| !entry.pad).map(|entry| entry.path).collect();
         paths.sort_unstable();
         if paths.windows(2).any(|pair| pair[1].starts_with(pair[0])) {
             return refuse(RefusalKind::Exists, "another file of the torrent has that name");
@@ -97,11 +96,12 @@ impl Torrent {
     fn rename_step(&self, names: &Names) -> Option<RenameStep> {
         let files = names.apply(&self.body.get().files);
         let present = &self.content().files;
-        let pairs = || present.entries().iter().zip(files.entries()).filter(|(entry, _)| !entry.pad);
+        let pairs = || present.entries().zip(files.entries()).filter(|(entry, _)| !entry.pad);
         let (old, new) = pairs().find(|(old, new)| old.path != new.path)?;
         let top = |path: &Path| PathBuf::from(path.components().next().map(|top| top.as_os_str()).unwrap_or_default());
         let is_top = self.renaming.names.top != names.top;
-        let (from, to) = if is_top { (top(&old.path), top(&new.path)) } else { (old.path.clone(), new.path.clone()) };
+        let (from, to) =
+            if is_top { (top(old.path), top(new.path)) } else { (old.path.to_owned(), new.path.to_owned()) };
         Some(RenameStep { from, to, files })
     }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::base::bytes::Rope;
 use crate::base::geometry::Piece;
 use crate::base::hash::Sha1Hash;
 use crate::base::ids::ConnId;
@@ -92,13 +93,13 @@ impl Torrent {
     /// If the torrent is hibernated, or there is no such file.
     #[must_use]
     pub fn file_row(&self, index: usize, with_path: bool) -> Option<FileRow> {
-        let entry = Some(&self.layout.files().entries()[index]).filter(|entry| !entry.pad)?;
+        let entry = Some(self.layout.files().entry(index)).filter(|entry| !entry.pad)?;
         if with_path {
             steps::add_bytes(entry.path.as_os_str().len());
         }
         Some(FileRow {
             index,
-            path: if with_path { entry.path.clone() } else { PathBuf::new() },
+            path: if with_path { entry.path.to_owned() } else { PathBuf::new() },
             size: entry.span.len,
             have_bytes: self.layout.have_bytes(index, &self.have),
             priority: self.layout.priority(index),
@@ -218,8 +219,8 @@ impl Torrent {
 
     /// The bytes that describe it to our next run.
     #[must_use]
-    pub fn metainfo_bytes(&self) -> Vec<u8> {
-        self.link().map_or_else(|| self.body.get().to_bytes(false), String::into_bytes)
+    pub fn metainfo_bytes(&self) -> Rope {
+        self.link().map_or_else(|| self.body.get().to_parts(false).into(), |link| link.into_bytes().into())
     }
 
     /// How much a file is wanted.

@@ -316,7 +316,7 @@ impl Torrent {
     }
 
     pub(crate) fn is_meant(&self, pattern: &FilePattern, file: usize) -> bool {
-        let entry = &self.layout.files().entries()[file];
+        let entry = &self.layout.files().entry(file);
         !entry.pad
             && match pattern {
                 FilePattern::Range(first, last) => (first..=last).contains(&&file),
@@ -362,7 +362,7 @@ impl Torrent {
     /// Where a file lies, for who must look whether it is there.
     #[must_use]
     pub fn file_span(&self, file: usize) -> Option<Span> {
-        self.layout.files().entries().get(file).map(|entry| entry.span)
+        self.layout.files().get(file).map(|entry| entry.span)
     }
 }
 

@@ -125,7 +125,7 @@ impl Making {
             let files = self.looked..self.files.len().min(self.looked + LOOKS_MAX);
             self.looked = files.end;
             let is_as_before = |file: usize| {
-                let before = self.stamps[file].filter(|stamp| stamp.len == self.files.entries()[file].span.len);
+                let before = self.stamps[file].filter(|stamp| stamp.len == self.files.entry(file).span.len);
                 before.is_some() && storage.stamp(self.store, file) == before
             };
             self.is_changed |= !files.into_iter().all(is_as_before);

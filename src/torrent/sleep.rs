@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::base::steps;
 use crate::base::time::Time;
 use crate::codec::metainfo::Metainfo;
 use crate::codec::resume::Record;
@@ -15,9 +16,10 @@ use crate::torrent::torrent::{Ask, LOOK, Phase, Torrent};
 
 /// How long nothing has to happen until it falls asleep.
 const SLEEP_AFTER: Duration = Duration::from_secs(60);
-/// Bytes of `info` of a torrent that sleeps. To read more takes longer than a stranger's turn may, and a stranger wakes it: such a torrent
-/// stays awake, and does not begin asleep.
-pub const SLEEP_INFO_MAX: u32 = 1 << 20;
+/// Bytes of `info`: reading more takes so long that it stays awake.
+pub const SLEEP_INFO_MAX: u32 = 4 << 20;
+/// Files: to open more takes so long that it stays awake.
+const SLEEP_LIST_MAX: usize = 20_000;
 /// Files: to look at more takes so long that it is not put to bed by a start.
 pub const SLEEP_FILES_MAX: usize = 256;
 /// How often one that sleeps looks whether its files are still there; and how long it may take after a start until each has looked.
@@ -52,9 +54,11 @@ impl Torrent {
     }
 
     /// True if it could sleep, were it left alone for a while.
-    pub(crate) fn may_sleep(&self) -> bool {
+    #[must_use]
+    pub fn may_sleep(&self) -> bool {
         !self.is_asleep()
             && self.head.info_len <= SLEEP_INFO_MAX
+            && self.head.files <= SLEEP_LIST_MAX
             && !self.settings.shared
             && !self.settings.peek
             && self.description.is_none()
@@ -102,6 +106,27 @@ impl Torrent {
         self.announces.rest();
         self.candidates.rest();
         self.choker.rest();
+    }
+
+    /// Bytes of its `info`.
+    #[must_use]
+    pub fn info_len(&self) -> usize {
+        self.head.info_len as usize
+    }
+
+    /// Whether `bytes`, what was saved to describe it, have its very `info`. They were read intact, and what is saved was parsed
+    /// before, so that they need not be parsed for it.
+    #[must_use]
+    pub fn is_saved_as(&self, bytes: &[u8]) -> bool {
+        const KEY: &[u8] = b"4:info";
+        let info = &self.body.get().info;
+        steps::add_bytes(bytes.len());
+        let Some(last) = bytes.len().checked_sub(KEY.len() + info.len()) else { return false };
+        let first = info.first().copied();
+        (0..=last).any(|at| {
+            let rest = &bytes[at..];
+            rest.starts_with(KEY) && rest.get(KEY.len()).copied() == first && rest[KEY.len()..].starts_with(info)
+        })
     }
 
     /// It is described by `meta`.

@@ -6,6 +6,7 @@
 //! have everything between them, or another seed is there; the rest is told then, little by little. Who does not have everything shows
 //! what it has.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::base::bitfield::Bitfield;
@@ -20,6 +21,12 @@ use crate::torrent::torrent::{Ask, Torrent};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Pieces that are told a peer in one tick when super-seeding is over: a million of them in some minutes.
 const TOLD_MAX: usize = 4096;
+/// Peers, of all the pieces that are looked at, that are looked at for the piece to show next.
+const SHOW_STEPS: usize = 8192;
+/// So many pieces are looked at all the same where there are very many peers.
+const SHOW_LOOKS_MIN: usize = 16;
+/// Steps of one tick after which the other peers wait for the next one.
+const SPREAD_STEPS: u64 = steps::TURN_MAX / 4;
 /// Seeds that a tracker knows besides us, from which on there is no need for it.
 const OTHERS_MIN: u32 = 2;
 
@@ -37,6 +44,23 @@ struct Last {
     sent_bytes: u64,
     /// When it had got it, as it says or by what was sent.
     got_at: Time,
+}
+
+/// What the peers have between them, counted little by little.
+#[derive(Debug, Default)]
+pub(crate) struct Spread {
+    /// As the latest count found it, and what was said since. Empty until it is needed.
+    seen: Bitfield,
+    /// The count under way, and whose pieces are still to be added; both empty if none is.
+    next: Bitfield,
+    rest: Vec<ConnId>,
+    /// The peer that had the last turn in a tick.
+    ticked_to: Option<ConnId>,
+}
+
+/// The piece that a peer was shown last.
+fn last_shown(peer: &TorrentPeer) -> Option<Piece> {
+    peer.shown.as_ref()?.last.as_ref().map(|last| last.piece)
 }
 
 impl Torrent {
@@ -66,39 +90,75 @@ impl Torrent {
         shown.is_none_or(|shown| shown.pieces.get(piece.0))
     }
 
-    /// Shows a peer the piece that it lacks and fewest have or were shown lately; any one of those.
+    /// Shows a peer a piece that it lacks and that nobody has or was shown last. If there is none, the one that fewest have, of those
+    /// that are looked at from a random place on.
     fn show_next(&mut self, conn: ConnId) {
-        if self.spread_counts.is_empty() {
-            self.spread_counts = self.count_spread();
+        if self.spread.seen.is_empty() {
+            self.renew_spread();
         }
-        let counts = &mut self.spread_counts;
+        let Some(piece) = self.next_shown(conn) else { return };
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         let Some(shown) = &mut peer.shown else { return };
-        steps::add(counts.len());
-        let open: Vec<u32> = shown.pieces.zeros().filter(|&piece| !peer.field.get(piece)).collect();
-        let Some(rarest) = open.iter().map(|&piece| counts[piece as usize]).min() else { return };
-        let rarest: Vec<u32> = open.into_iter().filter(|&piece| counts[piece as usize] == rarest).collect();
-        let piece = Piece(rarest[self.rng.index(rarest.len())]);
         shown.pieces.set(piece.0);
-        counts[piece.index()] += 1;
         shown.last = Some(Last { piece, sent_bytes: 0, got_at: Time::NEVER });
         peer.machine.have(piece);
         self.asks.push_back(Ask::Wake(conn));
     }
 
-    /// Returns for each piece how many peers have it or were shown it last. It is counted once per tick and updated with the
-    /// pieces that are shown and received meanwhile, so that a peer that reports each piece as soon as it is shown does
-    /// not cause a full count each time.
-    fn count_spread(&self) -> Vec<u32> {
-        let mut counts = vec![0_u32; self.geometry().pieces() as usize];
-        for peer in self.peers.values().filter(|peer| peer.established) {
-            steps::add(peer.field.count() as usize);
-            peer.field.ones().for_each(|piece| counts[piece as usize] += 1);
-            if let Some(last) = peer.shown.as_ref().and_then(|shown| shown.last.as_ref()) {
-                counts[last.piece.index()] += u32::from(!peer.field.get(last.piece.0));
+    /// The piece that [`Torrent::show_next`] shows.
+    fn next_shown(&mut self, conn: ConnId) -> Option<Piece> {
+        let pieces = self.have.len();
+        let from = u32::try_from(self.rng.index(pieces as usize)).expect("an index of a piece");
+        let peer = self.peers.get(&conn)?;
+        let shown = peer.shown.as_ref()?;
+        let nothing = Bitfield::new(pieces);
+        let field = if peer.field.is_empty() { &nothing } else { &peer.field };
+        let lasts: BTreeSet<Piece> = self.peers.values().filter_map(last_shown).collect();
+        steps::add_bytes(8 * field.as_bytes().len());
+        steps::add(2 * self.peers.len());
+        let unseen = |from| Bitfield::zeros_in_all([&shown.pieces, field, &self.spread.seen], from).map(Piece);
+        let mut fresh = unseen(from).chain(unseen(0).take_while(|piece| piece.0 < from));
+        fresh.find(|piece| !lasts.contains(piece)).or_else(|| {
+            let looks = (SHOW_STEPS / self.peers.len()).max(SHOW_LOOKS_MIN);
+            let open = |from| Bitfield::zeros_in_all([&shown.pieces, field], from).map(Piece);
+            let in_order = open(from).chain(open(0).take_while(|piece| piece.0 < from));
+            let owners = |piece: &Piece| {
+                let has = |peer: &&TorrentPeer| peer.field.get(piece.0) || last_shown(peer) == Some(*piece);
+                self.peers.values().filter(has).count()
+            };
+            let mut looked = 0;
+            let rarest = in_order.take(looks).inspect(|_| looked += 1).min_by_key(owners);
+            steps::add(looked * self.peers.len());
+            rarest
+        })
+    }
+
+    /// Goes on with the count of what the peers have between them, a few peers at a time if there are many pieces; true if it is
+    /// complete, which is when the next one begins.
+    fn renew_spread(&mut self) -> bool {
+        let pieces = self.have.len();
+        let Spread { seen, next, rest, .. } = &mut self.spread;
+        if next.is_empty() {
+            *next = Bitfield::new(pieces);
+            rest.extend(self.peers.keys());
+        }
+        let steps_before = steps::so_far();
+        while let Some(conn) = rest.pop() {
+            if let Some(peer) = self.peers.get(&conn).filter(|peer| !peer.field.is_empty()) {
+                next.add_all(&peer.field);
+                steps::add_bytes(4 * peer.field.as_bytes().len());
+            }
+            if steps::so_far() - steps_before > SPREAD_STEPS {
+                break;
             }
         }
-        counts
+        let is_whole = rest.is_empty();
+        if is_whole {
+            *seen = std::mem::take(next);
+        } else if seen.is_empty() {
+            *seen = next.clone();
+        }
+        is_whole
     }
 
     /// A peer has got a piece: whoever else was shown it last is shown another one.
@@ -106,13 +166,10 @@ impl Torrent {
         if !self.is_super_seeding() {
             return;
         }
-        let was_shown = |peer: &TorrentPeer| {
-            peer.shown.as_ref().and_then(|shown| shown.last.as_ref()).is_some_and(|last| last.piece == piece)
-        };
-        if let Some(count) = self.spread_counts.get_mut(piece.index())
-            && !self.peers.get(&conn).is_some_and(was_shown)
-        {
-            *count += 1;
+        for field in [&mut self.spread.seen, &mut self.spread.next] {
+            if !field.is_empty() {
+                field.set(piece.0);
+            }
         }
         steps::add(self.peers.len());
         let mut spread = Vec::new();
@@ -135,8 +192,13 @@ impl Torrent {
         }
         let Some(field) = self.peers.get(&conn).map(|peer| peer.field.clone()) else { return };
         steps::add(self.peers.len());
-        let last_of = |peer: &TorrentPeer| peer.shown.as_ref()?.last.as_ref().map(|last| last.piece);
-        let mut seen: Vec<Piece> = self.peers.values().filter_map(last_of).filter(|piece| field.get(piece.0)).collect();
+        for spread in [&mut self.spread.seen, &mut self.spread.next] {
+            if !spread.is_empty() && !field.is_empty() {
+                spread.add_all(&field);
+            }
+        }
+        let lasts = self.peers.values().filter_map(last_shown);
+        let mut seen: Vec<Piece> = lasts.filter(|piece| field.get(piece.0)).collect();
         seen.sort_unstable();
         seen.dedup();
         seen.into_iter().for_each(|piece| self.handle_seen(now, conn, piece));
@@ -173,10 +235,9 @@ impl Torrent {
 
     /// Once a second: goes on with peers that wait, ends when it is no more needed, tells the rest after that.
     pub(crate) fn tick_super_seeding(&mut self, now: Time) {
-        self.spread_counts = Vec::new();
         if self.is_super_seeding() {
             let known = self.announces.seeders().unwrap_or(0);
-            if self.spread().is_full() {
+            if self.renew_spread() && self.spread.seen.is_full() {
                 self.end_super_seeding(now, "the connected peers have everything between them");
             } else if self.peers.values().any(|peer| peer.is_seed()) || known >= OTHERS_MIN {
                 self.end_super_seeding(now, "there is another seed");
@@ -185,8 +246,18 @@ impl Torrent {
         let is_super = self.is_super_seeding();
         let conns: Vec<ConnId> =
             self.peers.iter().filter(|(_, peer)| peer.shown.is_some()).map(|(&conn, _)| conn).collect();
-        for conn in conns {
+        // Those that have no turn in this tick come first in the next one.
+        let start = conns.partition_point(|conn| Some(*conn) <= self.spread.ticked_to);
+        let steps_before = steps::so_far();
+        for &conn in conns[start..].iter().chain(&conns[..start]) {
+            if steps::so_far() - steps_before > SPREAD_STEPS {
+                break;
+            }
+            self.spread.ticked_to = Some(conn);
             if is_super { self.consider_shown(now, conn) } else { self.tell_rest(conn) }
+        }
+        if !is_super {
+            self.spread = Spread { ticked_to: self.spread.ticked_to, ..Spread::default() };
         }
     }
 
@@ -204,7 +275,10 @@ impl Torrent {
     fn tell_rest(&mut self, conn: ConnId) {
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         let Some(shown) = &mut peer.shown else { return };
-        let rest: Vec<u32> = shown.pieces.zeros().filter(|&piece| self.have.get(piece)).take(TOLD_MAX).collect();
+        let untold = Bitfield::zeros_in_all([&shown.pieces], 0);
+        let rest: Vec<u32> = untold.filter(|&piece| self.have.get(piece)).take(TOLD_MAX).collect();
+        steps::add_bytes(shown.pieces.as_bytes().len());
+        steps::add(rest.len());
         for &piece in &rest {
             shown.pieces.set(piece);
             peer.machine.have(Piece(piece));

@@ -47,6 +47,7 @@ use crate::torrent::renaming::Renaming;
 use crate::torrent::settings::Settings;
 use crate::torrent::sleep::{Body, Claim};
 use crate::torrent::snapshot::Priority;
+use crate::torrent::super_seed::Spread;
 
 /// How often a torrent with peers looks at all of them.
 pub(crate) const TICK: Duration = Duration::from_secs(1);
@@ -93,6 +94,8 @@ pub enum Ask {
     Look,
     /// Compare its paths with those of the other torrents, before it writes for the first time in this run.
     ComparePaths,
+    /// A whole `info` is here: read [`Torrent::metadata_parser`], then call [`Torrent::handle_metadata_judged`].
+    Judge,
     /// Its files are known now: save its metainfo, open its content, then call [`Torrent::handle_described`].
     Describe,
     /// Close the content and open it anew: what is open may not be what lies there.
@@ -274,8 +277,8 @@ pub struct Torrent {
     pub(crate) leaves: bool,
     /// Whether the user removed it, with its data if true; it goes once what is under way has ended.
     pub(crate) removal: Option<bool>,
-    /// The result of `count_spread` during super-seeding; empty until it is needed in a tick.
-    pub(crate) spread_counts: Vec<u32>,
+    /// What peers have between them, while it is super-seeding.
+    pub(crate) spread: Spread,
     /// When a goal of seeding may be reached.
     pub(crate) goal_at: Time,
     /// Peers that are to be looked at again before the turn ends (`interest`); each once.
@@ -422,7 +425,7 @@ impl Torrent {
             taken_at: Time::ZERO,
             leaves: false,
             removal: None,
-            spread_counts: Vec::new(),
+            spread: Spread::default(),
             goal_at: Time::NEVER,
             due_peers: VecDeque::new(),
             all_peers_due: false,
@@ -460,8 +463,8 @@ impl Torrent {
     /// # Panics
     /// If there is no such file.
     #[must_use]
-    pub fn file(&self, index: usize) -> &FileEntry {
-        &self.layout.files().entries()[index]
+    pub fn file(&self, index: usize) -> FileEntry<'_> {
+        self.layout.files().entry(index)
     }
 
     /// The storage has its content under `store`.

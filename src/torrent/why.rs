@@ -171,6 +171,8 @@ impl Torrent {
             "metadata",
             if offers > 0 {
                 format!("its description is being fetched from {from}; {:.0} % of it is here", share * 100.0)
+            } else if let Some(limit) = self.oversized_metadata() {
+                format!("only its link is known, and what peers offer as its description is not accepted: {limit}")
             } else if self.peers.values().any(|peer| peer.established) {
                 "only its link is known, and no connected peer says that it has the description; they may be waiting for it \
                  themselves"
@@ -256,7 +258,7 @@ impl Torrent {
         if nowhere.count() == 0 {
             return;
         }
-        let entries = self.layout.files().entries().iter().filter(|entry| !entry.pad);
+        let entries = self.layout.files().entries().filter(|entry| !entry.pad);
         let lacking = entries.filter(|entry| self.geometry().pieces_of(entry.span).any(|piece| nowhere.get(piece)));
         let mut names: Vec<String> = lacking.map(|entry| escape(&entry.path.to_string_lossy()).into_owned()).collect();
         let more = names.len().saturating_sub(FILES_SHOWN);

@@ -202,8 +202,8 @@ fn pieces_where(pieces: u32, has: impl Fn(u32) -> bool) -> Vec<u8> {
 
 /// Refuses content of which a file is there under the name that the other client gives to what is unfinished.
 fn refuse_unfinished_names(meta: &Metainfo, dir: &Path, ending: &str, advice: &str) -> Result<(), String> {
-    for entry in meta.files.entries().iter().filter(|entry| !entry.pad) {
-        let path = dir.join(&entry.path);
+    for entry in meta.files.entries().filter(|entry| !entry.pad) {
+        let path = dir.join(entry.path);
         let mut unfinished = path.clone().into_os_string();
         unfinished.push(ending);
         if !path.exists() && Path::new(&unfinished).exists() {

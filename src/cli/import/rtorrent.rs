@@ -48,7 +48,7 @@ fn read_one(path: &Path) -> Result<Found, String> {
     let dir = if meta.is_single {
         directory
     } else {
-        let name = meta.files.entries().first().and_then(|entry| entry.path.components().next());
+        let name = meta.files.first().and_then(|entry| entry.path.components().next());
         match (directory.parent(), directory.file_name(), name) {
             (Some(parent), Some(own), Some(name)) if own == name.as_os_str() => parent.to_owned(),
             _ => {

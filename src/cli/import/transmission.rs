@@ -51,7 +51,7 @@ fn read_one(path: &Path, resumes: &Path) -> Result<Found, String> {
     let is_complete = dict.dict(b"progress").and_then(|progress| progress.bytes(b"blocks")) == Some(b"all");
     let incomplete = text(b"incomplete-dir").filter(|dir| !dir.is_empty() && !is_complete).map(PathBuf::from);
     let place = match (incomplete, destination) {
-        (Some(dir), _) if meta.files.entries().iter().any(|entry| dir.join(&entry.path).exists()) => dir,
+        (Some(dir), _) if meta.files.entries().any(|entry| dir.join(entry.path).exists()) => dir,
         (_, Some(dir)) => dir,
         _ => return Err("its resume file does not say where it is".to_owned()),
     };
@@ -64,13 +64,13 @@ fn read_one(path: &Path, resumes: &Path) -> Result<Found, String> {
 fn refuse_renamed(dict: &Dict<'_>, meta: &Metainfo) -> Result<(), String> {
     let is_other = |name: &[u8], own: &Path| !name.is_empty() && name != own.as_os_str().as_encoded_bytes();
     let name = dict.bytes(b"name").unwrap_or_default();
-    let top = meta.files.entries().first().and_then(|entry| entry.path.components().next());
+    let top = meta.files.first().and_then(|entry| entry.path.components().next());
     let files = dict.list(b"files").unwrap_or_default();
     let is_renamed = top.is_some_and(|top| is_other(name, top.as_ref()))
         || files
             .iter()
             .zip(meta.files.entries())
-            .any(|(file, entry)| is_other(file.as_bytes().unwrap_or_default(), &entry.path));
+            .any(|(file, entry)| is_other(file.as_bytes().unwrap_or_default(), entry.path));
     if is_renamed {
         return Err("files of it were renamed; give them their own names again in transmission".to_owned());
     }

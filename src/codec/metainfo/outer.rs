@@ -3,77 +3,151 @@
 //! None of it is part of a torrent's identity, so what is not as it should be is left out. Only a broken tracker table is
 //! refused.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::ops::Range;
 
-use super::{ADDRESSES_MAX, Metainfo, MetainfoError, OTHERS_LEN_MAX, TEXT_LEN_MAX, URL_LEN_MAX, text};
-use crate::codec::bencode::{self, Dict, DictWriter, Value};
+use super::parser::Value;
+use super::{
+    ADDRESSES_MAX, Metainfo, MetainfoError, OTHERS_LEN_MAX, OTHERS_MAX, TEXT_LEN_MAX, TOKENS_MAX, URL_LEN_MAX, text,
+};
+use crate::base::bytes::Bytes;
+use crate::base::steps::{self, Allowance};
+use crate::codec::bencode::{self, DictWriter};
+use crate::codec::bencode_scan::{Scanner, Token};
 use crate::codec::st;
 
-/// The keys that a [`Metainfo`] has a field for.
-const KNOWN: [&[u8]; 12] = [
-    b"announce",
-    b"announce-list",
-    b"comment",
-    b"comment.utf-8",
-    b"created by",
-    b"creation date",
-    b"encoding",
-    b"httpseeds",
-    b"info",
-    b"nodes",
-    b"trackers",
-    b"url-list",
-];
+/// Positions of what stands beside `info`.
+#[derive(Debug, Default)]
+pub(super) struct OuterFields {
+    pub(super) is_dict: bool,
+    announce: Option<Value>,
+    announce_list: Option<Value>,
+    comment: Option<Value>,
+    comment_utf8: Option<Value>,
+    created_by: Option<Value>,
+    creation_date: Option<Value>,
+    encoding: Option<Value>,
+    http_seeds: Option<Value>,
+    nodes: Option<Value>,
+    trackers: Option<Value>,
+    web_seeds: Option<Value>,
+    /// Keys that we do not know, and the whole of their values.
+    others: Vec<(Range<usize>, Range<usize>)>,
+    others_len: usize,
+    /// One did not fit.
+    others_full: bool,
+    /// `info`, if it does not share its memory with the document.
+    pub(super) copied_info: Option<Bytes>,
+}
+
+impl OuterFields {
+    pub(super) fn note(&mut self, bytes: &[u8], key: &Range<usize>, value: Value, raw: Range<usize>) {
+        let field = match &bytes[key.clone()] {
+            b"announce" => &mut self.announce,
+            b"announce-list" => &mut self.announce_list,
+            b"comment" => &mut self.comment,
+            b"comment.utf-8" => &mut self.comment_utf8,
+            b"created by" => &mut self.created_by,
+            b"creation date" => &mut self.creation_date,
+            b"encoding" => &mut self.encoding,
+            b"httpseeds" => &mut self.http_seeds,
+            b"nodes" => &mut self.nodes,
+            b"trackers" => &mut self.trackers,
+            b"url-list" => &mut self.web_seeds,
+            _ => {
+                self.others_len = self.others_len.saturating_add(key.len() + raw.len());
+                self.others_full |= self.others_len > OTHERS_LEN_MAX || self.others.len() == OTHERS_MAX;
+                if !self.others_full {
+                    self.others.push((key.clone(), raw));
+                }
+                return;
+            }
+        };
+        *field = Some(value);
+    }
+}
+
+/// Calls `visit` with the depth of each token of a list, which is 1 inside the list, until it returns false. Of a longer list the
+/// first [`TOKENS_MAX`] tokens are visited.
+fn walk(bytes: &[u8], list: Option<&Value>, mut visit: impl FnMut(usize, &Token) -> bool) {
+    let Some(range) = list.and_then(Value::list) else { return };
+    let mut scanner = Scanner::new(range);
+    let mut allowance = Allowance::new(TOKENS_MAX);
+    loop {
+        let depth = scanner.depth();
+        match scanner.next(bytes, &mut allowance) {
+            Ok(Token::Over) | Err(_) => return,
+            Ok(token) if allowance.is_spent() || !visit(depth, &token) => return,
+            Ok(_) => {}
+        }
+    }
+}
 
 impl Metainfo {
-    pub(super) fn read_outer(&mut self, outer: &Dict<'_>) -> Result<(), MetainfoError> {
-        self.trackers = self.read_trackers(outer)?;
-        let note = |name: &[u8]| outer.bytes(name).map(|bytes| text(&bytes[..bytes.len().min(TEXT_LEN_MAX)]));
-        self.comment = note(b"comment.utf-8").or_else(|| note(b"comment"));
-        self.created_by = note(b"created by");
-        self.encoding = note(b"encoding");
-        self.creation_date = outer.int(b"creation date");
-        self.web_seeds = urls(outer.get(b"url-list"));
-        self.http_seeds = urls(outer.get(b"httpseeds"));
-        let node = |node: &Value<'_>| {
-            let pair = node.as_list()?;
-            let port = u16::try_from(pair.get(1)?.as_int()?).ok().filter(|&port| port > 0)?;
-            let host = pair.first()?.as_bytes().filter(|host| !host.is_empty() && host.len() <= URL_LEN_MAX)?;
-            Some((text(host), port))
+    pub(super) fn read_outer(
+        &mut self,
+        bytes: &[u8],
+        outer: &mut OuterFields,
+        allowance: &mut Allowance,
+    ) -> Result<(), MetainfoError> {
+        self.trackers = self.read_trackers(bytes, outer, allowance)?;
+        let string = |value: &Option<Value>| value.as_ref().and_then(Value::bytes);
+        let note = |value: &Option<Value>| {
+            string(value).map(|range| text(&bytes[range.start..range.end.min(range.start + TEXT_LEN_MAX)]))
         };
-        self.nodes = outer.list(b"nodes").unwrap_or_default().iter().filter_map(node).take(ADDRESSES_MAX).collect();
-        let mut room = OTHERS_LEN_MAX;
-        let unknown = outer.entries().iter().filter(|(key, _)| !KNOWN.contains(key));
-        let fitting = unknown.map_while(|(key, value)| {
-            room = room.checked_sub(key.len() + value.raw.len())?;
-            Some(((*key).into(), value.raw.into()))
-        });
-        self.others = fitting.collect();
+        self.comment = note(&outer.comment_utf8).or_else(|| note(&outer.comment));
+        self.created_by = note(&outer.created_by);
+        self.encoding = note(&outer.encoding);
+        self.creation_date = outer.creation_date.as_ref().and_then(Value::int);
+        self.web_seeds = urls(bytes, outer.web_seeds.as_ref());
+        self.http_seeds = urls(bytes, outer.http_seeds.as_ref());
+        self.nodes = nodes(bytes, outer.nodes.as_ref());
+        let mut others: Vec<(Vec<u8>, Vec<u8>)> =
+            outer.others.iter().map(|(key, raw)| (bytes[key.clone()].to_vec(), bytes[raw.clone()].to_vec())).collect();
+        allowance.spend_bytes(outer.others_len.min(OTHERS_LEN_MAX));
+        allowance.spend(10 * others.len());
+        others.sort_unstable();
+        self.others = others;
         Ok(())
     }
 
     /// The table first, then what `announce-list` adds, or `announce` where there is no list. A tracker that is named
     /// twice, spelled differently perhaps, keeps its first place.
-    fn read_trackers(&self, outer: &Dict<'_>) -> Result<Vec<Vec<String>>, MetainfoError> {
+    fn read_trackers(
+        &self,
+        bytes: &[u8],
+        outer: &OuterFields,
+        allowance: &mut Allowance,
+    ) -> Result<Vec<Vec<String>>, MetainfoError> {
         let mut tiers: Vec<Vec<String>> = Vec::new();
-        if let Some(table) = outer.bytes(b"trackers").filter(|_| self.st_id.is_some()) {
-            let table = st::parse_trackers(table)?;
+        let table = outer.trackers.as_ref().and_then(Value::bytes).filter(|_| self.st_id.is_some());
+        if let Some(table) = table {
+            let table = st::parse_trackers(&bytes[table])?;
             tiers.extend(table.chunk_by(|one, next| one.tier == next.tier).map(|tier| {
                 tier.iter().map(st::Tracker::url).collect() // one tier
             }));
         }
-        let listed = |tier: &Value<'_>| Some(tier.as_list()?.iter().filter_map(Value::as_bytes).map(text).collect());
-        let listed: Vec<Vec<String>> =
-            outer.list(b"announce-list").unwrap_or_default().iter().filter_map(listed).collect();
+        let mut listed: Vec<Vec<String>> = Vec::new();
+        walk(bytes, outer.announce_list.as_ref(), |depth, token| {
+            match token {
+                Token::List if depth == 1 => listed.push(Vec::new()),
+                Token::Bytes(url) if depth == 2 && url.len() <= URL_LEN_MAX => {
+                    listed.last_mut().into_iter().for_each(|tier| tier.push(text(&bytes[url.clone()])));
+                }
+                _ => {}
+            }
+            true
+        });
         if listed.iter().all(Vec::is_empty) {
-            tiers.push(outer.bytes(b"announce").map(text).into_iter().collect());
+            let announce = outer.announce.as_ref().and_then(Value::bytes).filter(|url| url.len() <= URL_LEN_MAX);
+            tiers.push(announce.map(|url| text(&bytes[url])).into_iter().collect());
         } else {
             tiers.extend(listed);
         }
         let mut seen = BTreeSet::new();
         for tier in &mut tiers {
             tier.retain(|url| {
+                allowance.spend(10 + url.len() / 8);
                 let fits = !url.is_empty() && url.len() <= URL_LEN_MAX && seen.len() < ADDRESSES_MAX;
                 fits && seen.insert(st::identity(url))
             });
@@ -85,11 +159,20 @@ impl Metainfo {
     /// The bytes of a file that describes this torrent. `as_torrent` leaves out what only a `.st` has beside `info`.
     #[must_use]
     pub fn to_bytes(&self, as_torrent: bool) -> Vec<u8> {
-        let mut entries: Vec<(&[u8], Cow<'_, [u8]>)> = vec![(b"info", Cow::Borrowed(&self.info))];
+        let [before, info, after] = self.to_parts(as_torrent);
+        let mut out = Vec::with_capacity(before.len() + info.len() + after.len());
+        [before, info, after].iter().for_each(|part| out.extend_from_slice(part));
+        out
+    }
+
+    /// The same in three parts, without a copy of `info`.
+    #[must_use]
+    pub fn to_parts(&self, as_torrent: bool) -> [Bytes; 3] {
+        let mut entries: Vec<(&[u8], Vec<u8>)> = Vec::new();
         let mut add = |key: &'static str, write: &dyn Fn(&mut Vec<u8>)| {
             let mut value = Vec::new();
             write(&mut value);
-            entries.push((key.as_bytes(), Cow::Owned(value)));
+            entries.push((key.as_bytes(), value));
         };
         if let Some(first) = self.trackers.iter().flatten().next() {
             add("announce", &|out| bencode::write_bytes(out, first.as_bytes()));
@@ -124,15 +207,22 @@ impl Metainfo {
         if !table.is_empty() {
             add("trackers", &|out| bencode::write_bytes(out, &table));
         }
-        entries.extend(self.others.iter().map(|(key, value)| (key.as_slice(), Cow::Borrowed(value.as_slice()))));
+        entries.extend(self.others.iter().map(|(key, value)| (key.as_slice(), value.clone())));
+        steps::add_bytes(entries.iter().map(|(_, value)| value.len()).sum());
+        entries.push((b"info", Vec::new()));
         entries.sort_unstable_by_key(|(key, _)| *key);
-        let mut out = Vec::with_capacity(self.info.len() + 1024);
-        let mut dict = DictWriter::begin(&mut out);
+        let at = entries.iter().position(|(key, _)| *key == b"info").unwrap_or_default();
+        let mut before = Vec::new();
+        let mut dict = DictWriter::begin(&mut before);
         for (key, value) in &entries {
             dict.key(key).extend_from_slice(value);
         }
         dict.end();
-        out
+        // `info` follows its key.
+        let len_of = |(key, value): &(&[u8], Vec<u8>)| key.len().to_string().len() + 1 + key.len() + value.len();
+        let split = 1 + entries[..=at].iter().map(len_of).sum::<usize>();
+        let after = before.split_off(split);
+        [Bytes::from(before), self.info.clone(), Bytes::from(after)]
     }
 }
 
@@ -147,10 +237,48 @@ fn write_strings(out: &mut Vec<u8>, strings: &[String]) {
 }
 
 /// One address or a list of them, as both are written.
-fn urls(value: Option<&Value<'_>>) -> Vec<String> {
-    let Some(value) = value else { return Vec::new() };
-    let one = value.as_bytes().into_iter();
-    let many = value.as_list().unwrap_or_default().iter().filter_map(Value::as_bytes);
-    let fits = |url: &&[u8]| !url.is_empty() && url.len() <= URL_LEN_MAX;
-    one.chain(many).filter(fits).take(ADDRESSES_MAX).map(text).collect()
+fn urls(bytes: &[u8], value: Option<&Value>) -> Vec<String> {
+    let mut urls = Vec::new();
+    let mut add = |url: Range<usize>| {
+        if !url.is_empty() && url.len() <= URL_LEN_MAX {
+            urls.push(text(&bytes[url]));
+        }
+        urls.len() < ADDRESSES_MAX
+    };
+    if let Some(url) = value.and_then(Value::bytes) {
+        add(url);
+    }
+    walk(bytes, value, |depth, token| match token {
+        Token::Bytes(url) if depth == 1 => add(url.clone()),
+        _ => true,
+    });
+    urls
+}
+
+/// Pairs of a host and a port, each a list.
+fn nodes(bytes: &[u8], value: Option<&Value>) -> Vec<(String, u16)> {
+    let (mut nodes, mut pair) = (Vec::new(), (None, None, 0));
+    walk(bytes, value, |depth, token| {
+        match (depth, token) {
+            (1, Token::List) => pair = (None, None, 0),
+            (2, Token::End) => {
+                if let (Some(host), Some(port), _) = (pair.0.take(), pair.1.take(), pair.2) {
+                    nodes.push((host, port));
+                }
+            }
+            (2, token) => {
+                match (pair.2, token) {
+                    (0, Token::Bytes(host)) if !host.is_empty() && host.len() <= URL_LEN_MAX => {
+                        pair.0 = Some(text(&bytes[host.clone()]));
+                    }
+                    (1, Token::Int(port)) => pair.1 = u16::try_from(*port).ok().filter(|&port| port > 0),
+                    _ => {}
+                }
+                pair.2 += 1;
+            }
+            _ => {}
+        }
+        nodes.len() < ADDRESSES_MAX
+    });
+    nodes
 }

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::base::geometry::Span;
+use crate::base::steps::{self, Allowance};
 
 /// A torrent of these files; `inner` is put after `name`.
 fn torrent(files: &[(&str, u64)], inner: &str) -> Vec<u8> {
@@ -44,7 +45,7 @@ fn the_worked_example_of_the_st_format_is_read_and_written_byte_for_byte() {
 #[test]
 fn files_are_laid_one_after_another_below_the_name() {
     let meta = Metainfo::parse(&torrent(&[("a|b.txt", 20_000), ("empty", 0), ("c", 1)], "7:privatei1e")).unwrap();
-    let entries = meta.files.entries();
+    let entries: Vec<_> = meta.files.entries().collect();
     assert_eq!(entries[0].path, PathBuf::from("root/a/b.txt"));
     assert_eq!(entries[2].span, Span { offset: 20_000, len: 1 });
     assert_eq!((meta.geometry.pieces(), meta.pieces.len(), meta.name.as_str()), (2, 2, "root"));
@@ -97,9 +98,9 @@ fn lengths_beyond_sense_are_refused() {
 fn pad_files_and_symbolic_links_are_never_stored() {
     let bytes = b"d4:infod5:filesld6:lengthi5e4:pathl1:aeed4:attr1:p6:lengthi16379e4:pathl4:.pad5:16379eed4:attr1:l6:lengthi0e4:pathl4:linke12:symlink pathl1:aeee4:name1:r12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaaee";
     let meta = Metainfo::parse(bytes).unwrap();
-    let pads: Vec<_> = meta.files.entries().iter().map(|entry| entry.pad).collect();
+    let pads: Vec<_> = meta.files.entries().map(|entry| entry.pad).collect();
     assert_eq!(pads, [false, true, true]);
-    assert_eq!(meta.extras[2].attr, "l");
+    assert_eq!(meta.extras.get(2).attr, "l");
 }
 
 #[test]
@@ -115,7 +116,7 @@ fn every_key_that_people_write_is_read_and_written_again() {
         (Some("hi"), Some("me"), Some(5))
     );
     assert_eq!((meta.web_seeds.len(), meta.http_seeds.len(), meta.nodes[0].1), (1, 1, 6881));
-    assert!(meta.extras[0].md5sum.is_some());
+    assert!(meta.extras.get(0).md5sum.is_some());
     assert_eq!(Metainfo::parse(&meta.to_bytes(false)).unwrap(), meta);
     assert_eq!(&*meta.info, info);
 }
@@ -136,7 +137,7 @@ fn a_st_is_canonical_and_its_paths_have_no_empty_component() {
     let unsorted = st_of("d4:pathl1:ae6:lengthi1ee", "", "");
     for refused in [Metainfo::parse(&unsorted), Metainfo::from_info(&info(&unsorted))] {
         let Err(MetainfoError::Bencode(error)) = refused else { panic!("{refused:?}") };
-        assert_eq!(error.problem, bencode::Problem::UnsortedKey);
+        assert_eq!(error.problem, crate::codec::bencode::Problem::UnsortedKey);
     }
     for (file, problem) in [
         ("d6:lengthi1e4:pathl1:a0:1:bee", "is empty"),
@@ -198,7 +199,7 @@ fn a_link_has_no_content_whatever_its_entry_says() {
         let link = format!("d4:attr1:l{length}4:pathl1:le12:symlink pathl1:aee");
         let meta = Metainfo::parse(&st_of(&format!("d6:lengthi5e4:pathl1:aee{link}"), "", "")).unwrap();
         assert_eq!(meta.geometry.total_len(), 5);
-        assert!(meta.files.entries()[1].pad);
+        assert!(meta.files.entry(1).pad);
     }
     for (attr, accepted) in [("l", false), ("p", true)] {
         let bytes = format!(
@@ -256,4 +257,159 @@ proptest! {
         bytes.truncate(cut.max(1));
         let _ = Metainfo::parse(&bytes);
     }
+}
+
+/// Parses in slices of `slice` steps; the most steps that one slice took, too.
+fn parse_sliced(mut parser: Parser, slice: u64) -> (Result<Metainfo, MetainfoError>, u64) {
+    let mut most = 0;
+    loop {
+        steps::take();
+        let result = parser.step(&mut Allowance::new(slice));
+        most = most.max(steps::take());
+        if let Some(result) = result {
+            return (result, most);
+        }
+    }
+}
+
+#[test]
+fn slices_give_the_same_as_one_run() {
+    let mut unsorted = torrent(&[("b|c", 20_000), ("a", 5), ("b|a", 0)], "");
+    unsorted.splice(1..1, *b"8:url-listl9:http://w/e7:comment2:hi");
+    let long_outer = [&b"d7:comment1200000:"[..], &vec![b'x'; 1_200_000], &torrent(&[("a", 1)], "")[1..]].concat();
+    let samples = [
+        torrent(&[("a|b.txt", 20_000), ("empty", 0), ("c", 1)], "7:privatei1e"),
+        torrent(&[("a", 1), ("b", 1), ("a", 2)], ""),
+        st_of("d6:lengthi1e4:pathl1:aee", "1:ad1:xlee", ""),
+        st_of("d4:pathl1:ae6:lengthi1ee", "", ""),
+        unsorted,
+        long_outer,
+        b"d4:infod6:lengthi1e".to_vec(),
+    ];
+    for bytes in samples {
+        let whole = Metainfo::parse(&bytes);
+        for slice in [1, 7, 1000] {
+            assert_eq!(parse_sliced(Parser::file(&bytes[..]), slice).0, whole);
+        }
+    }
+    let copied =
+        Metainfo::parse(&[&b"d7:comment1200000:"[..], &vec![b'x'; 1_200_000], &torrent(&[("a", 1)], "")[1..]].concat());
+    assert!(copied.unwrap().info.allocated() < 1000, "a long document is not kept for its `info`");
+}
+
+/// An `info` of `files`, each given by its components, in pieces of 256 KiB.
+fn info_of(files: &[Vec<String>]) -> Vec<u8> {
+    let mut info = b"d5:filesl".to_vec();
+    for path in files {
+        info.extend_from_slice(b"d6:lengthi0e4:pathl");
+        path.iter().for_each(|part| info.extend_from_slice(format!("{}:{part}", part.len()).as_bytes()));
+        info.extend_from_slice(b"ee");
+    }
+    info.extend_from_slice(b"e4:name1:n12:piece lengthi262144e6:pieces0:e");
+    info
+}
+
+/// Names that differ only in case: those of the bits of a number.
+fn by_case(number: usize, letters: usize) -> String {
+    (0..letters).map(|bit| if number >> bit & 1 == 0 { 'a' } else { 'A' }).collect()
+}
+
+/// The hardest metainfo that the parser accepts, by what is hard about it.
+fn hardest() -> Vec<(&'static str, Vec<u8>)> {
+    let pieces = INFO_LEN_MAX / 20 - 10;
+    let mut many_pieces =
+        format!("d6:lengthi{}e4:name1:n12:piece lengthi1e6:pieces{}:", pieces, pieces * 20).into_bytes();
+    many_pieces.resize(many_pieces.len() + pieces * 20, b'x');
+    many_pieces.push(b'e');
+    let mut reversed = b"d".to_vec();
+    for number in (0..1_500_000).rev() {
+        reversed.extend_from_slice(format!("7:{number:07}i0e").as_bytes());
+    }
+    reversed.extend_from_slice(b"6:lengthi0e4:name1:n12:piece lengthi1e6:pieces0:e");
+    let one_letter: Vec<String> = vec!["a".to_owned(); COMPONENTS_MAX - 1];
+    let deep = |number: usize| [&one_letter[..], &[format!("{:07}", number * 7919 % 1_000_003)]].concat();
+    let wide = |number: usize| {
+        vec!["x".repeat(255); 60].into_iter().chain([format!("{:07}", number * 7919 % 1_000_003)]).collect()
+    };
+    vec![
+        ("most pieces", many_pieces),
+        (
+            "most files",
+            info_of(
+                &(0..FILES_MAX).map(|number| vec![by_case(number * 7919 % (1 << 20), 20)]).collect::<Vec<_>>()
+                    [..600_000],
+            ),
+        ),
+        ("deepest paths", info_of(&(0..140_000).map(deep).collect::<Vec<_>>())),
+        ("longest paths", info_of(&(0..2000).map(wide).collect::<Vec<_>>())),
+        ("keys out of order", reversed),
+    ]
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the time is printed, and nothing depends on it")]
+fn no_slice_of_the_hardest_metainfo_takes_a_turn() {
+    let mut samples = hardest();
+    let short = (0..FILES_MAX).map(|number| vec![format!("{:x}", number * 7919 % 1_000_003)]).collect::<Vec<_>>();
+    samples.push(("as many files as are allowed", info_of(&short)));
+    for (what, info) in samples {
+        assert!(info.len() <= INFO_LEN_MAX, "{what}: {} bytes", info.len());
+        let began = std::time::Instant::now();
+        let (result, most) = parse_sliced(Parser::info(info), 20_000);
+        println!("{what}: {:?} in all, at most {most} steps a slice", began.elapsed());
+        result.unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!(most <= steps::TURN_MAX, "{what}: {most} steps");
+    }
+}
+
+#[test]
+fn limit_is_named_with_its_number_and_what_exceeds_it() {
+    let said = |bytes: &[u8]| Metainfo::parse(bytes).unwrap_err().to_string();
+    let with_pieces =
+        |len: u64| format!("d4:infod6:lengthi1e4:name1:x12:piece lengthi{len}e6:pieces20:aaaaaaaaaaaaaaaaaaaaee");
+    assert_eq!(Metainfo::parse(with_pieces(256 << 20).as_bytes()).map(|meta| meta.geometry.pieces()), Ok(1));
+    assert_eq!(
+        said(with_pieces(512 << 20).as_bytes()),
+        "the torrent has pieces of 512 MiB; at most 256 MiB are allowed"
+    );
+    let just = said(with_pieces((256 << 20) + 1).as_bytes());
+    assert_eq!(just, "the torrent has pieces of 268,435,457 bytes; at most 256 MiB are allowed");
+    assert!(said(with_pieces(1 << 40).as_bytes()).contains("1,048,576 MiB"));
+    let files = [&b"d4:infod5:filesl"[..], &b"de".repeat(1_200_000), b"e4:name1:nee"].concat();
+    assert_eq!(said(&files), "the torrent has 1,200,000 files; at most 1,000,000 are allowed");
+    let long = |len: usize| [&format!("d4:info{len}:").into_bytes()[..], &vec![0; len], b"e"].concat();
+    assert_eq!(said(&long((33 << 20) - 9)), "the torrent has metadata (`info`) of 33 MiB; at most 32 MiB are allowed");
+    assert_eq!(said(&vec![b'x'; 65 << 20]), "the torrent file has 65 MiB; at most 64 MiB are allowed");
+    let whole = b"d4:infod6:lengthi9007199254740992e4:name1:x12:piece lengthi16384e6:pieces0:ee";
+    assert_eq!(said(whole), "the torrent has more than 9,007,199,254,740,991 bytes of content");
+    assert!(problem(&[(&["d"; 65].join("|"), 1)]).contains("has 65 components; at most 64 are allowed"));
+    assert!(problem(&[(&"x".repeat(300), 1)]).contains("has a component of 300 bytes; at most 255 are allowed"));
+    let name = "n".repeat(255);
+    let mut paths = b"d4:infod5:filesl".to_vec();
+    (0..600_000).for_each(|number| paths.extend_from_slice(format!("d6:lengthi0e4:pathl6:{number:06}ee").as_bytes()));
+    paths.extend_from_slice(format!("e4:name255:{name}12:piece lengthi1e6:pieces0:ee").as_bytes());
+    assert_eq!(said(&paths), "the torrent's paths, each with its name, have more than 128 MiB");
+    let hash = "x".repeat(32);
+    let fragments = |len: u64| {
+        format!("d4:infod15:fragment lengthi{len}e9:fragments32:{hash}6:lengthi1e4:name1:x10:st versioni1eee")
+    };
+    assert!(Metainfo::parse(fragments(64 << 20).as_bytes()).is_ok());
+    assert!(said(fragments(128 << 20).as_bytes()).contains("fragments of 128 MiB; at most 64 MiB"));
+    let table = format!("8:trackers{}:{}", 300 << 10, "x".repeat(300 << 10));
+    let bytes = st_of("d6:lengthi1e4:pathl1:aee", "", "");
+    let bytes = [&bytes[..bytes.len() - 1], table.as_bytes(), b"e"].concat();
+    assert!(said(&bytes).contains("the tracker table has 307,200 bytes; at most 262,144 bytes"), "{}", said(&bytes));
+}
+
+#[test]
+fn lists_of_any_length_beside_info_are_read_up_to_their_bounds() {
+    let info = torrent(&[("a", 1)], "");
+    let with = |outer: String| [b"d", outer.as_bytes(), &info[1..]].concat();
+    let urls: String = (0..100_000).map(|number| format!("16:http://t/{number:07}")).collect();
+    let meta = Metainfo::parse(&with(format!("13:announce-listll{urls}ee"))).unwrap();
+    assert_eq!(meta.trackers.iter().flatten().count(), ADDRESSES_MAX);
+    let meta = Metainfo::parse(&with(format!("13:announce-listl{}e", "le".repeat(100_000)))).unwrap();
+    assert!(meta.trackers.is_empty());
+    let keys: String = (0..5000).map(|number| format!("5:A{number:04}0:")).collect();
+    assert_eq!(Metainfo::parse(&with(keys)).unwrap().others.len(), OTHERS_MAX);
 }

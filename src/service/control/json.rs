@@ -26,7 +26,7 @@ pub(super) fn push(out: &mut String, report: &Report) -> Vec<(&'static str, Valu
 
 fn push_answer(out: &mut String, answer: &Answer) -> Vec<(&'static str, Value)> {
     match answer {
-        Answer::Done => {}
+        Answer::Done | Answer::Later(_) => {}
         Answer::DoneTo(count) => return vec![("torrents", json!(count))],
         Answer::Added(id) => return vec![("id", json!(id.to_string()))],
         Answer::Status(figures) => push_json(out, &status(figures, None)),

@@ -85,7 +85,7 @@ pub(super) fn push(out: &mut String, report: &Report) -> String {
 
 fn push_answer(out: &mut String, answer: &Answer) -> String {
     match answer {
-        Answer::Done | Answer::DoneTo(1) => {}
+        Answer::Done | Answer::DoneTo(1) | Answer::Later(_) => {}
         Answer::DoneTo(count) => return format!("{count} torrents"),
         Answer::Added(id) => return id.to_string(),
         Answer::Status(figures) => push_status(out, figures),

@@ -80,7 +80,7 @@ pub(super) struct Image {
     pub(super) away: Option<(Vec<Page>, Vec<FileState>)>,
     /// The disk is not mounted: what lies there is an empty directory.
     pub(super) is_unmounted: bool,
-    /// The user has had everything verified since it was: what is missing may be downloaded to where it should be.
+    /// The user has had everything verified since it was, or nothing was: what is missing may be downloaded to where it should be.
     pub(super) is_given_up: bool,
     /// By file: it holds verified pieces, the engine says; empty if none does.
     pub(super) held: Vec<bool>,
@@ -126,7 +126,7 @@ impl Image {
     /// One of its files is there, at `path` or below.
     pub(super) fn lies_at(&self, path: &Path) -> bool {
         let files = self.files.iter().zip(self.content.files.entries());
-        files.into_iter().any(|(file, entry)| file.is_there && self.content.dir.join(&entry.path).starts_with(path))
+        files.into_iter().any(|(file, entry)| file.is_there && self.content.dir.join(entry.path).starts_with(path))
     }
 
     pub(super) fn is_true(&self, span: Span) -> bool {
@@ -178,9 +178,12 @@ impl Image {
         }
     }
 
-    /// What is written here is written to an empty mount point although something was verified before.
-    pub(super) fn is_astray(&self) -> bool {
-        self.is_unmounted && !self.is_unlinked && !self.is_given_up && self.watch.claims_any()
+    /// What is written now is written to an empty mount point although something was verified before. Whoever had verified nothing
+    /// may begin there: what it verifies then lies there.
+    pub(super) fn is_astray(&mut self) -> bool {
+        let is_elsewhere = self.is_unmounted && !self.is_unlinked;
+        self.is_given_up |= is_elsewhere && !self.watch.claims_any();
+        is_elsewhere && !self.is_given_up
     }
 
     /// The disk goes: what is open can be used on, by whoever does not close it.
@@ -212,7 +215,7 @@ impl Image {
     /// Complete files get their length, and those of no bytes are made.
     pub(super) fn finish(&mut self, finish: &[usize], now: Time) {
         for &index in finish {
-            let len = self.content.files.entries()[index].span.len;
+            let len = self.content.files.entry(index).span.len;
             if self.files[index].is_there && len > 0 {
                 self.files[index].len = self.files[index].len.min(len);
             } else if len == 0 && self.may_make(index).is_ok() {
@@ -236,7 +239,7 @@ impl Image {
     pub(super) fn may_read(&self, span: Span) -> Result<(), Fault> {
         for (index, offset, part) in self.content.files.parts(span) {
             let file = &self.files[index];
-            let is_pad = self.content.files.entries()[index].pad;
+            let is_pad = self.content.files.entry(index).pad;
             if !is_pad && (!file.is_there || file.len < offset + part.len) {
                 return Err(gone());
             }

@@ -32,7 +32,7 @@ impl Allocate {
 
     pub(super) fn step(&mut self, storage: &mut FileStorage) -> Result<Slice, Fault> {
         let content = &storage.stores.get(self.store).ok_or_else(closed)?.content;
-        let Some(entry) = content.files.entries().get(self.file) else {
+        let Some(entry) = content.files.get(self.file) else {
             if !self.counting {
                 return Ok(Slice::Done);
             }
@@ -43,7 +43,7 @@ impl Allocate {
         if !content.wanted[self.file] || entry.pad {
             self.file += 1;
         } else if self.counting {
-            let allocated = place::allocated_bytes(&content.dir, &entry.path);
+            let allocated = place::allocated_bytes(&content.dir, entry.path);
             self.missing_bytes += entry.span.len.saturating_sub(allocated);
             self.file += 1;
         } else {

@@ -27,7 +27,7 @@ impl Delete {
     pub(super) fn step(&mut self, storage: &mut FileStorage) -> Result<Slice, Fault> {
         storage.forget_file(self.store, self.file);
         let content = &storage.stores.get(self.store).ok_or_else(closed)?.content;
-        let Some(entry) = content.files.entries().get(self.file) else {
+        let Some(entry) = content.files.get(self.file) else {
             return match self.changed.sync_next(&content.dir) {
                 Some(result) => {
                     self.fault = self.fault.take().or(result.err());
@@ -37,14 +37,14 @@ impl Delete {
             };
         };
         if !entry.pad && self.keep.binary_search(&self.file).is_err() {
-            match place::shorten(&content.dir, &entry.path) {
+            match place::shorten(&content.dir, entry.path) {
                 Ok(true) => return Ok(Slice::More),
                 Ok(false) => {
-                    place::tidy(&content.dir, &entry.path);
-                    self.changed.note(&entry.path);
+                    place::tidy(&content.dir, entry.path);
+                    self.changed.note(entry.path);
                 }
                 Err(errno) => {
-                    self.fault.get_or_insert(fault(errno, &content.dir.join(&entry.path), "deleted"));
+                    self.fault.get_or_insert(fault(errno, &content.dir.join(entry.path), "deleted"));
                 }
             }
         }

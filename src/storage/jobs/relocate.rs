@@ -103,7 +103,7 @@ impl Relocate {
         });
         Self {
             store,
-            total_bytes: files.entries().iter().filter(|entry| !entry.pad).map(|entry| entry.span.len).sum(),
+            total_bytes: files.entries().filter(|entry| !entry.pad).map(|entry| entry.span.len).sum(),
             files,
             from,
             staging: staging(&to, info_hash),
@@ -185,11 +185,11 @@ impl Relocate {
     /// A slice of the way there.
     fn go(&mut self, storage: &FileStorage) -> Result<Slice, Fault> {
         let files = Arc::clone(&self.files);
-        let Some(entry) = files.entries().get(self.file) else {
+        let Some(entry) = files.get(self.file) else {
             (self.phase, self.file) = (Phase::Naming, 0);
             return Ok(Slice::More);
         };
-        let (path, target) = (&entry.path, self.to.join(&entry.path));
+        let (path, target) = (&entry.path, self.to.join(entry.path));
         let whole = PathBuf::from(self.file.to_string());
         if let Some(copy) = &mut self.copy {
             let slice = copy.step().map_err(|trouble| self.told(trouble, path))?;
@@ -252,7 +252,7 @@ impl Relocate {
     }
 
     fn skip(&mut self) {
-        self.done_bytes += self.files.entries()[self.file].span.len;
+        self.done_bytes += self.files.entry(self.file).span.len;
         self.file += 1;
     }
 
@@ -265,7 +265,7 @@ impl Relocate {
             return Ok(());
         };
         if *how == How::Copied {
-            let path = &self.files.entries()[*file].path;
+            let path = &self.files.entry(*file).path;
             let target = self.to.join(path);
             rename(&self.staging, Path::new(&file.to_string()), &self.to, path).map_err(|errno| match errno {
                 Errno::EXIST => in_the_way(&target),
@@ -279,7 +279,7 @@ impl Relocate {
 
     /// The directories below the target that hold something of what was moved, the target itself last.
     fn parents(&self) -> Vec<PathBuf> {
-        let paths = self.moved.iter().map(|(file, _)| &self.files.entries()[*file].path);
+        let paths = self.moved.iter().map(|(file, _)| self.files.entry(*file).path);
         let dirs: std::collections::BTreeSet<PathBuf> =
             paths.flat_map(|path| path.ancestors().skip(1)).map(PathBuf::from).collect();
         dirs.into_iter().collect()
@@ -296,14 +296,14 @@ impl Relocate {
         }
         for (file, how) in &self.moved {
             if *how == How::Renamed {
-                place::tidy(&self.from, &self.files.entries()[*file].path);
+                place::tidy(&self.from, self.files.entry(*file).path);
             }
         }
     }
 
     fn put_back(&mut self, file: usize) {
         let files = Arc::clone(&self.files);
-        let entry = &files.entries()[file];
+        let entry = &files.entry(file);
         if entry.pad {
             return;
         }
@@ -417,7 +417,7 @@ impl Scout {
     pub(super) fn step(&mut self, storage: &mut FileStorage) -> Result<Slice, Fault> {
         let of = storage.stores.get(self.store).ok_or_else(closed)?;
         let content = &of.content;
-        let entries = content.files.entries().iter().enumerate().skip(self.file).take(FILES_A_SLICE);
+        let entries = content.files.entries().enumerate().skip(self.file).take(FILES_A_SLICE);
         let mut looked = 0;
         for (file, entry) in entries {
             looked += 1;
@@ -425,12 +425,12 @@ impl Scout {
                 continue;
             }
             if of.witness(file) == Some(file) && !of.is_in_place(file) {
-                return Err(fault(Errno::NOENT, &content.dir.join(&entry.path), "read"));
+                return Err(fault(Errno::NOENT, &content.dir.join(entry.path), "read"));
             }
-            if place::is_there(&self.to, &entry.path) {
-                return Err(in_the_way(&self.to.join(&entry.path)));
+            if place::is_there(&self.to, entry.path) {
+                return Err(in_the_way(&self.to.join(entry.path)));
             }
-            self.bytes += place::allocated_bytes(&content.dir, &entry.path).min(entry.span.len);
+            self.bytes += place::allocated_bytes(&content.dir, entry.path).min(entry.span.len);
         }
         self.file += looked;
         if looked > 0 {
@@ -465,7 +465,7 @@ impl Clear {
         if self.stop {
             return Err(stopped());
         }
-        let Some(entry) = self.files.entries().get(self.file) else {
+        let Some(entry) = self.files.get(self.file) else {
             return match self.changed.sync_next(&self.from) {
                 Some(result) => result.map(|()| Slice::More),
                 None => Ok(Slice::Done),
@@ -475,15 +475,15 @@ impl Clear {
             self.file += 1;
             return Ok(Slice::More);
         }
-        match place::shorten(&self.from, &entry.path) {
+        match place::shorten(&self.from, entry.path) {
             Ok(true) => return Ok(Slice::More),
-            Ok(false) => self.changed.note(&entry.path),
+            Ok(false) => self.changed.note(entry.path),
             // The copy is durable; an original that cannot be deleted is left, and harms nobody.
             Err(errno) => {
-                log::warn!("{} was copied and could not be deleted: {errno}", self.from.join(&entry.path).display());
+                log::warn!("{} was copied and could not be deleted: {errno}", self.from.join(entry.path).display());
             }
         }
-        place::tidy(&self.from, &entry.path);
+        place::tidy(&self.from, entry.path);
         self.file += 1;
         Ok(Slice::More)
     }

@@ -49,7 +49,7 @@ impl Sync {
         let mut dirs = BTreeSet::new();
         if let Some(store) = storage.stores.get(self.store) {
             for file in made {
-                let path = &store.content.files.entries()[file].path;
+                let path = &store.content.files.entry(file).path;
                 // The last ancestor is the empty path: the content's directory.
                 dirs.extend(path.ancestors().skip(1).map(PathBuf::from));
             }
@@ -107,7 +107,7 @@ impl Sync {
 /// Gives a complete file its length, or makes it if it is of no bytes. True once nothing is left to do. A file that is not there any
 /// more, or cannot be cut, stays as it is; whoever looks at the files, or asks `why`, is told.
 fn finish_file(storage: &mut FileStorage, store: StoreId, file: usize) -> bool {
-    let Some(entry) = storage.file_list(store).ok().and_then(|files| files.entries().get(file)) else { return true };
+    let Some(entry) = storage.file_list(store).ok().and_then(|files| files.get(file)) else { return true };
     let (is_empty, is_pad) = (entry.span.len == 0, entry.pad);
     if storage.is_read_only(store) {
         return true;
@@ -127,7 +127,7 @@ fn finish_file(storage: &mut FileStorage, store: StoreId, file: usize) -> bool {
 
 /// Cuts off what a complete file has beyond its length, or a part of it where that is much. True once nothing is left to do.
 pub(in crate::storage) fn cut(storage: &mut FileStorage, store: StoreId, file: usize) -> bool {
-    let Some(entry) = storage.file_list(store).ok().and_then(|files| files.entries().get(file)) else { return true };
+    let Some(entry) = storage.file_list(store).ok().and_then(|files| files.get(file)) else { return true };
     let len = entry.span.len;
     let path = storage.path(store, file);
     let result = storage.file(store, file, true).map(|open| place::cut(open.fd.as_fd(), len));

@@ -23,7 +23,7 @@ fn a_long_job_of_one_content_holds_up_no_other() {
     storage.write(short, 0, &[IoSlice::new(&[1; 100])]).unwrap();
     storage.start(JobId(1), Job::Allocate { store: long });
     storage.start(JobId(2), Job::Sync { store: short, finish: Vec::new() });
-    storage.start(JobId(3), Job::Save { name: "x".into(), bytes: vec![1] });
+    storage.start(JobId(3), Job::Save { name: "x".into(), bytes: vec![1].into() });
     for _ in 0..20 {
         storage.work();
     }
@@ -175,7 +175,7 @@ fn many_new_torrents_cost_few_syncs_and_so_do_many_that_go() {
     let torrents = 10_000_u64;
     for number in 0..torrents {
         storage.start(JobId(2 * number), record(&number.to_string(), Some(&[7; 1000])));
-        storage.start(JobId(2 * number + 1), Job::Save { name: meta(number), bytes: vec![7; 20_000] });
+        storage.start(JobId(2 * number + 1), Job::Save { name: meta(number), bytes: vec![7; 20_000].into() });
     }
     // Two slices, one of which is a sync, for each file and batch of 2 MiB; and the slices of compaction.
     let slices = |storage: &mut FileStorage| (0..).find(|_| storage.work() == Work::Idle).unwrap();
@@ -207,7 +207,7 @@ fn changes_that_are_cut_off_anywhere_leave_whole_torrents_or_what_is_ignored() {
         let mut storage = FileStorage::new(Settings::default(), Some(state));
         for number in 0..3_u64 {
             storage.start(JobId(number), record(&number.to_string(), Some(b"1")));
-            storage.start(JobId(number), Job::Save { name: meta(number), bytes: vec![1] });
+            storage.start(JobId(number), Job::Save { name: meta(number), bytes: vec![1].into() });
         }
         finish(&mut storage);
         let done = ended(&mut storage).len();
@@ -219,18 +219,18 @@ fn changes_that_are_cut_off_anywhere_leave_whole_torrents_or_what_is_ignored() {
             Job::Erase { name: meta(1) },
             record("1", None),
             record("1", Some(b"2")),
-            Job::Save { name: meta(1), bytes: vec![2] },
+            Job::Save { name: meta(1), bytes: vec![2].into() },
             record("2", Some(b"2")),
-            Job::Save { name: meta(2), bytes: vec![2] },
+            Job::Save { name: meta(2), bytes: vec![2].into() },
             record("3", Some(b"2")),
-            Job::Save { name: meta(3), bytes: vec![2] },
+            Job::Save { name: meta(3), bytes: vec![2].into() },
             record("4", Some(b"2")),
-            Job::Save { name: meta(4), bytes: vec![2] },
+            Job::Save { name: meta(4), bytes: vec![2].into() },
             Job::Erase { name: meta(4) },
             record("4", None),
             // 5 comes, and has more soon after.
             record("5", Some(b"2")),
-            Job::Save { name: meta(5), bytes: vec![2] },
+            Job::Save { name: meta(5), bytes: vec![2].into() },
             record("5", Some(b"3")),
         ];
         let count = jobs.len();
@@ -287,8 +287,8 @@ fn records_go_on_while_the_pack_is_compacted() {
     let temp = tempfile::tempdir_in("/dev/shm").unwrap();
     let (state, _) = StateDir::open(temp.path()).unwrap();
     let mut storage = FileStorage::new(Settings::default(), Some(state));
-    let large = |byte: u8| Job::Save { name: meta(1), bytes: vec![byte; 40 << 20] };
-    storage.start(JobId(1), Job::Save { name: meta(2), bytes: vec![2; 30 << 20] });
+    let large = |byte: u8| Job::Save { name: meta(1), bytes: vec![byte; 40 << 20].into() };
+    storage.start(JobId(1), Job::Save { name: meta(2), bytes: vec![2; 30 << 20].into() });
     storage.start(JobId(2), large(1));
     storage.start(JobId(3), large(2));
     storage.start(JobId(4), large(3));
@@ -336,7 +336,7 @@ fn a_pipe_in_the_state_directory_stops_nobody() {
     let (state, _) = StateDir::open(temp.path()).unwrap();
     assert_eq!((state.read(&piped), state.torrents()), (None, vec![]));
     let mut storage = FileStorage::new(Settings::default(), Some(state));
-    run(&mut storage, Job::Save { name: piped.clone(), bytes: vec![1] }).unwrap();
+    run(&mut storage, Job::Save { name: piped.clone(), bytes: vec![1].into() }).unwrap();
     assert_eq!(storage.saved(&piped), Some(vec![1]));
     run(&mut storage, Job::Erase { name: piped }).unwrap();
     drop(storage);

@@ -180,6 +180,7 @@ fn read(dir: &Path, name: &'static str, mut file: File, key: Key, values: Values
         is_torn: false,
         is_nameless: false,
         is_in_flight: false,
+        reading: None,
         compact_from: 0,
         live: newest.into_iter().map(|(name, (range, _))| (name, range)).collect(),
         live_bytes,

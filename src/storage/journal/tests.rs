@@ -17,7 +17,7 @@ fn open(dir: &Path) -> (Journal, Records) {
 
 fn batch(entries: &[(&str, Option<&[u8]>)]) -> Batch {
     let mut batch = Batch::default();
-    entries.iter().for_each(|(name, value)| batch.push((*name).to_owned(), value.map(<[u8]>::to_vec)));
+    entries.iter().for_each(|(name, value)| batch.push((*name).to_owned(), value.map(|value| value.to_vec().into())));
     batch
 }
 

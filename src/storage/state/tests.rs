@@ -25,7 +25,7 @@ fn save(state: StateDir, name: &Path, bytes: Option<&[u8]>) {
     let mut storage = FileStorage::new(Settings::default(), Some(state));
     let name = name.to_owned();
     let job = match bytes {
-        Some(bytes) => Job::Save { name, bytes: bytes.to_vec() },
+        Some(bytes) => Job::Save { name, bytes: bytes.to_vec().into() },
         None => Job::Erase { name },
     };
     storage.start(JobId(1), job);

@@ -192,7 +192,7 @@ fn a_more_wanted_piece_is_asked_first_and_an_unwanted_one_never() {
 
 #[test]
 fn unwanted_pieces_leave_room_for_wanted_ones() {
-    let pieces = u32::try_from(BLOCKS_MAX).unwrap() + 1;
+    let pieces = u32::try_from(BLOCKS_MAX.div_ceil(1 + PIECE_WEIGHT)).unwrap() + 1;
     let mut partials = Partials::new(Geometry::new(u64::from(pieces) * u64::from(BLOCK), BLOCK).unwrap());
     let hash = hash(Piece(0));
     for piece in 0..pieces {

@@ -50,6 +50,9 @@ fn give(torrent: &mut Torrent, number: u64, info: &[u8]) -> Result<(), Unwelcome
         let mut bytes = Vec::new();
         Message::Extended { id: ExtensionKind::Metadata.id(), payload: &payload }.write(&mut bytes);
         hear(torrent, number, &bytes)?;
+        if let Some(parser) = torrent.metadata_parser() {
+            torrent.handle_metadata_judged(NOW, parser.run());
+        }
     }
     Ok(())
 }
