@@ -55,6 +55,9 @@ impl TrackerUrl {
     /// # Errors
     /// See [`UrlError`].
     pub fn parse(text: &str) -> Result<Self, UrlError> {
+        if !has_plain_host(text) {
+            return Err(UrlError::Malformed);
+        }
         Self::of(&Url::parse(text.trim()).map_err(|_| UrlError::Malformed)?)
     }
 
@@ -63,6 +66,9 @@ impl TrackerUrl {
     /// # Errors
     /// See [`UrlError`]; another scheme than http and https is refused.
     pub fn redirected(&self, location: &str) -> Result<Self, UrlError> {
+        if !has_plain_host(location) {
+            return Err(UrlError::Malformed);
+        }
         let base = Url::parse(&self.to_string()).map_err(|_| UrlError::Malformed)?;
         let url = Self::of(&base.join(location).map_err(|_| UrlError::Malformed)?)?;
         if url.scheme == Scheme::Udp { Err(UrlError::Scheme) } else { Ok(url) }
@@ -82,7 +88,8 @@ impl TrackerUrl {
             Host::Ipv4(ip) => (ip.to_string(), Some(IpAddr::V4(ip))),
             Host::Ipv6(ip) => (ip.to_string(), Some(IpAddr::V6(ip))),
         };
-        if host.is_empty() || !host.is_ascii() {
+        // Of a UDP address the parser escapes what no host has.
+        if host.is_empty() || !host.is_ascii() || host.contains('%') {
             return Err(UrlError::Malformed);
         }
         let mut path = url.path().to_owned();
@@ -131,6 +138,22 @@ impl fmt::Display for TrackerUrl {
     }
 }
 
+/// Whether the host in `text`, which is an address or relative to one, is ASCII without escapes. The parser of addresses
+/// refuses every other host of `http` and `https`, after an assertion in debug builds that the host is in lower case.
+fn has_plain_host(text: &str) -> bool {
+    // The parser skips these wherever they stand.
+    let text: String = text.trim_matches(|c| c <= ' ').replace(['\t', '\n', '\r'], "");
+    let is_scheme = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    let after_scheme = text.split_once(':').filter(|(scheme, _)| is_scheme(scheme)).map(|(_, rest)| rest);
+    let rest = after_scheme.unwrap_or(&text);
+    if after_scheme.is_none() && !(rest.len() >= 2 && rest.bytes().take(2).all(|byte| b"/\\".contains(&byte))) {
+        return true; // a path
+    }
+    let authority = rest.trim_start_matches(['/', '\\']).split(['/', '\\', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    host.is_ascii() && !host.contains('%')
+}
+
 /// `HOST:PORT`, with brackets around an IPv6 address: the host without them, and the port, which is not 0.
 #[must_use]
 pub fn host_and_port(text: &str) -> Option<(String, u16)> {
@@ -159,6 +182,28 @@ mod tests {
         for bad in ["", "udp://x", "ftp://x/", "file:///etc/passwd", "http://", "http://x:0/", "http://x:99999/"] {
             assert!(TrackerUrl::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn host_that_is_not_ascii_is_refused() {
+        let url = TrackerUrl::parse("http://a/x/announce").unwrap();
+        let redirects = ["//A\u{e9}/", "\\/A%C3%A9", "/\t/A\u{e9}", "http:A\u{e9}", " ht\ntps://u:p@A\u{e9}:80/"];
+        for bad in redirects {
+            assert_eq!(url.redirected(bad), Err(UrlError::Malformed), "{bad}");
+        }
+        for bad in [
+            "http://A\u{fffd}/",
+            "udp://\u{e9}:1",
+            "HTTP:\\\\A\u{e9}",
+            "http://u%40@A%C3%A9/",
+            "http://%41/",
+            "udp://a\u{1}:1",
+        ] {
+            assert_eq!(TrackerUrl::parse(bad), Err(UrlError::Malformed), "{bad}");
+        }
+        assert_eq!(url.redirected("A%20\u{e9}").unwrap().path, "/x/A%20%C3%A9");
+        assert_eq!(url.redirected("/A%20\u{e9}").unwrap().path, "/A%20%C3%A9");
+        assert_eq!(TrackerUrl::parse("http://u%40\u{e9}:p@HOST/\u{e9}").unwrap().host, "host");
     }
 
     #[test]

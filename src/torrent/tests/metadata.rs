@@ -278,3 +278,13 @@ fn a_peer_gets_each_piece_of_our_info_a_few_times_and_then_no_more() {
     assert!(ask(0) && !ask(1) && !ask(u32::MAX));
     assert_eq!((0..10).filter(|_| ask(0)).count(), 3);
 }
+
+#[test]
+fn interested_peer_of_a_link_gets_a_slot_and_no_proposal() {
+    let mut torrent = link_to(&four_files(false), "", &Config::default());
+    dialled(&mut torrent, 1);
+    tell(&mut torrent, 1, &[Message::HaveNone, Message::Interested]);
+    torrent.handle_timeout(Time::from_secs(30));
+    assert!(!torrent.peers[&conn(1)].machine.am_choking());
+    assert!(torrent.peers[&conn(1)].proposed.is_empty());
+}
