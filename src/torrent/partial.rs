@@ -20,7 +20,7 @@ use crate::torrent::snapshot::Priority;
 
 /// Peers that are asked for one block at the same time, in the end game; nobody more is.
 pub const REQUESTERS_MAX: usize = 3;
-/// Blocks of all wanted pieces in progress together, [`PIECE_WEIGHT`] more for each piece; beyond it no piece is started until one
+/// Blocks of all wanted pieces in progress together, `PIECE_WEIGHT` more for each piece; beyond it no piece is started until one
 /// is done (one always may be).
 pub const BLOCKS_MAX: usize = 64 * 1024;
 /// What a piece counts for besides its blocks: about as much memory as so many of them.
@@ -260,7 +260,7 @@ impl Partials {
 
     /// The pieces of which `conn` may be asked blocks that nobody was asked for, in the order in which it should be: the most wanted
     /// ones first, of those the one that it was asked for last, then the one of the least `rarity`, then the one nearest to being
-    /// full, then the one begun first. Looks at [`OPEN_LOOKS_MAX`] pieces, or at those in `only` alone.
+    /// full, then the one begun first. Looks at `OPEN_LOOKS_MAX` pieces, or at those in `only` alone.
     pub fn open_for(
         &self,
         conn: ConnId,
@@ -349,7 +349,7 @@ impl Partials {
     }
 
     /// The end game: chooses up to `count` blocks that others were asked for and have not begun to send, and notes that
-    /// `conn` is asked as well. Looks at [`AGAIN_LOOKS_MAX`] blocks, behind those that were looked at before.
+    /// `conn` is asked as well. Looks at `AGAIN_LOOKS_MAX` blocks, behind those that were looked at before.
     pub fn ask_again(&mut self, conn: ConnId, count: usize, may_ask: impl Fn(Piece) -> bool, chosen: &mut Vec<Block>) {
         let before = chosen.len();
         let (first, from) = self.again_from;

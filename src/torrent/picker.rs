@@ -2,8 +2,8 @@
 //!
 //! It keeps the pieces that are wanted, missing and not in progress in buckets by priority and by how many peers have
 //! them (seeders aside: they have all). A change moves a piece between two buckets. After a change of very many the buckets are
-//! emptied and filled again, [`REFILL_MAX`] pieces with each pick; until all pieces are in them, a pick takes the rarest of
-//! [`LOOKS_MAX`] pieces from a random place on. So neither a pick nor a peer that joins costs much, however many pieces there are.
+//! emptied and filled again, `REFILL_MAX` pieces with each pick; until all pieces are in them, a pick takes the rarest of
+//! `LOOKS_MAX` pieces from a random place on. So neither a pick nor a peer that joins costs much, however many pieces there are.
 //!
 //! The first pieces of a download are picked at random, so that there is soon something to give; sequential mode takes the
 //! first one instead.
@@ -413,7 +413,7 @@ impl Picker {
         self.placed_to as usize == self.counts.len()
     }
 
-    /// Puts the next [`REFILL_MAX`] pieces into the buckets, where not all are.
+    /// Puts the next `REFILL_MAX` pieces into the buckets, where not all are.
     fn refill(&mut self) {
         let end = (self.placed_to.saturating_add(REFILL_MAX)).min(u32::try_from(self.counts.len()).expect("pieces"));
         for piece in std::mem::replace(&mut self.placed_to, end)..end {

@@ -325,7 +325,7 @@ fn feed_import(input: &[u8]) {
 fn feed_journal(input: &[u8]) {
     let key = Key::new([7; 16]);
     let _ = journal::parse_head(input);
-    assert!(journal::parse_head(&journal::head(&key)) == Some((key.clone(), true)));
+    assert!(journal::parse_head(&journal::head(&key)) == Some((key, true)));
     assert!(journal::parse_header(&key, 0, input).is_none(), "an entry is parsed that nobody wrote");
     // An entry with the input for its name and value, and once more with the input behind it.
     let (len, rest) = input.split_first().unwrap_or((&0, &[]));
@@ -396,10 +396,10 @@ fn feed_metainfo(input: &[u8]) {
     let outer = [b"d4:info", &info[..], input, b"e"].concat();
     for input in [input, &outer] {
         let Ok(meta) = bounded(input.len(), || metainfo::Metainfo::parse(input)) else { continue };
-        assert!(meta.files.entries().iter().all(|file| file.path.is_relative()));
+        assert!(meta.files.entries().all(|file| file.path.is_relative()));
         assert_eq!(meta.files.total_len(), meta.geometry.total_len());
         assert_eq!(meta.pieces.len(), meta.geometry.pieces() as usize);
-        let _ = (meta.wire_pieces(), resume::Head::of(&meta), magnet::Magnet::of(&meta).to_string());
+        let _ = (meta.wire_pieces.is_some(), resume::Head::of(&meta), magnet::Magnet::of(&meta).to_string());
         let again = metainfo::Metainfo::parse(&meta.to_bytes(false)).expect("a written metainfo is parsed");
         assert_eq!(again, meta);
         metainfo::Metainfo::parse(&meta.to_bytes(true)).expect("a written metainfo is parsed");

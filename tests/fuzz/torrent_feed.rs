@@ -124,7 +124,7 @@ impl<'s> Script<'s> {
     /// A number below `end`, or, seldom, the first beyond it.
     fn below(&mut self, end: u32) -> u32 {
         let drawn = u64::from(self.byte()) << 8 | u64::from(self.byte());
-        if drawn == 0xffff { end } else { u32::try_from(drawn * u64::from(end) >> 16).unwrap() }
+        if drawn == 0xffff { end } else { u32::try_from((drawn * u64::from(end)) >> 16).unwrap() }
     }
 
     /// How often something is done.
@@ -289,6 +289,10 @@ impl Storage for Disk {
         None
     }
 
+    fn saved_part(&mut self, _: &Path, _: &mut Vec<u8>, _: usize) -> Option<bool> {
+        None
+    }
+
     fn exists(&mut self, _: &Path) -> bool {
         self.is_there
     }
@@ -306,7 +310,7 @@ impl Storage for Disk {
     }
 
     fn stamp(&mut self, store: StoreId, file: usize) -> Option<Stamp> {
-        let len = self.open.get(&store)?.entries().get(file)?.span.len;
+        let len = self.open.get(&store)?.get(file)?.span.len;
         self.is_there.then_some(Stamp { len, modified_nanos: 0, inode: 1 })
     }
 
@@ -573,7 +577,7 @@ impl Life {
             self.settle();
         }
         let Some(conn) = self.dialled.pop_front() else { return };
-        if script.byte() % 4 == 0 || self.remotes.len() >= PEERS {
+        if script.byte().is_multiple_of(4) || self.remotes.len() >= PEERS {
             self.call("handle_closed", |engine| engine.handle_closed(now, conn));
             return;
         }
@@ -592,7 +596,7 @@ impl Life {
     }
 
     fn pass(&mut self, time: Duration) {
-        self.now = self.now + time;
+        self.now += time;
         self.settle();
     }
 
@@ -847,7 +851,7 @@ impl Life {
         self.engine.check();
         let wrong: Vec<u64> = self.engine.storage().wrong.iter().copied().collect();
         let view = self.engine.views().next().expect("the torrent is there");
-        if view.have.len() > 0 {
+        if !view.have.is_empty() {
             let piece_len = u64::from(self.torrent.geometry.piece_len());
             let piece = |at: u64| u32::try_from(at / piece_len).unwrap();
             assert!(!wrong.iter().any(|at| view.have.get(piece(*at))), "a piece is claimed that is wrong");
