@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use swarmtorrent::base::hash::Sha1Hash;
-use swarmtorrent::base::steps;
+use swarmtorrent::base::steps::{self, Allowance};
 use swarmtorrent::codec::bencode::{Kind, Value};
 use swarmtorrent::codec::http_tracker::server::{self, AnnounceWritten, SwarmWritten};
 use swarmtorrent::codec::journal::{HEAD_LEN, Key, Verify};
@@ -25,8 +25,9 @@ type Feed = fn(&[u8]);
 
 /// Every file of `src/codec` but `mod.rs` and tests, without `.rs`, in alphabetical order. A part of a codec stands with the
 /// feed of the whole.
-pub const CODECS: [(&str, Feed); 34] = [
+pub const CODECS: [(&str, Feed); 36] = [
     ("bencode", feed_bencode),
+    ("bencode_scan", feed_parser),
     ("blocklist", feed_blocklist),
     ("catalog", feed_catalog),
     ("compact", feed_compact),
@@ -51,6 +52,7 @@ pub const CODECS: [(&str, Feed); 34] = [
     ("metainfo", feed_metainfo),
     ("metainfo/files", feed_metainfo),
     ("metainfo/outer", feed_metainfo),
+    ("metainfo/parser", feed_parser),
     ("pex", feed_pex),
     ("resp", feed_resp),
     ("resume", feed_resume),
@@ -403,6 +405,16 @@ fn feed_metainfo(input: &[u8]) {
         let again = metainfo::Metainfo::parse(&meta.to_bytes(false)).expect("a written metainfo is parsed");
         assert_eq!(again, meta);
         metainfo::Metainfo::parse(&meta.to_bytes(true)).expect("a written metainfo is parsed");
+    }
+}
+
+/// However the steps are divided, the result is the same.
+fn feed_parser(input: &[u8]) {
+    let whole = bounded(input.len(), || metainfo::Metainfo::parse(input));
+    for steps in [1, 7, 1000] {
+        let mut parser = metainfo::Parser::file(input.to_vec());
+        let sliced = std::iter::repeat_with(|| parser.step(&mut Allowance::new(steps))).flatten().next();
+        assert_eq!(sliced, Some(whole.clone()));
     }
 }
 
