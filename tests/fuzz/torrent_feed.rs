@@ -124,7 +124,7 @@ impl<'s> Script<'s> {
     /// A number below `end`, or, seldom, the first beyond it.
     fn below(&mut self, end: u32) -> u32 {
         let drawn = u64::from(self.byte()) << 8 | u64::from(self.byte());
-        if drawn == 0xffff { end } else { u32::try_from(drawn * u64::from(end) >> 16).unwrap() }
+        if drawn == 0xffff { end } else { u32::try_from((drawn * u64::from(end)) >> 16).unwrap() }
     }
 
     /// How often something is done.
@@ -289,6 +289,10 @@ impl Storage for Disk {
         None
     }
 
+    fn saved_part(&mut self, _: &Path, _: &mut Vec<u8>, _: usize) -> Option<bool> {
+        None
+    }
+
     fn exists(&mut self, _: &Path) -> bool {
         self.is_there
     }
@@ -306,7 +310,7 @@ impl Storage for Disk {
     }
 
     fn stamp(&mut self, store: StoreId, file: usize) -> Option<Stamp> {
-        let len = self.open.get(&store)?.entries().get(file)?.span.len;
+        let len = self.open.get(&store)?.get(file)?.span.len;
         self.is_there.then_some(Stamp { len, modified_nanos: 0, inode: 1 })
     }
 
