@@ -361,7 +361,7 @@ fn feed_import(input: &[u8]) {
 fn feed_journal(input: &[u8]) {
     let key = Key::new([7; 16]);
     let _ = journal::parse_head(input);
-    assert!(journal::parse_head(&journal::head(&key)) == Some((key.clone(), true)));
+    assert!(journal::parse_head(&journal::head(&key)) == Some((key, true)));
     assert!(journal::parse_header(&key, 0, input).is_none(), "an entry is parsed that nobody wrote");
     // An entry with the input for its name and value, and once more with the input behind it.
     let (len, rest) = input.split_first().unwrap_or((&0, &[]));
