@@ -584,7 +584,7 @@ impl Life {
             self.settle();
         }
         let Some(conn) = self.dialled.pop_front() else { return };
-        if script.byte() % 4 == 0 || self.remotes.len() >= PEERS {
+        if script.byte().is_multiple_of(4) || self.remotes.len() >= PEERS {
             self.call("handle_closed", |engine| engine.handle_closed(now, conn));
             return;
         }
@@ -603,7 +603,7 @@ impl Life {
     }
 
     fn pass(&mut self, time: Duration) {
-        self.now = self.now + time;
+        self.now += time;
         self.settle();
     }
 
@@ -859,7 +859,7 @@ impl Life {
         self.engine.check();
         let wrong: Vec<u64> = self.engine.storage().wrong.iter().copied().collect();
         let view = self.engine.views().next().expect("the torrent is there");
-        if view.have.len() > 0 {
+        if !view.have.is_empty() {
             let piece_len = u64::from(self.torrent.geometry.piece_len());
             let piece = |at: u64| u32::try_from(at / piece_len).unwrap();
             assert!(!wrong.iter().any(|at| view.have.get(piece(*at))), "a piece is claimed that is wrong");
