@@ -47,6 +47,7 @@ fn good() -> impl Strategy<Value = Vec<u8>> {
     let id = "5:iiiii".replace('5', "20").replace("iiiii", &"i".repeat(20));
     prop::sample::select(vec![
         of("bencode", b"d1:ai1e1:bl1:x2:yzee"),
+        of("bencode_scan", b"d1:ai1e1:cl1:x2:yze1:bi2ee"),
         of("blocklist", b"a name:1.2.3.4-1.2.3.9\n10.0.0.0/8\n1.2.3.4 - 2.0.0.0 , 100 , x\n2001:db8::/32"),
         of("catalog", format!("d5:itemsld4:hash{id}4:name1:x4:sizei5eee8:msg_typei1e4:pagei0e5:pagesi1ee").as_bytes()),
         of("control", br#"add 'a file' label="x \" y" dir=/a\ b"#),
@@ -66,6 +67,7 @@ fn good() -> impl Strategy<Value = Vec<u8>> {
         of("magnet", b"dn=a%20b&tr=udp://x:1&so=1,3-5&x.pe=1.2.3.4:5"),
         of("metadata", b"d8:msg_typei1e5:piecei0e10:total_sizei3eeabc"),
         of("metainfo", b"8:announce9:udp://x:113:announce-listll9:udp://x:1e1:ye7:comment1:c5:nodesll1:xi1eee"),
+        of("metainfo/parser", b"d4:infod5:filesld6:lengthi1e4:pathl1:aeed6:lengthi2e4:pathl1:beee4:name1:x12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaaee"),
         of("pex", b"d5:added6:abcdef7:added.f1:\x108:dropped6:abcdefe"),
         of("resp", b"$3\r\nabc\r\n"),
         of("socks", b"\x05\x00\x00\x01abcdef"),

@@ -8,8 +8,10 @@ use std::path::Path;
 use swarmtorrent::base::hash::Sha1Hash;
 use swarmtorrent::base::steps::{self, Allowance};
 use swarmtorrent::codec::bencode::{Kind, Value};
+use swarmtorrent::codec::bencode_scan::{Scanner, Token};
 use swarmtorrent::codec::http_tracker::server::{self, AnnounceWritten, SwarmWritten};
 use swarmtorrent::codec::journal::{HEAD_LEN, Key, Verify};
+use swarmtorrent::codec::metainfo::{Metainfo, MetainfoError};
 use swarmtorrent::codec::udp_tracker::{AnnounceEvent, PEERS_MAX, SwarmCounts};
 use swarmtorrent::codec::url::TrackerUrl;
 use swarmtorrent::codec::{
@@ -21,13 +23,16 @@ use swarmtorrent::codec::{
 /// The steps that a codec may count for an empty input. For each byte of the input it may count one more.
 const STEPS_BASE: u64 = 16;
 
+/// Steps for a byte of a parser that passes over its input more than once and sorts parts of it.
+const FACTOR_SORTING: u64 = 16;
+
 type Feed = fn(&[u8]);
 
 /// Every file of `src/codec` but `mod.rs` and tests, without `.rs`, in alphabetical order. A part of a codec stands with the
 /// feed of the whole.
 pub const CODECS: [(&str, Feed); 36] = [
     ("bencode", feed_bencode),
-    ("bencode_scan", feed_parser),
+    ("bencode_scan", feed_bencode_scan),
     ("blocklist", feed_blocklist),
     ("catalog", feed_catalog),
     ("compact", feed_compact),
@@ -52,7 +57,7 @@ pub const CODECS: [(&str, Feed); 36] = [
     ("metainfo", feed_metainfo),
     ("metainfo/files", feed_metainfo),
     ("metainfo/outer", feed_metainfo),
-    ("metainfo/parser", feed_parser),
+    ("metainfo/parser", feed_metainfo),
     ("pex", feed_pex),
     ("resp", feed_resp),
     ("resume", feed_resume),
@@ -73,10 +78,15 @@ pub fn feed(script: &[u8]) {
 
 /// Runs a parser on an input of `len` bytes and panics if it counts too many steps.
 fn bounded<T>(len: usize, parse: impl FnOnce() -> T) -> T {
+    bounded_by(1, len, parse)
+}
+
+/// The same for a parser that may count `factor` steps for a byte.
+fn bounded_by<T>(factor: u64, len: usize, parse: impl FnOnce() -> T) -> T {
     steps::take();
     let parsed = parse();
     let taken = steps::take();
-    assert!(taken <= STEPS_BASE + len as u64, "{taken} steps for {len} bytes");
+    assert!(taken <= STEPS_BASE + factor * len as u64, "{taken} steps for {len} bytes");
     parsed
 }
 
@@ -120,6 +130,30 @@ fn feed_bencode(input: &[u8]) {
         if bencode::parse_canonical(input, bencode::VALUES_MAX).is_ok() {
             assert_eq!(canonical, input);
         }
+    }
+}
+
+/// Scans a document in slices of `slice` steps. True if it is accepted.
+fn scans(input: &[u8], slice: u64) -> bool {
+    let mut scanner = Scanner::new(0..input.len());
+    let mut allowance = Allowance::new(slice);
+    loop {
+        match scanner.next(input, &mut allowance) {
+            Ok(Token::Over) => return true,
+            Ok(_) => assert!(scanner.position() <= input.len() && scanner.depth() <= bencode::DEPTH_MAX),
+            Err(_) => return false,
+        }
+        if allowance.is_spent() {
+            allowance = Allowance::new(slice);
+        }
+    }
+}
+
+fn feed_bencode_scan(input: &[u8]) {
+    let accepted = bounded_by(FACTOR_SORTING, input.len(), || scans(input, u64::MAX));
+    assert_eq!(accepted, bencode::parse(input, bencode::VALUES_MAX).is_ok());
+    for slice in [1, 5] {
+        assert_eq!(scans(input, slice), accepted, "in slices of {slice} steps");
     }
 }
 
@@ -392,29 +426,33 @@ fn feed_metadata(input: &[u8]) {
     }
 }
 
-fn feed_metainfo(input: &[u8]) {
-    let _ = bounded(input.len(), || metainfo::Metainfo::from_info(input));
-    let info = b"d6:lengthi1e4:name1:x12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaae";
-    let outer = [b"d4:info", &info[..], input, b"e"].concat();
-    for input in [input, &outer] {
-        let Ok(meta) = bounded(input.len(), || metainfo::Metainfo::parse(input)) else { continue };
-        assert!(meta.files.entries().all(|file| file.path.is_relative()));
-        assert_eq!(meta.files.total_len(), meta.geometry.total_len());
-        assert_eq!(meta.pieces.len(), meta.geometry.pieces() as usize);
-        let _ = (meta.wire_pieces.is_some(), resume::Head::of(&meta), magnet::Magnet::of(&meta).to_string());
-        let again = metainfo::Metainfo::parse(&meta.to_bytes(false)).expect("a written metainfo is parsed");
-        assert_eq!(again, meta);
-        metainfo::Metainfo::parse(&meta.to_bytes(true)).expect("a written metainfo is parsed");
+/// Parses a metainfo file in slices of `slice` steps.
+fn metainfo_in_slices(input: &[u8], slice: u64) -> Result<Metainfo, MetainfoError> {
+    let mut parser = metainfo::Parser::file(input);
+    loop {
+        if let Some(result) = parser.step(&mut Allowance::new(slice)) {
+            return result;
+        }
     }
 }
 
-/// However the steps are divided, the result is the same.
-fn feed_parser(input: &[u8]) {
-    let whole = bounded(input.len(), || metainfo::Metainfo::parse(input));
-    for steps in [1, 7, 1000] {
-        let mut parser = metainfo::Parser::file(input.to_vec());
-        let sliced = std::iter::repeat_with(|| parser.step(&mut Allowance::new(steps))).flatten().next();
-        assert_eq!(sliced, Some(whole.clone()));
+fn feed_metainfo(input: &[u8]) {
+    let _ = bounded_by(FACTOR_SORTING, input.len(), || Metainfo::from_info(input));
+    let info = b"d6:lengthi1e4:name1:x12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaae";
+    let outer = [b"d4:info", &info[..], input, b"e"].concat();
+    for input in [input, &outer] {
+        let parsed = bounded_by(FACTOR_SORTING, input.len(), || Metainfo::parse(input));
+        for slice in [1, 7] {
+            assert_eq!(metainfo_in_slices(input, slice), parsed, "in slices of {slice} steps");
+        }
+        let Ok(meta) = parsed else { continue };
+        assert!(meta.files.entries().all(|file| file.path.is_relative()));
+        assert_eq!(meta.files.total_len(), meta.geometry.total_len());
+        assert_eq!(meta.pieces.len(), meta.geometry.pieces() as usize);
+        let _ = (resume::Head::of(&meta), magnet::Magnet::of(&meta).to_string());
+        let again = Metainfo::parse(&meta.to_bytes(false)).expect("a written metainfo is parsed");
+        assert_eq!(again, meta);
+        Metainfo::parse(&meta.to_bytes(true)).expect("a written metainfo is parsed");
     }
 }
 

@@ -475,7 +475,6 @@ impl Life {
                 }));
             }
         }
-        engine.handle_command(Time::ZERO, Command::Add { source, options }).expect("the torrent is added");
         let mut life = Self {
             now: Time::ZERO,
             engine,
@@ -486,7 +485,15 @@ impl Life {
             holds_jobs: false,
             next_addr: 0,
         };
-        life.settle();
+        life.call("add", |engine| engine.handle_command(Time::ZERO, Command::Add { source, options }).unwrap());
+        // Long metainfo is parsed in the background.
+        for round in 0.. {
+            life.settle();
+            if life.engine.views().next().is_some() {
+                break;
+            }
+            assert!(round < 1000, "the torrent is not added");
+        }
         life
     }
 
@@ -791,6 +798,7 @@ impl Life {
             }
             let mut packet = Vec::new();
             while self.call("poll_transmit", |engine| engine.poll_transmit(now, &mut packet)).is_some() {}
+            while self.call("poll_loaded", Engine::poll_loaded).is_some() {}
             if !has_moved {
                 break;
             }
