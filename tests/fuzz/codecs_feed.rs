@@ -359,7 +359,8 @@ fn feed_import(input: &[u8]) {
 }
 
 fn feed_journal(input: &[u8]) {
-    let key = Key::new([7; 16]);
+    // It depends on the input, because a fuzzer learns the check of an entry under a key that stays the same.
+    let key = Key::new(*Sha1Hash::of(input).0.first_chunk().unwrap());
     let _ = journal::parse_head(input);
     assert!(journal::parse_head(&journal::head(&key)) == Some((key, true)));
     assert!(journal::parse_header(&key, 0, input).is_none(), "an entry is parsed that nobody wrote");
