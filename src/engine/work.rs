@@ -31,9 +31,6 @@ impl<S: Storage> Engine<S> {
             self.load_soon(now, id);
             self.settle(now);
         }
-        if !self.loading.is_idle() {
-            self.work_on_loading(now);
-        }
         if let Some(id) = self.leaving.pop()
             && (!self.is_long(id) || self.load_to_leave(now, id) == Loaded::Now)
         {
@@ -52,6 +49,9 @@ impl<S: Storage> Engine<S> {
             }
             self.touched.push(id);
             self.settle(now);
+        }
+        if !self.loading.is_idle() {
+            self.work_on_loading(now);
         }
         self.work_on_paths(now);
         // Whoever waits for a torrent goes before what is only to become one.

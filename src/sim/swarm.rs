@@ -424,7 +424,11 @@ impl<'s> Swarm<'s> {
             let options = AddOptions { verify, ..AddOptions::default() };
             let source = source(self.scenario, spec, made, content);
             let add = || engine.handle_command(Time::ZERO, Command::Add { source, options });
-            node.cost.of("the command add", add).expect("a good torrent");
+            if let Answer::Later(_) = node.cost.of("the command add", add).expect("a good torrent") {
+                while engine.poll_loaded().is_none() {
+                    node.cost.of("work", || engine.work(Time::ZERO));
+                }
+            }
             if is_seed && self.world.tally.node(index).came.is_none() {
                 let store = engine.views().find(|view| view.info_hash == made.info_hash).and_then(|view| view.store);
                 engine.storage().fill(store.expect("it was just added"));

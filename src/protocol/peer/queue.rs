@@ -3,89 +3,136 @@
 //! A queue holds some hundred blocks, and a peer can make us look for each of them many times. So a block is found by itself, not by a
 //! pass over the queue.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 
 use crate::base::geometry::Block;
 use crate::base::steps;
 
-/// A queue of blocks, with something noted for each. Invariant: `order` and `places` hold the same blocks.
+/// Entries of blocks that were taken out may make up half of `order`, and so many more.
+const HOLES_MAX: usize = 64;
+
+/// A queue of blocks, with something noted for each. It allocates nothing once it has been as long as it gets.
+///
+/// Invariants: `order` and `places` hold the same blocks; `order` begins and ends with a block, if it is not empty.
 #[derive(Debug)]
 pub(super) struct BlockQueue<T> {
-    order: BTreeMap<u64, (Block, T)>,
-    places: BTreeMap<Block, u64>,
-    next: u64,
+    /// `None` where a block was taken out.
+    order: VecDeque<Option<(Block, T)>>,
+    /// The number of the first entry of `order`.
+    first: u64,
+    /// The number of each block's entry, by block.
+    places: Vec<(Block, u64)>,
 }
 
 impl<T> Default for BlockQueue<T> {
     fn default() -> Self {
-        Self { order: BTreeMap::new(), places: BTreeMap::new(), next: 0 }
+        Self { order: VecDeque::new(), first: 0, places: Vec::new() }
     }
 }
 
 impl<T> BlockQueue<T> {
     /// How many blocks are queued.
     pub(super) fn len(&self) -> usize {
-        self.order.len()
+        self.places.len()
     }
 
     /// True if no block is queued.
     pub(super) fn is_empty(&self) -> bool {
-        self.order.is_empty()
+        self.places.is_empty()
+    }
+
+    /// Where `block` is in `places`, or would be.
+    fn find(&self, block: Block) -> Result<usize, usize> {
+        self.places.binary_search_by_key(&block, |(block, _)| *block)
+    }
+
+    /// The index in `order` of the entry with this number.
+    fn index(&self, place: u64) -> usize {
+        usize::try_from(place - self.first).expect("an index of an entry")
     }
 
     /// True if `block` is queued.
     pub(super) fn contains(&self, block: Block) -> bool {
         steps::add(1);
-        self.places.contains_key(&block)
+        self.find(block).is_ok()
     }
 
     /// What was noted for `block`, if it is queued.
     pub(super) fn get(&self, block: Block) -> Option<&T> {
         steps::add(1);
-        let place = self.places.get(&block)?;
-        self.order.get(place).map(|(_, noted)| noted)
+        let (_, place) = self.places[self.find(block).ok()?];
+        self.order[self.index(place)].as_ref().map(|(_, noted)| noted)
     }
 
     /// Queues `block` at the end; false if it is queued already.
     pub(super) fn push(&mut self, block: Block, noted: T) -> bool {
-        if self.contains(block) {
-            return false;
-        }
-        steps::add(2);
-        self.places.insert(block, self.next);
-        self.order.insert(self.next, (block, noted));
-        self.next += 1;
+        let Err(at) = self.find(block) else { return false };
+        steps::add_bytes((self.places.len() - at) * size_of::<(Block, u64)>());
+        self.places.insert(at, (block, self.first + self.order.len() as u64));
+        self.order.push_back(Some((block, noted)));
         true
     }
 
     /// The first block, and what was noted for it.
     pub(super) fn first(&self) -> Option<(Block, &T)> {
-        self.order.first_key_value().map(|(_, (block, noted))| (*block, noted))
+        self.order.front()?.as_ref().map(|(block, noted)| (*block, noted))
     }
 
     /// Takes the first block out.
     pub(super) fn pop_first(&mut self) {
-        if let Some((_, (block, _))) = self.order.pop_first() {
-            self.places.remove(&block);
+        if let Some((block, _)) = self.first() {
+            self.remove(block);
         }
     }
 
     /// Takes `block` out; false if it is not queued.
     pub(super) fn remove(&mut self, block: Block) -> bool {
-        steps::add(2);
-        let Some(place) = self.places.remove(&block) else { return false };
-        self.order.remove(&place).is_some()
+        let Ok(at) = self.find(block) else { return false };
+        steps::add_bytes((self.places.len() - at) * size_of::<(Block, u64)>());
+        let (_, place) = self.places.remove(at);
+        let index = self.index(place);
+        self.order[index] = None;
+        self.tidy();
+        true
     }
 
     /// Takes those out that are `meant`, and returns them in order.
     pub(super) fn take_where(&mut self, mut meant: impl FnMut(Block, &T) -> bool) -> Vec<Block> {
-        steps::add(self.len());
-        let taken: Vec<Block> =
-            self.order.extract_if(.., |_, (block, noted)| meant(*block, noted)).map(|(_, (block, _))| block).collect();
-        for block in &taken {
-            self.places.remove(block);
+        steps::add(2 * self.order.len());
+        let mut taken = Vec::new();
+        for entry in &mut self.order {
+            if let Some((block, _)) = entry.take_if(|(block, noted)| meant(*block, noted)) {
+                taken.push(block);
+            }
         }
+        let (order, first) = (&self.order, self.first);
+        self.places.retain(|(_, place)| order[usize::try_from(place - first).expect("an index of an entry")].is_some());
+        self.tidy();
         taken
+    }
+
+    /// Gives its memory back, if no block is queued.
+    pub(super) fn release(&mut self) {
+        if self.is_empty() {
+            *self = Self::default();
+        }
+    }
+
+    /// Takes out the entries of blocks that are gone: those at both ends, and all if there are many.
+    fn tidy(&mut self) {
+        while self.order.pop_front_if(|entry| entry.is_none()).is_some() {
+            self.first += 1;
+        }
+        while self.order.pop_back_if(|entry| entry.is_none()).is_some() {}
+        if self.order.len() > 2 * self.places.len() + HOLES_MAX {
+            steps::add(2 * self.order.len());
+            self.order.retain(Option::is_some);
+            for (entry, place) in self.order.iter().zip(self.first..) {
+                let (block, _) = entry.as_ref().expect("those without a block were taken out");
+                let at = self.find(*block).expect("both hold the same blocks");
+                self.places[at].1 = place;
+            }
+        }
     }
 }
 

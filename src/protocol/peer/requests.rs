@@ -216,6 +216,8 @@ impl Requests {
     /// Gives back what an idle peer does not need.
     pub(super) fn release(&mut self, now: Time) {
         self.late.take_where(|_, at| now.since(*at) > LATE_AGE_MAX);
+        self.late.release();
+        self.awaited.release();
     }
 }
 
