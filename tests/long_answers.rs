@@ -37,8 +37,11 @@ fn engine(files: usize) -> Engine<MemoryStorage> {
 fn add(engine: &mut Engine<MemoryStorage>, source: Source) -> String {
     let mut added = engine.handle_command(NOW, Command::Add { source, options: AddOptions::default() });
     if let Ok(Answer::Later(_)) = added {
-        while engine.work(NOW) {}
-        added = engine.poll_loaded().and_then(|(_, reply)| reply).expect("it was read");
+        let loaded = std::iter::repeat_with(|| {
+            engine.work(NOW);
+            engine.poll_loaded()
+        });
+        added = loaded.flatten().next().and_then(|(_, reply)| reply).expect("it was read");
     }
     while engine.poll_effect().is_some() {}
     match added.unwrap() {
