@@ -471,6 +471,21 @@ mod tests {
     }
 
     #[test]
+    fn holder_that_flips_its_interest_in_one_turn_gives_its_slot_to_who_waits() {
+        let mut choker = choker(1);
+        let mut peers = vec![peer(1), peer(2)];
+        assert_eq!(run(&mut choker, Time::ZERO, true, &mut peers), [1]);
+        let now = Time::from_secs(1);
+        for interested in [false, true] {
+            peers[0].interested = interested;
+            let mut changes = Vec::new();
+            choker.handle_interest(now, &peers[0], &mut changes);
+            apply(&mut peers, &changes);
+        }
+        assert_eq!(run(&mut choker, now, true, &mut peers), [2]);
+    }
+
+    #[test]
     fn whoever_only_takes_gets_a_spare_slot_only_where_nobody_else_wants_it() {
         let taker = |n| Standing { uploaded: CREDIT_BYTES + 1, ..peer(n) };
         let mut peers: Vec<_> = (0..8).map(|n| if n < 5 { taker(n) } else { peer(n) }).collect();
