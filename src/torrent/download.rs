@@ -137,12 +137,20 @@ impl Torrent {
             Some(only) => picker.pick_of(only, may_ask),
             None => picker.pick(field, suggested, may_ask),
         };
+        let open = partials.open_for(conn, only, may_ask, |piece| picker.rarity(piece));
+        if partials.is_crowded()
+            && open.is_empty()
+            && let Some(piece) = partials.take_untouched()
+        {
+            // Peers that take up pieces and drop them leave no room for those that others have.
+            picker.returned(piece);
+        }
         let is_full = partials.is_crowded();
         let is_crowded = is_full || partials.len() >= begun_max;
         let mut fresh = None;
         let mut started = None;
         let mut blocks = Vec::with_capacity(wanted);
-        for piece in partials.open_for(conn, only, may_ask, |piece| picker.rarity(piece)) {
+        for piece in open {
             if blocks.len() >= wanted {
                 break;
             }

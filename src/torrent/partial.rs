@@ -7,6 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::ops::Bound;
 use std::time::Duration;
 
 use crate::base::bitfield::Bitfield;
@@ -116,7 +117,7 @@ struct Partial {
 }
 
 /// All pieces in progress of one torrent. Invariants: `open` holds the rank of every wanted piece with a free block, `full` every
-/// piece all of whose blocks are stored, `concerned` every connection with each block that it was asked for or is landing, and
+/// piece all of whose blocks are stored, `untouched` every piece all of whose blocks are free, `concerned` every connection with each block that it was asked for or is landing, and
 /// `on_parole` every connection with each piece of which it alone is asked; nothing else is in them.
 #[derive(Debug)]
 pub struct Partials {
@@ -124,12 +125,15 @@ pub struct Partials {
     pieces: BTreeMap<Piece, Partial>,
     open: BTreeSet<Rank>,
     full: BTreeSet<Piece>,
+    untouched: BTreeSet<Piece>,
     concerned: BTreeSet<(ConnId, Piece, u32)>,
     on_parole: BTreeSet<(ConnId, Piece)>,
     /// Pieces that are about to be started.
     reserved: BTreeSet<Piece>,
     /// What the wanted ones and the reserved ones count for.
     blocks: usize,
+    /// Where `open_for` goes on, if the first pieces suit nobody; `None` is at the beginning.
+    open_from: Option<Rank>,
     /// Where the end game goes on.
     again_from: (Piece, u32),
     /// How many were ever begun.
@@ -147,10 +151,12 @@ impl Partials {
             pieces: BTreeMap::new(),
             open: BTreeSet::new(),
             full: BTreeSet::new(),
+            untouched: BTreeSet::new(),
             concerned: BTreeSet::new(),
             on_parole: BTreeSet::new(),
             reserved: BTreeSet::new(),
             blocks: 0,
+            open_from: None,
             again_from: (Piece(0), 0),
             begun: 0,
             last: BTreeMap::new(),
@@ -195,6 +201,7 @@ impl Partials {
         self.begun += 1;
         self.blocks += partial.wanted_blocks();
         self.open.extend(partial.rank(piece));
+        self.untouched.insert(piece);
         let old = self.pieces.insert(piece, partial);
         assert!(old.is_none(), "piece {} was in progress already", piece.0);
     }
@@ -232,6 +239,11 @@ impl Partials {
         let before = partial.rank(piece);
         let result = change(partial);
         move_rank(&mut self.open, before, partial.rank(piece));
+        if partial.is_untouched() {
+            self.untouched.insert(piece);
+        } else {
+            self.untouched.remove(&piece);
+        }
         Some(result)
     }
 
@@ -260,9 +272,10 @@ impl Partials {
 
     /// The pieces of which `conn` may be asked blocks that nobody was asked for, in the order in which it should be: the most wanted
     /// ones first, of those the one that it was asked for last, then the one of the least `rarity`, then the one nearest to being
-    /// full, then the one begun first. Looks at `OPEN_LOOKS_MAX` pieces, or at those in `only` alone.
+    /// full, then the one begun first. Looks at the first `OPEN_LOOKS_MAX` pieces; if none of them suits, at as many behind those that
+    /// the call before looked at; or at those in `only` alone.
     pub fn open_for(
-        &self,
+        &mut self,
         conn: ConnId,
         only: Option<&[Piece]>,
         may_ask: impl Fn(Piece) -> bool,
@@ -280,6 +293,13 @@ impl Partials {
                 let first = self.open.iter().take(OPEN_LOOKS_MAX).copied().inspect(|_| looked += 1);
                 let mut ranks: Vec<Rank> = first.filter(suits).collect();
                 ranks.extend(last.filter(|last| looked == OPEN_LOOKS_MAX && suits(last) && !ranks.contains(last)));
+                if looked == OPEN_LOOKS_MAX && ranks.is_empty() {
+                    let from = self.open_from.map_or(Bound::Unbounded, Bound::Excluded);
+                    let further = self.open.range((from, Bound::Unbounded)).take(OPEN_LOOKS_MAX).copied();
+                    let mut latest = None;
+                    ranks.extend(further.inspect(|rank| (looked, latest) = (looked + 1, Some(*rank))).filter(suits));
+                    self.open_from = latest;
+                }
                 ranks
             }
         };
@@ -515,16 +535,16 @@ impl Partials {
         }
         while let Some(&(_, piece)) = self.on_parole.range((conn, Piece(0))..).next().filter(|of| of.0 == conn) {
             self.on_parole.remove(&(conn, piece));
-            let is_left = self.change(piece, |partial| {
-                let is_left = partial.parole == Parole::Only(conn);
-                if is_left {
-                    partial.parole = Parole::First;
-                }
-                is_left
-            });
-            is_freed |= is_left == Some(true);
+            is_freed |= self.change(piece, |partial| partial.parole = Parole::First).is_some();
         }
         is_freed
+    }
+
+    /// Takes out a piece in progress of which nothing is here, on its way or asked for, if there is one.
+    pub fn take_untouched(&mut self) -> Option<Piece> {
+        let piece = *self.untouched.first()?;
+        self.take(piece);
+        Some(piece)
     }
 
     /// True once every block of `piece` is stored.
@@ -582,6 +602,7 @@ impl Partials {
         let partial = self.pieces.remove(&piece)?;
         self.blocks -= partial.wanted_blocks();
         self.full.remove(&piece);
+        self.untouched.remove(&piece);
         move_rank(&mut self.open, partial.rank(piece), None);
         for (state, index) in partial.blocks.iter().zip(0..) {
             for &conn in state.asked.iter().flatten() {
@@ -637,6 +658,8 @@ impl Partials {
         assert_eq!(open, self.open);
         let full = self.pieces.iter().filter(|(_, partial)| partial.is_full()).map(|(piece, _)| *piece);
         assert!(full.eq(self.full.iter().copied()), "full pieces");
+        let untouched = self.pieces.iter().filter(|(_, partial)| partial.is_untouched()).map(|(piece, _)| *piece);
+        assert!(untouched.eq(self.untouched.iter().copied()), "untouched pieces");
         let mut concerned = BTreeSet::new();
         let mut on_parole = BTreeSet::new();
         for (&piece, partial) in &self.pieces {
@@ -678,6 +701,11 @@ impl Partial {
 
     fn is_full(&self) -> bool {
         self.stored as usize == self.blocks.len()
+    }
+
+    /// Nothing of it is here, on its way or asked for.
+    fn is_untouched(&self) -> bool {
+        self.free as usize == self.blocks.len()
     }
 
     fn is_open_to(&self, conn: ConnId) -> bool {

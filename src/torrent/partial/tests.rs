@@ -208,6 +208,30 @@ fn a_more_wanted_piece_is_asked_first_and_an_unwanted_one_never() {
 }
 
 #[test]
+fn every_open_piece_is_found_however_many_others_come_before_it() {
+    let pieces = u32::try_from(3 * OPEN_LOOKS_MAX).unwrap();
+    let len = u64::from(pieces) * 2 * u64::from(BLOCK);
+    let mut partials = Partials::new(Geometry::new(len, 2 * BLOCK).unwrap());
+    (0..pieces).for_each(|piece| partials.start(Piece(piece), hash(Piece(0)), Priority::Normal, false));
+    for theirs in [0, pieces - 1, pieces / 2] {
+        let mut calls = std::iter::repeat_with(|| partials.open_for(conn(1), None, |piece| piece.0 == theirs, |_| 0));
+        assert!(calls.by_ref().take(5).any(|found| found == [Piece(theirs)]), "{theirs}");
+    }
+}
+
+#[test]
+fn piece_that_was_taken_up_and_dropped_makes_room() {
+    let mut partials = started(&[0, 1]);
+    let blocks = ask(&mut partials, 1, 6);
+    assert_eq!(partials.take_untouched(), None);
+    deliver(&mut partials, 1, blocks[4]);
+    assert!(partials.lost(conn(1)));
+    assert_eq!(partials.take_untouched(), Some(Piece(0)));
+    assert_eq!(partials.take_untouched(), None, "a block of piece 1 is here");
+    partials.check();
+}
+
+#[test]
 fn unwanted_pieces_leave_room_for_wanted_ones() {
     let pieces = u32::try_from(BLOCKS_MAX.div_ceil(1 + PIECE_WEIGHT)).unwrap() + 1;
     let mut partials = Partials::new(Geometry::new(u64::from(pieces) * u64::from(BLOCK), BLOCK).unwrap());

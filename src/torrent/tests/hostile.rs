@@ -180,3 +180,24 @@ fn no_more_is_in_progress_than_the_bound_whatever_the_length_of_pieces() {
     let blocks = partials.len() * (64 << 20) / BLOCK_LEN as usize;
     assert!(blocks <= crate::torrent::partial::BLOCKS_MAX + (64 << 20) / BLOCK_LEN as usize, "{blocks} blocks");
 }
+
+#[test]
+fn peers_that_take_up_pieces_and_drop_them_leave_room_for_others() {
+    let mut torrent = large(20_000, BLOCK_LEN, false);
+    dialled(&mut torrent, 1);
+    tell(&mut torrent, 1, &[Message::HaveNone, Message::Unchoke]);
+    for piece in 0..19_000 {
+        turn(&mut torrent, 1, &[Message::Have(Piece(piece))]);
+        let machine = torrent.machine(conn(1)).unwrap();
+        machine.take_requests_of(NOW, Piece(piece)).into_iter().for_each(|block| {
+            torrent.handle_peer_event(NOW, conn(1), Event::Reject(block)).unwrap();
+        });
+        torrent.handle_peer_event(NOW, conn(1), Event::DontHave(Piece(piece))).unwrap();
+        sent(&mut torrent, 1);
+    }
+    assert!(torrent.download.as_ref().unwrap().partials.len() > 10_000, "they are in progress");
+    dialled(&mut torrent, 2);
+    let haves: Vec<_> = (19_500..19_600).map(|piece| Message::Have(Piece(piece))).collect();
+    turn(&mut torrent, 2, &[&[Message::Unchoke][..], &haves].concat());
+    assert!(torrent.peers[&conn(2)].machine.outstanding() > 0);
+}
