@@ -149,62 +149,18 @@ impl Bitfield {
     /// The indexes of the ones, in order.
     pub fn ones(&self) -> impl Iterator<Item = u32> + '_ {
         steps::add_bytes(self.bytes.len());
-        let (words, rest) = self.bytes.as_chunks::<8>();
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        let words = words.iter().copied().chain([last]).map(u64::from_be_bytes);
-        words.zip((0u32..).step_by(64)).filter(|(word, _)| *word != 0).flat_map(|(word, base)| {
-            let mut rest = word;
-            std::iter::from_fn(move || {
-                if rest == 0 {
-                    return None;
-                }
-                let bit = rest.leading_zeros();
-                rest &= !(1 << 63 >> bit);
-                Some(base + bit)
-            })
-        })
+        bits(self.len, 0, |index| self.word(index))
     }
 
     /// The indexes at or after `from` that are ones in both fields, in order. Both must have the same length.
     pub fn ones_in_both<'f>(&'f self, other: &'f Self, from: u32) -> impl Iterator<Item = u32> + 'f {
         debug_assert_eq!(self.len, other.len, "two fields of one torrent");
-        let first = from / 64;
-        (first..self.len.div_ceil(64)).flat_map(move |index| {
-            let mut rest = self.word(index) & other.word(index);
-            if index == first {
-                rest &= u64::MAX >> (from % 64);
-            }
-            std::iter::from_fn(move || {
-                if rest == 0 {
-                    return None;
-                }
-                let bit = rest.leading_zeros();
-                rest &= !(1 << 63 >> bit);
-                Some(index * 64 + bit)
-            })
-        })
+        bits(self.len, from, |index| self.word(index) & other.word(index))
     }
 
     /// The indexes at or after `from` that are zeros in all of `fields`, in order. All must have the same length.
     pub fn zeros_in_all<'f, const N: usize>(fields: [&'f Self; N], from: u32) -> impl Iterator<Item = u32> + 'f {
-        let len = fields[0].len;
-        let first = from / 64;
-        (first..len.div_ceil(64)).flat_map(move |index| {
-            let mut rest = !fields.iter().fold(0, |ones, field| ones | field.word(index));
-            if index == first {
-                rest &= u64::MAX >> (from % 64);
-            }
-            std::iter::from_fn(move || {
-                if rest == 0 {
-                    return None;
-                }
-                let bit = rest.leading_zeros();
-                rest &= !(1 << 63 >> bit);
-                Some(index * 64 + bit)
-            })
-            .take_while(move |bit| *bit < len)
-        })
+        bits(fields[0].len, from, move |index| !fields.iter().fold(0, |ones, field| ones | field.word(index)))
     }
 
     /// Bits `64 * index` to `64 * index + 63`, the first one highest; zeros behind the end.
@@ -235,7 +191,7 @@ impl Bitfield {
 
     /// The indexes of the zeros, in order.
     pub fn zeros(&self) -> impl Iterator<Item = u32> + '_ {
-        (0..self.len).filter(|&index| !self.get(index))
+        Self::zeros_in_all([self], 0)
     }
 
     /// Sets every bit that `other` has. Both must have the same length.
@@ -254,20 +210,28 @@ impl Bitfield {
     #[must_use]
     pub fn first_beyond(&self, other: &Self, among: Option<&Self>, from: u32) -> Option<u32> {
         debug_assert_eq!(self.len, other.len, "two fields of one torrent");
-        let (first, end) = (from / 64, self.len.div_ceil(64));
-        for index in first..end {
-            let mut word = self.word(index) & !other.word(index) & among.map_or(u64::MAX, |among| among.word(index));
-            if index == first {
-                word &= u64::MAX >> (from % 64);
-            }
-            if word != 0 {
-                steps::add((index - first) as usize / 8 + 1);
-                return Some(index * 64 + word.leading_zeros());
-            }
-        }
-        steps::add(end.saturating_sub(first) as usize / 8 + 1);
-        None
+        let among = |index| among.map_or(u64::MAX, |among| among.word(index));
+        let found = bits(self.len, from, |index| self.word(index) & !other.word(index) & among(index)).next();
+        steps::add_bytes((found.unwrap_or(self.len).saturating_sub(from) / 8) as usize);
+        found
     }
+}
+
+/// The indexes of the ones at or after `from` and below `len`, in order, of a field whose words (as in [`Bitfield::word`]) are these.
+fn bits<'f>(len: u32, from: u32, word: impl Fn(u32) -> u64 + 'f) -> impl Iterator<Item = u32> + 'f {
+    let first = from / 64;
+    let ones = (first..len.div_ceil(64)).flat_map(move |index| {
+        let mut rest = word(index);
+        if index == first {
+            rest &= u64::MAX >> (from % 64);
+        }
+        std::iter::from_fn(move || {
+            let bit = rest.leading_zeros();
+            rest &= !(1_u64 << 63).checked_shr(bit).unwrap_or(0);
+            (bit < 64).then_some(index * 64 + bit)
+        })
+    });
+    ones.take_while(move |bit| *bit < len)
 }
 
 #[cfg(test)]

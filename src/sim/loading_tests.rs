@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use crate::base::bitfield::Bitfield;
 use crate::base::config::Config;
@@ -29,7 +28,6 @@ struct Bench {
     engine: Engine<MemoryStorage>,
     now: Time,
     most: (u64, &'static str),
-    slowest: (Duration, &'static str),
     jobs: Vec<Job>,
     woken: BTreeSet<ConnId>,
     closed: BTreeSet<ConnId>,
@@ -44,19 +42,15 @@ impl Bench {
             engine: Engine::new(config, 0, Rng::from_number(1), storage),
             now: Time::ZERO,
             most: (0, ""),
-            slowest: (Duration::ZERO, ""),
             jobs: Vec::new(),
             woken: BTreeSet::new(),
             closed: BTreeSet::new(),
         }
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the time is printed, and nothing depends on it")]
     fn call<T>(&mut self, what: &'static str, call: impl FnOnce(&mut Engine<MemoryStorage>, Time) -> T) -> T {
         steps::take();
-        let began = Instant::now();
         let result = call(&mut self.engine, self.now);
-        self.slowest = self.slowest.max((began.elapsed(), what));
         self.most = self.most.max((steps::take(), what));
         while let Some(effect) = self.engine.poll_effect() {
             match effect {
@@ -118,7 +112,7 @@ impl Bench {
     }
 
     fn check(&self, what: &str) {
-        println!("{what}: at most {:?} steps, at most {:?}", self.most, self.slowest);
+        println!("{what}: at most {:?} steps", self.most);
         assert!(self.most.0 <= steps::TURN_MAX, "{what}: {:?} steps", self.most);
     }
 }
