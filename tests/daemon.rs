@@ -73,6 +73,30 @@ fn the_control_socket_says_what_is_wrong() {
 }
 
 #[test]
+fn all_of_many_large_files_in_a_watch_directory_are_added() {
+    const FILES: usize = 150;
+    let temp = tempfile::tempdir().unwrap();
+    let watch = temp.path().join("d/watch");
+    std::fs::create_dir_all(&watch).unwrap();
+    for number in 0..FILES {
+        let pieces = 4000;
+        let mut file =
+            format!("d4:infod6:lengthi{pieces}e4:name4:{number:04}12:piece lengthi1e6:pieces{}:", pieces * 20);
+        file.push_str(&"x".repeat(pieces * 20));
+        file.push_str("ee");
+        std::fs::write(watch.join(format!("{number}.torrent")), file).unwrap();
+    }
+    let daemon = Daemon::start(&temp.path().join("d"), "");
+    wait("all are added", 60, || {
+        let names = std::fs::read_dir(&watch).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let (added, rest): (Vec<String>, Vec<String>) = names.partition(|name| name.ends_with(".added"));
+        assert!(rest.iter().all(|name| name.ends_with(".torrent")), "{rest:?}");
+        added.len() == FILES
+    });
+    assert_eq!(daemon.terminate(), 0);
+}
+
+#[test]
 fn dropped_files_are_taken_and_bad_ones_are_told() {
     let temp = tempfile::tempdir().unwrap();
     std::fs::write(temp.path().join("content"), noise(1, 100_000)).unwrap();

@@ -69,22 +69,20 @@ impl FileListBuilder {
             }
             self.list.paths.extend_from_slice(part);
         }
-        let end = self.list.paths.len();
-        if end > PATHS_LEN_MAX {
+        if self.list.paths.len() > PATHS_LEN_MAX {
             self.list.paths.truncate(start);
             return Err(PathsTooLong);
         }
-        let end = u32::try_from(end).expect("PATHS_LEN_MAX is below 2^31");
-        self.list.path_ends.push(if pad { end | PAD } else { end });
-        self.list.ends.push(self.list.total_len() + len);
-        self.list.has_empty |= len == 0 && !pad;
+        self.end_file(len, pad);
         Ok(())
     }
 
-    /// The list as far as it is built.
-    #[must_use]
-    pub const fn list(&self) -> &FileList {
-        &self.list
+    /// The file whose path was just appended has this length.
+    fn end_file(&mut self, len: u64, pad: bool) {
+        let end = u32::try_from(self.list.paths.len()).ok().filter(|end| *end < PAD).expect("paths are below 2 GiB");
+        self.list.path_ends.push(if pad { end | PAD } else { end });
+        self.list.ends.push(self.list.total_len() + len);
+        self.list.has_empty |= len == 0 && !pad;
     }
 
     /// The finished list.
@@ -95,15 +93,17 @@ impl FileListBuilder {
 }
 
 impl FileList {
-    /// The list of `(path, length, pad)`, laid one after another.
+    /// The list of `(path, length, pad)`, laid one after another. [`PATHS_LEN_MAX`] does not hold here: the user's names may be longer
+    /// than those of the metainfo, by 255 bytes a file.
     ///
     /// # Panics
-    /// If all paths together are longer than [`PATHS_LEN_MAX`].
+    /// If all paths together are 2 GiB long: more than as many files as are allowed can have.
     #[must_use]
     pub fn new(files: impl IntoIterator<Item = (PathBuf, u64, bool)>) -> Self {
         let mut builder = FileListBuilder::default();
         for (path, len, pad) in files {
-            builder.push([path.as_os_str().as_bytes()], len, pad).expect("paths are within PATHS_LEN_MAX");
+            builder.list.paths.extend_from_slice(path.as_os_str().as_bytes());
+            builder.end_file(len, pad);
         }
         builder.finish()
     }
@@ -118,12 +118,6 @@ impl FileList {
     #[must_use]
     pub const fn has_empty(&self) -> bool {
         self.has_empty
-    }
-
-    /// Bytes of all paths together.
-    #[must_use]
-    pub fn paths_len(&self) -> usize {
-        self.paths.len()
     }
 
     /// The file at `index`.
@@ -246,6 +240,9 @@ mod tests {
         builder.push([&b"a"[..]], 1, false).unwrap();
         assert_eq!(builder.push([&b"b"[..], b"c"], 1, false), Err(PathsTooLong));
         let list = builder.finish();
-        assert_eq!((list.len(), list.paths_len()), (2, PATHS_LEN_MAX - 1));
+        assert_eq!((list.len(), list.paths.len()), (2, PATHS_LEN_MAX - 1));
+        let longer =
+            FileList::new(list.entries().map(|entry| (Path::new("new").join(entry.path), entry.span.len, false)));
+        assert_eq!((longer.len(), longer.paths.len()), (2, PATHS_LEN_MAX + 7), "a user may rename what is allowed");
     }
 }

@@ -96,7 +96,7 @@ impl Daemon {
                     self.reply(now, client, reply.map(Report::from), is_durable);
                 }
                 (Some(Waiter::Client { client, again: Some(request), .. }), None) => self.serve(now, client, request),
-                (Some(Waiter::Found(path)), Some(reply)) => self.found(path, reply.map(drop)),
+                (Some(Waiter::Found(path, rule)), Some(reply)) => self.found(now, path, rule, reply.map(drop)),
                 (Some(_) | None, _) => {}
             }
         }

@@ -27,7 +27,7 @@ use crate::daemon::hooks::Hooks;
 use crate::daemon::notify::Notifier;
 use crate::daemon::schedule::Schedule;
 use crate::daemon::share::Sharer;
-use crate::daemon::watch::Watcher;
+use crate::daemon::watch::{Found, Watcher};
 use crate::daemon::{block, load, log as journal};
 use crate::engine::{Engine, RECORD_PREFIX, record_name};
 use crate::reactor::clock::Clock;
@@ -106,7 +106,7 @@ pub(super) enum Waiter {
         again: Option<Request>,
     },
     /// A file of a watch directory.
-    Found(PathBuf),
+    Found(PathBuf, usize),
 }
 
 /// The running daemon.
@@ -317,6 +317,7 @@ impl Daemon {
             let next = self.notifier.poll_timeout().min(self.clients.poll_timeout()).min(self.end_at).min(log_at);
             let next =
                 next.min(self.hooks.poll_timeout()).min(self.sharer.poll_timeout()).min(self.allow.poll_timeout());
+            let next = next.min(self.watcher.poll_timeout());
             self.reactor.set_deadline(if has_more { Time::ZERO } else { next });
         }
     }
@@ -406,19 +407,18 @@ impl Daemon {
     /// Adds what was dropped into watch directories. True if more waits.
     fn take_found(&mut self, now: Time) -> bool {
         for _ in 0..FOUND_MAX {
-            let Some(looked) = self.watcher.poll_found() else { return false };
-            let Some(found) = looked else { continue };
-            let command = Command::Add { source: found.source, options: found.options };
-            match self.engine.handle_command(now, command) {
-                Ok(Answer::Later(load)) => drop(self.waiting.insert(load, Waiter::Found(found.path))),
-                reply => self.found(found.path, reply.map(drop)),
+            let Some(looked) = self.watcher.poll_found(now) else { return false };
+            let Some(Found { path, source, options, rule }) = looked else { continue };
+            match self.engine.handle_command(now, Command::Add { source, options }) {
+                Ok(Answer::Later(load)) => drop(self.waiting.insert(load, Waiter::Found(path, rule))),
+                reply => self.found(now, path, rule, reply.map(drop)),
             }
         }
         true
     }
 
     /// A file of a watch directory was added, or refused.
-    pub(super) fn found(&mut self, path: PathBuf, reply: Result<(), Refusal>) {
+    pub(super) fn found(&mut self, now: Time, path: PathBuf, rule: usize, reply: Result<(), Refusal>) {
         match reply {
             Ok(()) => {
                 log::info!("{}: added", path.display());
@@ -430,6 +430,7 @@ impl Daemon {
             }
             // It is found again by the next run.
             Err(_) if !self.end_at.is_never() => {}
+            Err(refusal) if refusal.kind == RefusalKind::Busy => self.watcher.put_off(now, path, rule),
             Err(refusal) => self.watcher.refused(&path, &refusal.message),
         }
     }

@@ -13,12 +13,14 @@ use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::inotify::{self as kernel, CreateFlags, ReadFlags, WatchFlags};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 
 use crate::base::ids::AckId;
+use crate::base::time::Time;
 use crate::daemon::config::Watch;
 use crate::daemon::inotify;
 use crate::daemon::load::{METAINFO_MAX, flags, read_open};
@@ -29,6 +31,9 @@ const DIRS_MAX: usize = 1024;
 /// Files that wait to be read; when it is reached the rest is found by looking through the directories again.
 const WAITING_MAX: usize = 4096;
 
+/// How soon a file that could not be added yet is read again.
+const PUT_OFF: Duration = Duration::from_secs(1);
+
 /// A source that was dropped into a watch directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
@@ -38,6 +43,8 @@ pub struct Found {
     pub source: Source,
     /// What the directory's settings say.
     pub options: AddOptions,
+    /// Which of the settings it was found by, for [`Watcher::put_off`].
+    pub rule: usize,
 }
 
 /// One watched directory.
@@ -62,6 +69,8 @@ pub struct Watcher {
     known: BTreeSet<OsString>,
     /// Look through everything again once `waiting` is empty.
     must_scan: bool,
+    /// Files that could not be added yet, the rule each was found by, and when they are read again; the next is first.
+    put_off: VecDeque<(Time, PathBuf, usize)>,
     /// Files that are torrents, and wait for that to be on the disk.
     awaited: BTreeMap<AckId, PathBuf>,
 }
@@ -80,6 +89,7 @@ impl Watcher {
             waiting: VecDeque::new(),
             known: BTreeSet::new(),
             must_scan: false,
+            put_off: VecDeque::new(),
             awaited: BTreeMap::new(),
         };
         for (rule, watch) in rules.iter().enumerate() {
@@ -107,18 +117,38 @@ impl Watcher {
 
     /// Looks at the next file; none if no file waits. The source in it, if it holds one and has not gone; one that holds none has been
     /// renamed on the way.
-    pub fn poll_found(&mut self) -> Option<Option<Found>> {
+    pub fn poll_found(&mut self, now: Time) -> Option<Option<Found>> {
+        while let Some((_, path, rule)) = self.put_off.pop_front_if(|(at, ..)| *at <= now) {
+            if self.known.insert(path.clone().into()) {
+                self.waiting.push_back((path, rule));
+            }
+        }
         if self.waiting.is_empty() && std::mem::take(&mut self.must_scan) {
             self.scan();
         }
         let (path, rule) = self.waiting.pop_front()?;
         self.known.remove(path.as_os_str());
         match read(&path) {
-            Ok(Some(source)) => return Some(Some(Found { path, source, options: self.options(rule) })),
+            Ok(Some(source)) => return Some(Some(Found { path, source, options: self.options(rule), rule })),
             Ok(None) => {}
             Err(why) => self.refused(&path, &why),
         }
         Some(None)
+    }
+
+    /// What was found at `path` cannot be added yet: it is read again in a moment.
+    pub fn put_off(&mut self, now: Time, path: PathBuf, rule: usize) {
+        if self.put_off.len() < WAITING_MAX {
+            self.put_off.push_back((now + PUT_OFF, path, rule));
+        } else {
+            self.must_scan = true;
+        }
+    }
+
+    /// When a file is read again that could not be added.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Time {
+        self.put_off.front().map_or(Time::NEVER, |(at, ..)| *at)
     }
 
     /// What was found at `path` is a torrent now. The file gets its new name once that is on the disk: when
@@ -309,7 +339,7 @@ mod tests {
 
     fn found(watcher: &mut Watcher) -> Vec<Found> {
         watcher.handle_readable();
-        std::iter::from_fn(|| watcher.poll_found()).flatten().collect()
+        std::iter::from_fn(|| watcher.poll_found(Time::ZERO)).flatten().collect()
     }
 
     fn names(dir: &Path) -> Vec<String> {
@@ -350,6 +380,21 @@ mod tests {
             [".e.torrent", "a.torrent.added", "b.st", "c.magnet.invalid", "c.magnet.reason", "d.txt"]
         );
         assert_eq!(std::fs::read_to_string(dir.join("c.magnet.reason")).unwrap(), "nobody has it\n");
+    }
+
+    #[test]
+    fn file_that_was_put_off_is_found_again_once_and_later() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("a.torrent"), METAINFO).unwrap();
+        let mut watcher = watcher(root.path(), false);
+        let Found { path, rule, .. } = found(&mut watcher).pop().unwrap();
+        watcher.put_off(Time::ZERO, path.clone(), rule);
+        assert!(found(&mut watcher).is_empty(), "not yet");
+        let again = watcher.poll_timeout();
+        assert!(again > Time::ZERO && !again.is_never());
+        assert_eq!(watcher.poll_found(again).unwrap().unwrap().path, path);
+        assert!(watcher.poll_found(again).is_none() && watcher.poll_timeout().is_never());
+        assert_eq!(names(root.path()), ["a.torrent"]);
     }
 
     #[test]

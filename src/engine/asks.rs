@@ -400,10 +400,10 @@ impl<S: Storage> Engine<S> {
                 }
             }
             Ask::Remove { data } => {
-                if !data {
+                if data {
+                    self.leaving.push(id); // its files may have to be read first
+                } else {
                     self.remove_torrent(now, id, false);
-                } else if self.remove_with_data(now, id).is_err() {
-                    self.torrents.get_mut(id).expect("it was not taken out").stays(now);
                 }
             }
         }

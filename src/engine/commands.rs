@@ -40,6 +40,12 @@ fn begins_with<H: Ord + Display>(
     range.take_while(move |(hash, _)| hash.to_string().starts_with(prefix)).take(2).map(|(_, id)| *id)
 }
 
+/// Why nothing is begun any more.
+pub(super) fn shutting_down() -> Refusal {
+    let message = "the daemon is shutting down; send the command again when it has started again";
+    Refusal::new(RefusalKind::Busy, message)
+}
+
 /// What is to be added.
 enum What {
     Metainfo(Box<Metainfo>, Bytes),
@@ -55,8 +61,7 @@ impl<S: Storage> Engine<S> {
     pub fn handle_command(&mut self, now: Time, command: Command) -> Reply {
         let is_durable = command.is_durable();
         if is_durable && self.exiting {
-            let message = "the daemon is shutting down; send the command again when it has started again";
-            return Err(Refusal::new(RefusalKind::Busy, message));
+            return Err(shutting_down());
         }
         self.note_changes(is_durable);
         let reply = self.carry_out(now, command);
@@ -69,8 +74,12 @@ impl<S: Storage> Engine<S> {
     /// The torrent that a command needs to have loaded, if it needs one.
     pub(super) fn needs_loaded(&self, command: &Command) -> Option<TorrentId> {
         let which = match command {
+            // Why a torrent does not move can be told though its description is lost; that is why, then.
+            Command::Why(which) => {
+                let id = self.one_id(which).ok()?;
+                return self.torrents.get(id).is_some_and(|torrent| torrent.lost().is_none()).then_some(id);
+            }
             Command::Files(which)
-            | Command::Why(which)
             | Command::Prioritize { which, .. }
             | Command::Move { which, .. }
             | Command::Rename { which, .. }
@@ -108,7 +117,7 @@ impl<S: Storage> Engine<S> {
             Command::Trackers(which) => Ok(Answer::Trackers(self.one(&which)?.tracker_rows(now))),
             Command::Why(which) => {
                 let id = self.one_id(&which)?;
-                self.wake_up(now, id);
+                self.load_soon(now, id);
                 Ok(Answer::Why(self.why(now, id)))
             }
             Command::Add { source, options } => self.add(now, source, options),
@@ -242,8 +251,7 @@ impl<S: Storage> Engine<S> {
 
     fn add_what(&mut self, now: Time, what: What, options: AddOptions) -> Reply {
         if self.exiting {
-            let message = "the daemon is shutting down; send the command again when it has started again";
-            return Err(Refusal::new(RefusalKind::Busy, message));
+            return Err(shutting_down());
         }
         let (info_hash, st_id) = match &what {
             What::Metainfo(meta, _) => (meta.info_hash, meta.st_id),

@@ -332,6 +332,9 @@ impl<S: Storage> Engine<S> {
         if self.torrents.get(id).is_some_and(Torrent::is_asleep) {
             // It fell asleep while the client did not read.
             if self.is_long(id) {
+                if let Some(why) = self.torrents.get(id).and_then(Torrent::lost) {
+                    return Err(Refusal::new(RefusalKind::Io, why));
+                }
                 self.load_soon(now, id);
                 self.settle(now);
                 return Ok(Slice { rows: Answer::Files(Vec::new()), is_last: false });

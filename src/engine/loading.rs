@@ -20,6 +20,7 @@ use crate::base::time::Time;
 use crate::codec::metainfo::{Metainfo, MetainfoError, Parser};
 use crate::codec::wire::Handshake;
 use crate::engine::asks::{metainfo_name, open_content};
+use crate::engine::commands::shutting_down;
 use crate::engine::connections::{Ending, Role};
 use crate::engine::{Effect, Engine, Timer};
 use crate::protocol::peer::Peer;
@@ -155,9 +156,9 @@ impl Loading {
 /// What it means to load a torrent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Loaded {
-    /// It is loaded, or cannot be: its description is lost.
+    /// It is loaded. A short one may be not: then its description is lost, as [`Torrent::lost`] says.
     Now,
-    /// It is being read.
+    /// It is being read; whoever waits for it is told the end of that.
     Later,
 }
 
@@ -352,8 +353,11 @@ impl<S: Storage> Engine<S> {
                 let reply = |load| (load, lost.clone().map(Err));
                 self.loading.done.extend(loads.into_iter().map(reply));
                 conns.into_iter().for_each(|conn| self.admit(now, conn));
-                if leaves {
-                    self.leaving.push(id);
+                match lost {
+                    _ if !leaves => {}
+                    // Its error says why.
+                    Some(_) => self.tell(id, |torrent| torrent.stays(now)),
+                    None => self.leaving.push(id),
                 }
             }
         }
@@ -409,10 +413,7 @@ impl<S: Storage> Engine<S> {
 
     /// Nothing is read any more: commands that wait are refused.
     pub(super) fn stop_loading(&mut self) {
-        let refusal = || {
-            let message = "the daemon is shutting down; send the command again when it has started again";
-            Err(Refusal::new(RefusalKind::Busy, message))
-        };
+        let refusal = || Err(shutting_down());
         for load in std::mem::take(&mut self.loading.queue) {
             match load.purpose {
                 Purpose::Add(load, _) => self.loading.done.push_back((load, Some(refusal()))),

@@ -170,8 +170,7 @@ impl<S: Storage> Engine<S> {
 
 /// True if a torrent of an earlier run may begin asleep: what the record says of it is enough, and to look at its files takes no long time.
 fn sleeps(head: &Head, record: &Record) -> bool {
-    let is_small = head.files <= SLEEP_FILES_MAX;
-    let is_whole = record.stamps.len() == head.files && is_small;
+    let is_whole = record.stamps.len() == head.files && head.files <= SLEEP_FILES_MAX;
     let is_moving = record.move_to.is_some() || record.move_from.is_some() || record.move_wanted.is_some();
     let is_busy = record.removing || record.checking || is_moving || record.next_names.is_some();
     // Of one without any piece that was not ended cleanly the metainfo may not have been saved: only its link may be there.

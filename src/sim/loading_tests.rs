@@ -21,7 +21,7 @@ use crate::codec::wire::{Handshake, Message, Reserved};
 use crate::engine::{Effect, Engine, record_name};
 use crate::sim::storage::{MemoryStorage, Truth};
 use crate::sim::stream::SimStream;
-use crate::torrent::command::{AddOptions, Answer, Command, Reply, Source, Which};
+use crate::torrent::command::{AddOptions, Answer, Command, RefusalKind, Reply, Source, Which};
 
 /// An engine, and the most steps that one call of it took.
 struct Bench {
@@ -237,6 +237,22 @@ fn hibernated_torrent_is_loaded_for_a_peer_without_a_long_call() {
     let Ok(Answer::Peers(peers)) = bench.command(Command::Peers(Which::All)) else { panic!("no peers") };
     assert_eq!(peers.len(), 2, "what was sent before is read when it is loaded");
     bench.check("loaded for a peer");
+}
+
+#[test]
+fn hibernated_torrent_whose_metainfo_is_lost_stays_and_says_so() {
+    let (mut bench, info_hash) = hibernated();
+    bench.engine.storage().saved.remove(&PathBuf::from(format!("torrents/{info_hash}.meta")));
+    let Ok(Answer::Later(load)) = bench.command(Command::Files(Which::All)) else { panic!("it has to be read first") };
+    bench.work();
+    assert!(matches!(bench.loaded(load), Some(Err(refusal)) if refusal.kind == RefusalKind::Io));
+    assert!(matches!(bench.command(Command::Why(Which::All)), Ok(Answer::Why(_))));
+    bench.work();
+    bench.command(Command::Remove { which: Which::All, data: true }).expect("it is to be removed");
+    bench.work();
+    let Ok(Answer::Show(row)) = bench.command(Command::Show(Which::All)) else { panic!("it stays") };
+    assert!(row.error.as_ref().is_some_and(|error| error.contains("cannot be read")), "{:?}", row.error);
+    bench.check("a lost description");
 }
 
 #[test]

@@ -200,7 +200,9 @@ impl Session {
     /// nothing though it has asked for more is not waited for, until [`WAITING_MAX`] ends it.
     #[must_use]
     pub fn wants_rows(&self, now: Time) -> bool {
-        self.long.is_some() && !self.is_overrun && (self.kept() < ROWS_WAITING_MAX || now >= self.impatient_at())
+        // Events that came meanwhile are sent after the answer: they do not hold it up.
+        let waiting = self.waiting() + self.held_len;
+        self.long.is_some() && !self.is_overrun && (waiting < ROWS_WAITING_MAX || now >= self.impatient_at())
     }
 
     /// Which rows of a long answer are next.

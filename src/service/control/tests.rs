@@ -592,6 +592,19 @@ fn events_wait_for_the_end_of_a_long_answer() {
 }
 
 #[test]
+fn many_events_do_not_hold_up_a_long_answer() {
+    let mut session = Session::new(NOW);
+    session.handle_input(b"json watch\njson files abcd\n");
+    assert!(session.poll_request(NOW).is_some());
+    session.reply(NOW, Ok(Report::Watching(Filter { info_hash: None, kinds: Vec::new() })), None);
+    begin_listing(&mut session);
+    let event = Event { at: 1, info_hash: None, name: "n".repeat(1000), what: What::Lost(7) };
+    (0..1000).for_each(|_| session.tell(NOW, &event));
+    output(&mut session);
+    assert!(session.wants_rows(NOW), "the client has read all that there is");
+}
+
+#[test]
 fn long_answer_keeps_its_place_among_held_replies() {
     let mut session = Session::new(NOW);
     session.handle_input(b"pause all\njson files abcd\npause all\nversion\n");
