@@ -73,6 +73,21 @@ fn the_control_socket_says_what_is_wrong() {
 }
 
 #[test]
+fn refusal_of_a_large_file_comes_as_soon_as_it_is_read() {
+    let temp = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(&temp.path().join("d"), "");
+    let file = temp.path().join("bad.torrent");
+    for len in [70_000, 700_000, 7_000_000] {
+        std::fs::write(&file, format!("d4:info{len}:{}e", "x".repeat(len))).unwrap();
+        let since = Instant::now();
+        let reply = daemon.ask(&format!("add {}", file.display()));
+        assert!(reply[0].starts_with("ERR invalid"), "{reply:?}");
+        assert!(since.elapsed() < Duration::from_secs(10), "{:?} for {len} bytes", since.elapsed());
+    }
+    assert_eq!(daemon.terminate(), 0);
+}
+
+#[test]
 fn all_of_many_large_files_in_a_watch_directory_are_added() {
     const FILES: usize = 150;
     let temp = tempfile::tempdir().unwrap();

@@ -79,8 +79,9 @@ impl Geometry {
         if files > 1 {
             info.extend(b"5:filesl");
             for file in 0..files {
-                let (dir, name) = (format!("d{:03}", file / 1000), format!("f{file:06}"));
-                info.extend(format!("d6:lengthi{file_len}e4:pathl{}:{dir}{}:{name}ee", dir.len(), name.len()).bytes());
+                // Names as short as these: `info` would be too long otherwise.
+                let name = format!("{file:x}");
+                info.extend(format!("d6:lengthi{file_len}e4:pathl{}:{name}ee", name.len()).bytes());
             }
             info.push(b'e');
         } else {
@@ -130,7 +131,7 @@ impl Torrent {
         if self.files == 1 {
             return vec![self.name.clone()];
         }
-        (0..self.files).map(|file| format!("{}/d{:03}/f{file:06}", self.name, file / 1000)).collect()
+        (0..self.files).map(|file| format!("{}/{file:x}", self.name)).collect()
     }
 
     /// Blocks of a piece.

@@ -187,6 +187,11 @@ impl<S: Storage> Engine<S> {
         self.durability.done.pop_front()
     }
 
+    /// True if [`Engine::poll_ack`] has something.
+    pub(super) fn has_acks(&self) -> bool {
+        !self.durability.done.is_empty()
+    }
+
     /// Sets whether later changes are caused by a command that is acknowledged, or by something else.
     pub(super) fn note_changes(&mut self, is_noting: bool) {
         self.durability.is_noting = is_noting;

@@ -62,6 +62,11 @@ impl<S: Storage> Engine<S> {
         })
     }
 
+    /// True if [`Engine::poll_event`] has something.
+    pub(super) fn has_events(&self) -> bool {
+        !self.events.queue.is_empty() || self.events.lost > 0
+    }
+
     fn seen(&self, id: TorrentId) -> Option<Seen> {
         let torrent = self.torrents.get(id).filter(|torrent| !torrent.is_peek())?;
         Some(Seen { state: torrent.state(), is_link: torrent.is_link(), error: torrent.error() })

@@ -169,6 +169,13 @@ impl<S: Storage> Engine<S> {
         self.loading.done.pop_front()
     }
 
+    /// True if something waits for [`Engine::poll_loaded`], [`Engine::poll_ack`] or [`Engine::poll_event`]: work may have led to it, and
+    /// nothing else need happen soon.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        !self.loading.done.is_empty() || self.has_acks() || self.has_events()
+    }
+
     /// Whether the hibernated torrent has so much metainfo that it is read in slices.
     pub(super) fn is_long(&self, id: TorrentId) -> bool {
         self.torrents.get(id).is_some_and(|torrent| torrent.is_asleep() && torrent.info_len() > AT_ONCE_MAX)

@@ -137,7 +137,7 @@ impl<S: Storage> Engine<S> {
             }
             let kept = connection.tail.take_into(&mut self.receive);
             if std::mem::take(&mut connection.is_unread) {
-                self.step(now, conn, kept)?;
+                self.step(now, conn, kept, steps_before)?;
                 if self.is_turn_over(conn, steps_before) {
                     return Ok(Progress::Spent);
                 }
@@ -164,7 +164,7 @@ impl<S: Storage> Engine<S> {
                 self.down.take(read as u64, &mut torrent.down_bucket);
             }
             if let Some(len) = self.pass_lane(now, conn, kept, kept + read)? {
-                self.step(now, conn, len)?;
+                self.step(now, conn, len, steps_before)?;
             }
             if self.is_turn_over(conn, steps_before) {
                 return Ok(Progress::Spent);
@@ -178,12 +178,12 @@ impl<S: Storage> Engine<S> {
         is_unread || steps::so_far() - steps_before >= READ_STEPS_MAX
     }
 
-    /// Lets the connection's machine step through the first `len` bytes of the receive buffer.
-    fn step(&mut self, now: Time, conn: ConnId, len: usize) -> Result<(), Ending> {
+    /// Lets the connection's machine step through the first `len` bytes of the receive buffer, in a turn that began at `steps_before`.
+    fn step(&mut self, now: Time, conn: ConnId, len: usize, steps_before: u64) -> Result<(), Ending> {
         steps::add_bytes(len);
         let receive = std::mem::take(&mut self.receive);
         let mut input = &receive[..len];
-        let result = self.step_through(now, conn, &mut input);
+        let result = self.step_through(now, conn, &mut input, steps_before);
         if let Some(connection) = self.connections.get_mut(conn) {
             connection.tail.keep(input);
         }
@@ -191,7 +191,7 @@ impl<S: Storage> Engine<S> {
         result
     }
 
-    fn step_through(&mut self, now: Time, conn: ConnId, input: &mut &[u8]) -> Result<(), Ending> {
+    fn step_through(&mut self, now: Time, conn: ConnId, input: &mut &[u8], steps_before: u64) -> Result<(), Ending> {
         let connection = self.connections.get_mut(conn).ok_or(Ending::Closed)?;
         let id = match &mut connection.role {
             Role::Peer(id) => *id,
@@ -214,7 +214,8 @@ impl<S: Storage> Engine<S> {
         let torrent = self.torrents.get_mut(id).ok_or(Ending::Closed)?;
         let down_before = torrent.down.total_bytes();
         let mut landings = Vec::with_capacity(input.len() / BLOCK_LEN as usize + 2);
-        let result = step_peer(now, conn, torrent, input, &mut landings, &mut self.stats.peer_messages_in);
+        let result =
+            step_peer(now, conn, torrent, input, &mut landings, &mut self.stats.peer_messages_in, steps_before);
         let store = torrent.store();
         if let Some(store) = store
             && let Err(fault) = land(now, conn, torrent, &mut self.storage, store, &landings)
@@ -348,8 +349,8 @@ fn step_peer<'b>(
     input: &mut &'b [u8],
     landings: &mut Vec<Landing<'b>>,
     messages: &mut u64,
+    steps_before: u64,
 ) -> Result<Stepped, Ending> {
-    let steps_before = steps::so_far();
     let is_costly = sabotage::is_broken(Sabotage::CostlyTurn);
     loop {
         if steps::so_far() - steps_before >= READ_STEPS_MAX && !is_costly {

@@ -436,6 +436,7 @@ impl Reactor {
     fn wait(&mut self, engine: &Engine<FileStorage>, turn: &Turn) -> io::Result<bool> {
         let busy = turn.exit
             || self.work_waits
+            || engine.has_news()
             || !self.stillborn.is_empty()
             || !self.ready.is_empty()
             || self.datagrams.is_ready()

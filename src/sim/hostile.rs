@@ -350,7 +350,7 @@ impl Hostile {
     fn harm(&mut self, conn: ConnId) {
         let line = self.lines.get_mut(&conn).expect("it was just listed");
         let handshake = Handshake {
-            reserved: Reserved::new(true, false, false),
+            reserved: Reserved::new(true, true, false),
             info_hash: self.info_hash,
             peer_id: *b"-XX0001-hostilepeer!",
         }
@@ -531,15 +531,16 @@ impl Hostile {
                 let message = PexMessage { added, dropped: Vec::new() };
                 extended(out, ExtensionKind::Pex, |out| message.write(out));
             }
-            Harm::MetadataRequests => fill(out, &mut |out, number| {
-                extended(out, ExtensionKind::Metadata, |out| MetadataMessage::Request(number % 256).write(out));
-            }),
+            Harm::MetadataRequests => {
+                if is_first {
+                    say_metadata(out, None);
+                }
+                fill(out, &mut |out, number| {
+                    extended(out, ExtensionKind::Metadata, |out| MetadataMessage::Request(number % 256).write(out));
+                });
+            }
             Harm::MetadataLies if is_first => {
-                let mut payload = Vec::new();
-                let ids = ExtensionIds::of(&[ExtensionKind::Metadata]);
-                let said = ExtensionHandshake { ids, metadata_size: Some(LIED_SIZE), ..ExtensionHandshake::default() };
-                said.write(&mut payload);
-                Message::Extended { id: 0, payload: &payload }.write(out);
+                say_metadata(out, Some(LIED_SIZE));
                 Message::HaveAll.write(out);
             }
             Harm::Churn | Harm::Wake if is_first => Message::HaveAll.write(out),
@@ -553,4 +554,12 @@ fn extended(out: &mut Vec<u8>, kind: ExtensionKind, write: impl FnOnce(&mut Vec<
     let mut payload = Vec::new();
     write(&mut payload);
     Message::Extended { id: kind.id(), payload: &payload }.write(out);
+}
+
+/// Says that it takes part in the exchange of metadata (BEP 9), of which it has so many bytes.
+fn say_metadata(out: &mut Vec<u8>, metadata_size: Option<u32>) {
+    let mut payload = Vec::new();
+    let ids = ExtensionIds::of(&[ExtensionKind::Metadata]);
+    ExtensionHandshake { ids, metadata_size, ..ExtensionHandshake::default() }.write(&mut payload);
+    Message::Extended { id: 0, payload: &payload }.write(out);
 }

@@ -30,8 +30,8 @@ use crate::sim::tracker::Tracker;
 const TURN_BYTES: usize = 256 * 1024;
 /// What a job of the disk takes; a sync takes it twice.
 const JOB: Duration = Duration::from_millis(5);
-/// Rounds that a node may need until it rests; beyond it it spins. A check takes one for each piece.
-const ROUNDS_MAX: u32 = 2_000_000;
+/// Rounds that a node may need until it rests, besides one for each piece that a check hashes; beyond it it spins.
+const ROUNDS_MAX: u32 = 20_000;
 /// Timeouts of a node in one second; beyond it it spins.
 const TIMEOUTS_MAX: u32 = 20_000;
 
@@ -309,6 +309,11 @@ impl Node {
         }
     }
 
+    /// Pieces of all its torrents.
+    fn pieces(&self) -> u32 {
+        if let Body::Engine(engine) = &self.body { engine.views().map(|view| view.have.len()).sum() } else { 0 }
+    }
+
     /// Gives turns, work and effects their due until the machine rests; what it wants from the network goes to `outputs`.
     pub(crate) fn settle(&mut self, now: Time, outputs: &mut Vec<Output>) {
         let local = self.clock.local(now);
@@ -322,7 +327,7 @@ impl Node {
             if !moved {
                 break;
             }
-            if round == ROUNDS_MAX {
+            if round >= ROUNDS_MAX && round >= ROUNDS_MAX + self.pieces() {
                 self.breach = Some("it never rests".into());
                 break;
             }

@@ -164,13 +164,14 @@ impl Torrent {
         let Some(message) = PexMessage::parse(payload, most) else { return Ok(()) };
         let from = reach(peer.addr.ip());
         steps::add(4 * message.added.len());
+        let is_finished = self.is_finished();
         for Contact { addr, flags } in message.added {
             // Nobody knows better than we who is near us; what a stranger says of that would have us dial our own network.
             if reach(addr.ip()) < from || self.is_ours(addr) || !self.candidates.add(now, addr, Origin::Pex) {
                 continue;
             }
             self.exchange.counts.learned += 1;
-            if flags.has(Flags::SEED) && self.is_finished() {
+            if flags.has(Flags::SEED) && is_finished {
                 self.candidates.mark_complete(addr); // two seeders have nothing to say to one another
             }
         }

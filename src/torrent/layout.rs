@@ -23,7 +23,6 @@ pub struct Layout {
     /// The pieces that are wanted; none while all are.
     wanted: Option<Bitfield>,
     wanted_bytes: u64,
-    wanted_pieces: u32,
 }
 
 impl Layout {
@@ -36,8 +35,8 @@ impl Layout {
     /// All files `Normal`, and not known while the torrent sleeps.
     #[must_use]
     pub const fn asleep(geometry: Geometry) -> Self {
-        let (wanted_bytes, wanted_pieces) = (geometry.total_len(), geometry.pieces());
-        Self { files: None, geometry, priorities: None, pieces: None, wanted: None, wanted_bytes, wanted_pieces }
+        let wanted_bytes = geometry.total_len();
+        Self { files: None, geometry, priorities: None, pieces: None, wanted: None, wanted_bytes }
     }
 
     /// The files.
@@ -94,7 +93,6 @@ impl Layout {
         if priorities.iter().all(|&priority| priority == Priority::Normal) {
             self.pieces = None;
             self.wanted = None;
-            self.wanted_pieces = self.geometry.pieces();
         } else {
             self.priorities = Some(priorities);
             self.place();
@@ -119,7 +117,6 @@ impl Layout {
                 wanted.set(piece);
             }
         }
-        self.wanted_pieces = wanted.count();
         self.wanted = Some(wanted);
         self.pieces = Some(pieces);
     }
@@ -173,11 +170,7 @@ impl Layout {
     /// True if `have` holds every wanted piece.
     #[must_use]
     pub fn is_finished(&self, have: &Bitfield) -> bool {
-        if self.pieces.is_none() {
-            return have.is_full();
-        }
-        have.count() >= self.wanted_pieces
-            && (0..self.geometry.pieces()).all(|piece| have.get(piece) || !self.is_wanted(Piece(piece)))
+        self.wanted.as_ref().map_or(have.is_full(), |wanted| wanted.first_beyond(have, None, 0).is_none())
     }
 
     /// The first wanted piece, from `from` on, that `have` lacks and a peer has that has `theirs`.

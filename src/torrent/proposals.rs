@@ -1,6 +1,6 @@
-//! What a seeder proposes (BEP 6, `suggest piece`): to each peer that has a slot pieces that nobody else has yet, each to one
-//! peer, so that the swarm gets all content from the seeder once before anything twice. Whoever does not heed it loses
-//! nothing.
+//! What a seeder proposes (BEP 6, `suggest piece`): to each peer that has a slot pieces that no connected peer has yet, each to one
+//! peer, so that the swarm gets most content from the seeder once before anything twice. A peer that does not heed it loses nothing.
+//! Only some pieces are tried for a proposal; when few are left that no peer has, they may not be among them.
 
 use crate::base::geometry::Piece;
 use crate::base::ids::ConnId;
@@ -21,7 +21,7 @@ impl Torrent {
         self.peers.values().any(|peer| peer.field.get(piece.0))
     }
 
-    /// Proposes pieces that no connected peer has to one that has a slot, while there are such.
+    /// Proposes pieces that no connected peer has to one that has a slot, if some are found.
     pub(crate) fn propose(&mut self, conn: ConnId) {
         let Some(peer) = self.peers.get(&conn) else { return };
         let may_ask = !peer.machine.am_choking() && peer.machine.peer_interested() && peer.machine.is_fast();

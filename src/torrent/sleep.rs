@@ -16,7 +16,7 @@ use crate::torrent::torrent::{Ask, LOOK, Phase, Torrent};
 
 /// How long nothing has to happen until it falls asleep.
 const SLEEP_AFTER: Duration = Duration::from_secs(60);
-/// Bytes of `info`: reading more takes so long that it stays awake.
+/// Bytes of `info`: a torrent of more does not begin to hibernate, because loading it takes many slices, and the peer that comes waits.
 const SLEEP_INFO_MAX: u32 = 4 << 20;
 /// Files: to open more takes so long that it stays awake.
 const SLEEP_LIST_MAX: usize = 20_000;

@@ -197,11 +197,11 @@ impl Torrent {
         if !self.is_super_seeding() {
             return;
         }
-        let Some(field) = self.peers.get(&conn).map(|peer| peer.field.clone()) else { return };
+        let Some(field) = self.peers.get(&conn).map(|peer| &peer.field) else { return };
         steps::add(self.peers.len());
         for spread in [&mut self.spread.seen, &mut self.spread.next] {
             if !spread.is_empty() && !field.is_empty() {
-                spread.add_all(&field);
+                spread.add_all(field);
             }
         }
         let lasts = self.peers.values().filter_map(last_shown);
