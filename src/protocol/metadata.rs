@@ -1,11 +1,11 @@
 //! Fetching an `info` dictionary from peers (BEP 9): who is asked for which piece of it, and what becomes of what they send.
 //!
-//! All peers that claim the same size fill one draft together. A whole draft is handed out and judged by its owner: if it is
-//! wrong and came from one peer, that one lied; if it came from several, each of that size fills a draft alone from then on.
-//! Nothing is allocated for what a peer only claims.
+//! All peers that claim the same size fill one draft together. A whole draft is handed out and judged by its owner, which may
+//! take a while: what comes meanwhile for other drafts counts. If it is wrong and came from one peer, that one lied; if it came
+//! from several, each of that size fills a draft alone from then on. Nothing is allocated for what a peer only claims.
 //!
 //! Methods: `handle_offer`, `handle_data`, `handle_reject`, `handle_wrong`, `handle_gone`, `handle_timeout` (once a second);
-//! `poll_transmit`.
+//! `poll_transmit`, `poll_whole`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -72,6 +72,8 @@ struct Draft {
     bytes: Vec<u8>,
     /// By piece: it is here.
     here: Bitfield,
+    /// Its bytes were handed out to be judged. It stays, so that no other draft is begun of its size.
+    is_judged: bool,
     givers: BTreeSet<ConnId>,
     /// When its turn is over.
     until: Time,
@@ -89,6 +91,7 @@ impl Draft {
             by,
             bytes: Vec::new(),
             here,
+            is_judged: false,
             givers: BTreeSet::new(),
             until: now + TURN * times,
             grew_at: now,
@@ -98,7 +101,7 @@ impl Draft {
 
     /// It has to make room if others wait.
     fn is_over(&self, now: Time) -> bool {
-        self.until <= now || now.since(self.grew_at) >= self.patience
+        !self.here.is_full() && (self.until <= now || now.since(self.grew_at) >= self.patience)
     }
 
     fn is_filled_by(&self, conn: ConnId, size: u32) -> bool {
@@ -211,12 +214,12 @@ impl MetadataFetch {
         }
     }
 
-    /// A piece came: the whole `info` if it was the last. What was not asked for, or has another length than it must, is not
+    /// A piece came: perhaps there is a whole `info` now. What was not asked for, or has another length than it must, is not
     /// looked at.
-    pub fn handle_data(&mut self, now: Time, conn: ConnId, piece: u32, total_size: u32, bytes: &[u8]) -> Option<Whole> {
-        let offer = self.offers.get_mut(&conn)?;
+    pub fn handle_data(&mut self, now: Time, conn: ConnId, piece: u32, total_size: u32, bytes: &[u8]) {
+        let Some(offer) = self.offers.get_mut(&conn) else { return };
         let size = offer.size;
-        let at = offer.asked.iter().position(|(asked, _)| *asked == piece)?;
+        let Some(at) = offer.asked.iter().position(|(asked, _)| *asked == piece) else { return };
         offer.asked.remove(at);
         let len = METADATA_PIECE_LEN.min(size.saturating_sub(piece * METADATA_PIECE_LEN));
         let index = self.drafts.iter().position(|draft| draft.is_filled_by(conn, size));
@@ -227,10 +230,6 @@ impl MetadataFetch {
                 draft.grew_at = now;
                 offer.gave = true;
             }
-            if draft.here.is_full() {
-                let draft = self.drafts.swap_remove(index);
-                return Some(Whole { info: draft.bytes.into(), givers: draft.givers.into_iter().collect() });
-            }
             self.keep_bound();
         } else if index.is_some() {
             // Another size than it said, or no whole piece: of no use.
@@ -238,7 +237,14 @@ impl MetadataFetch {
             self.drafts.retain(|draft| draft.by != Some(conn));
         }
         self.advance(now);
-        None
+    }
+
+    /// A whole `info`, to be judged before the next one is taken.
+    pub fn poll_whole(&mut self) -> Option<Whole> {
+        let draft = self.drafts.iter_mut().find(|draft| draft.here.is_full() && !draft.is_judged)?;
+        draft.is_judged = true;
+        let info = std::mem::take(&mut draft.bytes).into();
+        Some(Whole { info, givers: draft.givers.iter().copied().collect() })
     }
 
     /// A peer refuses a piece.
@@ -254,6 +260,7 @@ impl MetadataFetch {
 
     /// The whole that `givers` sent was wrong. Who is guilty beyond doubt: the only one; it is not asked again.
     pub fn handle_wrong(&mut self, now: Time, whole: &Whole) -> Option<ConnId> {
+        self.drafts.retain(|draft| !draft.is_judged);
         if let [only] = whole.givers[..] {
             self.handle_gone(now, only);
             return Some(only);
@@ -330,7 +337,8 @@ impl MetadataFetch {
             let peers = |draft: &Draft| {
                 self.offers.iter().filter(|(conn, offer)| draft.is_filled_by(**conn, offer.size)).count()
             };
-            let fewest = (0..self.drafts.len()).min_by_key(|&index| peers(&self.drafts[index]));
+            let held = (0..self.drafts.len()).filter(|&index| !self.drafts[index].bytes.is_empty());
+            let fewest = held.min_by_key(|&index| peers(&self.drafts[index]));
             let draft = self.drafts.swap_remove(fewest.expect("there is much in them"));
             self.give_up(&draft);
         }
@@ -407,7 +415,8 @@ mod tests {
             while let Some((to, piece)) = fetch.poll_transmit() {
                 let Some(bytes) = answers(to, piece) else { continue };
                 let size = fetch.offers.get(&to).map_or(0, |offer| offer.size);
-                if let Some(whole) = fetch.handle_data(now, to, piece, size, &bytes) {
+                fetch.handle_data(now, to, piece, size, &bytes);
+                if let Some(whole) = fetch.poll_whole() {
                     if *whole.info == *good {
                         return (Some(second), guilty);
                     }
@@ -430,11 +439,12 @@ mod tests {
         (0..3).for_each(|peer| fetch.handle_offer(Time::ZERO, conn(peer), 100_000));
         let asked: Vec<_> = std::iter::from_fn(|| fetch.poll_transmit()).collect();
         assert_eq!(asked.len(), 7, "every piece is asked for once");
-        let mut whole = None;
         for (to, piece) in asked {
-            whole = fetch.handle_data(Time::ZERO, to, piece, 100_000, &piece_of(&good, piece));
+            assert_eq!(fetch.poll_whole(), None);
+            fetch.handle_data(Time::ZERO, to, piece, 100_000, &piece_of(&good, piece));
         }
-        assert_eq!(whole, Some(Whole { info: good.into(), givers: vec![conn(0), conn(1)] }));
+        assert_eq!(fetch.poll_whole(), Some(Whole { info: good.into(), givers: vec![conn(0), conn(1)] }));
+        assert_eq!(fetch.poll_whole(), None);
     }
 
     #[test]
@@ -451,10 +461,10 @@ mod tests {
         let mut fetch = MetadataFetch::new(1 << 20);
         fetch.handle_offer(Time::ZERO, conn(0), 20_000);
         fetch.handle_offer(Time::ZERO, conn(1), 20_000);
-        assert_eq!(fetch.handle_data(Time::ZERO, conn(0), 7, 20_000, &[0; 16_384]), None);
-        assert_eq!(fetch.handle_data(Time::ZERO, conn(2), 0, 20_000, &[0; 16_384]), None);
+        fetch.handle_data(Time::ZERO, conn(0), 7, 20_000, &[0; 16_384]);
+        fetch.handle_data(Time::ZERO, conn(2), 0, 20_000, &[0; 16_384]);
         assert_eq!(fetch.drafts[0].here.count(), 0);
-        assert_eq!(fetch.handle_data(Time::ZERO, conn(0), 0, 20_000, &[0; 16_383]), None);
+        fetch.handle_data(Time::ZERO, conn(0), 0, 20_000, &[0; 16_383]);
         assert_eq!(fetch.offers(), 1, "who sends half a piece is not asked again");
         let asked: BTreeSet<_> =
             std::iter::from_fn(|| fetch.poll_transmit()).filter(|(to, _)| *to == conn(1)).collect();
@@ -510,6 +520,31 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_while_a_whole_is_judged_counts() {
+        let good = info(50_000);
+        let mut fetch = MetadataFetch::new(1 << 20);
+        let offers = [(0, 50_000), (1, 40_000)];
+        offers.into_iter().for_each(|(peer, size)| fetch.handle_offer(Time::ZERO, conn(peer), size));
+        let (late, soon): (Vec<_>, Vec<_>) =
+            std::iter::from_fn(|| fetch.poll_transmit()).partition(|(to, _)| *to == conn(0));
+        for (to, piece) in soon {
+            let len = METADATA_PIECE_LEN.min(40_000 - piece * METADATA_PIECE_LEN) as usize;
+            fetch.handle_data(Time::ZERO, to, piece, 40_000, &vec![0; len]);
+        }
+        let wrong = fetch.poll_whole().expect("one is whole");
+        for (to, piece) in late {
+            fetch.handle_data(Time::ZERO, to, piece, 50_000, &piece_of(&good, piece));
+        }
+        // However long it takes to judge the first: no other of its size is begun, and the second one waits.
+        fetch.handle_offer(Time::ZERO, conn(2), 40_000);
+        (1..100).for_each(|second| fetch.handle_timeout(Time::from_secs(second)));
+        assert_eq!(fetch.poll_transmit(), None);
+        assert_eq!(fetch.handle_wrong(Time::from_secs(100), &wrong), Some(conn(1)));
+        assert_eq!(fetch.poll_whole().map(|whole| whole.info), Some(good.into()));
+        assert_eq!(fetch.poll_transmit().map(|(to, _)| to), Some(conn(2)));
+    }
+
+    #[test]
     fn who_gives_slowly_comes_to_an_end_however_many_wait() {
         let good = info(40 * METADATA_PIECE_LEN as usize);
         let size = good.len() as u32;
@@ -522,9 +557,10 @@ mod tests {
             fetch.handle_offer(now, conn(second + 1), size + second as u32 + 1);
             fetch.handle_timeout(now);
             asked.extend(std::iter::from_fn(|| fetch.poll_transmit()).filter(|(to, _)| *to == conn(0)));
-            if let Some((_, piece)) = asked.pop_front()
-                && fetch.handle_data(now, conn(0), piece, size, &piece_of(&good, piece)).is_some()
-            {
+            if let Some((_, piece)) = asked.pop_front() {
+                fetch.handle_data(now, conn(0), piece, size, &piece_of(&good, piece));
+            }
+            if fetch.poll_whole().is_some() {
                 return;
             }
         }
@@ -542,7 +578,8 @@ mod tests {
         assert_eq!(fetch.poll_transmit(), None);
         fetch.handle_timeout(Time::from_secs(30));
         assert_eq!(fetch.poll_transmit(), Some((conn(0), 0)));
-        assert!(fetch.handle_data(Time::from_secs(30), conn(0), 0, 10_000, &good).is_some());
+        fetch.handle_data(Time::from_secs(30), conn(0), 0, 10_000, &good);
+        assert!(fetch.poll_whole().is_some());
     }
 
     #[test]
@@ -556,7 +593,8 @@ mod tests {
             let Some((to, number)) = fetch.poll_transmit() else { break };
             let size = fetch.offers[&to].size;
             let len = METADATA_PIECE_LEN.min(size - number * METADATA_PIECE_LEN) as usize;
-            if fetch.handle_data(Time::ZERO, to, number, size, &piece[..len]).is_some() {
+            fetch.handle_data(Time::ZERO, to, number, size, &piece[..len]);
+            if fetch.poll_whole().is_some() {
                 break;
             }
             most = most.max(fetch.drafts.iter().map(|draft| draft.bytes.len()).sum());

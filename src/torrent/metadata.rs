@@ -43,7 +43,7 @@ pub(crate) struct Description {
     /// Bytes of `claims`, all together.
     claims_len: usize,
     pub(crate) begin: Begin,
-    /// A whole `info` that is being judged. Nothing more is fetched meanwhile.
+    /// A whole `info` that is being judged.
     judged: Option<Whole>,
     /// All of it is here; only the storage does not know the files yet.
     is_over: bool,
@@ -62,10 +62,6 @@ enum Claim {
 }
 
 impl Description {
-    fn is_fetching(&self) -> bool {
-        !self.is_over && self.judged.is_none()
-    }
-
     fn claim(&mut self, conn: ConnId, event: &Event<'_>) {
         let claim = self.claims.entry(conn).or_insert(Claim::Pieces(Vec::new()));
         let (before, room) = (claim.len(), CLAIMS_MAX.saturating_sub(self.claims_len));
@@ -222,13 +218,11 @@ impl Torrent {
         match MetadataMessage::parse(payload) {
             Some(MetadataMessage::Request(piece)) => self.serve_metadata(conn, piece),
             Some(MetadataMessage::Data { piece, total_size, bytes }) => {
-                let Some(description) = self.description.as_mut().filter(|description| description.is_fetching())
-                else {
+                let Some(description) = self.description.as_mut().filter(|description| !description.is_over) else {
                     return;
                 };
-                if let Some(whole) = description.fetch.handle_data(now, conn, piece, total_size, bytes) {
-                    self.judge_metadata(whole);
-                }
+                description.fetch.handle_data(now, conn, piece, total_size, bytes);
+                self.judge_metadata();
                 self.ask_for_metadata();
             }
             Some(MetadataMessage::Reject(piece)) => {
@@ -257,7 +251,7 @@ impl Torrent {
     }
 
     fn ask_for_metadata(&mut self) {
-        let Some(description) = self.description.as_mut().filter(|description| description.is_fetching()) else {
+        let Some(description) = self.description.as_mut().filter(|description| !description.is_over) else {
             return;
         };
         while let Some((conn, piece)) = description.fetch.poll_transmit() {
@@ -303,9 +297,11 @@ impl Torrent {
         }
     }
 
-    /// A whole `info` is here: it is judged next.
-    fn judge_metadata(&mut self, whole: Whole) {
-        if let Some(description) = &mut self.description {
+    /// Has a whole `info` judged if one is here, one at a time.
+    fn judge_metadata(&mut self) {
+        if let Some(description) = self.description.as_mut().filter(|description| description.judged.is_none())
+            && let Some(whole) = description.fetch.poll_whole()
+        {
             description.judged = Some(whole);
             self.asks.push_back(Ask::Judge);
         }
@@ -331,6 +327,7 @@ impl Torrent {
             if let Some(addr) = addr {
                 self.ban(now, addr);
             }
+            self.judge_metadata();
             return self.ask_for_metadata();
         }
         // Nothing more is fetched: what others sent makes room for what is made of it.
