@@ -716,6 +716,11 @@ impl Node {
         }
     }
 
+    /// True if bytes that come on a stream are read: the node has not closed it.
+    pub(crate) fn takes(&self, conn: ConnId) -> bool {
+        self.links.get(&conn).is_some_and(|link| !link.closing)
+    }
+
     /// Bytes came; false if there is nobody for them.
     pub(crate) fn delivered(&mut self, conn: ConnId, bytes: Bytes) -> bool {
         let Some(link) = self.links.get_mut(&conn).filter(|link| !link.closing) else { return false };

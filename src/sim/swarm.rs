@@ -162,7 +162,9 @@ impl<'s> Swarm<'s> {
         let mut world = World::new(network, rng.fork("network"), prints_from);
         world.tally.is_exact = scenario.node.iter().all(|group| group.lies == 0.0 && !group.encrypted);
         world.tally.is_exact &= scenario.hostile.is_empty();
-        let harmless = |kind: FaultKind| !matches!(kind, FaultKind::BitFlip | FaultKind::FilesGone);
+        // After these a node may serve what is not the content, until it notices.
+        let harmless =
+            |kind: FaultKind| !matches!(kind, FaultKind::BitFlip | FaultKind::FilesGone | FaultKind::DiskAway);
         world.tally.is_exact &= scenario.fault.iter().all(|fault| harmless(fault.kind));
         let urls = urls(scenario, &[]);
         let mut made = Vec::new();

@@ -557,7 +557,8 @@ impl World {
         if self.nodes[to.node].is_silent {
             return; // nobody answers
         }
-        if self.is_alive(to) && !self.ledger.is_empty() {
+        // A tracker hears nothing on a stream that it has closed itself.
+        if self.is_alive(to) && !self.ledger.is_empty() && self.nodes[to.node].takes(to.conn) {
             self.ledger.hear_stream(now, to, bytes.runs());
         }
         if self.is_alive(to) && self.nodes[to.node].delivered(to.conn, bytes) {
