@@ -581,8 +581,7 @@ impl Torrent {
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         let old = std::mem::replace(&mut peer.field, field);
         if let Some(download) = &mut self.download {
-            download.picker.remove_field(&old);
-            download.picker.add_field(&peer.field);
+            download.picker.replace_field(&old, &peer.field);
         }
         peer.offer = Offer::Unknown;
         self.allow_fast(conn);

@@ -153,6 +153,24 @@ impl Picker {
         }
     }
 
+    /// A peer that had the pieces in `old` has those in `new` instead: one pass where both are many.
+    pub fn replace_field(&mut self, old: &Bitfield, new: &Bitfield) {
+        let is_counted = |field: &Bitfield| self.is_bulk(field.count()) && !field.is_full();
+        if !is_counted(old) || !is_counted(new) || self.seeds > 0 && self.lacks_a_count(old) {
+            self.remove_field(old);
+            return self.add_field(new);
+        }
+        steps::add_bytes(self.counts.len());
+        self.empty_buckets();
+        let fields = old.as_bytes().iter().zip(new.as_bytes());
+        for (counts, (old, new)) in self.counts.chunks_mut(8).zip(fields) {
+            let bits = BITS[usize::from(*old)].into_iter().zip(BITS[usize::from(*new)]);
+            for (count, (old, new)) in counts.iter_mut().zip(bits) {
+                *count = count.saturating_sub(old).saturating_add(new);
+            }
+        }
+    }
+
     /// A peer got this piece.
     pub fn add_piece(&mut self, piece: Piece) {
         self.recount(piece, self.counts[piece.index()].saturating_add(1));
@@ -487,6 +505,29 @@ mod tests {
         assert_eq!(picker.pick(&field(&[3]), &[], |_| true), None);
         picker.returned(Piece(3));
         assert_eq!(picker.pick(&field(&[3]), &[], |_| true), Some(Piece(3)));
+    }
+
+    #[test]
+    fn replaced_field_counts_as_one_removed_and_one_added() {
+        let layout = layout();
+        let (mut one, mut other) = (picker(&layout), picker(&layout));
+        let mut rng = Rng::from_number(5);
+        let mut draw = || match rng.below(5) {
+            0 => Bitfield::full(PIECES),
+            1 => Bitfield::new(PIECES),
+            _ => field(&(0..PIECES).filter(|_| rng.below(2) == 0).collect::<Vec<_>>()),
+        };
+        let mut fields = vec![Bitfield::new(PIECES); 4];
+        for round in 0..200 {
+            let old = std::mem::replace(&mut fields[round % 4], draw());
+            one.replace_field(&old, &fields[round % 4]);
+            other.remove_field(&old);
+            other.add_field(&fields[round % 4]);
+            one.check();
+            let counts =
+                |picker: &Picker| (0..PIECES).map(|piece| picker.availability(Piece(piece))).collect::<Vec<_>>();
+            assert_eq!(counts(&one), counts(&other), "round {round}");
+        }
     }
 
     #[test]
