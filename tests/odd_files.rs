@@ -1,13 +1,15 @@
-//! The tool rejects any path that is not a regular file where it reads a regular file, and never waits for such a path.
+//! Odd files. The tool rejects any path that is not a regular file where it reads a regular file, and never waits for such a path. The
+//! daemon downloads tens of thousands of files of a few bytes.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 
 use std::io::Read;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::{Running, wait};
+use common::{Daemon, Running, free_port, make, noise, wait};
 
 /// Waits for the tool to end by itself. Returns whether it succeeded, and its standard error.
 #[track_caller]
@@ -56,4 +58,47 @@ fn tool_rejects_a_path_that_is_not_a_regular_file() {
         }
     }
     assert!(!Path::new(&out).exists());
+}
+
+/// A block lies in thousands of files, some of no bytes among them: it is written, read back, hashed and sent a few at a time.
+fn files_of_a_few_bytes_are_downloaded(keys: &str) {
+    const FILES: usize = 20_000;
+    const EXTRA: &str = "[limits]\nmin_free_space = \"0\"\n[storage]\nallocate = \"sparse\"\n";
+    let temp = tempfile::tempdir().unwrap();
+    let source = temp.path().join("source/content");
+    let name = |file: usize| format!("{}/{file}", file / 1000);
+    let bytes = |file: usize| noise(file as u64, file % 7);
+    for file in 0..FILES {
+        std::fs::create_dir_all(source.join((file / 1000).to_string())).unwrap();
+        std::fs::write(source.join(name(file)), bytes(file)).unwrap();
+    }
+    let (st, ..) = make(&source, temp.path(), &["--piece-length", "32768"]);
+    let daemon = |name: &str| {
+        let home = temp.path().join(name);
+        Daemon::launch(&home, SocketAddr::from(([127, 0, 0, 1], free_port())), keys, EXTRA)
+    };
+    let (seeder, leecher) = (daemon("seeder"), daemon("leecher"));
+    seeder.add(&st, &format!("dir={}", temp.path().join("source").display()));
+    seeder.wait_state("seeding", 60);
+    let target = temp.path().join("target");
+    leecher.add(&st, &format!("dir={}", target.display()));
+    leecher.ask(&format!("connect all {}", seeder.listen));
+    leecher.wait_state("seeding", 60);
+    // Those of no bytes are made with the next sync, the first one last.
+    wait("the last of them is made", 30, || target.join("content").join(name(0)).exists());
+    for file in 0..FILES {
+        assert_eq!(std::fs::read(target.join("content").join(name(file))).ok(), Some(bytes(file)), "file {file}");
+    }
+    assert_eq!(leecher.torrent()["failed"].as_u64().unwrap_or(0), 0);
+    assert_eq!((seeder.terminate(), leecher.terminate()), (0, 0));
+}
+
+#[test]
+fn files_of_a_few_bytes_are_downloaded_in_plain() {
+    files_of_a_few_bytes_are_downloaded("encryption = \"off\"\n");
+}
+
+#[test]
+fn files_of_a_few_bytes_are_downloaded_enciphered() {
+    files_of_a_few_bytes_are_downloaded("encryption = \"require\"\n");
 }

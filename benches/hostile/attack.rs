@@ -190,6 +190,9 @@ impl Attack {
                 matches!(self, Self::HaveFlood | Self::RejectAll | Self::Corrupt | Self::FieldFlips | Self::Requests)
                     || matches!(self, Self::Churn | Self::InterestFlaps | Self::MetadataDeliver)
             }
+            Geometry::SmallestFiles => {
+                matches!(self, Self::HaveFlood | Self::RejectAll | Self::Corrupt | Self::Requests)
+            }
             Geometry::LongPieces => {
                 matches!(self, Self::HaveFlood | Self::FieldFlips | Self::ChokeFlaps | Self::RejectAll | Self::Corrupt)
                     || matches!(self, Self::AllowedFast | Self::DontHave | Self::Requests | Self::Cancels)

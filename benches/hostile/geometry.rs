@@ -18,6 +18,7 @@ pub enum Geometry {
     ManyPieces,
     MostPieces,
     MostFiles,
+    SmallestFiles,
     LongPieces,
     MostValues,
 }
@@ -35,8 +36,15 @@ pub struct Torrent {
 }
 
 impl Geometry {
-    pub const ALL: [Self; 6] =
-        [Self::Ordinary, Self::ManyPieces, Self::MostPieces, Self::MostFiles, Self::LongPieces, Self::MostValues];
+    pub const ALL: [Self; 7] = [
+        Self::Ordinary,
+        Self::ManyPieces,
+        Self::MostPieces,
+        Self::MostFiles,
+        Self::SmallestFiles,
+        Self::LongPieces,
+        Self::MostValues,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -44,6 +52,7 @@ impl Geometry {
             Self::ManyPieces => "many-pieces",
             Self::MostPieces => "most-pieces",
             Self::MostFiles => "most-files",
+            Self::SmallestFiles => "smallest-files",
             Self::LongPieces => "long-pieces",
             Self::MostValues => "most-values",
         }
@@ -62,6 +71,8 @@ impl Geometry {
             Self::ManyPieces => (200_000, 16 << 10, 1),
             Self::MostPieces => (1_600_000, 16 << 10, 1),
             Self::MostFiles => (FILES / 16, 64 << 10, FILES),
+            // Files of one byte: every block lies in thousands of them.
+            Self::SmallestFiles => (15, 64 << 10, 15 * (64 << 10)),
             Self::LongPieces => (64, PIECE_LEN_MAX, 1),
         }
     }

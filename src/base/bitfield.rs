@@ -163,6 +163,12 @@ impl Bitfield {
         bits(fields[0].len, from, move |index| !fields.iter().fold(0, |ones, field| ones | field.word(index)))
     }
 
+    /// True if all bits of `range` are ones.
+    #[must_use]
+    pub fn is_full_in(&self, range: std::ops::Range<u32>) -> bool {
+        Self::zeros_in_all([self], range.start).next().is_none_or(|zero| zero >= range.end)
+    }
+
     /// Bits `64 * index` to `64 * index + 63`, the first one highest; zeros behind the end.
     fn word(&self, index: u32) -> u64 {
         let rest = self.bytes.get(index as usize * 8..).unwrap_or_default();

@@ -3,8 +3,8 @@
 //! A list of a million files must neither take long to build, one slice at a time, nor to drop: all paths are in one
 //! buffer, and a file takes 12 bytes beside its path.
 
+use std::borrow::Borrow;
 use std::ffi::OsStr;
-use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,12 @@ use crate::base::geometry::Span;
 
 /// Total length of all paths of one list, bytes. [`FileListBuilder::push`] refuses the file that would exceed it.
 pub const PATHS_LEN_MAX: usize = 128 << 20;
+
+/// Files that one call touches at most, opening, writing or mapping each: about 10 µs a file.
+pub const TOUCHED_MAX: usize = 32;
+
+/// Steps that touching a file counts as.
+pub const TOUCH_STEPS: usize = 500;
 
 /// The bit of an element of `path_ends` that marks a pad file.
 const PAD: u32 = 1 << 31;
@@ -169,29 +175,57 @@ impl FileList {
     }
 
     /// The parts of `span`, file by file: index of the file, offset within it, and the part's place in the content.
-    /// Files of no bytes are left out.
-    pub fn parts(&self, span: Span) -> impl Iterator<Item = (usize, u64, Span)> + '_ {
-        self.indexes(span).filter_map(move |index| {
-            let (offset, part) = self.part(index, span)?;
-            Some((index, offset, part))
-        })
+    /// Files of no bytes are left out, and cost nothing however many there are.
+    pub fn parts(&self, span: Span) -> Parts<&Self> {
+        Parts::new(self, span)
     }
 
-    /// The indexes of the files that `span` touches, and of those of no bytes between them.
+    /// The start of `span` that touches at most `most` files of some bytes.
     #[must_use]
-    pub fn indexes(&self, span: Span) -> Range<usize> {
-        let first = self.ends.partition_point(|&end| end <= span.offset);
-        // A file begins where the one before it ends.
-        let after = if span.end() == 0 { 0 } else { self.ends.partition_point(|&end| end < span.end()) + 1 };
-        first..after.min(self.len()).max(first)
+    pub fn start_of(&self, span: Span, most: usize) -> Span {
+        if self.len() <= most {
+            return span;
+        }
+        let end = self.parts(span).nth(most).map_or(span.end(), |(_, _, part)| part.offset);
+        Span { len: end - span.offset, ..span }
     }
+}
 
-    /// The part of `span` in the file at `index`: offset within the file, and the part's place in the content; none if there is none.
-    #[must_use]
-    pub fn part(&self, index: usize, span: Span) -> Option<(u64, Span)> {
-        let file = self.entry(index);
-        let part = file.span.intersection(span)?;
-        Some((part.offset - file.span.offset, part))
+/// The parts of a span, file by file. See [`FileList::parts`].
+#[derive(Debug, Clone)]
+pub struct Parts<L> {
+    files: L,
+    /// No file before it holds anything of `rest`.
+    next: usize,
+    /// What is still to come.
+    rest: Span,
+}
+
+impl<L: Borrow<FileList>> Parts<L> {
+    /// The parts of `span` in `files`.
+    pub fn new(files: L, span: Span) -> Self {
+        let next = files.borrow().ends.partition_point(|&end| end <= span.offset);
+        Self { files, next, rest: span }
+    }
+}
+
+impl<L: Borrow<FileList>> Iterator for Parts<L> {
+    type Item = (usize, u64, Span);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let files = self.files.borrow();
+        if self.rest.len == 0 {
+            return None;
+        }
+        let mut index = self.next;
+        if *files.ends.get(index)? <= self.rest.offset {
+            index += files.ends[index..].partition_point(|&end| end <= self.rest.offset);
+        }
+        let file = files.get(index)?.span;
+        let part = Span { offset: self.rest.offset, len: self.rest.len.min(file.end() - self.rest.offset) };
+        self.next = index + 1;
+        self.rest = Span { offset: part.end(), len: self.rest.len - part.len };
+        Some((index, part.offset - file.offset, part))
     }
 }
 
@@ -218,8 +252,17 @@ mod tests {
         );
         assert_eq!(list.total_len(), 35);
         assert_eq!(list.parts(Span { offset: 35, len: 1 }).count(), 0);
-        assert_eq!(list.indexes(Span { offset: 0, len: 10 }), 0..1, "an empty file that follows is not touched");
-        assert_eq!(list.indexes(Span { offset: 0, len: 11 }), 0..3);
+        assert_eq!(list.parts(Span { offset: 0, len: 0 }).count(), 0);
+        assert_eq!(list.parts(Span { offset: 30, len: 100 }).count(), 1, "what lies beyond the end is no part");
+    }
+
+    #[test]
+    fn start_of_a_span_touches_no_more_files_than_it_may() {
+        let lens = [10, 0, 0, 5, 0, 20, 1, 0];
+        let list = FileList::new(lens.iter().enumerate().map(|(file, len)| (format!("{file}").into(), *len, false)));
+        let span = Span { offset: 8, len: 28 };
+        let len_of = |most| list.start_of(span, most).len;
+        assert_eq!([1, 2, 3, 4, 8].map(len_of), [2, 7, 27, 28, 28]);
     }
 
     #[test]

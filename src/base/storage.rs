@@ -164,10 +164,12 @@ pub trait Storage {
     /// [`FaultKind::Gone`] if a file is missing or too short; what the disk says.
     fn read(&mut self, store: StoreId, offset: u64, buf: &mut [u8]) -> Result<(), Fault>;
 
-    /// Says that `span` will be sent or read soon; starts reading it ahead.
+    /// Says that `span` will be sent or read soon; starts reading it ahead, of as many files as one call touches
+    /// ([`TOUCHED_MAX`](crate::base::files::TOUCHED_MAX)).
     fn expect(&mut self, store: StoreId, span: Span);
 
-    /// True if sending `span` would not wait for the disk. True, too, where that cannot be known.
+    /// True if sending `span` would not wait for the disk, as far as it lies in as many files as one call touches
+    /// ([`TOUCHED_MAX`](crate::base::files::TOUCHED_MAX)). True, too, where that cannot be known.
     fn resident(&mut self, store: StoreId, span: Span) -> bool;
 
     /// Writes as much of `chunks` to `stream` as it takes in one call, in order. Returns the bytes moved, at least one
@@ -177,7 +179,8 @@ pub trait Storage {
     /// See [`SendError`]; nothing was moved then.
     fn send(&mut self, stream: &mut Self::Stream, chunks: &[Chunk<'_>]) -> Result<usize, SendError>;
 
-    /// True if there may be data in `span`: false only where it is certain that nothing was ever written (a hole).
+    /// True if there may be data in `span`: false only where it is certain that nothing was ever written (a hole). Of more files than
+    /// one call touches nothing is certain.
     fn has_data(&mut self, store: StoreId, span: Span) -> bool;
 
     /// What was saved under `name` by a [`Job::Save`]. `None` if there is nothing, or it cannot be read.

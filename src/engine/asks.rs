@@ -10,6 +10,7 @@ use crate::base::steps;
 use crate::base::storage::{Fault, Job, Storage};
 use crate::base::time::Time;
 use crate::engine::peeks::Title;
+use crate::engine::piece_files;
 use crate::engine::{Effect, Engine, Timer};
 use crate::protocol::mse::obfuscated;
 use crate::torrent::command::{Answer, Refusal, RefusalKind, Reply};
@@ -252,7 +253,7 @@ impl<S: Storage> Engine<S> {
 
     /// Does what a torrent asks, until it asks no more.
     pub(super) fn act_on_asks(&mut self, now: Time, id: TorrentId) {
-        let (mut expected, steps_before) = (0, steps::so_far());
+        let (mut expected, steps_before) = (0, self.turn_began.unwrap_or_else(steps::so_far));
         while let Some(torrent) = self.torrents.get_mut(id) {
             if let Some(ask) = torrent.poll_ask() {
                 steps::add(1);
@@ -339,24 +340,14 @@ impl<S: Storage> Engine<S> {
                     nodes.leave(now, torrent.info_hash());
                 }
             }
-            Ask::Prepare(piece, conn) => {
-                let result = self.storage.prepare(open(), torrent.piece_span(piece));
-                torrent.handle_prepared(now, piece, conn, result);
-            }
+            Ask::Prepare(piece, conn) => self.touch_files(now, id, piece, piece_files::Purpose::Prepare(conn)),
             Ask::Expect(span) => self.storage.expect(open(), span),
             Ask::Work => self.hashing.push(id),
             Ask::Allocate => {
                 self.start_job(Job::Allocate { store: open() }, Purpose::Allocate(id));
             }
             Ask::Probe => self.probing.push(id),
-            Ask::Hold(piece) => {
-                for file in torrent.files_of(piece) {
-                    self.storage.hold(open(), file);
-                    if torrent.is_file_to_cut(file) {
-                        self.storage.cut(open(), file);
-                    }
-                }
-            }
+            Ask::Hold(piece) => self.touch_files(now, id, piece, piece_files::Purpose::Hold),
             Ask::HoldAll => self.storage.set_held(open(), &torrent.held_files()),
             Ask::Look => self.look(now, id),
             Ask::ComparePaths => self.paths.compare(id),

@@ -35,6 +35,7 @@ mod path_compare;
 mod path_index;
 mod path_owners;
 mod peeks;
+mod piece_files;
 mod proxy;
 mod pump;
 mod questions;
@@ -91,6 +92,7 @@ use self::limits::Limit;
 use self::loading::Loading;
 use self::path_owners::PathOwners;
 use self::peeks::Peeks;
+use self::piece_files::PieceFiles;
 use self::proxy::Proxy;
 use self::removals::Removals;
 use self::served::Served;
@@ -230,6 +232,9 @@ pub struct Engine<S: Storage> {
     catalogs: Catalogs,
     peeks: Peeks,
     loading: Loading,
+    piece_files: PieceFiles,
+    /// While a peer's turn to be read goes on: the count of steps when it began.
+    turn_began: Option<u64>,
     paths: PathOwners,
     removals: Removals,
     durability: Durability,
@@ -285,6 +290,8 @@ impl<S: Storage> Engine<S> {
             catalogs: Catalogs::default(),
             peeks: Peeks::default(),
             loading: Loading::default(),
+            piece_files: PieceFiles::default(),
+            turn_began: None,
             paths: PathOwners::default(),
             cut_off: None,
             proxy: config.proxy.as_ref().map(Proxy::new),

@@ -7,6 +7,7 @@
 use std::io::{self, ErrorKind, IoSlice, Read};
 use std::time::Duration;
 
+use crate::base::files::TOUCH_STEPS;
 use crate::base::geometry::{BLOCK_LEN, Span};
 use crate::base::ids::{ConnId, StoreId, TorrentId};
 use crate::base::rate::Budget;
@@ -24,13 +25,16 @@ use crate::protocol::peer::{Event, Peer};
 use crate::torrent::download::Landing;
 use crate::torrent::peers::Unwelcome;
 use crate::torrent::torrent::Torrent;
+use crate::torrent::touched_files::cut_to_few_files;
 
 /// Chunks of one vectored write: 64 blocks and their heads.
 const CHUNKS_MAX: usize = 128;
 /// Whether content is in memory is asked for so many bytes at once, as far as the piece goes on.
 const LOOK_AHEAD: u64 = 512 * 1024;
-/// Steps of work that what a peer says may cause in one turn; the rest of it is kept for its next turn.
-const READ_STEPS_MAX: u64 = steps::TURN_MAX / 2;
+/// Steps of work of one turn: what a peer says beyond that is kept for its next turn, and so is what is to be sent to it.
+///
+/// The last message may cost more: a field of all pieces, then the choice of what to ask for, is 60,000 steps of the largest torrent.
+const TURN_STEPS_MAX: u64 = steps::TURN_MAX / 4;
 /// Steps of reading a message, whatever it says.
 const MESSAGE_STEPS: usize = 4;
 /// How soon content that is being read from the disk is looked at again.
@@ -48,10 +52,14 @@ impl<S: Storage> Engine<S> {
         budget: &mut Budget,
     ) -> Progress {
         let Some(connection) = self.connections.get(conn) else { return Progress::Drained };
+        self.turn_began = Some(steps::so_far());
         let progress = match connection.role {
             _ if connection.tunnel.is_some() => self.read_tunnel(now, conn, stream, budget),
             Role::Proxy => self.read_control(stream),
-            Role::Served(_) => return self.handle_served(now, conn, stream, budget),
+            Role::Served(_) => {
+                self.turn_began = None;
+                return self.handle_served(now, conn, stream, budget);
+            }
             Role::Exchange(exchange) => self.read_exchange(now, conn, exchange, stream, budget),
             Role::Waiting(_) => Ok(Progress::Parked), // it is woken when the torrent is loaded
             Role::Greeting(_) | Role::Peer(_) | Role::Catalog(_) => self.read_peer(now, conn, stream, budget),
@@ -64,6 +72,7 @@ impl<S: Storage> Engine<S> {
         });
         self.count_held(now, conn);
         self.settle(now);
+        self.turn_began = None;
         progress
     }
 
@@ -175,7 +184,7 @@ impl<S: Storage> Engine<S> {
     /// True if what a peer said has caused so much work that the rest waits for its next turn.
     fn is_turn_over(&self, conn: ConnId, steps_before: u64) -> bool {
         let is_unread = self.connections.get(conn).is_some_and(|connection| connection.is_unread);
-        is_unread || steps::so_far() - steps_before >= READ_STEPS_MAX
+        is_unread || steps::so_far() - steps_before >= TURN_STEPS_MAX
     }
 
     /// Lets the connection's machine step through the first `len` bytes of the receive buffer, in a turn that began at `steps_before`.
@@ -268,14 +277,17 @@ impl<S: Storage> Engine<S> {
         stream: &mut S::Stream,
         budget: &mut Budget,
     ) -> Result<Progress, Ending> {
+        let steps_before = steps::so_far();
         let connection = self.connections.get_mut(conn).ok_or(Ending::Closed)?;
         let torrent = self.torrents.get_mut(id).ok_or(Ending::Closed)?;
+        let files = torrent.shared_files();
         loop {
             if !connection.sealed.flush(stream)? || !connection.is_open() {
                 return Ok(Progress::Drained);
             }
             torrent.feed_metadata(conn);
-            let waits_for_disk = feed(now, conn, torrent, &mut self.storage, &mut connection.disk_since, budget.left());
+            let waits_for_disk =
+                feed(now, conn, torrent, &mut self.storage, &mut connection.disk_since, budget.left(), steps_before);
             if torrent.machine(conn).ok_or(Ending::Closed)?.outbuf().is_empty() {
                 if !waits_for_disk {
                     return Ok(Progress::Drained);
@@ -298,6 +310,7 @@ impl<S: Storage> Engine<S> {
             let mut chunks: Vec<Chunk<'_>> = Vec::with_capacity(CHUNKS_MAX);
             let most = if connection.is_ciphered() { allowance.min(SEALED_MAX) } else { allowance };
             machine.outbuf().chunks(CHUNKS_MAX, most, &mut chunks);
+            steps::add(cut_to_few_files(&files, &mut chunks) * TOUCH_STEPS);
             let offered =
                 chunks.iter().map(|chunk| usize::try_from(chunk.len()).expect("a chunk is at most a block")).sum();
             let sent = match connection.lane.send(&mut connection.sealed, &mut self.storage, stream, &chunks) {
@@ -320,6 +333,9 @@ impl<S: Storage> Engine<S> {
             if sent < offered {
                 return Ok(Progress::Drained); // the kernel takes no more, and will say so when it does
             }
+            if steps::so_far() - steps_before >= TURN_STEPS_MAX {
+                return Ok(Progress::Spent);
+            }
         }
     }
 }
@@ -337,7 +353,7 @@ pub(super) fn stream_error(error: &io::Error) -> Result<Progress, Ending> {
 enum Stepped {
     /// Until more bytes are needed.
     Through,
-    /// Until it had caused [`READ_STEPS_MAX`] steps of work.
+    /// Until it had caused [`TURN_STEPS_MAX`] steps of work, or as many bytes of answers as may wait.
     Paused,
 }
 
@@ -353,11 +369,23 @@ fn step_peer<'b>(
 ) -> Result<Stepped, Ending> {
     let is_costly = sabotage::is_broken(Sabotage::CostlyTurn);
     loop {
-        if steps::so_far() - steps_before >= READ_STEPS_MAX && !is_costly {
+        if steps::so_far() - steps_before >= TURN_STEPS_MAX && !is_costly {
             return Ok(Stepped::Paused);
         }
         let machine: &mut Peer = torrent.machine(conn).ok_or(Ending::Closed)?;
-        match machine.handle_input(now, input) {
+        if machine.outbuf().is_full() {
+            return Ok(Stepped::Paused); // answers wait already: questions wait, too
+        }
+        // Payload for many files comes in parts, so that the turn can end between them.
+        let to_come = machine.payload_to_come();
+        let most = to_come.map_or(usize::MAX, |(block, from)| torrent.payload_at_once(block, from));
+        let machine: &mut Peer = torrent.machine(conn).ok_or(Ending::Closed)?;
+        let whole: &'b [u8] = input;
+        let part = &whole[..whole.len().min(most)];
+        let mut rest = part;
+        let result = machine.handle_input(now, &mut rest);
+        *input = &whole[part.len() - rest.len()..];
+        match result {
             Ok(None) => return Ok(Stepped::Through),
             Ok(Some(event)) => {
                 steps::add(MESSAGE_STEPS);
@@ -366,7 +394,13 @@ fn step_peer<'b>(
                 }
                 *messages += u64::from(!matches!(event, Event::BlockBytes { .. }));
                 match torrent.handle_peer_event(now, conn, event) {
-                    Ok(landing) => landings.extend(landing),
+                    Ok(landing) => {
+                        if let Some(landing) = &landing {
+                            let span = Span { offset: landing.offset, len: landing.bytes.len() as u64 };
+                            steps::add(torrent.more_files_in(span) * TOUCH_STEPS);
+                        }
+                        landings.extend(landing);
+                    }
                     Err(unwelcome) => {
                         log::debug!("{}: a peer is not wanted: {unwelcome:?}", torrent.info_hash());
                         let is_broken = unwelcome == Unwelcome::Flood;
@@ -402,8 +436,8 @@ fn land<S: Storage>(
     Ok(())
 }
 
-/// Moves blocks that a peer asked for into its queue, as far as a turn can send them and they are in memory. True if the
-/// next one waits for the disk.
+/// Moves blocks that a peer asked for into its queue, as far as a turn that began at `steps_before` can send them and they are in
+/// memory. True if the next one waits for the disk.
 fn feed<S: Storage>(
     now: Time,
     conn: ConnId,
@@ -411,13 +445,18 @@ fn feed<S: Storage>(
     storage: &mut S,
     disk_since: &mut Option<Time>,
     budget_bytes: usize,
+    steps_before: u64,
 ) -> bool {
     let Some(store) = torrent.store() else { return false };
     let mut known = Span { offset: 0, len: 0 };
-    while let Some((block, span)) = torrent.next_upload(conn, budget_bytes) {
+    while steps::so_far() - steps_before < TURN_STEPS_MAX
+        && let Some((block, span)) = torrent.next_upload(conn, budget_bytes)
+    {
         if !known.contains(span) {
             let piece_end = torrent.piece_span(block.piece).end();
             let ahead = Span { len: LOOK_AHEAD.min(piece_end - span.offset).max(span.len), ..span };
+            let ahead = torrent.start_of(ahead);
+            steps::add(torrent.more_files_in(ahead) * TOUCH_STEPS);
             if storage.resident(store, ahead) {
                 known = ahead;
             }

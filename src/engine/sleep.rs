@@ -225,5 +225,5 @@ fn look<S: Storage>(storage: &mut S, torrent: &Torrent, store: StoreId, files: R
 /// Whether there is room for a piece that is missing, if one is.
 fn room<S: Storage>(storage: &mut S, torrent: &Torrent, store: StoreId) -> Result<(), Fault> {
     let piece = torrent.first_missing().filter(|_| torrent.may_write());
-    piece.map_or(Ok(()), |piece| storage.prepare(store, torrent.piece_span(piece)))
+    piece.map_or(Ok(()), |piece| storage.prepare(store, torrent.start_of(torrent.piece_span(piece))))
 }

@@ -53,6 +53,7 @@ impl<S: Storage> Engine<S> {
         if !self.loading.is_idle() {
             self.work_on_loading(now);
         }
+        self.work_on_piece_files(now);
         self.work_on_paths(now);
         // Whoever waits for a torrent goes before what is only to become one.
         if self.hashing.is_empty() {
@@ -65,6 +66,7 @@ impl<S: Storage> Engine<S> {
             || !self.examining.is_empty()
             || !self.waking.is_empty()
             || !self.loading.is_idle()
+            || !self.piece_files.is_empty()
             || !self.leaving.is_empty()
             || !self.paths.is_idle()
             || !self.shares.is_idle()

@@ -27,7 +27,7 @@ use rustix::io::Errno;
 use crate::base::arena::Arena;
 use crate::base::bitfield::Bitfield;
 use crate::base::buffer::Buffer;
-use crate::base::files::FileList;
+use crate::base::files::{FileList, Parts, TOUCHED_MAX};
 use crate::base::geometry::Span;
 use crate::base::ids::{JobId, StoreId, StoreKey};
 use crate::base::storage::{Chunk, Content, Fault, FaultKind, FileIdentity, Job, SendError, Stamp, Storage};
@@ -219,10 +219,8 @@ impl FileStorage {
     /// The parts of `span` in files.
     fn parts(&self, store: StoreId, span: Span) -> Result<impl Iterator<Item = Part> + Clone + use<>, Fault> {
         let files = Arc::clone(self.file_list(store)?);
-        Ok(files.indexes(span).filter_map(move |file| {
-            let (offset, span) = files.part(file, span)?;
-            Some(Part { file, offset, span, pad: files.entry(file).pad })
-        }))
+        let parts = Parts::new(Arc::clone(&files), span);
+        Ok(parts.map(move |(file, offset, span)| Part { file, offset, span, pad: files.entry(file).pad }))
     }
 
     /// Promises room for `bytes` more of a content.
@@ -386,7 +384,6 @@ impl FileStorage {
         let mut parts = list.parts(Span { offset, len });
         let (Some((file, offset, _)), None) = (parts.next(), parts.next()) else { return false };
         let is_pad = list.entry(file).pad;
-        drop(parts);
         match self.file(store, file, false) {
             Ok(open) if !is_pad && !open.is_removed() => open.read_vectored_at(slices, offset) == len,
             Ok(_) if !is_pad => {
@@ -617,7 +614,7 @@ impl Storage for FileStorage {
 
     fn expect(&mut self, store: StoreId, span: Span) {
         let Ok(parts) = self.parts(store, span) else { return };
-        for part in parts.filter(|part| !part.pad) {
+        for part in parts.take(TOUCHED_MAX).filter(|part| !part.pad) {
             if self.settings.backend == Backend::Mmap
                 && self.windows.is_known_resident(store, part.file, part.offset, part.span.len)
             {
@@ -632,7 +629,7 @@ impl Storage for FileStorage {
     fn resident(&mut self, store: StoreId, span: Span) -> bool {
         let Ok(parts) = self.parts(store, span) else { return true };
         let _ = self.windows.begin();
-        parts.filter(|part| !part.pad).all(|part| {
+        parts.take(TOUCHED_MAX).filter(|part| !part.pad).all(|part| {
             let (file, offset, len) = (part.file, part.offset, part.span.len);
             match self.settings.backend {
                 Backend::Mmap => {
@@ -663,6 +660,9 @@ impl Storage for FileStorage {
 
     fn has_data(&mut self, store: StoreId, span: Span) -> bool {
         let Ok(mut parts) = self.parts(store, span) else { return false };
+        if parts.clone().nth(TOUCHED_MAX).is_some() {
+            return true; // whoever reads it will see
+        }
         parts.clone().any(|part| {
             !part.pad && self.file(store, part.file, false).is_ok_and(|file| file.has_data(part.offset, part.span.len))
         }) || parts.all(|part| part.pad)

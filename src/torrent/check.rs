@@ -1,6 +1,7 @@
 //! Hashing what is on the disk: whole re-checks, and pieces whose blocks came out of order.
 
 use crate::base::bitfield::Bitfield;
+use crate::base::files::{FileList, TOUCHED_MAX};
 use crate::base::geometry::{Geometry, Piece, Span};
 use crate::base::hash::{PieceHash, PieceHasher};
 use crate::base::ids::StoreId;
@@ -67,7 +68,7 @@ impl Check {
 
     /// Whether the next pieces can be hashed side by side: they are whole, and not so long that reading them by turns would
     /// send a disk's head to and fro.
-    fn may_go_together(&self, geometry: &Geometry) -> bool {
+    fn may_go_together(&self, geometry: &Geometry, files: &FileList) -> bool {
         let last = Piece(self.next + u32::try_from(LANES).expect("a few") - 1);
         let len = u64::from(geometry.piece_len());
         self.next >= self.alone_until
@@ -75,6 +76,10 @@ impl Check {
             && geometry.span_of(last).len == len
             && len.is_multiple_of(UNIT as u64)
             && len * LANES as u64 <= TOGETHER_MAX
+            && {
+                let all = Span { len: len * LANES as u64, ..geometry.span_of(Piece(self.next)) };
+                files.start_of(all, TOUCHED_MAX) == all
+            }
     }
 
     /// Hashes a slice of one piece; its hash once it is whole.
@@ -82,12 +87,13 @@ impl Check {
         &mut self,
         storage: &mut S,
         store: StoreId,
-        geometry: &Geometry,
+        (geometry, files): (&Geometry, &FileList),
         (mut hasher, done): (PieceHasher, u64),
         buf: &mut [u8],
     ) -> Result<Vec<PieceHash>, Fault> {
         let span = geometry.span_of(Piece(self.next));
-        let len = SLICE_LEN.min(span.len - done);
+        let slice = Span { offset: span.offset + done, len: SLICE_LEN.min(span.len - done) };
+        let len = files.start_of(slice, TOUCHED_MAX).len;
         let slice = &mut buf[..usize::try_from(len).expect("a slice")];
         let ahead = Span { offset: span.offset + done, len: READ_AHEAD.min(geometry.total_len() - span.offset - done) };
         storage.expect(store, ahead);
@@ -216,7 +222,7 @@ impl Torrent {
     /// The first file of a piece that was verified before this recheck, and is missing.
     fn missing_file_of<S: Storage>(&self, storage: &mut S, store: StoreId, piece: u32) -> Option<(usize, Fault)> {
         self.expected.as_ref()?;
-        let mut files = self.files_of(Piece(piece)).into_iter();
+        let mut files = self.files_of(self.piece_span(Piece(piece))).into_iter();
         files.find_map(|file| Some((file, self.missing_fault(storage, store, file)?)))
     }
 
@@ -275,7 +281,7 @@ impl Torrent {
             }
             let lanes = check.next..check.next + u32::try_from(LANES).expect("a few");
             check.current = Some(
-                if check.may_go_together(&geometry)
+                if check.may_go_together(&geometry, self.layout.files())
                     && lanes.clone().all(|piece| check.is_of(piece) && has_data(storage, piece))
                 {
                     Current::Lanes(PieceLanes::new(self.body.get().pieces.kind()), 0)
@@ -291,7 +297,9 @@ impl Torrent {
         let result = match check.current.take() {
             None if check.next < check.end => return,
             None => return self.finish_check(now),
-            Some(Current::Piece(hasher, done)) => check.hash_piece(storage, store, &geometry, (hasher, done), buf),
+            Some(Current::Piece(hasher, done)) => {
+                check.hash_piece(storage, store, (&geometry, self.layout.files()), (hasher, done), buf)
+            }
             Some(Current::Lanes(lanes, done)) => check.hash_lanes(storage, store, &geometry, (lanes, done), buf),
         };
         match result {
@@ -360,7 +368,8 @@ impl Torrent {
             return;
         };
         let start = self.head.geometry.span_of(piece).offset + u64::from(offset);
-        let slice = &mut buf[..len as usize];
+        let part = self.layout.files().start_of(Span { offset: start, len: u64::from(len) }, TOUCHED_MAX);
+        let slice = &mut buf[..usize::try_from(part.len).expect("a slice")];
         match storage.read(store, start, slice) {
             Ok(()) => {
                 download.partials.handle_read(piece, slice);

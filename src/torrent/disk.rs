@@ -422,17 +422,17 @@ impl Torrent {
         (0..files.len()).map(|file| self.held_until(file) > 0).collect()
     }
 
-    /// The files in which a piece lies.
+    /// The files in which `span` lies.
     #[must_use]
-    pub fn files_of(&self, piece: Piece) -> Vec<usize> {
-        self.body.get().files.parts(self.piece_span(piece)).map(|(file, _, _)| file).collect()
+    pub fn files_of(&self, span: Span) -> Vec<usize> {
+        self.body.get().files.parts(span).map(|(file, _, _)| file).collect()
     }
 
-    /// This torrent writes to the files of a piece: what they have beyond their length goes once they are complete. True if one of them is
+    /// This torrent writes to the files of `span`: what they have beyond their length goes once they are complete. True if one of them is
     /// longer than it should be, as it looked last, and was not written to before: that should be on record before it is complete.
-    pub(crate) fn note_written(&mut self, piece: Piece) -> bool {
+    pub(crate) fn note_written(&mut self, span: Span) -> bool {
         let mut is_longer = false;
-        for file in self.files_of(piece) {
+        for file in self.files_of(span) {
             let len = self.disk.stamps.get(file).map_or(0, |stamp| stamp.len);
             is_longer |= self.disk.written.insert(file) && len > self.file(file).span.len;
         }
@@ -539,7 +539,7 @@ impl Torrent {
     /// True if everything of the file at index `file` is verified.
     fn is_file_whole(&self, file: usize) -> bool {
         let span = self.file_span(file);
-        span.is_some_and(|span| self.geometry().pieces_of(span).all(|piece| self.have.get(piece)))
+        span.is_some_and(|span| self.have.is_full_in(self.geometry().pieces_of(span)))
     }
 
     /// A full disk keeps it from going on.

@@ -1,7 +1,7 @@
 //! Getting pieces: what is asked of whom, where payload lands, and what happens when a piece is full.
 
 use crate::base::bitfield::Bitfield;
-use crate::base::geometry::{Block, Piece};
+use crate::base::geometry::{Block, Piece, Span};
 use crate::base::hash::PieceHash;
 use crate::base::ids::ConnId;
 use crate::base::steps;
@@ -58,7 +58,7 @@ impl Torrent {
         }
         let mut partials = Partials::new(self.geometry());
         for (piece, blocks) in std::mem::take(&mut self.restored) {
-            self.note_written(piece);
+            self.note_written(self.piece_span(piece));
             if self.layout.is_wanted(piece) && !self.have.get(piece.0) {
                 let hash = self.body.get().pieces.get(piece.index()).expect("every piece has a hash");
                 partials.restore(piece, hash, self.layout.piece_priority(piece), &blocks);
@@ -205,19 +205,28 @@ impl Torrent {
         shunned
     }
 
-    /// There is room for a piece, or there is not.
+    /// True if room is being made for a piece, so that it can be begun.
+    #[must_use]
+    pub fn is_about_to_begin(&self, piece: Piece) -> bool {
+        self.download.as_ref().is_some_and(|download| download.partials.is_reserved(piece))
+    }
+
+    /// Room was made for a part of a piece that is about to begin, or could not be.
+    pub fn note_prepared(&mut self, now: Time, part: Span, has_room: bool) {
+        self.doubt(part); // files may have been made
+        if has_room && self.note_written(part) {
+            self.persistence.hurry(now);
+        }
+    }
+
+    /// There is room for all of a piece, or for one part there is not.
     pub fn handle_prepared(&mut self, now: Time, piece: Piece, conn: ConnId, result: Result<(), Fault>) {
-        self.doubt(self.piece_span(piece)); // files may have been made
         let Some(download) = self.download.as_deref_mut() else { return };
         if !download.partials.unreserve(piece) {
             return;
         }
         match result {
             Ok(()) => {
-                if self.note_written(piece) {
-                    self.persistence.hurry(now);
-                }
-                let Some(download) = self.download.as_deref_mut() else { return };
                 let hash = self.body.get().pieces.get(piece.index()).expect("every piece has a hash");
                 let parole = download.blame.is_suspect(piece);
                 download.partials.start(piece, hash, self.layout.piece_priority(piece), parole);

@@ -49,6 +49,7 @@ pub mod snapshot;
 mod super_seed;
 #[expect(clippy::module_inception, reason = "the torrent itself, among its parts")]
 pub mod torrent;
+pub mod touched_files;
 pub mod tracker_state;
 mod upload;
 pub mod why;

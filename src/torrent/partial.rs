@@ -170,6 +170,12 @@ impl Partials {
         }
     }
 
+    /// True if `piece` is about to be started.
+    #[must_use]
+    pub fn is_reserved(&self, piece: Piece) -> bool {
+        self.reserved.contains(&piece)
+    }
+
     /// `piece` is not about to be started any more; false if it was not.
     pub fn unreserve(&mut self, piece: Piece) -> bool {
         let was_reserved = self.reserved.remove(&piece);

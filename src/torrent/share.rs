@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::base::files::FileList;
+use crate::base::files::{FileList, TOUCHED_MAX};
 use crate::base::geometry::Span;
 use crate::base::ids::StoreId;
 use crate::base::storage::{Content, Fault, Stamp, Storage};
@@ -111,7 +111,8 @@ impl Making {
     /// # Errors
     /// What the disk says.
     pub fn work<S: Storage>(&mut self, storage: &mut S, buf: &mut [u8]) -> Result<bool, Fault> {
-        let len = SLICE_LEN.min(self.left());
+        let slice = Span { offset: self.offset, len: SLICE_LEN.min(self.left()) };
+        let len = self.files.start_of(slice, TOUCHED_MAX).len;
         if self.stamps.len() < self.files.len() {
             let files = self.stamps.len()..self.files.len().min(self.stamps.len() + LOOKS_MAX);
             self.stamps.extend(files.map(|file| storage.stamp(self.store, file)));

@@ -45,13 +45,30 @@ fn torrent(missing: std::ops::Range<u32>, config: &Config) -> Torrent {
 
 fn torrent_with(missing: std::ops::Range<u32>, config: &Config, notes: Notes) -> Torrent {
     let len = u64::from(PIECES) * 32_768;
-    let mut creator = Creator::new(Profile::V1, 32_768, vec![(vec![], len)], notes);
+    torrent_of(vec![(vec![], len)], missing, config, notes)
+}
+
+/// A torrent of files of these lengths that has nothing of them.
+pub(super) fn torrent_of_files(lens: &[u64]) -> Torrent {
+    let path = |file: usize| vec![format!("{file}").into_bytes()];
+    let files = lens.iter().enumerate().map(|(file, len)| (path(file), *len)).collect();
+    torrent_of(files, 0..PIECES, &Config::default(), Notes { name: b"x".to_vec(), ..Notes::default() })
+}
+
+fn torrent_of(
+    files: Vec<(Vec<Vec<u8>>, u64)>,
+    missing: std::ops::Range<u32>,
+    config: &Config,
+    notes: Notes,
+) -> Torrent {
+    let len: u64 = files.iter().map(|(_, len)| len).sum();
+    let mut creator = Creator::new(Profile::V1, 32_768, files, notes);
     creator.update(&vec![7; usize::try_from(len).unwrap()]);
     let meta = std::sync::Arc::new(creator.finish().unwrap().0);
     let config = Config { allocate_full: false, ..config.clone() };
     let begin = Begin { dir: "/d".into(), verify: false, added: 0, options: AddOptions::default() };
     let mut torrent = Torrent::new(NOW, meta, begin, &config, Rng::from_number(1), [99; 20]).unwrap();
-    for piece in (0..PIECES).filter(|piece| !missing.contains(piece)) {
+    for piece in (0..torrent.have.len()).filter(|piece| !missing.contains(piece)) {
         torrent.have.set(piece);
     }
     torrent.handle_opened(NOW, Id::from_bits(1));

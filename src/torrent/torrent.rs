@@ -76,7 +76,7 @@ pub enum Ask {
     LeaveLsd,
     /// Look for it in the DHT no more, and announce it to nobody there.
     LeaveDht,
-    /// Make room for this piece, then call [`Torrent::handle_prepared`].
+    /// Make room for this piece, call [`Torrent::note_prepared`] for each part of it, then [`Torrent::handle_prepared`].
     Prepare(Piece, ConnId),
     /// This will be sent soon.
     Expect(Span),

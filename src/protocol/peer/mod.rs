@@ -190,6 +190,14 @@ impl Peer {
         }
     }
 
+    /// What is still to come of the block whose payload is coming in: where in the block, and how many bytes. `None` if none is, or
+    /// it is thrown away.
+    #[must_use]
+    pub fn payload_to_come(&self) -> Option<(Block, u32)> {
+        let incoming = self.incoming.filter(|incoming| !incoming.refused)?;
+        Some((incoming.block, incoming.got))
+    }
+
     /// The block that is coming in and is not thrown away.
     fn landing(&self) -> Option<Block> {
         self.incoming.filter(|incoming| !incoming.refused).map(|incoming| incoming.block)
