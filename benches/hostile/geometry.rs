@@ -72,7 +72,7 @@ impl Geometry {
             Self::MostPieces => (1_600_000, 16 << 10, 1),
             Self::MostFiles => (FILES / 16, 64 << 10, FILES),
             // Files of one byte: every block lies in thousands of them.
-            Self::SmallestFiles => (15, 64 << 10, 15 * (64 << 10)),
+            Self::SmallestFiles => (28, 16 << 10, 28 * (16 << 10)),
             Self::LongPieces => (64, PIECE_LEN_MAX, 1),
         }
     }

@@ -10,7 +10,7 @@
 //! - what the strangers sent, their messages that the daemon read, and how often they connected.
 //!
 //! A cell that misses a goal (20 ms a round, the default `memory` of `[limits]`) is marked with `!`. The rounds include what else
-//! runs on the machine: on a busy one, repeat a suspicious cell. A daemon that does not answer within ten seconds of the start of
+//! runs on the machine: on a busy one, repeat a suspicious cell. A daemon that does not answer within ten seconds of the end of
 //! the attack is killed, and shown as `> 10 s`.
 //!
 //! `SWARMTORRENT_BENCH_DIR` sets where the state lies (`/dev/shm`), `SWARMTORRENT_BENCH_SECS` how long an attack lasts (1.5). The
@@ -50,7 +50,7 @@ const PEERS: [usize; 3] = [1, 40, 200];
 const ROUND_GOAL: Duration = Duration::from_millis(20);
 /// Growth of the peak memory: the default of `memory` in `[limits]`.
 const MEMORY_GOAL_KIB: u64 = 256 << 10;
-/// When a daemon that does not answer is killed, counted from the start of the attack.
+/// When a daemon that does not answer is killed, counted from the end of the attack.
 const HELD: Duration = Duration::from_secs(10);
 /// How long a daemon may take until it rests after the attack.
 const REST: Duration = Duration::from_secs(2);
@@ -137,7 +137,7 @@ fn cell(base: &Base, attack: Attack, peers: usize, lasts: Duration) -> Cell {
     let result = strangers::attack(daemon.listen(), base, attack, peers, lasts);
     // What it has not read yet is part of the attack: it has to come to rest.
     let (mut after, mut spent) = (None, cpu.spent());
-    while let Some(left) = HELD.checked_sub(start.elapsed()) {
+    while let Some(left) = (lasts + HELD).checked_sub(start.elapsed()) {
         let stats = daemon.stats(left);
         let answered = stats.is_some();
         after = stats;

@@ -13,11 +13,11 @@ use crate::base::geometry::Span;
 /// Total length of all paths of one list, bytes. [`FileListBuilder::push`] refuses the file that would exceed it.
 pub const PATHS_LEN_MAX: usize = 128 << 20;
 
-/// Files that one call touches at most, opening, writing or mapping each: about 10 µs a file.
-pub const TOUCHED_MAX: usize = 32;
+/// Files that one call touches at most, opening, writing or mapping each: 10 to 40 µs a file.
+pub const TOUCHED_MAX: usize = 16;
 
 /// Steps that touching a file counts as.
-pub const TOUCH_STEPS: usize = 500;
+pub const TOUCH_STEPS: usize = 1000;
 
 /// The bit of an element of `path_ends` that marks a pad file.
 const PAD: u32 = 1 << 31;

@@ -22,6 +22,10 @@ const STEP: Duration = Duration::from_millis(250);
 const KEPT_MAX: usize = 256 * 1024;
 /// Bytes of messages that a flood sends in a step: as much as a node reads in one turn.
 const FLOOD_BYTES: usize = 240 * 1024;
+/// Steps at the beginning of a connection in each of which a flood sends that much.
+const FLOOD_STEPS: u32 = 20;
+/// After those it does so once in so many steps: most of what a run costs would be the flood.
+const FLOOD_EVERY: u32 = 8;
 /// Changes of mind, and whole fields, that a connection may send in ten seconds; one more ends it.
 const FLAPS: u32 = 500;
 const FIELDS: u32 = 7;
@@ -432,6 +436,9 @@ impl Hostile {
 
     /// What a flood sends in one step.
     fn flood(&mut self, is_first: bool, step: u32, out: &mut Vec<u8>) {
+        if step >= FLOOD_STEPS && !step.is_multiple_of(FLOOD_EVERY) {
+            return;
+        }
         let all = self.geometry.pieces();
         let fill = |out: &mut Vec<u8>, message: &mut dyn FnMut(&mut Vec<u8>, u32)| {
             let before = out.len();
