@@ -269,7 +269,7 @@ impl Torrent {
             written: Vec::new(),
             have,
             partials: Vec::new(),
-            stamps: vec![STAMP; self.files],
+            stamps: std::iter::repeat_n(STAMP, self.files).collect(),
             priorities: Vec::new(),
             dir: "/nowhere".into(),
             label: String::new(),

@@ -25,6 +25,7 @@ pub mod resp;
 pub mod resume;
 pub mod socks;
 pub mod st;
+pub mod stamps;
 pub mod udp_tracker;
 pub mod units;
 pub mod url;

@@ -14,7 +14,8 @@ use crate::base::hash::{InfoHash, Sha1Hash, Sha256Hash, StId};
 use crate::base::names::{self, Names};
 use crate::base::storage::Stamp;
 use crate::codec::bencode::{self, Dict, DictWriter, Value, write_bytes, write_int};
-use crate::codec::metainfo::Metainfo;
+use crate::codec::metainfo::{FILES_MAX, Metainfo};
+use crate::codec::stamps::PackedStamps;
 
 /// What stands before the checksum.
 const MAGIC: &[u8; 8] = b"swarm 1\n";
@@ -111,7 +112,7 @@ pub struct Record {
     /// Pieces in progress.
     pub partials: Vec<PartialPiece>,
     /// The files as they looked when the record was written.
-    pub stamps: Vec<Stamp>,
+    pub stamps: PackedStamps,
     /// By file, 0 (off) to 3 (high); empty if all are normal.
     pub priorities: Vec<u8>,
     /// Where the content is.
@@ -222,6 +223,7 @@ impl Record {
         maybe(&mut dict, "idle time", self.idle_time);
         dict.bytes("info hash", &self.info_hash.0);
         dict.bytes("label", self.label.as_bytes());
+        dict.bytes("looks", self.stamps.as_bytes());
         maybe(&mut dict, "max peers", self.max_peers);
         for (key, dir) in [("move from", &self.move_from), ("move to", &self.move_to)] {
             if let Some(dir) = dir {
@@ -266,8 +268,6 @@ impl Record {
         dict.int("seeds on", i64::from(self.seeds_on));
         dict.int("sequential", i64::from(self.sequential));
         dict.int("shared", i64::from(self.shared));
-        let stamps: Vec<u8> = self.stamps.iter().flat_map(stamp_bytes).collect();
-        dict.bytes("stamps", &stamps);
         dict.int("super seed", i64::from(self.super_seed));
         let tiers = dict.key("trackers");
         tiers.push(b'l');
@@ -340,15 +340,21 @@ impl Record {
         };
         let (have, partials, stamps, priorities) = match head.as_ref().map(|head| &head.geometry) {
             Some(geometry) => {
-                let (stamps, []) = dict.bytes(b"stamps")?.as_chunks() else { return None };
+                let stamps = match dict.bytes(b"looks") {
+                    Some(packed) => PackedStamps::parse(packed, FILES_MAX)?,
+                    None => {
+                        let (stamps, []) = dict.bytes(b"stamps")?.as_chunks() else { return None };
+                        stamps.iter().map(read_stamp).collect()
+                    }
+                };
                 (
                     Bitfield::from_bytes(dict.bytes(b"have")?, geometry.pieces())?,
                     dict.list(b"partial")?.chunks(2).map(|pair| partial(geometry, pair)).collect::<Option<_>>()?,
-                    stamps.iter().map(read_stamp).collect(),
+                    stamps,
                     dict.bytes(b"priorities")?.to_vec(),
                 )
             }
-            None => (Bitfield::default(), Vec::new(), Vec::new(), Vec::new()),
+            None => (Bitfield::default(), Vec::new(), PackedStamps::default(), Vec::new()),
         };
         Some(Self {
             info_hash,
@@ -423,16 +429,7 @@ fn read_names(value: &Value<'_>) -> Option<Names> {
     Some(Names { top, files: files.chunks(2).map(file).collect::<Option<_>>()? })
 }
 
-/// A stamp: its length, time and inode, eight bytes each with the high one first. 100,000 of them, which are saved twice a
-/// second while their files are written, would take 27 ms as integers of digits.
-fn stamp_bytes(stamp: &Stamp) -> [u8; 24] {
-    let mut bytes = [0; 24];
-    bytes[..8].copy_from_slice(&stamp.len.to_be_bytes());
-    bytes[8..16].copy_from_slice(&stamp.modified_nanos.to_be_bytes());
-    bytes[16..].copy_from_slice(&stamp.inode.to_be_bytes());
-    bytes
-}
-
+/// A stamp as earlier versions wrote it: its length, time and inode, eight bytes each with the high one first.
 fn read_stamp(bytes: &[u8; 24]) -> Stamp {
     let [len, modified, inode] = bytes.as_chunks::<8>().0 else { unreachable!("three times eight bytes") };
     Stamp {
@@ -479,7 +476,7 @@ mod tests {
             trackers: vec![vec!["http://a".into(), "http://b".into()], vec!["udp://c".into()]],
             have,
             partials: vec![PartialPiece { piece: Piece(5), blocks }],
-            stamps: vec![Stamp { len: 5, modified_nanos: -7, inode: 9 }],
+            stamps: PackedStamps::pack([Stamp { len: 5, modified_nanos: -7, inode: 9 }]),
             priorities: vec![0, 2, 3],
             dir: "/a/b".into(),
             label: "l".into(),
@@ -537,6 +534,23 @@ mod tests {
             ..unset
         };
         assert_eq!(Record::parse(&other.to_bytes()), Some(other));
+    }
+
+    #[test]
+    fn record_of_a_version_that_did_not_pack_stamps_is_read() {
+        let bytes = record().to_bytes();
+        let stamps = record().stamps;
+        let packed = [format!("5:looks{}:", stamps.as_bytes().len()).as_bytes(), stamps.as_bytes()].concat();
+        let place = |bytes: &[u8], part: &[u8]| bytes.windows(part.len()).position(|window| window == part).unwrap();
+        let mut body = bytes[12..].to_vec();
+        let at = place(&body, &packed);
+        body.drain(at..at + packed.len());
+        let [stamp] = stamps.unpack()[..] else { unreachable!("there is one file") };
+        let numbers = [stamp.len.to_be_bytes(), stamp.modified_nanos.to_be_bytes(), stamp.inode.to_be_bytes()];
+        let at = place(&body, b"10:super seed");
+        body.splice(at..at, [&b"6:stamps24:"[..], &numbers.concat()].concat());
+        let old = [&bytes[..8], &crc32c::crc32c(&body).to_be_bytes(), &body].concat();
+        assert_eq!(Record::parse(&old), Some(record()));
     }
 
     #[test]

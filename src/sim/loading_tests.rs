@@ -17,6 +17,7 @@ use crate::codec::extension::{ExtensionHandshake, ExtensionIds, ExtensionKind};
 use crate::codec::metadata::{METADATA_PIECE_LEN, MetadataMessage};
 use crate::codec::metainfo::Metainfo;
 use crate::codec::resume::Record;
+use crate::codec::stamps::PackedStamps;
 use crate::codec::wire::{Handshake, Message, Reserved};
 use crate::engine::{Effect, Engine, record_name};
 use crate::sim::storage::{MemoryStorage, Truth};
@@ -207,7 +208,7 @@ fn hibernated() -> (Bench, InfoHash) {
     let content = Content { dir: record.dir.clone(), also: None, files, wanted: vec![true], read_only: false };
     let store = storage.open(content);
     storage.fill(store);
-    record.stamps = vec![storage.stamp(store, 0).expect("the file is there")];
+    record.stamps = PackedStamps::pack(storage.stamp(store, 0));
     storage.close(store);
     record.clean = true;
     record.have = Bitfield::full(record.have.len());

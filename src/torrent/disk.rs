@@ -12,6 +12,7 @@ use crate::base::ids::{ConnId, StoreId};
 use crate::base::steps;
 use crate::base::storage::{Fault, FaultKind, Stamp};
 use crate::base::time::Time;
+use crate::codec::stamps::PackedStamps;
 use crate::torrent::sleep::Claim;
 use crate::torrent::snapshot::Priority;
 use crate::torrent::torrent::{Ask, FAULT_RETRY, LOOK, Phase, Torrent};
@@ -147,8 +148,8 @@ impl Torrent {
     }
 
     /// Its files looked so when an earlier run wrote to them last.
-    pub(crate) fn stamped(&mut self, stamps: &[Stamp]) {
-        self.disk.stamps = stamps.to_vec();
+    pub(crate) fn stamped(&mut self, stamps: &PackedStamps) {
+        self.disk.stamps = stamps.unpack();
         self.disk.doubtful = Doubtful { from: stamps.len(), written: BTreeSet::new() };
     }
 
@@ -174,6 +175,14 @@ impl Torrent {
             stamps.resize(self.head.files, Stamp::default());
         }
         stamps
+    }
+
+    /// [`Torrent::stamps`], packed.
+    pub(crate) fn packed_stamps(&self) -> PackedStamps {
+        let stamps = &self.disk.stamps;
+        let count = if stamps.is_empty() { 0 } else { self.head.files };
+        steps::add(count / 4);
+        stamps.iter().copied().chain(std::iter::repeat(Stamp::default())).take(count).collect()
     }
 
     /// How a file looked after our last write to it; like nothing if it was not looked at.

@@ -322,7 +322,7 @@ impl Torrent {
             trackers: self.announces.urls(),
             have,
             partials: partials.into_iter().map(|(piece, blocks)| PartialPiece { piece, blocks }).collect(),
-            stamps: self.stamps(),
+            stamps: self.packed_stamps(),
             priorities: self.layout.priorities().iter().map(|&priority| priority as u8).collect(),
             dir: self.dir.clone(),
             label: self.settings.label.clone(),

@@ -12,6 +12,7 @@ use swarmtorrent::codec::bencode_scan::{Scanner, Token};
 use swarmtorrent::codec::http_tracker::server::{self, AnnounceWritten, SwarmWritten};
 use swarmtorrent::codec::journal::{HEAD_LEN, Key, Verify};
 use swarmtorrent::codec::metainfo::{Metainfo, MetainfoError};
+use swarmtorrent::codec::stamps::PackedStamps;
 use swarmtorrent::codec::udp_tracker::{AnnounceEvent, PEERS_MAX, SwarmCounts};
 use swarmtorrent::codec::url::TrackerUrl;
 use swarmtorrent::codec::{
@@ -30,7 +31,7 @@ type Feed = fn(&[u8]);
 
 /// Every file of `src/codec` but `mod.rs` and tests, without `.rs`, in alphabetical order. A part of a codec stands with the
 /// feed of the whole.
-pub const CODECS: [(&str, Feed); 36] = [
+pub const CODECS: [(&str, Feed); 37] = [
     ("bencode", feed_bencode),
     ("bencode_scan", feed_bencode_scan),
     ("blocklist", feed_blocklist),
@@ -63,6 +64,7 @@ pub const CODECS: [(&str, Feed); 36] = [
     ("resume", feed_resume),
     ("socks", feed_socks),
     ("st", feed_st),
+    ("stamps", feed_stamps),
     ("udp_tracker", feed_udp_tracker),
     ("units", feed_units),
     ("url", feed_url),
@@ -526,6 +528,14 @@ fn feed_socks(input: &[u8]) {
             let again = socks::ProxyUrl::parse(&url.to_string()).expect("a written address is parsed");
             assert_eq!((&again.host, again.port, again.login), (&url.host, url.port, None));
         }
+    }
+}
+
+fn feed_stamps(input: &[u8]) {
+    if let Some(packed) = bounded(input.len(), || PackedStamps::parse(input, 10_000)) {
+        let stamps = packed.unpack();
+        assert_eq!(stamps.len(), packed.len());
+        assert_eq!(PackedStamps::pack(stamps.iter().copied()).unpack(), stamps);
     }
 }
 
